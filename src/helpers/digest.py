@@ -1,0 +1,116 @@
+"""Digests of settings, code and files: what decides whether a stage has to run again.
+
+Snakemake compares file times and does not see edits in a package, so every stage has one more input: a small file
+with the digest of its notebook and of the modules that the notebook imports, directly or through other modules.
+"""
+
+import ast
+import hashlib
+import json
+from functools import cache
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parent
+
+
+def short_hash(value, length=10):
+    """Return the first `length` hexadecimal digits of the SHA-256 of any JSON-serialisable value."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+def file_hash(path):
+    """Return the SHA-256 of a file as 64 hexadecimal digits."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _module_path(name):
+    """Return the source file of `helpers` or `helpers.a.b`, or None where `name` is not one of its modules."""
+    path = PACKAGE.joinpath(*name.split(".")[1:])
+    for candidate in (path.with_suffix(".py"), path / "__init__.py"):
+        if candidate.is_file():
+            return candidate
+    return None
+
+
+def _without_docstrings(tree):
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
+            value = body[0].value
+            if isinstance(value, ast.Constant) and isinstance(value.value, str):
+                body[0] = ast.Pass()
+    return tree
+
+
+def imported_modules(source):
+    """Return the names of the package's modules that a piece of Python source imports, wherever it does.
+
+    Parameters
+    ----------
+    source : str
+        Python source; imports inside functions count too.
+
+    Returns
+    -------
+    set of str
+        Full names such as ``helpers.grid``.
+    """
+    names = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name for name in names if name.split(".")[0] == PACKAGE.name and _module_path(name)}
+
+
+@cache
+def _parsed(path):
+    """Return the digestible form of a module (no comments, no docstrings) and the modules that it imports."""
+    source = Path(path).read_text(encoding="utf-8")
+    return ast.dump(_without_docstrings(ast.parse(source))), frozenset(imported_modules(source))
+
+
+def notebook_source(path):
+    """Return the code and the text of a notebook, without outputs and execution counts."""
+    cells = json.loads(Path(path).read_text(encoding="utf-8"))["cells"]
+    return [(cell["cell_type"], "".join(cell["source"])) for cell in cells]
+
+
+def stage_digest(notebook):
+    """Return the digest of a stage's code: its notebook, and every module that it imports, at any remove.
+
+    Editing a comment or a docstring changes nothing; editing a constant reruns the stages that import it and no other.
+
+    Parameters
+    ----------
+    notebook : path-like
+        The notebook of the stage.
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits.
+    """
+    cells = notebook_source(notebook)
+    code = "\n".join(
+        "\n".join(line for line in text.splitlines() if not line.lstrip().startswith(("%", "!")))
+        for kind, text in cells
+        if kind == "code"
+    )
+    todo, modules = imported_modules(code), {}
+    while todo:
+        name = todo.pop()
+        if name not in modules:
+            modules[name], imports = _parsed(_module_path(name))
+            todo |= imports
+    return hashlib.sha256(json.dumps([cells, sorted(modules.items())]).encode()).hexdigest()
+
+
+@cache
+def package_digest():
+    """Return the first 12 digits of the digest of the whole package, which every result carries."""
+    parts = [(str(p.relative_to(PACKAGE)), _parsed(p)[0]) for p in sorted(PACKAGE.rglob("*.py"))]
+    return short_hash(parts, 12)

@@ -1,0 +1,1 @@
+"""Where raw material comes from: the virtual landscape, open data, a user's own files."""
