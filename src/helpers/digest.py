@@ -40,7 +40,7 @@ def _without_docstrings(tree):
         if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
             value = body[0].value
             if isinstance(value, ast.Constant) and isinstance(value.value, str):
-                body[0] = ast.Pass()
+                node.body = body[1:] or [ast.Pass()]
     return tree
 
 
@@ -63,6 +63,7 @@ def imported_modules(source):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    names |= {".".join(name.split(".")[:depth]) for name in names for depth in range(1, name.count(".") + 1)}
     return {name for name in names if name.split(".")[0] == PACKAGE.name and _module_path(name)}
 
 
@@ -95,11 +96,9 @@ def stage_digest(notebook):
         64 hexadecimal digits.
     """
     cells = notebook_source(notebook)
-    code = "\n".join(
-        "\n".join(line for line in text.splitlines() if not line.lstrip().startswith(("%", "!")))
-        for kind, text in cells
-        if kind == "code"
-    )
+    code = "\n".join(text for kind, text in cells if kind == "code")
+    # IPython's own commands are no Python.
+    code = "\n".join(line for line in code.splitlines() if not line.lstrip().startswith(("%", "!")))
     todo, modules = imported_modules(code), {}
     while todo:
         name = todo.pop()

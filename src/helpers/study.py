@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from helpers.digest import file_hash, short_hash
 from helpers.errors import CompendiumError
@@ -45,6 +45,20 @@ class Grid(_Section):
     resolution: Positive = 1000
     fine_resolution: Positive = 500
     margin: Annotated[float, Field(ge=0)] = 40_000
+
+    @field_validator("crs")
+    @classmethod
+    def _in_metres(cls, text):
+        from pyproj import CRS
+        from pyproj.exceptions import CRSError
+
+        try:
+            crs = CRS.from_user_input(text)
+        except CRSError:
+            raise ValueError("no coordinate reference system is known by this name") from None
+        if not crs.is_projected or crs.axis_info[0].unit_conversion_factor != 1:
+            raise ValueError("a projected system in metres is needed, such as EPSG:32651 or a PROJ string")
+        return text
 
     @model_validator(mode="after")
     def _fits(self):
@@ -164,11 +178,14 @@ class Study(_Section):
         """Return a path of a study file as an absolute one."""
         return ROOT / relative
 
+    def base_files(self):
+        """Return the committed base layers, which every study may read."""
+        folder = ROOT / "data" / "base"
+        return [p for p in sorted(folder.iterdir()) if p.suffix in {".tif", ".nc", ".gpkg"}]
+
     @cached_property
     def _base_hashes(self):
-        folder = ROOT / "data" / "base"
-        files = [p for p in sorted(folder.iterdir()) if p.suffix in {".tif", ".nc", ".gpkg"}]
-        return {p.name: file_hash(p) for p in files}
+        return {p.name: file_hash(p) for p in self.base_files()}
 
     @cached_property
     def raw_key(self):

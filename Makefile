@@ -1,0 +1,45 @@
+# The front door. Each target is one line to `python -m helpers` or to a tool of the virtual environment.
+PYTHON ?= python3
+STUDY ?= config/virtual.yaml
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help map test test-browser soak lab lint lock clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
+
+map: $(READY)  ## make the map of a study (STUDY=config/virtual.yaml)
+	@$(BIN)/python -m helpers map $(STUDY)
+
+test: $(READY)  ## run the tests
+	@$(BIN)/python -m pytest -m "not browser and not soak"
+
+test-browser: $(READY)  ## run every notebook in JupyterLab in a real browser (needs Chromium and ChromeDriver)
+	@$(BIN)/python -m pytest -m browser
+
+soak: $(READY)  ## run the long tests: kills at many moments
+	@$(BIN)/python -m pytest -m soak
+
+lab: $(READY)  ## open JupyterLab
+	@$(BIN)/jupyter lab notebooks
+
+lint: $(READY)  ## check style, and print the size of the helper package
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && echo "src/helpers: $$(cat $$(find src/helpers -name '*.py') | wc -l) lines"
+
+lock:  ## maintainers: renew requirements.lock (needs uv)
+	@uv pip compile pyproject.toml --extra dev --universal --generate-hashes --no-emit-index-url --custom-compile-command "make lock" --output-file requirements.lock --quiet --upgrade
+
+clean:  ## remove what runs made (raw and processed data, results); sources and data/base stay
+	@rm -rf data/raw data/processed results .run
+
+# A fresh environment from the lock file by venv and pip alone, so that pip's own configuration (mirrors) is respected.
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { echo "Python 3.11, 3.12 or 3.13 is needed, and $(PYTHON) is another: make map PYTHON=python3.12"; exit 1; }
+	@echo "setting up $(VENV) (once, about two minutes)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $(READY)

@@ -1,0 +1,88 @@
+"""The front door: ``python -m helpers COMMAND``; ``make help`` lists the same commands."""
+
+import argparse
+import sys
+
+from helpers.errors import CompendiumError
+
+DEFAULT_STUDY = "config/virtual.yaml"
+
+
+def _map(options):
+    from helpers.run import run_study
+
+    run_study(options.study, options.cores)
+
+
+def _check(options):
+    from helpers.run import STAGES, stale_stages
+
+    stale = stale_stages(options.study)
+    for stage in STAGES:
+        print(f"{stage:<22} {'would run' if stage in stale else 'is up to date'}")
+
+
+def _study(options):
+    import yaml
+
+    from helpers.study import Study
+
+    study = Study.open(options.study)
+    print(yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False, allow_unicode=True), end="")
+    for name in ("raw_dir", "processed_dir", "results_dir"):
+        print(f"# {name}: {getattr(study, name).relative_to(study.path('.'))}")
+
+
+def _stage(options):
+    from helpers.run import run_stage
+
+    run_stage(options.stage, options.study)
+
+
+def _snakemake(options):
+    from snakemake.cli import main
+
+    from helpers.run import follow_launcher
+
+    follow_launcher()
+    sys.argv = ["snakemake", *options.arguments]
+    main()
+
+
+def parser():
+    """Return the command line's parser."""
+    top = argparse.ArgumentParser(prog="python -m helpers", description=__doc__.splitlines()[0])
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+    command = commands.add_parser("map", help="run all stages of a study that are not up to date")
+    command.add_argument("study", nargs="?", default=DEFAULT_STUDY, help=f"study file (default: {DEFAULT_STUDY})")
+    command.add_argument("--cores", type=int, help="how many cores to use (default: all)")
+    command.set_defaults(do=_map)
+    command = commands.add_parser("check", help="say which stages would run, and run nothing")
+    command.add_argument("study", nargs="?", default=DEFAULT_STUDY)
+    command.set_defaults(do=_check)
+    command = commands.add_parser("study", help="check a study file and print it with all its defaults")
+    command.add_argument("study", nargs="?", default=DEFAULT_STUDY)
+    command.set_defaults(do=_study)
+    command = commands.add_parser("stage", help="execute one notebook (the Snakefile calls this)")
+    command.add_argument("stage")
+    command.add_argument("study")
+    command.set_defaults(do=_stage)
+    command = commands.add_parser("snakemake", help="run Snakemake, tied to the launcher (the launcher calls this)")
+    command.add_argument("arguments", nargs=argparse.REMAINDER)
+    command.set_defaults(do=_snakemake)
+    return top
+
+
+def main(arguments=None):
+    """Run a command; an error that a user can mend is printed without a traceback and ends with status 1."""
+    options = parser().parse_args(arguments)
+    try:
+        options.do(options)
+    except CompendiumError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

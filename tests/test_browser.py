@@ -1,0 +1,104 @@
+"""Every notebook in JupyterLab, in a real browser: opened, run from top to bottom, compared with the papermill run."""
+
+import contextlib
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+import nbformat
+import pytest
+from test_run import assert_same_rasters, environment
+
+pytestmark = pytest.mark.browser
+
+NOTEBOOKS = ["00-virtual-landscape", "01-prepare-data"]
+
+
+@pytest.fixture
+def lab(quick, tmp_path):
+    """Return a project copy without data, and the address of a JupyterLab that was started somewhere else."""
+    project = tmp_path / "project"
+    shutil.copytree(quick, project, ignore=shutil.ignore_patterns("raw", "processed", "results", ".run"))
+    for name in NOTEBOOKS:
+        path = project / "notebooks" / f"{name}.ipynb"
+        path.write_text(path.read_text(encoding="utf-8").replace("config/virtual.yaml", "config/quick.yaml"), encoding="utf-8")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}"]
+    command += [f"--ServerApp.root_dir={project / 'notebooks'}", "--IdentityProvider.token=", "--LabApp.news_url="]
+    (tmp_path / "elsewhere").mkdir()
+    with open(tmp_path / "lab.log", "w") as log:
+        server = subprocess.Popen(
+            command, cwd=tmp_path / "elsewhere", env=environment(project), stdout=log, stderr=subprocess.STDOUT
+        )
+    try:
+        yield project, f"http://127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.wait(20)
+
+
+@pytest.fixture
+def browser(tmp_path):
+    from selenium import webdriver
+
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    assert chromium and driver, "make test-browser needs Chromium and ChromeDriver (Debian: chromium chromium-driver)"
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for flag in ("headless=new", "no-sandbox", "disable-gpu", "no-first-run", "disable-background-networking"):
+        options.add_argument(f"--{flag}")
+    for flag in ("disable-component-update", "disable-sync", "disable-quic", "window-size=1400,1800"):
+        options.add_argument(f"--{flag}")
+    options.add_argument(f"--user-data-dir={tmp_path / 'profile'}")
+    with webdriver.Chrome(options=options, service=webdriver.ChromeService(driver)) as chrome:
+        yield chrome
+
+
+def wait_for_server(address):
+    for _ in range(100):
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"{address}/api", timeout=2):
+            return
+        time.sleep(0.3)
+    raise AssertionError("JupyterLab did not start")
+
+
+def run_all(browser, address, path):
+    """Open a notebook, choose Run > Run All Cells, and save until every cell has an execution count."""
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.common.keys import Keys
+    from selenium.webdriver.support.expected_conditions import element_to_be_clickable
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    wait = WebDriverWait(browser, 60)
+    browser.get(f"{address}/lab/tree/{path.name}?reset")
+    # The kernel must be there before cells are sent to it.
+    wait.until(element_to_be_clickable((By.CSS_SELECTOR, ".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Cell")))
+    wait.until(lambda b: b.find_elements(By.CSS_SELECTOR, ".jp-Notebook-ExecutionIndicator[data-status='idle']"))
+    wait.until(element_to_be_clickable((By.XPATH, "//div[@class='lm-MenuBar-itemLabel' and text()='Run']"))).click()
+    wait.until(element_to_be_clickable((By.CSS_SELECTOR, "li[data-command='runmenu:run-all']"))).click()
+    end = time.monotonic() + 180
+    while time.monotonic() < end:
+        time.sleep(2)
+        browser.find_element(By.TAG_NAME, "body").send_keys(Keys.CONTROL, "s")
+        cells = [c for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
+        errors = [o for c in cells for o in c.outputs if o.output_type == "error"]
+        if errors or all(cell.execution_count for cell in cells):
+            return cells, errors
+    raise AssertionError(f"{path.name} did not finish")
+
+
+def test_every_notebook_runs_in_jupyterlab_with_the_same_results(lab, browser, quick, request):
+    project, address = lab
+    wait_for_server(address)
+    for name in NOTEBOOKS:
+        path = project / "notebooks" / f"{name}.ipynb"
+        cells, errors = run_all(browser, address, path)
+        browser.save_screenshot(str(path.with_suffix(".png")))
+        assert not errors, f"{name}: {errors[0].ename}: {errors[0].evalue}"
+        assert any("image/png" in o.get("data", {}) for cell in cells for o in cell.outputs), f"{name} shows no figure"
+    assert_same_rasters(project, quick)

@@ -1,0 +1,48 @@
+"""Code digests: what counts as code, and which modules a notebook depends on."""
+
+import nbformat
+import pytest
+
+from helpers import digest
+
+
+def test_imports_are_found_wherever_they_are():
+    source = "import helpers.grid\ndef f():\n    from helpers import study\nimport numpy\nfrom helpers.sources import products"
+    found = digest.imported_modules(source)
+    assert found == {"helpers", "helpers.grid", "helpers.study", "helpers.sources", "helpers.sources.products"}
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    folder = tmp_path / "helpers"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("")
+    (folder / "a.py").write_text("from helpers import b\nONE = 1\n")
+    (folder / "b.py").write_text("TWO = 2\n")
+    (folder / "c.py").write_text("THREE = 3\n")
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("from helpers import a")])
+    nbformat.write(notebook, tmp_path / "n.ipynb")
+    monkeypatch.setattr(digest, "PACKAGE", folder)
+
+    def stage(edits=()):
+        for name, text in edits:
+            (folder / name).write_text(text)
+        digest._parsed.cache_clear()
+        return digest.stage_digest(tmp_path / "n.ipynb")
+
+    yield stage
+    digest._parsed.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("edit", "changes"),
+    [
+        pytest.param(("a.py", "from helpers import b\nONE = 7\n"), True, id="imported"),
+        pytest.param(("b.py", "TWO = 7\n"), True, id="imported by an import"),
+        pytest.param(("c.py", "THREE = 7\n"), False, id="not imported"),
+        pytest.param(("b.py", '"""Two."""\nTWO = 2  # two\n'), False, id="comment and docstring"),
+        pytest.param(("__init__.py", "FOUR = 4\n"), True, id="package"),
+    ],
+)
+def test_the_digest_follows_the_imports(package, edit, changes):
+    assert (package() != package([edit])) is changes

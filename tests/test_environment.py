@@ -1,0 +1,41 @@
+"""Files that say the same thing twice must say the same: packages, versions, the lock."""
+
+import json
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+import helpers
+
+ROOT = Path(__file__).parents[1]
+CONDA_NAMES = json.loads((ROOT / "tests/pypi-to-conda.json").read_text())
+
+
+def requirements():
+    """Return the packages of pyproject.toml with their version ranges."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    listed = project["dependencies"] + project["optional-dependencies"]["dev"]
+    return dict(re.match(r"([A-Za-z0-9_.-]+)(.*)", requirement).groups() for requirement in listed)
+
+
+def test_environment_yml_equals_pyproject():
+    conda = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    conda = dict((line.split(" ", 1) + [""])[:2] for line in conda if not line.startswith(("python ", "pip")))
+    assert conda == {CONDA_NAMES.get(name, name): spec for name, spec in requirements().items()}
+
+
+def test_lock_holds_every_package_with_hashes_and_no_index():
+    lock = (ROOT / "requirements.lock").read_text()
+    locked = set(re.findall(r"^([a-z0-9][a-z0-9.-]*)==", lock, re.M))
+    assert {re.sub("[_.]", "-", name.lower()) for name in requirements()} <= locked
+    blocks = re.split(r"\n(?=[a-z0-9])", lock)[1:]
+    assert all("--hash=sha256:" in block for block in blocks)
+    assert "://" not in lock
+
+
+@pytest.mark.parametrize("file", ["CITATION.cff", "CHANGELOG.md"])
+def test_version_is_the_same_everywhere(file):
+    assert helpers.__version__ in (ROOT / file).read_text()

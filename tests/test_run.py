@@ -1,0 +1,304 @@
+"""The launcher: what reruns, what a failure says, and what survives a kill. All on copies of the project."""
+
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import psutil
+import pytest
+import rasterio
+
+QUICK = "config/quick.yaml"
+
+
+def environment(project):
+    return {**os.environ, "PYTHONPATH": str(project / "src")}
+
+
+def helpers(project, *arguments):
+    """Run the front door of a project's copy, and return status, lines of output and of errors."""
+    done = subprocess.run(
+        [sys.executable, "-m", "helpers", *arguments], cwd=project, env=environment(project), capture_output=True, text=True
+    )
+    return done.returncode, done.stdout.splitlines(), done.stderr.splitlines()
+
+
+def snapshot(project):
+    """Return size and time of every file that a run may write."""
+    folders = [project / name for name in ("data", "results", "figures")]
+    files = [p for folder in folders if folder.exists() for p in folder.rglob("*") if p.is_file()]
+    return {str(p.relative_to(project)): (p.stat().st_size, p.stat().st_mtime_ns) for p in files}
+
+
+def stale(project, study=QUICK):
+    status, out, err = helpers(project, "check", study)
+    assert status == 0, err
+    return [line.split()[0] for line in out if line.endswith("would run")]
+
+
+@pytest.fixture
+def copy(quick, tmp_path):
+    """Return a copy of the finished quick project, file times kept, free to be edited."""
+    shutil.copytree(quick, tmp_path / "copy", symlinks=True)
+    return tmp_path / "copy"
+
+
+def replace(path, old, new):
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
+
+
+def edit_cell(path, heading, new):
+    notebook = nbformat.read(path, as_version=4)
+    under = False
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown" and cell.source.startswith("#"):
+            under = heading in cell.source
+        elif cell.cell_type == "code" and under:
+            cell.source = new(cell.source)
+            break
+    else:
+        raise AssertionError(f"no code cell under {heading}")
+    nbformat.write(notebook, path)
+
+
+def test_a_second_run_touches_nothing(quick):
+    before = snapshot(quick)
+    started = time.monotonic()
+    status, out, _ = helpers(quick, "map", QUICK)
+    assert status == 0
+    assert "up to date" in out[-1]
+    assert time.monotonic() - started < 10
+    assert snapshot(quick) == before
+
+
+def test_results_record_version_code_and_settings(quick):
+    (path,) = (quick / "data/processed").glob("quick-*/01-prepare-data.json")
+    record = json.loads(path.read_text())
+    assert record["simulated"] is True
+    assert re.fullmatch("[0-9a-f]{12}", record["code_digest"])
+    assert record["settings"]["grid"]["resolution"] == 6000
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "expected"),
+    [
+        pytest.param(
+            "src/helpers/covariates/terrain.py", "import numpy", "EDITED = 1\nimport numpy", ["01-prepare-data"], id="helper of 01"
+        ),
+        pytest.param(
+            "src/helpers/sources/virtual.py",
+            "import numpy",
+            "EDITED = 1\nimport numpy",
+            ["00-virtual-landscape", "01-prepare-data"],
+            id="helper of 00",
+        ),
+        pytest.param(
+            "src/helpers/sources/products.py",
+            "0.0000275",
+            "0.0000276",
+            ["00-virtual-landscape", "01-prepare-data"],
+            id="constant of both",
+        ),
+        pytest.param("src/helpers/sources/products.py", "Formats of", "The formats of", [], id="docstring"),
+        pytest.param("src/helpers/run.py", "MESSAGE_LENGTH = 400", "MESSAGE_LENGTH = 401", [], id="launcher"),
+        pytest.param(
+            "config/quick.yaml",
+            "relief_window_km2: 144",
+            "relief_window_km2: 576",
+            ["01-prepare-data"],
+            id="setting of 01",
+        ),
+        pytest.param(
+            "config/quick.yaml",
+            "dem_arcsec: 90",
+            "dem_arcsec: 120",
+            ["00-virtual-landscape", "01-prepare-data"],
+            id="setting of 00",
+        ),
+        pytest.param("config/quick.yaml", "coarse grid for tests", "for tests", [], id="title"),
+    ],
+)
+def test_an_edit_reruns_exactly_what_depends_on_it(copy, file, old, new, expected):
+    replace(copy / file, old, new)
+    assert stale(copy) == expected
+
+
+def test_an_edited_notebook_reruns_itself(copy):
+    edit_cell(copy / "notebooks/01-prepare-data.ipynb", "Terrain", lambda source: source + "\nedited = 1")
+    assert stale(copy) == ["01-prepare-data"]
+
+
+def test_an_undone_setting_finds_its_results_again(copy):
+    replace(copy / QUICK, "dem_arcsec: 90", "dem_arcsec: 120")
+    assert stale(copy)
+    replace(copy / QUICK, "dem_arcsec: 120", "dem_arcsec: 90")
+    assert stale(copy) == []
+
+
+def test_a_lost_file_is_made_again(copy):
+    (covariate,) = (copy / "data/processed").glob("quick-*/slope.tif")
+    covariate.unlink()
+    assert stale(copy) == ["01-prepare-data"]
+
+
+def test_a_mistake_in_a_cell_ends_in_six_lines(copy):
+    edit_cell(
+        copy / "notebooks/01-prepare-data.ipynb",
+        "Terrain",
+        lambda source: 'raise ValueError("the slope of cell 17 is negative")',
+    )
+    status, out, err = helpers(copy, "map", QUICK)
+    assert status == 1
+    assert len(out) + len(err) <= 6
+    text = "\n".join(err)
+    for part in ("01-prepare-data", "Terrain", "ValueError: the slope of cell 17 is negative", "Remedy:"):
+        assert part in text
+    failed = copy / text.split("Failed notebook: ")[1].strip()
+    assert "the slope of cell 17" in failed.read_text()
+    assert not list((copy / "data/processed").glob("quick-*/01-prepare-data.ipynb"))
+
+
+def test_the_error_of_a_helper_keeps_its_remedy(copy):
+    edit_cell(
+        copy / "notebooks/01-prepare-data.ipynb",
+        "Terrain",
+        lambda source: "from helpers.errors import CompendiumError\nraise CompendiumError('dem.tif is empty', 'fetch it again')",
+    )
+    _, _, err = helpers(copy, "map", QUICK)
+    assert "CompendiumError: dem.tif is empty" in "\n".join(err)
+    assert "Remedy: fetch it again" in err
+
+
+def test_an_unknown_parameter_is_refused(tmp_path):
+    from helpers.run import RunError, execute
+
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("study = 1")])
+    notebook.cells[0].metadata["tags"] = ["parameters"]
+    nbformat.write(notebook, tmp_path / "a.ipynb")
+    with pytest.raises(RunError, match="no parameter sutdy; it has study"):
+        execute(tmp_path / "a.ipynb", tmp_path / "b.ipynb", {"sutdy": 2})
+    assert not (tmp_path / "b.ipynb").exists()
+
+
+def test_two_launchers_never_write_one_run(copy):
+    shutil.rmtree(copy / "data/processed")
+    with subprocess.Popen(
+        [sys.executable, "-m", "helpers", "map", QUICK], cwd=copy, env=environment(copy), stdout=subprocess.DEVNULL
+    ) as first:
+        wait_for(lambda: processes(copy, "snakemake"))
+        status, _, err = helpers(copy, "map", QUICK)
+        assert status == 1
+        assert f"is being written by process {first.pid}" in err[0]
+        assert first.wait() == 0
+
+
+def processes(project, word=""):
+    """Return the living processes of a project's runs whose command line holds a word."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            run = process.environ().get("GROUND_ICE_RUN", "")
+            if run.startswith(str(project)) and any(word in part for part in process.cmdline()):
+                found.append(process)
+        except (psutil.Error, OSError):
+            continue
+    return found
+
+
+def wait_for(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if found := condition():
+            return found
+        time.sleep(0.05)
+    raise AssertionError("waited in vain")
+
+
+def kill_and_restart(project, reference, target, moment):
+    """Start a run from nothing, kill `target` after `moment` seconds, and check that the next run just works."""
+    for name in ("data/raw", "data/processed", "results", ".run"):
+        shutil.rmtree(project / name, ignore_errors=True)
+    launcher = subprocess.Popen(
+        [sys.executable, "-m", "helpers", "map", QUICK],
+        cwd=project,
+        env=environment(project),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    time.sleep(moment)
+    if target == "group":
+        os.killpg(launcher.pid, signal.SIGKILL)
+    elif target == "launcher":
+        launcher.kill()
+    else:
+        word = {"snakemake": "snakemake", "papermill": "stage"}[target]
+        for process in wait_for(lambda: processes(project, word) or launcher.poll() is not None):
+            process.kill()
+    launcher.wait()
+    wait_for(lambda: not processes(project), seconds=10)
+
+    status, out, err = helpers(project, "map", QUICK)
+    assert status == 0, err
+    assert not processes(project)
+    assert not [p for p in project.rglob(".*.part")]
+    assert_same_rasters(project, reference)
+
+
+def assert_same_rasters(project, reference):
+    rasters = sorted(p.relative_to(reference) for p in (reference / "data").rglob("*.tif"))
+    assert rasters == sorted(p.relative_to(project) for p in (project / "data").rglob("*.tif"))
+    for path in rasters:
+        with rasterio.open(project / path) as one, rasterio.open(reference / path) as other:
+            np.testing.assert_array_equal(one.read(), other.read(), err_msg=str(path))
+
+
+TARGETS = ("launcher", "snakemake", "papermill", "group")
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_next_run_works_after_a_kill(copy, quick, target):
+    kill_and_restart(copy, quick, target, random.uniform(1, 15))
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("moment", [0.3, 1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 18])
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_next_run_works_after_a_kill_at_any_moment(copy, quick, target, moment):
+    kill_and_restart(copy, quick, target, moment)
+
+
+def test_ctrl_c_ends_the_run_and_says_so(copy):
+    shutil.rmtree(copy / "data/processed")
+    launcher = subprocess.Popen(
+        [sys.executable, "-m", "helpers", "map", QUICK],
+        cwd=copy,
+        env=environment(copy),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_for(lambda: processes(copy, "stage"))
+    launcher.send_signal(signal.SIGINT)
+    _, err = launcher.communicate(timeout=20)
+    assert launcher.returncode == 1
+    assert "Stopped by SIGINT" in err
+    assert not processes(copy)
+
+
+def test_sources_hold_no_machine_paths():
+    root = Path(__file__).parents[1]
+    tracked = subprocess.run(["git", "ls-files"], cwd=root, capture_output=True, text=True).stdout.split()
+    texts = [p for p in tracked if p.endswith((".py", ".md", ".yaml", ".ipynb", "Makefile", "Snakefile"))]
+    assert not [p for p in texts if str(root) in (root / p).read_text(encoding="utf-8")]

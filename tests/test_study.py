@@ -1,0 +1,85 @@
+"""Study files: what is refused and how, and what the folder keys depend on."""
+
+import pytest
+
+from helpers.study import Study, StudyError
+
+
+def study_file(tmp_path, text, name="mine.yaml"):
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    return tmp_path / name
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        pytest.param("name: a\nsede: 3", ["no setting `sede`"], id="unknown"),
+        pytest.param("name: a\ngrid: {resolutoin: 500}", ["`grid.resolutoin`", "`grid.resolution`"], id="typo"),
+        pytest.param("name: a\nresolution: 500", ["`resolution`", "did you mean `grid.resolution`"], id="misplaced"),
+        pytest.param("title: a", ["setting `name` is missing"], id="missing"),
+        pytest.param("name: a\ngrid: {resolution: -1}", ["`grid.resolution`", "greater than 0", "given: -1"], id="range"),
+        pytest.param("name: a\ngrid: {fine_resolution: 300}", ["300 m does not divide", "1000 m"], id="misfit"),
+        pytest.param("name: a\nrun: ../b", ["`run`", "../b"], id="path in a name"),
+        pytest.param("name: a\ngrid: {crs: Alberts}", ["`grid.crs`", "Alberts"], id="crs"),
+        pytest.param("name: a\ngrid: {crs: 'EPSG:4326'}", ["`grid.crs`", "metres"], id="geographic crs"),
+        pytest.param("- a", ["holds no settings"], id="no mapping"),
+        pytest.param("a: [", ["not readable as YAML"], id="no yaml"),
+        pytest.param("extends: b.yaml", ["extends b.yaml, which does not exist"], id="no parent"),
+        pytest.param("extends: mine.yaml\nname: a", ["extends mine.yaml, which extends itself"], id="circle"),
+    ],
+)
+def test_a_bad_study_file_is_refused_with_its_cause(tmp_path, text, expected):
+    with pytest.raises(StudyError) as caught:
+        Study.open(study_file(tmp_path, text))
+    for part in ("mine.yaml", "Remedy: ", *expected):
+        assert part in str(caught.value)
+
+
+def test_all_mistakes_are_named_at_once(tmp_path):
+    with pytest.raises(StudyError) as caught:
+        Study.open(study_file(tmp_path, "title: a\nnane: b\ngrid: {resolution: x}"))
+    assert str(caught.value).count(";") >= 2
+
+
+def test_a_missing_file_names_the_nearest(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StudyError, match=r"config/virtual\.yaml"):
+        Study.open("config/virtul.yaml")
+
+
+def test_the_working_directory_does_not_matter(tmp_path, monkeypatch):
+    here = Study.open("config/quick.yaml")
+    monkeypatch.chdir(tmp_path)
+    assert Study.open("config/quick.yaml") == here
+
+
+def test_a_file_extends_another(tmp_path):
+    study_file(tmp_path, "name: base\ngrid: {margin: 7000, resolution: 2000}", "base.yaml")
+    study = Study.open(study_file(tmp_path, "extends: base.yaml\nname: mine\ngrid: {resolution: 3000}"))
+    assert (study.name, study.grid.margin, study.grid.resolution) == ("mine", 7000, 3000)
+
+
+def test_a_written_study_is_the_same_study(tmp_path):
+    study = Study.open("config/quick.yaml")
+    path = tmp_path / "deep" / "study.yaml"
+    study.write(path)
+    assert Study.open(path) == study
+    assert Study.open(path).processed_dir == study.processed_dir
+    time = path.stat().st_mtime_ns
+    study.write(path)
+    assert path.stat().st_mtime_ns == time
+
+
+@pytest.mark.parametrize(
+    ("change", "raw", "processed"),
+    [
+        pytest.param({"landscape": {"seed": 5}}, True, True, id="landscape"),
+        pytest.param({"covariates": {"terrain": {"slope_floor": 0.002}}}, False, True, id="terrain"),
+        pytest.param({"grid": {"margin": 50_000}}, False, True, id="grid"),
+        pytest.param({"title": "another"}, False, False, id="title"),
+        pytest.param({"run": "second"}, False, False, id="run"),
+    ],
+)
+def test_keys_change_with_what_they_depend_on_and_nothing_else(change, raw, processed):
+    one, other = Study(name="a"), Study(name="a", **change)
+    assert (one.raw_key != other.raw_key, one.processed_key != other.processed_key) == (raw, processed)
