@@ -1,9 +1,10 @@
 """Chinese map datums: GCJ-02 and BD-09 to and from WGS 84.
 
 Maps published in China are shifted on purpose. Amap, Tencent and Google (in China) draw in GCJ-02,
-Baidu in BD-09, which is GCJ-02 shifted once more. Coordinates that were read off such a map, or boundaries that
-were downloaded from one, lie 400-700 m from their place on the ground in Northeast China, in a direction that
-varies from place to place. Nothing in a table of coordinates says so: it has to be known from where they came.
+Baidu in BD-09, which is GCJ-02 shifted once more. Coordinates that were read off a GCJ-02 map, or boundaries
+downloaded from one, lie 400-720 m from their place on the ground in Northeast China, off BD-09 maps more than
+1 km, in a direction that varies from place to place. Nothing in a table of coordinates says so: it has to be
+known from where they came.
 
 The forward laws are closed formulas, each inverse is found by iteration. All functions take and
 return ``(longitude, latitude)`` in degrees, as scalars or arrays of any shape that broadcast.
@@ -32,15 +33,14 @@ def wgs84_to_gcj02(longitude, latitude):
 
     Returns
     -------
-    longitude, latitude : numpy.ndarray
-        GCJ-02 coordinates in degrees. Points outside the box in which the shift is defined (72.004-137.8347 E,
-        0.8293-55.8271 N) and NaN come back unchanged.
+    longitude, latitude : numpy.ndarray or float
+        GCJ-02 coordinates in degrees. Points outside the box in which the shift is defined
+        (72.004-137.8347 E, 0.8293-55.8271 N) and NaN come back unchanged.
 
     Notes
     -----
     The law was never published officially. The formula is the one that became public in 2010-2013 (the
-    "EvilTransform" and "eviltransform" code) and that all open converters share; it agrees with the
-    map services to about a metre [1]_.
+    "EvilTransform" and "eviltransform" code) and that all open converters share [1]_.
 
     References
     ----------
@@ -66,13 +66,13 @@ def gcj02_to_wgs84(longitude, latitude):
 
     Returns
     -------
-    longitude, latitude : numpy.ndarray
+    longitude, latitude : numpy.ndarray or float
         WGS 84 coordinates in degrees; unchanged outside the box of `wgs84_to_gcj02`.
 
     Notes
     -----
-    The inverse has no closed form. The shift changes by less than one part in a hundred of the way moved, so the
-    fixed point ``p = q - shift(p)`` is reached to 1e-11 degrees in about five steps. The widely copied
+    The inverse has no closed form. The shift changes by less than one part in a hundred of the way moved, so
+    the fixed point ``p = q - shift(p)`` is reached to 1e-11 degrees in about five steps. The widely copied
     one-step inverse ``p = q - shift(q)`` is wrong by up to several metres.
     Within 0.01 degrees of the box's edge, where shifted and unshifted points mix, the inverse isn't unique.
     """
@@ -89,7 +89,7 @@ def gcj02_to_bd09(longitude, latitude):
 
     Returns
     -------
-    longitude, latitude : numpy.ndarray
+    longitude, latitude : numpy.ndarray or float
         BD-09 coordinates in degrees (as on Baidu maps); unchanged outside the box of `wgs84_to_gcj02`.
 
     Notes
@@ -116,13 +116,13 @@ def bd09_to_gcj02(longitude, latitude):
 
     Returns
     -------
-    longitude, latitude : numpy.ndarray
+    longitude, latitude : numpy.ndarray or float
         GCJ-02 coordinates in degrees; unchanged outside the box of `wgs84_to_gcj02`.
 
     Notes
     -----
     Iterated like `gcj02_to_wgs84`. The closed formula in common use is an approximation and differs from
-    this exact inverse by up to about a metre.
+    this exact inverse by a few decimetres.
     """
     return _inverse(_bd09_shift, longitude, latitude)
 
@@ -137,7 +137,7 @@ def wgs84_to_bd09(longitude, latitude):
 
     Returns
     -------
-    longitude, latitude : numpy.ndarray
+    longitude, latitude : numpy.ndarray or float
         BD-09 coordinates in degrees; unchanged outside the box of `wgs84_to_gcj02`.
     """
     return gcj02_to_bd09(*wgs84_to_gcj02(longitude, latitude))
@@ -153,17 +153,14 @@ def bd09_to_wgs84(longitude, latitude):
 
     Returns
     -------
-    longitude, latitude : numpy.ndarray
+    longitude, latitude : numpy.ndarray or float
         WGS 84 coordinates in degrees; unchanged outside the box of `wgs84_to_gcj02`.
     """
     return gcj02_to_wgs84(*bd09_to_gcj02(longitude, latitude))
 
 
 def _as_degrees(longitude, latitude):
-    longitude, latitude = np.broadcast_arrays(
-        np.asarray(longitude, dtype=np.float64), np.asarray(latitude, dtype=np.float64)
-    )
-    return longitude, latitude
+    return np.broadcast_arrays(np.asarray(longitude, dtype=float), np.asarray(latitude, dtype=float))
 
 
 def _in_china_box(longitude, latitude):
@@ -175,7 +172,7 @@ def _forward(shift, longitude, latitude):
     longitude, latitude = _as_degrees(longitude, latitude)
     east, north = shift(longitude, latitude)
     inside = _in_china_box(longitude, latitude)
-    return np.where(inside, longitude + east, longitude), np.where(inside, latitude + north, latitude)
+    return np.where(inside, longitude + east, longitude)[()], np.where(inside, latitude + north, latitude)[()]
 
 
 def _inverse(shift, longitude, latitude):
@@ -187,13 +184,13 @@ def _inverse(shift, longitude, latitude):
     guess_longitude, guess_latitude = target_longitude, target_latitude
     for _ in range(_MAX_ITERATIONS):
         east, north = shift(guess_longitude, guess_latitude)
-        step = np.maximum(
-            np.abs(target_longitude - east - guess_longitude), np.abs(target_latitude - north - guess_latitude)
-        )
+        last_longitude, last_latitude = guess_longitude, guess_latitude
         guess_longitude, guess_latitude = target_longitude - east, target_latitude - north
+        step = np.abs(guess_longitude - last_longitude) + np.abs(guess_latitude - last_latitude)
         if np.all(step < _TOLERANCE):
             break
-    return np.where(inside, guess_longitude, longitude), np.where(inside, guess_latitude, latitude)
+    # The empty index turns arrays without dimensions into scalars and leaves others as they are.
+    return np.where(inside, guess_longitude, longitude)[()], np.where(inside, guess_latitude, latitude)[()]
 
 
 def _gcj02_shift(longitude, latitude):
