@@ -127,7 +127,7 @@ def test_regions_are_named(regions):
 
 
 @pytest.mark.parametrize(
-    "name, longitude, latitude",
+    ("name", "longitude", "latitude"),
     [
         ("Liaoning", 123.43, 41.80),
         ("Jilin", 125.32, 43.82),
@@ -152,8 +152,8 @@ def _raw(study_area):
 @pytest.mark.parametrize("reach", [1500.0, 2500.0, 4000.0])
 def test_conversion_brings_the_coast_onto_natural_earth(make_base, study_area, land, reach):
     # Plain distances to Natural Earth's coast can't show it: the administrative boundary runs more than 1 km
-    # seaward of that coast on all sides, so the median distance is about 1.1 km before and after. Fitted together
-    # with this gap, the displacement of the coast is the GCJ-02 shift before and a small part of it after.
+    # seaward of that coast on all sides, so the median distance is 1.1 km before and after. Once the gap
+    # is fitted as well, the coast is displaced by the GCJ-02 shift before and by a small part of it after.
     before = make_base.coast_offset(_raw(study_area), land, reach)
     after = make_base.coast_offset(study_area.geometry.iloc[0], land, reach)
     message = f"before: {before}, after: {after}"
@@ -173,7 +173,7 @@ def test_conversion_brings_the_land_border_nearer_natural_earth(make_base, study
 
 
 @pytest.mark.parametrize(
-    "layer, kind",
+    ("layer", "kind"),
     [
         ("land", "Polygon"),
         ("coastline", "LineString"),
@@ -189,7 +189,10 @@ def test_natural_earth_layers(layer, kind):
     assert set(table.geom_type) == {kind}
     assert table.is_valid.all()
     west, south, east, north = table.total_bounds
-    assert west >= 110 and south >= 37.5 and east <= 136.5 and north <= 55
+    assert west >= 110
+    assert south >= 37.5
+    assert east <= 136.5
+    assert north <= 55
 
 
 # --- rasters --------------------------------------------------------------------
@@ -200,11 +203,13 @@ def test_topography():
         assert source.crs == CRS.from_epsg(4326)
         assert source.bounds == pytest.approx((110, 37.5, 136.5, 55))
         assert source.res == pytest.approx((1 / 12, 1 / 12))
-        assert source.units == ("m",) and source.tags()["units"] == "m"
+        assert source.units == ("m",)
+        assert source.tags()["units"] == "m"
         assert "altitude" in source.descriptions[0]
         height = source.read(1)
         known = {name: height[source.index(*place)] for name, place in PLACES.items()}
-    assert -10 < height.min() and 2000 < height.max() < 3000
+    assert height.min() > -10
+    assert 2000 < height.max() < 3000
     # Altitudes of the cities (m), and the volcano, smoothed over 9 km.
     assert known["Harbin"] == pytest.approx(145, abs=30)
     assert known["Hailar"] == pytest.approx(620, abs=60)
@@ -254,7 +259,8 @@ def test_climate_grid_and_units(climate):
     np.testing.assert_array_equal(climate.latitude, np.arange(55, 37.4, -0.25))
     np.testing.assert_array_equal(climate.longitude, np.arange(110, 136.6, 0.25))
     assert CRS.from_cf(climate.spatial_ref.attrs) == CRS.from_epsg(4326)
-    assert climate.air_temperature.notnull().all() and climate.precipitation.notnull().all()
+    assert climate.air_temperature.notnull().all()
+    assert climate.precipitation.notnull().all()
 
 
 def test_climate_of_mohe(climate):
@@ -285,7 +291,8 @@ def test_soil(soil):
     for variable in soil.data_vars.values():
         assert variable.dtype == np.float32
         assert variable.attrs["units"] == "percent"
-        assert variable.min() >= 0 and variable.max() <= 100
+        assert variable.min() >= 0
+        assert variable.max() <= 100
     total = soil.sand + soil.silt + soil.clay
     np.testing.assert_allclose(total.values[total.notnull()], 100, atol=1e-3)
     assert soil.sand.sel(longitude=120.5, latitude=39.5, method="nearest").isnull()  # Bohai Sea

@@ -31,7 +31,7 @@ longitudes = st.floats(72.1, 137.7)
 latitudes = st.floats(0.9, 55.7)
 
 
-@pytest.mark.parametrize("wgs84, gcj02", SHARED_PAIRS.values(), ids=SHARED_PAIRS.keys())
+@pytest.mark.parametrize(("wgs84", "gcj02"), SHARED_PAIRS.values(), ids=SHARED_PAIRS.keys())
 def test_gcj02_agrees_with_published_pairs(wgs84, gcj02):
     np.testing.assert_allclose(wgs84_to_gcj02(*wgs84), gcj02, rtol=0, atol=1e-10)
     np.testing.assert_allclose(gcj02_to_wgs84(*gcj02), wgs84, rtol=0, atol=1e-10)
@@ -43,7 +43,7 @@ def test_bd09_agrees_with_published_pair():
     np.testing.assert_allclose(bd09_to_gcj02(116.43351, 39.90851), (116.42703, 39.90245), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("forward, inverse", FORWARD.values(), ids=FORWARD.keys())
+@pytest.mark.parametrize(("forward", "inverse"), FORWARD.values(), ids=FORWARD.keys())
 @given(longitude=longitudes, latitude=latitudes)
 def test_there_and_back(forward, inverse, longitude, latitude):
     np.testing.assert_allclose(
@@ -51,7 +51,7 @@ def test_there_and_back(forward, inverse, longitude, latitude):
     )
 
 
-@pytest.mark.parametrize("forward, inverse", FORWARD.values(), ids=FORWARD.keys())
+@pytest.mark.parametrize(("forward", "inverse"), FORWARD.values(), ids=FORWARD.keys())
 @given(longitude=longitudes, latitude=latitudes)
 def test_back_and_there(forward, inverse, longitude, latitude):
     np.testing.assert_allclose(

@@ -158,7 +158,7 @@ def simplify_regions(wgs84):
 
 def make_study_area(regions, path):
     """Layers ``study_area`` (one row) and ``regions`` (eight rows)."""
-    rows = [dict(code=code, name=n, name_zh=zh, kind=kind) for code, (n, zh, kind) in REGIONS.items()]
+    rows = [{"code": code, "name": n, "name_zh": zh, "kind": kind} for code, (n, zh, kind) in REGIONS.items()]
     table = gpd.GeoDataFrame(rows, geometry=regions, crs=GEOGRAPHIC)
     whole = gpd.GeoDataFrame(
         {"name": ["Northeast China"]}, geometry=[shapely.coverage_union_all(regions)], crs=GEOGRAPHIC
