@@ -11,12 +11,37 @@ from pathlib import Path
 import numpy as np
 
 from helpers.errors import CompendiumError
-from helpers.grid import cell_centres, study_area
+from helpers.grid import reference_grid, study_area
 
 WIDTH_MM, COLUMN_MM = 180, 88
 """Widths of a figure across the page and of one across a column."""
 
 BASE_LAYERS = "data/base/natural-earth.gpkg"
+
+COVARIATE_COLOURS = {
+    "slope": "lajolla_r",
+    "aspect": "romaO",
+    "northness": "vik",
+    "eastness": "vik",
+    "twi": "devon_r",
+    "relief_amplitude": "lajolla_r",
+    "tpi": "vik",
+    "ndvi": "bamako_r",
+    "evi": "bamako_r",
+    "ndwi": "lapaz",
+    "ndmi": "lapaz",
+    "lst_mean": "lipari",
+    "thawing_index": "lipari",
+    "freezing_index": "oslo_r",
+    "precipitation": "davos_r",
+    "mean_annual_air_temperature": "lipari",
+    "air_frost_number": "vik_r",
+    "organic_carbon": "bilbao",
+    "sand": "bilbao",
+    "silt": "bilbao",
+    "clay": "bilbao",
+}
+"""Colour map of each covariate, by its name or the first part of it; batlow for all others."""
 
 _MM = 1 / 25.4
 _PANEL_PIXELS = 600
@@ -32,15 +57,33 @@ def style():
     """Set matplotlib's defaults to those of all figures: 8 pt sans-serif titles, 7 pt text, thin lines."""
     import matplotlib as mpl
 
-    mpl.rcParams.update({
-        "font.family": "sans-serif", "font.sans-serif": ["Arial", "Helvetica", "DejaVu Sans"],
-        "font.size": 7, "axes.titlesize": 8, "axes.labelsize": 7, "figure.titlesize": 8,
-        "xtick.labelsize": 6.5, "ytick.labelsize": 6.5, "legend.fontsize": 6.5,
-        "axes.linewidth": 0.5, "xtick.major.width": 0.5, "ytick.major.width": 0.5, "xtick.major.size": 2,
-        "ytick.major.size": 2, "axes.titlelocation": "left", "axes.titlepad": 3, "figure.dpi": 110, "savefig.dpi": 300,
-        "image.interpolation": "none", "pdf.fonttype": 42, "axes.spines.top": False, "axes.spines.right": False,
-        "figure.figsize": (WIDTH_MM * _MM, 100 * _MM),
-    })
+    mpl.rcParams.update(
+        {
+            "font.family": "sans-serif",
+            "font.sans-serif": ["Arial", "Helvetica", "DejaVu Sans"],
+            "font.size": 7,
+            "axes.titlesize": 8,
+            "axes.labelsize": 7,
+            "figure.titlesize": 8,
+            "xtick.labelsize": 6.5,
+            "ytick.labelsize": 6.5,
+            "legend.fontsize": 6.5,
+            "axes.linewidth": 0.5,
+            "xtick.major.width": 0.5,
+            "ytick.major.width": 0.5,
+            "xtick.major.size": 2,
+            "ytick.major.size": 2,
+            "axes.titlelocation": "left",
+            "axes.titlepad": 3,
+            "figure.dpi": 110,
+            "savefig.dpi": 300,
+            "image.interpolation": "none",
+            "pdf.fonttype": 42,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "figure.figsize": (WIDTH_MM * _MM, 100 * _MM),
+        }
+    )
 
 
 def map_panels(study, panels, ncols=3, width_mm=WIDTH_MM, suptitle=None):
@@ -50,9 +93,9 @@ def map_panels(study, panels, ncols=3, width_mm=WIDTH_MM, suptitle=None):
     ----------
     study : helpers.study.Study
     panels : sequence of dict
-        Each with `title`, `values` (2-D), `geobox`, `unit` and `cmap` (a name of cmcrameri or matplotlib); optional `vmin`
-        and `vmax` (by default the 2nd and 98th percentile), `norm`, and `categories`: a dict of value to label, or to
-        (label, colour), which brings a legend in place of a colour bar.
+        Each with `title`, `values` (2-D), `geobox`, `unit` and `cmap` (a name of cmcrameri or matplotlib);
+        optional `vmin` and `vmax` (by default the 2nd and 98th percentile), `norm`, and `categories`: a dict
+        of value to label, or to (label, colour), which brings a legend in place of a colour bar.
     ncols : int
         Panels in a row.
     width_mm : float
@@ -85,6 +128,45 @@ def map_panels(study, panels, ncols=3, width_mm=WIDTH_MM, suptitle=None):
     if study.simulated:
         mark_simulated(figure)
     return figure
+
+
+def covariate_panels(study, data):
+    """Return panels for `map_panels` of covariates.
+
+    Parameters
+    ----------
+    study : helpers.study.Study
+    data : xarray.Dataset
+        As `helpers.covariates.registry.read_covariates` returns it.
+
+    Returns
+    -------
+    list of dict
+    """
+    from helpers.covariates.registry import covariates
+
+    geobox, layers = reference_grid(study), covariates(study)
+    return [_covariate_panel(layers[name], data[name].values, geobox) for name in data.data_vars]
+
+
+def _covariate_panel(layer, values, geobox):
+    colours = COVARIATE_COLOURS.get(layer.name) or COVARIATE_COLOURS.get(layer.name.split("_")[0], "batlow")
+    panel = {"title": layer.title, "values": values, "geobox": geobox, "unit": layer.unit, "cmap": colours}
+    if layer.name.startswith(
+        "tpi_"
+    ):  # about zero, so that the middle of the colours is the middle of the slope
+        reach = float(np.nanpercentile(np.abs(values), 98))
+        panel |= {"vmin": -reach, "vmax": reach}
+    fixed = {
+        "aspect": (0, 360),
+        "northness": (-1, 1),
+        "eastness": (-1, 1),
+        "air_frost_number": (0.3, 0.7),
+        "twi_edge": (0, 1),
+    }
+    if layer.name in fixed:
+        panel |= dict(zip(("vmin", "vmax"), fixed[layer.name], strict=True))
+    return panel
 
 
 def mark_simulated(figure):
@@ -122,7 +204,7 @@ def save(figure, path):
 
 
 class _Layout:
-    """Boxes of maps and of their colour bars or legends, in millimetres from the top left, so that nothing overlaps."""
+    """Boxes of maps and of their keys, in millimetres from the top left, so that nothing overlaps."""
 
     title, key_height, gap, foot = 5.0, 2.0, 3.0, 4.0
 
@@ -134,8 +216,10 @@ class _Layout:
         self.left = 8.0 if self.labels else 2.0
         self.map_width = (width - self.left - 2 - self.gap * (self.ncols - 1)) / self.ncols
         boxes = [panel["geobox"].boundingbox for panel in panels]
-        self.map_height = self.map_width * max(box.span_y / box.span_x * _stretch(panel["geobox"])
-                                               for box, panel in zip(boxes, panels, strict=True))
+        self.map_height = self.map_width * max(
+            box.span_y / box.span_x * _stretch(panel["geobox"])
+            for box, panel in zip(boxes, panels, strict=True)
+        )
         self.key_gap = 4.5 if self.labels else 1.5
         legend_rows = max(math.ceil(len(panel.get("categories") or ()) / 2) for panel in panels)
         self.row = self.title + self.map_height + self.key_gap + max(8.0, 3.4 * legend_rows + 1)
@@ -159,7 +243,7 @@ class _Layout:
 
 
 def _stretch(geobox):
-    """Return how many times longer than wide a cell is drawn: maps in degrees are stretched at their middle latitude."""
+    """Return height by width of a cell as drawn: maps in degrees are stretched by their middle latitude."""
     if not geobox.crs.geographic:
         return 1.0
     box = geobox.boundingbox
@@ -177,7 +261,7 @@ def _projection(geobox):
 
 @cache
 def _make_projection(wkt, extent):
-    """Return a cartopy projection; one without an area of use, such as a PROJ string's, gets the raster's bounds."""
+    """Return a cartopy projection; a PROJ string has no area of use, so it gets the raster's bounds."""
     import cartopy.crs as ccrs
     import pyproj
 
@@ -195,7 +279,7 @@ def _draw_values(axes, panel):
     values, geobox = np.asarray(panel["values"]), panel["geobox"]
     step = math.ceil(max(values.shape) / _PANEL_PIXELS)
     values = values[step // 2 :: step, step // 2 :: step]
-    colours = {"cmap": _colour_map(panel.get("cmap", "batlow"))}
+    colours = {"cmap": colour_map(panel.get("cmap", "batlow"))}
     if panel.get("categories"):
         values, colours = _as_categories(values, panel)
     elif panel.get("norm") is not None:
@@ -205,13 +289,16 @@ def _draw_values(axes, panel):
         colours |= {"vmin": panel.get("vmin", low), "vmax": panel.get("vmax", high)}
     axes.set_aspect(_stretch(geobox), adjustable="box")
     axes.set_anchor("NW")
-    mappable = axes.imshow(values, extent=_extent(geobox), origin="upper", aspect=_stretch(geobox), zorder=1, **colours)
+    mappable = axes.imshow(
+        values, extent=_extent(geobox), origin="upper", aspect=_stretch(geobox), zorder=1, **colours
+    )
     axes.set(xlim=_extent(geobox)[:2], ylim=_extent(geobox)[2:])
     axes.spines["geo"].set_linewidth(0.5)
     return mappable
 
 
-def _colour_map(name):
+def colour_map(name):
+    """Return a colour map by its name in cmcrameri or else in matplotlib."""
     import matplotlib as mpl
     from cmcrameri import cm
 
@@ -222,7 +309,7 @@ def _colour_map(name):
 def _category_colours(panel):
     """Return value -> (label, colour); colours that were not given are spread over the colour map."""
     categories = panel["categories"]
-    spread = _colour_map(panel.get("cmap", "batlow"))(np.linspace(0.05, 0.95, len(categories)))
+    spread = colour_map(panel.get("cmap", "batlow"))(np.linspace(0.05, 0.95, len(categories)))
     return {
         value: entry if isinstance(entry, tuple) else (entry, tuple(colour))
         for (value, entry), colour in zip(categories.items(), spread, strict=True)
@@ -243,10 +330,23 @@ def _as_categories(values, panel):
 def _draw_legend(axes, panel, gap):
     from matplotlib.patches import Patch
 
-    handles = [Patch(facecolor=colour, edgecolor="0.3", linewidth=0.3, label=label)
-               for label, colour in _category_colours(panel).values()]
-    axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(0, -gap), ncols=2, frameon=False, borderpad=0,
-                borderaxespad=0, handlelength=1.2, handleheight=0.9, columnspacing=1, labelspacing=0.35)
+    handles = [
+        Patch(facecolor=colour, edgecolor="0.3", linewidth=0.3, label=label)
+        for label, colour in _category_colours(panel).values()
+    ]
+    axes.legend(
+        handles=handles,
+        loc="upper left",
+        bbox_to_anchor=(0, -gap),
+        ncols=2,
+        frameon=False,
+        borderpad=0,
+        borderaxespad=0,
+        handlelength=1.2,
+        handleheight=0.9,
+        columnspacing=1,
+        labelspacing=0.35,
+    )
 
 
 def _draw_colour_bar(figure, mappable, panel, box):
@@ -257,7 +357,9 @@ def _draw_colour_bar(figure, mappable, panel, box):
     ends = {(True, True): "both", (True, False): "min", (False, True): "max", (False, False): "neither"}
     with np.errstate(invalid="ignore"):
         extend = ends[bool((values < low).any()), bool((values > high).any())]
-    bar = figure.colorbar(mappable, cax=figure.add_axes(box), orientation="horizontal", extend=extend, extendfrac=0.04)
+    bar = figure.colorbar(
+        mappable, cax=figure.add_axes(box), orientation="horizontal", extend=extend, extendfrac=0.04
+    )
     bar.outline.set_linewidth(0.4)
     if panel.get("norm") is None:
         bar.locator = MaxNLocator(4)
@@ -272,7 +374,10 @@ def _draw_lines(axes, study, geobox):
     wkt, extent = geobox.crs.to_wkt(), _extent(geobox)
     path = study.path(BASE_LAYERS)
     if not path.is_file():
-        raise FigureError(f"The base layers {path.name} are missing.", "restore data/base/, for example from version control")
+        raise FigureError(
+            f"The base layers {path.name} are missing.",
+            "restore data/base/, for example from version control",
+        )
     for layer, (colour, width) in _LINES.items():
         lines = _base_lines(path, layer, wkt, extent)
         axes.add_collection(LineCollection(lines, colors=colour, linewidths=width, zorder=2), autolim=False)
@@ -291,7 +396,7 @@ def _base_lines(path, layer, wkt, extent):
 
 
 def _segments(geometries, tolerance):
-    """Return the lines, and the rings of polygons, as coordinate arrays, without detail that cannot be seen."""
+    """Return lines and the rings of polygons as coordinate arrays, without detail that cannot be seen."""
     import shapely
 
     parts = shapely.get_parts(np.asarray(geometries, object))
@@ -302,45 +407,79 @@ def _segments(geometries, tolerance):
 
 
 def _draw_graticule(axes, geobox, left, labels):
-    """Draw meridians and parallels, with labels on the lower edge, and on the left one in the first column."""
+    """Draw meridians and parallels, labelled on the lower edge, and on the left one in the first column."""
     from matplotlib.collections import LineCollection
 
     meridians, parallels, bottom_marks, left_marks = _graticule(geobox.crs.to_wkt(), _extent(geobox))
-    axes.add_collection(LineCollection(meridians + parallels, colors="0.6", linewidths=0.25, linestyles=(0, (4, 4)),
-                                       zorder=1.5), autolim=False)
+    axes.add_collection(
+        LineCollection(
+            meridians + parallels, colors="0.6", linewidths=0.25, linestyles=(0, (4, 4)), zorder=1.5
+        ),
+        autolim=False,
+    )
     if not labels:
         return
     west, _, south, _ = _extent(geobox)
+    text = {"textcoords": "offset points", "size": 6}
     for degrees, easting in bottom_marks:
-        axes.annotate(f"{degrees:g}°E", (easting, south), (0, -2), textcoords="offset points", ha="center", va="top", size=6)
+        axes.annotate(_degrees(degrees, "EW"), (easting, south), (0, -2), ha="center", va="top", **text)
     for degrees, northing in left_marks if left else ():
-        axes.annotate(f"{degrees:g}°N", (west, northing), (-2, 0), textcoords="offset points", ha="right", va="center", size=6)
+        axes.annotate(_degrees(degrees, "NS"), (west, northing), (-2, 0), ha="right", va="center", **text)
+
+
+def _degrees(value, signs):
+    return f"{abs(value):g}°{signs[value < 0]}"
 
 
 @cache
 def _graticule(wkt, extent):
-    """Return meridians and parallels as coordinate arrays, and where they cross the lower and the left edge."""
+    """Return meridians and parallels as coordinate arrays, and where they cross the lower and left edge."""
     import pyproj
 
     west, east, south, north = extent
     forward = pyproj.Transformer.from_crs("EPSG:4326", wkt, always_xy=True)
     edges = forward.transform_bounds(*extent[::2], *extent[1::2], direction="INVERSE")
-    step = next((s for s in (0.1, 0.25, 0.5, 1, 2, 5, 10) if max(edges[2] - edges[0], edges[3] - edges[1]) / s <= 6), 20)
+    step = next(
+        (s for s in (0.1, 0.25, 0.5, 1, 2, 5, 10) if max(edges[2] - edges[0], edges[3] - edges[1]) / s <= 6),
+        20,
+    )
     longitudes = np.arange(math.ceil(edges[0] / step), edges[2] / step) * step
     latitudes = np.arange(math.ceil(edges[1] / step), edges[3] / step) * step
     along_lon, along_lat = np.linspace(edges[0], edges[2], 60), np.linspace(edges[1], edges[3], 60)
     meridians = [np.column_stack(forward.transform(np.full(60, lon), along_lat)) for lon in longitudes]
     parallels = [np.column_stack(forward.transform(along_lon, np.full(60, lat))) for lat in latitudes]
-    inset = 0.03 * (east - west)
-    bottom = [(lon, np.interp(south, line[:, 1], line[:, 0])) for lon, line in zip(longitudes, meridians, strict=True)]
-    left = [(lat, np.interp(west, line[:, 0], line[:, 1])) for lat, line in zip(latitudes, parallels, strict=True)]
-    return (meridians, parallels, [m for m in bottom if west + inset < m[1] < east - inset],
-            [m for m in left if south + inset < m[1] < north - inset])
+    inset = 0.06 * (east - west)
+    bottom = [
+        (lon, np.interp(south, line[:, 1], line[:, 0]))
+        for lon, line in zip(longitudes, meridians, strict=True)
+    ]
+    left = [
+        (lat, np.interp(west, line[:, 0], line[:, 1])) for lat, line in zip(latitudes, parallels, strict=True)
+    ]
+    return (
+        meridians,
+        parallels,
+        [m for m in bottom if west + inset < m[1] < east - inset],
+        [m for m in left if south + inset < m[1] < north - inset],
+    )
 
 
 def _draw_scale_bar(axes, geobox):
     from matplotlib_scalebar.scalebar import ScaleBar
 
     metres = 1.0 if not geobox.crs.geographic else 111_320.0 / _stretch(geobox)
-    axes.add_artist(ScaleBar(metres, "m", location="lower right", length_fraction=0.22, width_fraction=0.008, box_alpha=0.7,
-                             border_pad=0.3, pad=0.2, sep=1, font_properties={"size": 6}))
+    axes.add_artist(
+        ScaleBar(
+            metres,
+            "m",
+            location="lower right",
+            length_fraction=0.22,
+            width_fraction=0.008,
+            box_alpha=0.7,
+            border_pad=0.3,
+            pad=0.2,
+            sep=1,
+            font_properties={"size": 6},
+            rotation="horizontal-only",
+        )
+    )

@@ -1,7 +1,7 @@
 """Grids: the study area, the reference grid and its finer companion, and rasters onto and from them.
 
-Every raw raster is warped once, onto a grid that divides the reference grid evenly; from there values only get
-averaged in blocks. Arrays are ``(y, x)`` or ``(band, y, x)``, the first row in the north.
+Every raw raster is warped once, onto a grid that divides the reference grid evenly; from there values only
+get averaged in blocks. Arrays are ``(y, x)`` or ``(band, y, x)``, the first row in the north.
 """
 
 import math
@@ -22,7 +22,9 @@ from helpers.errors import CompendiumError
 THREADS = 2
 """Threads of a warp and of the compression of a file."""
 
-SIMULATED = "yes: made from the virtual landscape, a test bed for methods; it says nothing about the real ground"
+SIMULATED = (
+    "yes: made from the virtual landscape, a test bed for methods; it says nothing about the real ground"
+)
 
 _SNAP = 1e-9  # cells; keeps bounds that are whole multiples already from growing by rounding errors
 _LATTICE_CELLS = 32  # spacing of the lattice on which projection factors are computed exactly
@@ -37,7 +39,7 @@ class StudyAreaError(CompendiumError):
 
 
 def named_crs(crs):
-    """Return a pyproj CRS; one that was given without a name, as a PROJ string, is named by its datum and projection.
+    """Return a pyproj CRS; one without a name, such as a PROJ string, is named by datum and projection.
 
     GeoTIFF readers show that name instead of "unknown".
     """
@@ -85,16 +87,20 @@ def _outline(path, layer, wkt, _modified):
     try:
         polygons = geopandas.read_file(path, layer=layer)
     except (DataSourceError, DataLayerError) as error:
-        raise StudyAreaError(f"The polygon layer {layer} of {path.name} cannot be read: {error}",
-                             "correct `area` in the study file, or make data/base/ again") from None
+        raise StudyAreaError(
+            f"The polygon layer {layer} of {path.name} cannot be read: {error}",
+            "correct `area` in the study file, or make data/base/ again",
+        ) from None
     if polygons.empty or polygons.crs is None:
         lack = "no polygon" if polygons.empty else "no coordinate reference system"
-        raise StudyAreaError(f"The layer {layer} of {path.name} has {lack}.", "write the layer again with both")
+        raise StudyAreaError(
+            f"The layer {layer} of {path.name} has {lack}.", "write the layer again with both"
+        )
     return polygons.to_crs(wkt).union_all()
 
 
 def _snapped(bounds, step, margin=0.0):
-    """Return (west, south, east, north) snapped outwards to whole steps, enlarged by whole steps of the margin."""
+    """Return (west, south, east, north) snapped outwards to whole steps, enlarged by a margin likewise."""
     extra = math.ceil(margin / step - _SNAP) * step
     low = [math.floor(v / step + _SNAP) * step - extra for v in bounds[:2]]
     high = [math.ceil(v / step - _SNAP) * step + extra for v in bounds[2:]]
@@ -144,7 +150,9 @@ def fine_grid(study, resolution=None, margin=0.0):
     resolution = resolution or study.grid.fine_resolution
     divisor = study.grid.resolution / resolution
     if divisor < 1 or abs(divisor - round(divisor)) > _SNAP:
-        raise ValueError(f"a cell of {resolution:g} m does not divide one of {study.grid.resolution:g} m evenly")
+        raise ValueError(
+            f"a cell of {resolution:g} m does not divide one of {study.grid.resolution:g} m evenly"
+        )
     crs = named_crs(study.grid.crs)
     bounds = _snapped(study_area(study, crs).bounds, study.grid.resolution, margin)
     return _geobox(bounds, resolution, crs.to_wkt())
@@ -190,11 +198,13 @@ def area_mask(study, geobox):
 def cell_centres(geobox):
     """Return the coordinates of a grid's columns (easting or longitude) and rows (northing or latitude)."""
     affine = geobox.transform
-    return affine.c + affine.a * (np.arange(geobox.shape[1]) + 0.5), affine.f + affine.e * (np.arange(geobox.shape[0]) + 0.5)
+    return affine.c + affine.a * (np.arange(geobox.shape[1]) + 0.5), affine.f + affine.e * (
+        np.arange(geobox.shape[0]) + 0.5
+    )
 
 
 def window(inner, outer):
-    """Return the slices that cut a grid out of a larger one which is aligned with it and has the same cell size.
+    """Return the slices that cut a grid out of a larger one that is aligned with it and as fine.
 
     Parameters
     ----------
@@ -210,69 +220,165 @@ def window(inner, outer):
     return slice(row, row + inner.shape[0]), slice(column, column + inner.shape[1])
 
 
-def warp(path, geobox, resampling="nearest", bands=None):
+def warp(path, geobox, resampling="nearest", bands=None, decode=None):
     """Read a raster file onto a grid in one step.
 
     Parameters
     ----------
-    path : path-like
-        Any raster that GDAL reads, in any CRS.
+    path : path-like or sequence of path-like
+        Any raster that GDAL reads, in any CRS. Several files of one grid, such as the bands of a scene, are
+        stacked, which is three times faster than one after the other.
     geobox : odc.geo.geobox.GeoBox
     resampling : str
-        A name of `rasterio.enums.Resampling`: ``nearest`` for digital numbers, flags and classes, ``bilinear``,
-        ``cubic`` or ``average`` for continuous values. Cells without data never enter a mean.
+        A name of `rasterio.enums.Resampling`: ``nearest`` for digital numbers, flags and classes,
+        ``bilinear``, ``cubic`` or ``average`` for continuous values. Cells without data never enter a mean.
     bands : int or sequence of int, optional
-        Bands by number from 1. One number gives ``(y, x)``. All bands by default; a file that has one gives ``(y, x)``.
+        Bands by number from 1; all by default.
+    decode : callable, optional
+        Turns the numbers of the file or files, ``(band, y, x)``, into floats with NaN for missing ones, in as
+        many bands as it likes, before they are resampled. Scaled products that get interpolated need it:
+        their invalid numbers are more than the one that the file declares as nodata.
 
     Returns
     -------
     numpy.ndarray, shape (y, x) or (band, y, x)
-        In the file's own type. Outside the file, and where it has no data, its nodata value; NaN for floats, 0 for
-        whole numbers of a file that declares none.
+        ``(y, x)`` for one band of one file, unless `bands` is a sequence. In the file's own type, or that of
+        `decode`. Outside the file, and where it has no data, its nodata value; NaN for floats, 0 for whole
+        numbers of a file that declares none.
 
     Raises
     ------
     RasterError
-        The file is missing, damaged, has no CRS, or lies wholly outside the grid.
+        A file is missing, damaged, has no CRS, or lies wholly outside the grid; or several files have several
+        grids.
     """
     import rasterio
-    from rasterio.enums import Resampling
-    from rasterio.errors import RasterioError
-    from rasterio.warp import reproject
 
-    path = Path(path)
-    if not path.is_file():
-        raise RasterError(f"The raster {path.name} is missing from {path.parent.name}/.",
-                          "run the notebook that writes it, or put the file there")
+    paths = [Path(path)] if isinstance(path, str | os.PathLike) else [Path(p) for p in path]
+    if missing := [p for p in paths if not p.is_file()]:
+        raise RasterError(
+            f"The raster {missing[0].name} is missing from {missing[0].parent.name}/.",
+            "run the notebook that writes it, or put the file there",
+        )
+    with rasterio.Env(GDAL_NUM_THREADS=THREADS):
+        if decode is None and len(paths) == 1:
+            values = _read(paths[0], lambda source: _warp_file(source, geobox, resampling, bands))
+        else:
+            parts = [_read(p, lambda source: _read_overlap(source, geobox, bands)) for p in paths]
+            values = _warp_parts(parts, geobox, resampling, decode, paths)
+    return values[0] if len(values) == 1 and (bands is None or np.ndim(bands) == 0) else values
+
+
+def _read(path, what):
+    """Return what a function makes of an open raster, with errors that name the file."""
+    import rasterio
+    from rasterio.errors import RasterioError
+
     try:
         with rasterio.open(path) as source:
-            _check_place(source, geobox, path)
-            indexes = list(range(1, source.count + 1)) if bands is None else np.atleast_1d(bands).tolist()
-            dtype = np.dtype(source.dtypes[indexes[0] - 1])
-            is_float = dtype.kind == "f"
-            outside = np.nan if is_float else source.nodata or 0
-            values = np.full((len(indexes), *geobox.shape), outside, dtype)
-            reproject(rasterio.band(source, indexes), values, src_nodata=source.nodata, dst_nodata=outside,
-                      dst_transform=geobox.transform, dst_crs=geobox.crs.to_wkt(),
-                      resampling=Resampling[resampling], num_threads=THREADS)
+            return what(source)
     except RasterioError as error:
-        raise RasterError(f"The raster {path.name} cannot be read: {error}", "make or download the file again") from None
-    single = np.ndim(bands) == 0 if bands is not None else len(indexes) == 1
-    return values[0] if single else values
+        raise RasterError(
+            f"The raster {path.name} cannot be read: {error}", "make or download the file again"
+        ) from None
 
 
-def _check_place(source, geobox, path):
+def _band_numbers(source, bands):
+    return list(range(1, source.count + 1)) if bands is None else np.atleast_1d(bands).tolist()
+
+
+def _warp_file(source, geobox, resampling, bands):
+    """Return bands of an open raster on a grid; GDAL streams them: the file may be larger than memory."""
+    import rasterio
+
+    _overlap(source, geobox)
+    numbers = _band_numbers(source, bands)
+    return _resample(
+        rasterio.band(source, numbers),
+        geobox,
+        resampling,
+        source.nodata,
+        dtype=source.dtypes[numbers[0] - 1],
+        count=len(numbers),
+    )
+
+
+def _read_overlap(source, geobox, bands):
+    """Return the part of an open raster that a grid needs: its numbers, transform, CRS and nodata value."""
+    part = _overlap(source, geobox)
+    numbers = source.read(_band_numbers(source, bands), window=part)
+    return numbers, source.window_transform(part), source.crs, source.nodata
+
+
+def _warp_parts(parts, geobox, resampling, decode, paths):
+    numbers, transforms, crss, nodatas = zip(*parts, strict=True)
+    for other, *place in zip(paths, numbers, transforms, crss, strict=True):
+        if (place[0].shape[1:], *place[1:]) != (numbers[0].shape[1:], transforms[0], crss[0]):
+            raise RasterError(
+                f"{other.name} has another grid than {paths[0].name}.", "read the files one by one"
+            )
+    stack, nodata = np.concatenate(numbers), nodatas[0]
+    if decode is not None:
+        stack, nodata = decode(stack), np.nan
+        stack = stack if stack.ndim == 3 else stack[np.newaxis]
+    return _resample(
+        stack,
+        geobox,
+        resampling,
+        nodata,
+        dtype=stack.dtype,
+        count=len(stack),
+        src_transform=transforms[0],
+        src_crs=crss[0],
+    )
+
+
+def _resample(source, geobox, resampling, nodata, dtype, count, **place):
+    from rasterio.enums import Resampling
+    from rasterio.warp import reproject
+
+    outside = np.nan if np.dtype(dtype).kind == "f" else nodata or 0
+    values = np.full((count, *geobox.shape), outside, dtype)
+    reproject(
+        source,
+        values,
+        src_nodata=nodata,
+        dst_nodata=outside,
+        dst_transform=geobox.transform,
+        dst_crs=geobox.crs.to_wkt(),
+        resampling=Resampling[resampling],
+        num_threads=THREADS,
+        **place,
+    )
+    return values
+
+
+def _overlap(source, geobox):
+    """Return the window of an open raster that a grid needs, with some cells to spare."""
     from rasterio.warp import transform_bounds
+    from rasterio.windows import Window
 
+    path = Path(source.name)
     if source.crs is None:
-        raise RasterError(f"The raster {path.name} has no coordinate reference system.",
-                          "assign one, for example with gdal_edit.py -a_srs EPSG:4326")
+        raise RasterError(
+            f"The raster {path.name} has no coordinate reference system.",
+            "assign one, for example with gdal_edit.py -a_srs EPSG:4326",
+        )
     west, south, east, north = transform_bounds(geobox.crs.to_wkt(), source.crs, *geobox.boundingbox)
     left, bottom, right, top = source.bounds
     if west >= right or east <= left or south >= top or north <= bottom:
-        raise RasterError(f"The raster {path.name} lies outside the grid: it covers {left:g} to {right:g}, {bottom:g} to "
-                          f"{top:g}, the grid {west:g} to {east:g}, {south:g} to {north:g}.",
-                          "give a file that covers the study area, and check its coordinate reference system")
+        raise RasterError(
+            f"The raster {path.name} lies outside the grid: it covers {left:g} to {right:g}, {bottom:g} to "
+            f"{top:g}, the grid {west:g} to {east:g}, {south:g} to {north:g}.",
+            "give a file that covers the study area, and check its coordinate reference system",
+        )
+    spare = 4
+    first_column, last_column = ((x - left) / source.transform.a for x in (west, east))
+    first_row, last_row = ((y - top) / source.transform.e for y in (north, south))
+    column, row = max(0, math.floor(first_column) - spare), max(0, math.floor(first_row) - spare)
+    width = min(source.width, math.ceil(last_column) + spare) - column
+    height = min(source.height, math.ceil(last_row) + spare) - row
+    return Window(column, row, width, height)
 
 
 def block_mean(values, divisor, minimum_share=0.5):
@@ -303,28 +409,8 @@ def block_mean(values, divisor, minimum_share=0.5):
     return np.divide(total, valid, out=np.full(shape, np.nan, np.float32), where=enough)
 
 
-def circular_block_mean(degrees, divisor, minimum_share=0.5):
-    """Average directions in blocks, by the mean of their unit vectors: 350 and 10 degrees give 0.
-
-    Parameters
-    ----------
-    degrees : numpy.ndarray, shape (y, x)
-        Directions, NaN where there is none.
-    divisor, minimum_share
-        As in `block_mean`.
-
-    Returns
-    -------
-    numpy.ndarray of float32
-        Directions in [0, 360), NaN where too few are valid or where they cancel out.
-    """
-    radians = np.radians(degrees)
-    north, east = (block_mean(f(radians), divisor, minimum_share) for f in (np.cos, np.sin))
-    return direction(north, east)
-
-
 def direction(north, east, least=1e-6):
-    """Return the direction of a vector in degrees clockwise from north, in [0, 360); NaN where shorter than `least`."""
+    """Return a vector's direction in degrees clockwise from north; NaN where shorter than `least`."""
     degrees = np.degrees(np.arctan2(east, north)) % np.float32(360)
     degrees = np.where(degrees >= 360, np.float32(0), degrees)  # -1e-9 % 360 rounds to 360
     return np.where(np.hypot(north, east) >= least, degrees, np.float32(np.nan)).astype(np.float32)
@@ -337,11 +423,11 @@ class LocalFactors:
     Parameters
     ----------
     convergence : numpy.ndarray
-        Meridian convergence in degrees: the angle from true north, clockwise, to the grid's north. Positive east of
-        the central meridian in the northern hemisphere.
+        Meridian convergence in degrees: the angle from true north, clockwise, to the grid's north. Positive
+        east of the central meridian in the northern hemisphere.
     parallel_rotation : numpy.ndarray
-        Angle from the grid's east, counter-clockwise, to true east, in degrees. Equal to the convergence where
-        meridians and parallels cross at right angles, as they do in conic and cylindrical projections.
+        Angle from the grid's east, counter-clockwise, to true east, in degrees. Equal to the convergence
+        where meridians and parallels cross at right angles, as they do in conic and cylindrical projections.
     meridional_scale, parallel_scale : numpy.ndarray
         Metres on the grid for a metre on the ground, towards true north and towards true east.
     """
@@ -355,8 +441,8 @@ class LocalFactors:
 def local_factors(geobox):
     """Return meridian convergence and scales of a projected grid.
 
-    They are computed exactly on a lattice of every 32nd cell and interpolated linearly in between, which is good to
-    1e-4 degrees and 1e-6 at 500 m.
+    They are computed exactly on a lattice of every 32nd cell and interpolated linearly in between, which is
+    good to 1e-4 degrees and 1e-6 at 500 m.
 
     Parameters
     ----------
@@ -377,16 +463,23 @@ def local_factors(geobox):
     rows, columns = (_lattice(n) for n in geobox.shape)
     eastings, northings = cell_centres(geobox)
     easting, northing = np.meshgrid(
-        np.interp(columns, np.arange(eastings.size), eastings), np.interp(rows, np.arange(northings.size), northings)
+        np.interp(columns, np.arange(eastings.size), eastings),
+        np.interp(rows, np.arange(northings.size), northings),
     )
     project = pyproj.Proj(crs)
     factors = project.get_factors(*project(easting, northing, inverse=True))
     weights = [_linear_weights(n, knots) for n, knots in zip(geobox.shape, (rows, columns), strict=True)]
-    return LocalFactors(*(
-        weights[0] @ np.asarray(lattice, np.float32) @ weights[1].T
-        for lattice in (factors.meridian_convergence, np.degrees(np.arctan2(factors.dy_dlam, factors.dx_dlam)),
-                        factors.meridional_scale, factors.parallel_scale)
-    ))
+    return LocalFactors(
+        *(
+            weights[0] @ np.asarray(lattice, np.float32) @ weights[1].T
+            for lattice in (
+                factors.meridian_convergence,
+                np.degrees(np.arctan2(factors.dy_dlam, factors.dx_dlam)),
+                factors.meridional_scale,
+                factors.parallel_scale,
+            )
+        )
+    )
 
 
 def _lattice(size):
@@ -395,11 +488,14 @@ def _lattice(size):
 
 def _linear_weights(size, knots):
     """Return the matrix of shape (size, knots) that interpolates linearly from knots to cells."""
-    return np.stack([np.interp(np.arange(size), knots, unit) for unit in np.eye(len(knots))], axis=1).astype(np.float32)
+    return np.stack([np.interp(np.arange(size), knots, unit) for unit in np.eye(len(knots))], axis=1).astype(
+        np.float32
+    )
 
 
-def write_raster(path, data, geobox, *, study, names, units, long_names=None, nodata=None, scale=1.0, offset=0.0,
-                 tags=None):
+def write_raster(
+    path, data, geobox, *, study, names, units, long_names=None, nodata=None, scale=1.0, offset=0.0, tags=None
+):
     """Write a GeoTIFF that says what it holds; a file that stood there is replaced only by a whole one.
 
     Parameters
@@ -412,7 +508,8 @@ def write_raster(path, data, geobox, *, study, names, units, long_names=None, no
     study : helpers.study.Study
         Its name, and SIMULATED where it is, go into the tags.
     names, units, long_names : str or sequence of str
-        For each band its short name (the band's description), unit and long name; one string stands for all bands.
+        For each band its short name (the band's description), unit and long name; one string stands for all
+        bands.
     nodata : float, optional
         For floats always NaN; none for whole numbers by default.
     scale, offset : float
@@ -434,12 +531,22 @@ def write_raster(path, data, geobox, *, study, names, units, long_names=None, no
     path, data = Path(path), np.asarray(data)
     bands = data[np.newaxis] if data.ndim == 2 else data
     if bands.ndim != 3 or bands.shape[1:] != tuple(geobox.shape):
-        raise RasterError(f"{path.name}: data of shape {data.shape} do not fit a grid of {tuple(geobox.shape)} cells.",
-                          "hand over (y, x) or (band, y, x) on that grid")
+        raise RasterError(
+            f"{path.name}: data of shape {data.shape} do not fit a grid of {tuple(geobox.shape)} cells.",
+            "hand over (y, x) or (band, y, x) on that grid",
+        )
     crs = rasterio.CRS.from_wkt(geobox.crs.to_wkt())
-    profile = {"driver": "GTiff", "count": len(bands), "height": geobox.shape[0], "width": geobox.shape[1],
-               "dtype": bands.dtype.name, "crs": crs, "transform": geobox.transform,
-               "nodata": np.nan if bands.dtype.kind == "f" else nodata, **_creation_options(bands)}
+    profile = {
+        "driver": "GTiff",
+        "count": len(bands),
+        "height": geobox.shape[0],
+        "width": geobox.shape[1],
+        "dtype": bands.dtype.name,
+        "crs": crs,
+        "transform": geobox.transform,
+        "nodata": np.nan if bands.dtype.kind == "f" else nodata,
+        **_creation_options(bands),
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
     try:
@@ -449,11 +556,15 @@ def write_raster(path, data, geobox, *, study, names, units, long_names=None, no
             target.update_tags(**_file_tags(study), **(tags or {}))
         with rasterio.open(part) as written:
             if written.crs != crs or written.transform != geobox.transform:
-                raise RasterError(f"{path.name} came back with another CRS or transform than it was written with.",
-                                  "choose a CRS that GeoTIFF can hold, such as one with an EPSG code")
+                raise RasterError(
+                    f"{path.name} came back with another CRS or transform than it was written with.",
+                    "choose a CRS that GeoTIFF can hold, such as one with an EPSG code",
+                )
         os.replace(part, path)
     except rasterio.errors.RasterioError as error:
-        raise RasterError(f"{path.name} cannot be written: {error}", "check the disk's space and permissions") from error
+        raise RasterError(
+            f"{path.name} cannot be written: {error}", "check the disk's space and permissions"
+        ) from error
     finally:
         part.unlink(missing_ok=True)
     return path
@@ -461,9 +572,17 @@ def write_raster(path, data, geobox, *, study, names, units, long_names=None, no
 
 def _creation_options(bands):
     """Return options of the GeoTIFF driver: deflate level 1 is the fastest that every reader knows."""
-    return {"tiled": True, "blockxsize": 512, "blockysize": 512, "compress": "deflate", "zlevel": 1,
-            "predictor": 3 if bands.dtype.kind == "f" else 2, "num_threads": THREADS, "bigtiff": "if_safer",
-            "interleave": "band"}
+    return {
+        "tiled": True,
+        "blockxsize": 512,
+        "blockysize": 512,
+        "compress": "deflate",
+        "zlevel": 1,
+        "predictor": 3 if bands.dtype.kind == "f" else 2,
+        "num_threads": THREADS,
+        "bigtiff": "if_safer",
+        "interleave": "band",
+    }
 
 
 def _describe(target, names, units, long_names, scale, offset):

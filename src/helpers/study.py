@@ -69,6 +69,108 @@ class Grid(_Section):
         return self
 
 
+class Relief(_Section):
+    """Constants of the relief below 5 arc minutes (`sources/relief.py`); set by eye and by slope, for no product."""
+
+    coarsest_arcsec: Positive = 120  # coarsest grid of the pyramid
+    longest_arcmin: Positive = 7.5  # longest wavelength of the noise; real topography carries what is longer
+    hurst: Share = 0.75  # Hurst exponent of natural topography, 0.7-0.8 [M]
+    noise: list[Annotated[float, Field(ge=0)]] = [3.5, 1.5, 0.5, 0.2]  # by level, in steps of the real topography
+    calm_roughness: Positive = 15  # m; steps of the topography well below it bring hardly any noise
+    incision: Positive = 0.12  # km^(1 - 2 area_exponent) a cycle
+    incision_limit: Positive = 40  # largest ratio of the drop that a river cuts in a cycle to the drop that it leaves
+    area_exponent: Share = 0.8  # above a river's 0.4-0.5 [M]: cells of few km2 are hillslopes that hardly erode
+    diffusion: Positive = 0.45  # cells, standard deviation of the hillslope smoothing in a cycle
+    breached_share: Share = 0.9  # the rest of a depression is filled
+    cycles: Annotated[int, Field(ge=1)] = 7  # of erosion and uplift after a routing
+    routings: list[Annotated[int, Field(ge=1)]] = [3, 2, 1]  # by level
+
+
+Months = Annotated[list[float], Field(min_length=12, max_length=12)]
+Spectrum = Annotated[list[float], Field(min_length=5, max_length=5)]
+
+
+class Cover(_Section):
+    """Constants of the virtual land cover [M]: where a class reaches half, and how sharp its edge is.
+
+    Humidity is de Martonne's index: annual precipitation in mm / (mean annual air temperature in degC + 10).
+    """
+
+    lapse_rate: Positive = 5.0  # K km-1, of annual means
+    valley_depth: Positive = 15  # m below the ground around it (within valley_window) at which a floor is a valley
+    valley_window: Positive = 6000  # m
+    forest_humidity: tuple[Positive, Positive] = (37, 5)
+    forest_slope: float = 0.8  # logits a degree of slope
+    crop_temperature: tuple[float, Positive] = (1.5, 0.8)  # degC
+    crop_slope: tuple[float, Positive] = (2.0, 0.4)  # degrees
+    crop_precipitation: tuple[Positive, Positive] = (400, 30)  # mm
+    wet_slope: tuple[float, Positive] = (1.5, 0.4)  # degrees
+    wet_humidity: tuple[Positive, Positive] = (38, 4)
+    bare_humidity: tuple[Positive, Positive] = (25, 4)
+    water_share: Share = 0.01  # of the flat ground
+    burned_share: Share = 0.06  # of the ground that carries forest
+    patch_km: Positive = 30  # longest wavelength of patches
+    patch_logits: Positive = 1.2  # standard deviation of what patches add
+
+
+class Scenes(_Section):
+    """Constants of the virtual Landsat scenes [M]; spectra are reflectances in blue, green, red, nir08, swir16."""
+
+    green: dict[str, Spectrum] = {
+        "forest": [0.020, 0.042, 0.026, 0.300, 0.130],
+        "grass": [0.040, 0.075, 0.065, 0.260, 0.220],
+        "crop": [0.030, 0.065, 0.040, 0.380, 0.180],
+        "wetland": [0.030, 0.060, 0.045, 0.270, 0.120],
+        "burned": [0.035, 0.055, 0.060, 0.160, 0.210],
+        "bare": [0.110, 0.160, 0.210, 0.280, 0.360],
+        "water": [0.050, 0.060, 0.040, 0.020, 0.010],
+    }
+    brown: dict[str, Spectrum] = {
+        "forest": [0.035, 0.055, 0.065, 0.170, 0.180],
+        "grass": [0.070, 0.100, 0.140, 0.220, 0.300],
+        "crop": [0.070, 0.095, 0.120, 0.190, 0.260],
+        "wetland": [0.050, 0.070, 0.080, 0.170, 0.150],
+        "burned": [0.035, 0.050, 0.060, 0.110, 0.230],
+        "bare": [0.110, 0.160, 0.210, 0.280, 0.360],
+        "water": [0.050, 0.060, 0.040, 0.020, 0.010],
+    }
+    snow: Spectrum = [0.80, 0.80, 0.78, 0.70, 0.12]
+    green_up: tuple[float, float] = (135, 3)  # day of the year at 45 N at sea level, days a degree of latitude
+    senescence: tuple[float, float] = (264, -3)
+    crop_green_up: tuple[float, float] = (178, 2)
+    crop_senescence: tuple[float, float] = (260, -2)
+    metres_per_degree: Positive = 250  # of elevation that count as a degree of latitude
+    cloud_share: Share = 0.20
+    cirrus_share: Share = 0.05
+    cloud_km: Positive = 250  # longest wavelength of clouds
+    shadow_km: tuple[float, float] = (1.8, -1.5)  # north, east, of a shadow from its cloud: the sun is in the south-east
+    gap_share: Share = 0.08  # between swaths
+    swath_km: Positive = 185
+    snow_line: tuple[float, float] = (2300, -100)  # m at 42 N on the first and the last date, m a degree of latitude
+    noise: tuple[float, float] = (0.003, 0.02)  # standard deviation: constant, share of the reflectance
+
+
+class SurfaceTemperature(_Section):
+    """Constants of the virtual land surface temperature [M]; lists run from January to December."""
+
+    lapse_rate: Months = [2.5, 3.5, 5.0, 6.0, 6.2, 6.0, 5.5, 5.5, 5.5, 5.0, 4.0, 2.5]  # K km-1
+    cold_pool: Months = [6.0, 5.0, 3.5, 2.5, 2.0, 1.5, 1.5, 2.0, 2.5, 3.0, 4.5, 6.0]  # K, valley floors at night
+    cold_pool_day: Share = 0.25  # of the one at night
+    warm_belt: Share = 0.2  # of the cold pool: warming of ground above its surroundings
+    day_excess: Months = [4, 6, 10, 13, 14, 14, 12, 11, 11, 9, 6, 4]  # K, bare dry ground over monthly air temperature
+    night_deficit: Months = [4, 4, 5, 6, 6, 5, 4, 4, 5, 5, 4, 4]  # K
+    day_cooling: dict[str, Share] = {"forest": 0.65, "crop": 0.5, "wetland": 0.6, "grass": 0.2, "burned": 0.3, "water": 0.9}
+    night_warming: dict[str, Share] = {"forest": 0.45, "wetland": 0.2, "water": 0.8}
+    sun: Months = [8, 8, 7, 5, 4, 3, 3, 4, 6, 7, 8, 8]  # K for twice the sun of flat ground
+    snow_cooling: float = 1.0  # K
+    snow_temperature: tuple[float, Positive] = (-3, 2)  # degC of the monthly mean air temperature; K, softness
+    cloudy: Months = [0.03, 0.03, 0.04, 0.05, 0.06, 0.09, 0.12, 0.10, 0.06, 0.05, 0.04, 0.04]  # share without a value
+    poorer: tuple[Share, Share, Share] = (0.03, 0.07, 0.20)  # more shares, of errors above 3, 2 and 1 K
+    noise: tuple[float, float, float, float] = (0.5, 1.0, 1.8, 2.8)  # K, for errors up to 1, 2, 3 and above 3 K
+    cloud_km: Positive = 400
+    persistence: Share = 0.6  # correlation of cloudiness from one month to another
+
+
 class Landscape(_Section):
     """The virtual landscape: the raw products that notebook 00 makes where no real ones are given."""
 
@@ -78,6 +180,11 @@ class Landscape(_Section):
     lst_arcsec: Positive = 30
     margin_degrees: Positive = 0.75
     scene_dates: list[date] = [date(2023, 6, 18), date(2023, 7, 20), date(2023, 8, 21), date(2024, 9, 8)]
+    edge_km: Positive = 20  # Landsat and surface temperature reach this far beyond the study area
+    relief: Relief = Relief()
+    cover: Cover = Cover()
+    scenes: Scenes = Scenes()
+    temperature: SurfaceTemperature = SurfaceTemperature()
 
 
 class Terrain(_Section):
