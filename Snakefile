@@ -29,6 +29,7 @@ rule map:
     input:
         executed("00-virtual-landscape"),
         executed("01-prepare-data"),
+        *(str(path) for path in covariate_files(study).values()),
 
 
 # Raw products of a virtual Northeast China on real ground, in the formats of the real ones.

@@ -36,10 +36,10 @@ COVARIATE_COLOURS = {
     "precipitation": "davos_r",
     "mean_annual_air_temperature": "lipari",
     "air_frost_number": "vik_r",
-    "organic_carbon": "bilbao",
-    "sand": "bilbao",
-    "silt": "bilbao",
-    "clay": "bilbao",
+    "organic_carbon": "bilbao_r",
+    "sand": "bilbao_r",
+    "silt": "bilbao_r",
+    "clay": "bilbao_r",
 }
 """Colour map of each covariate, by its name or the first part of it; batlow for all others."""
 
@@ -112,12 +112,15 @@ def map_panels(study, panels, ncols=3, width_mm=WIDTH_MM, suptitle=None):
     style()
     layout = _Layout(panels, ncols, width_mm, head=6 if suptitle else 1)
     figure = plt.figure(figsize=(width_mm * _MM, layout.height * _MM))
+    scaled = []
     for number, panel in enumerate(panels):
         axes = figure.add_axes(layout.map_box(number), projection=_projection(panel["geobox"]))
         mappable = _draw_values(axes, panel)
         _draw_lines(axes, study, panel["geobox"])
         _draw_graticule(axes, panel["geobox"], left=number % layout.ncols == 0, labels=layout.labels)
-        _draw_scale_bar(axes, panel["geobox"])
+        if panel["geobox"] not in scaled:  # one scale bar serves all panels of a grid
+            scaled.append(panel["geobox"])
+            _draw_scale_bar(axes, panel["geobox"])
         axes.set_title(panel["title"])
         if panel.get("categories"):
             _draw_legend(axes, panel, layout.key_gap / layout.map_height)
@@ -428,7 +431,7 @@ def _draw_graticule(axes, geobox, left, labels):
 
 
 def _degrees(value, signs):
-    return f"{abs(value):g}°{signs[value < 0]}"
+    return f"{abs(value):g}°{signs[int(value < 0)]}"
 
 
 @cache

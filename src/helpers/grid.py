@@ -288,26 +288,36 @@ def _band_numbers(source, bands):
 
 
 def _warp_file(source, geobox, resampling, bands):
-    """Return bands of an open raster on a grid; GDAL streams them: the file may be larger than memory."""
-    import rasterio
+    """Return bands of an open raster on a grid; GDAL streams them: the file may be larger than memory.
+
+    By a virtual raster, as `rasterio.warp.reproject` passes over read errors when it has several threads.
+    """
+    from rasterio.enums import Resampling
+    from rasterio.vrt import WarpedVRT
 
     _overlap(source, geobox)
-    numbers = _band_numbers(source, bands)
-    return _resample(
-        rasterio.band(source, numbers),
-        geobox,
-        resampling,
-        source.nodata,
-        dtype=source.dtypes[numbers[0] - 1],
-        count=len(numbers),
-    )
+    nodata = np.nan if source.nodata is None and source.dtypes[0].startswith("float") else source.nodata
+    with WarpedVRT(
+        source,
+        crs=geobox.crs.to_wkt(),
+        transform=geobox.transform,
+        height=geobox.shape[0],
+        width=geobox.shape[1],
+        resampling=Resampling[resampling],
+        src_nodata=nodata,
+        nodata=np.nan if source.dtypes[0].startswith("float") else nodata,
+        num_threads=THREADS,
+    ) as warped:
+        return warped.read(_band_numbers(source, bands))
 
 
 def _read_overlap(source, geobox, bands):
     """Return the part of an open raster that a grid needs: its numbers, transform, CRS and nodata value."""
     part = _overlap(source, geobox)
     numbers = source.read(_band_numbers(source, bands), window=part)
-    return numbers, source.window_transform(part), source.crs, source.nodata
+    whole = source.transform
+    corner = whole.c + whole.a * part.col_off, whole.f + whole.e * part.row_off
+    return numbers, Affine(whole.a, 0, corner[0], 0, whole.e, corner[1]), source.crs, source.nodata
 
 
 def _warp_parts(parts, geobox, resampling, decode, paths):

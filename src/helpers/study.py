@@ -70,16 +70,16 @@ class Grid(_Section):
 
 
 class Relief(_Section):
-    """Constants of the relief below 5 arc minutes (`sources/relief.py`); set by eye and by slope, for no product."""
+    """Constants of the relief below 5 arc minutes, set by the looks and the slopes of the result."""
 
     coarsest_arcsec: Positive = 120  # coarsest grid of the pyramid
     longest_arcmin: Positive = 7.5  # longest wavelength of the noise; real topography carries what is longer
     hurst: Share = 0.75  # Hurst exponent of natural topography, 0.7-0.8 [M]
-    noise: list[Annotated[float, Field(ge=0)]] = [3.5, 1.5, 0.5, 0.2]  # by level, in steps of the real topography
+    noise: list[Annotated[float, Field(ge=0)]] = [3.5, 1.5, 0.5, 0.2]  # by level, in steps of the topography
     calm_roughness: Positive = 15  # m; steps of the topography well below it bring hardly any noise
     incision: Positive = 0.12  # km^(1 - 2 area_exponent) a cycle
-    incision_limit: Positive = 40  # largest ratio of the drop that a river cuts in a cycle to the drop that it leaves
-    area_exponent: Share = 0.8  # above a river's 0.4-0.5 [M]: cells of few km2 are hillslopes that hardly erode
+    incision_limit: Positive = 40  # largest ratio of the drop cut in a cycle to the drop left
+    area_exponent: Share = 0.8  # above a river's 0.4-0.5 [M], as small cells are hillslopes
     diffusion: Positive = 0.45  # cells, standard deviation of the hillslope smoothing in a cycle
     breached_share: Share = 0.9  # the rest of a depression is filled
     cycles: Annotated[int, Field(ge=1)] = 7  # of erosion and uplift after a routing
@@ -97,7 +97,7 @@ class Cover(_Section):
     """
 
     lapse_rate: Positive = 5.0  # K km-1, of annual means
-    valley_depth: Positive = 15  # m below the ground around it (within valley_window) at which a floor is a valley
+    valley_depth: Positive = 15  # m below the mean of the ground within valley_window
     valley_window: Positive = 6000  # m
     forest_humidity: tuple[Positive, Positive] = (37, 5)
     forest_slope: float = 0.8  # logits a degree of slope
@@ -106,7 +106,7 @@ class Cover(_Section):
     crop_precipitation: tuple[Positive, Positive] = (400, 30)  # mm
     wet_slope: tuple[float, Positive] = (1.5, 0.4)  # degrees
     wet_humidity: tuple[Positive, Positive] = (38, 4)
-    bare_humidity: tuple[Positive, Positive] = (25, 4)
+    bare_humidity: tuple[Positive, Positive] = (18, 3)
     water_share: Share = 0.01  # of the flat ground
     burned_share: Share = 0.06  # of the ground that carries forest
     patch_km: Positive = 30  # longest wavelength of patches
@@ -114,7 +114,7 @@ class Cover(_Section):
 
 
 class Scenes(_Section):
-    """Constants of the virtual Landsat scenes [M]; spectra are reflectances in blue, green, red, nir08, swir16."""
+    """Constants of the virtual Landsat scenes [M]; spectra are in blue, green, red, nir08, swir16."""
 
     green: dict[str, Spectrum] = {
         "forest": [0.020, 0.042, 0.026, 0.300, 0.130],
@@ -135,7 +135,7 @@ class Scenes(_Section):
         "water": [0.050, 0.060, 0.040, 0.020, 0.010],
     }
     snow: Spectrum = [0.80, 0.80, 0.78, 0.70, 0.12]
-    green_up: tuple[float, float] = (135, 3)  # day of the year at 45 N at sea level, days a degree of latitude
+    green_up: tuple[float, float] = (135, 3)  # day of the year at 45 N, 0 m; days a degree of latitude
     senescence: tuple[float, float] = (264, -3)
     crop_green_up: tuple[float, float] = (178, 2)
     crop_senescence: tuple[float, float] = (260, -2)
@@ -143,10 +143,10 @@ class Scenes(_Section):
     cloud_share: Share = 0.20
     cirrus_share: Share = 0.05
     cloud_km: Positive = 250  # longest wavelength of clouds
-    shadow_km: tuple[float, float] = (1.8, -1.5)  # north, east, of a shadow from its cloud: the sun is in the south-east
+    shadow_km: tuple[float, float] = (1.8, -1.5)  # north, east, of a shadow from its cloud
     gap_share: Share = 0.08  # between swaths
     swath_km: Positive = 185
-    snow_line: tuple[float, float] = (2300, -100)  # m at 42 N on the first and the last date, m a degree of latitude
+    snow_line: tuple[float, float] = (2300, -100)  # m at 42 N on the first and last date; m a degree
     noise: tuple[float, float] = (0.003, 0.02)  # standard deviation: constant, share of the reflectance
 
 
@@ -154,19 +154,26 @@ class SurfaceTemperature(_Section):
     """Constants of the virtual land surface temperature [M]; lists run from January to December."""
 
     lapse_rate: Months = [2.5, 3.5, 5.0, 6.0, 6.2, 6.0, 5.5, 5.5, 5.5, 5.0, 4.0, 2.5]  # K km-1
-    cold_pool: Months = [6.0, 5.0, 3.5, 2.5, 2.0, 1.5, 1.5, 2.0, 2.5, 3.0, 4.5, 6.0]  # K, valley floors at night
+    cold_pool: Months = [6.0, 5.0, 3.5, 2.5, 2.0, 1.5, 1.5, 2.0, 2.5, 3.0, 4.5, 6.0]  # K, valleys, night
     cold_pool_day: Share = 0.25  # of the one at night
     warm_belt: Share = 0.2  # of the cold pool: warming of ground above its surroundings
-    day_excess: Months = [4, 6, 10, 13, 14, 14, 12, 11, 11, 9, 6, 4]  # K, bare dry ground over monthly air temperature
+    day_excess: Months = [4, 6, 10, 13, 14, 14, 12, 11, 11, 9, 6, 4]  # K, bare dry ground over air
     night_deficit: Months = [4, 4, 5, 6, 6, 5, 4, 4, 5, 5, 4, 4]  # K
-    day_cooling: dict[str, Share] = {"forest": 0.65, "crop": 0.5, "wetland": 0.6, "grass": 0.2, "burned": 0.3, "water": 0.9}
+    day_cooling: dict[str, Share] = {
+        "forest": 0.65,
+        "crop": 0.5,
+        "wetland": 0.6,
+        "grass": 0.2,
+        "burned": 0.3,
+        "water": 0.9,
+    }  # share of the day's excess
     night_warming: dict[str, Share] = {"forest": 0.45, "wetland": 0.2, "water": 0.8}
     sun: Months = [8, 8, 7, 5, 4, 3, 3, 4, 6, 7, 8, 8]  # K for twice the sun of flat ground
     snow_cooling: float = 1.0  # K
-    snow_temperature: tuple[float, Positive] = (-3, 2)  # degC of the monthly mean air temperature; K, softness
-    cloudy: Months = [0.03, 0.03, 0.04, 0.05, 0.06, 0.09, 0.12, 0.10, 0.06, 0.05, 0.04, 0.04]  # share without a value
+    snow_temperature: tuple[float, Positive] = (-3, 2)  # degC of the month's air; softness in K
+    cloudy: Months = [0.03, 0.03, 0.04, 0.05, 0.06, 0.09, 0.12, 0.10, 0.06, 0.05, 0.04, 0.04]  # no value
     poorer: tuple[Share, Share, Share] = (0.03, 0.07, 0.20)  # more shares, of errors above 3, 2 and 1 K
-    noise: tuple[float, float, float, float] = (0.5, 1.0, 1.8, 2.8)  # K, for errors up to 1, 2, 3 and above 3 K
+    noise: tuple[float, float, float, float] = (0.5, 1.0, 1.8, 2.8)  # K, by error class
     cloud_km: Positive = 400
     persistence: Share = 0.6  # correlation of cloudiness from one month to another
 

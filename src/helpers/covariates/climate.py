@@ -9,10 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
 import numpy as np
-from odc.geo.geobox import GeoBox
 
 from helpers.errors import CompendiumError
-from helpers.grid import THREADS, area_mask, reference_grid, warp
+from helpers.grid import THREADS, area_mask, reference_grid, study_area, warp
 from helpers.sources.products import MODIS_LST, MONTHLY_PRECIPITATION, MONTHLY_TEMPERATURE, raw_files
 
 DAYS = np.array([31, 28.25, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31])
@@ -20,7 +19,7 @@ DAYS = np.array([31, 28.25, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31])
 
 FREEZING_POINT = 273.15  # K
 PUBLISHED_PERMAFROST_AREA = (25.21, 35.14)
-"""Least and most permafrost of Northeast China, 10^4 km2, by surface frost number (Sustainability 15:14610)."""
+"""Permafrost of Northeast China, least and most, 10^4 km2, surface frost number (Sustainability 15:14610)."""
 
 ERA5_MEANS = "data/base/era5-monthly-means.nc"
 
@@ -165,27 +164,17 @@ def frost_area(study):
     float
         10^4 km2, over the 0.25 degree cells that have their centre in the study area.
     """
+    import shapely
     import xarray
 
     with xarray.open_dataset(study.path(ERA5_MEANS)) as means:
-        monthly = (
-            means["air_temperature"]
-            .transpose("month", "latitude", "longitude")
-            .sortby("latitude", ascending=False)
-        )
-        latitude, longitude = monthly["latitude"].values, monthly["longitude"].values
-        monthly = monthly.values.astype(np.float64)
-    step = longitude[1] - longitude[0]
-    bounds = (
-        longitude[0] - step / 2,
-        latitude[-1] - step / 2,
-        longitude[-1] + step / 2,
-        latitude[0] + step / 2,
-    )
-    geobox = GeoBox.from_bbox(bounds, "EPSG:4326", shape=monthly.shape[1:], tight=True)
+        temperature = means["air_temperature"].transpose("month", "latitude", "longitude").load()
+    longitude, latitude = np.meshgrid(temperature["longitude"], temperature["latitude"])
+    monthly = temperature.to_numpy().astype(np.float64)
     cold = frost_number(thawing_index(monthly), freezing_index(monthly)) >= 0.5
-    cold &= area_mask(study, geobox)
-    return float((cold * cell_areas(latitude, step)[:, None]).sum() / 1e4)
+    cold &= shapely.contains_xy(study_area(study), longitude, latitude)
+    step = float(abs(longitude[0, 1] - longitude[0, 0]))
+    return float(cell_areas(latitude, step)[cold].sum() / 1e4)
 
 
 def cell_areas(latitude, step):

@@ -261,14 +261,14 @@ def read_covariates(study, names=None):
     return xarray.Dataset(arrays)
 
 
-def coverage_table(study, names=None):
+def coverage_table(study, data=None):
     """Return how much of the study area each layer covers, and its distribution there.
 
     Parameters
     ----------
     study : helpers.study.Study
-    names : sequence of str, optional
-        All layers by default.
+    data : xarray.Dataset, optional
+        As `read_covariates` returns it, which is also the default.
 
     Returns
     -------
@@ -278,7 +278,8 @@ def coverage_table(study, names=None):
     """
     import pandas
 
-    data, layers = read_covariates(study, names), covariates(study)
+    data = read_covariates(study) if data is None else data
+    layers = covariates(study)
     inside = area_mask(study, reference_grid(study))
 
     def row(name):

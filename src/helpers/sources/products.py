@@ -12,7 +12,16 @@ import numpy as np
 LANDSAT_BANDS = {"blue": "B2", "green": "B3", "red": "B4", "nir08": "B5", "swir16": "B6"}
 """STAC asset names of the five bands used, and their numbers on Landsat 8."""
 
-QA_BITS = {"fill": 0, "dilated_cloud": 1, "cirrus": 2, "cloud": 3, "cloud_shadow": 4, "snow": 5, "clear": 6, "water": 7}
+QA_BITS = {
+    "fill": 0,
+    "dilated_cloud": 1,
+    "cirrus": 2,
+    "cloud": 3,
+    "cloud_shadow": 4,
+    "snow": 5,
+    "clear": 6,
+    "water": 7,
+}
 """Bits of Landsat's QA_PIXEL."""
 
 SOIL_LAYERS = ("sand", "silt", "clay", "soc")

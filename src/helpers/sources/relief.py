@@ -2,11 +2,12 @@
 
 The law, worked up a pyramid of grids, each twice as fine as the one before:
 
-1. fractal noise of the wavelengths that the grid adds, in proportion to how much the real topography changes between
-   neighbouring 5' cells there (so mountains get relief and plains stay flat);
+1. fractal noise of the wavelengths that the grid adds, in proportion to how much the real topography changes
+   between neighbouring 5' cells there (so mountains get relief and plains stay flat);
 2. flow paths (pyflwdir), depressions breached along them;
-3. cycles of river incision (stream power law, implicit scheme of Braun and Willett 2013, Geomorphology 180-181:170),
-   hillslope diffusion, and an uplift that brings the means of the 5' cells back to the real ones.
+3. cycles of river incision (stream power law, implicit scheme of Braun and Willett 2013, Geomorphology
+   180-181:170), hillslope diffusion, and an uplift that brings the means of the 5' cells back to the real
+   ones.
 
 The finest grid gets noise only: its valleys are those of the grid before.
 """
@@ -31,7 +32,7 @@ class ReliefError(CompendiumError):
 class Mesh:
     """A fine longitude-latitude grid over the cells of a coarse one.
 
-    All operations are small sparse matrices, one an axis, which give the same result on any number of threads.
+    All operations are sparse matrices, one an axis; they give the same result on any number of threads.
 
     Parameters
     ----------
@@ -53,13 +54,20 @@ class Mesh:
         columns = _positions(geobox.shape[1], fine_affine.c - affine.c, fine_affine.a, affine.a)
         for places, size in ((rows, coarse.shape[0]), (columns, coarse.shape[1])):
             if places[0] < -0.5 or places[-1] > size - 0.5:
-                raise ReliefError("The landscape reaches beyond the real topography in data/base/.",
-                                  "give a smaller `landscape.margin_degrees`, or another study area")
+                raise ReliefError(
+                    "The landscape reaches beyond the real topography in data/base/.",
+                    "give a smaller `landscape.margin_degrees`, or another study area",
+                )
         step = fine_affine.a / affine.a
-        self._spread = [_cubic_weights(places, n) for places, n in zip((rows, columns), coarse.shape, strict=True)]
-        self._means = [_overlaps(places, step, n) for places, n in zip((rows, columns), coarse.shape, strict=True)]
+        self._spread = [
+            _cubic_weights(places, n) for places, n in zip((rows, columns), coarse.shape, strict=True)
+        ]
+        self._means = [
+            _overlaps(places, step, n) for places, n in zip((rows, columns), coarse.shape, strict=True)
+        ]
         shares = [np.asarray(matrix.sum(axis=1)).ravel() for matrix in self._means]
-        self.covered = np.outer(*shares) > 0.999
+        self._shares = np.outer(*shares)
+        self.covered = self._shares > 0.999
         """Coarse cells that lie wholly inside the fine grid."""
 
     def spread(self, values):
@@ -68,9 +76,11 @@ class Mesh:
         return np.ascontiguousarray((columns @ (rows @ values).T).T)
 
     def mean(self, values):
-        """Return means of fine values over coarse cells, NaN where the fine grid doesn't cover them."""
+        """Return means of fine values over coarse cells, of the part that they cover; NaN where none."""
         rows, columns = self._means
-        return np.where(self.covered, (columns @ (rows @ values).T).T, np.float32(np.nan))
+        total = (columns @ (rows @ values).T).T
+        missing = np.full(self.coarse_shape, np.nan, np.float32)
+        return np.divide(total, self._shares, out=missing, where=self._shares > 0, casting="same_kind")
 
     def uplift(self, values, target):
         """Return fine values raised or lowered smoothly so that their means come close to the target's."""
@@ -86,8 +96,12 @@ def _positions(size, shift, step, coarse_step):
 def _cubic_weights(places, size):
     first = np.floor(places).astype(int)
     u = places - first
-    weights = [-0.5 * u + u**2 - 0.5 * u**3, 1 - 2.5 * u**2 + 1.5 * u**3,
-               0.5 * u + 2 * u**2 - 1.5 * u**3, -0.5 * u**2 + 0.5 * u**3]
+    weights = [
+        -0.5 * u + u**2 - 0.5 * u**3,
+        1 - 2.5 * u**2 + 1.5 * u**3,
+        0.5 * u + 2 * u**2 - 1.5 * u**3,
+        -0.5 * u**2 + 0.5 * u**3,
+    ]
     columns = np.clip(first + np.arange(-1, 3)[:, None], 0, size - 1)
     rows = np.broadcast_to(np.arange(places.size), columns.shape)
     entries = np.asarray(weights, np.float32).ravel()
@@ -101,7 +115,9 @@ def _overlaps(places, step, size):
     width = np.minimum(places + step / 2, cells + 0.5) - np.maximum(places - step / 2, cells - 0.5)
     keep = (width > 1e-9) & (cells >= 0) & (cells < size)
     columns = np.broadcast_to(np.arange(places.size), cells.shape)[keep]
-    return sparse.csr_array((width[keep].astype(np.float32), (cells[keep], columns)), shape=(size, places.size))
+    return sparse.csr_array(
+        (width[keep].astype(np.float32), (cells[keep], columns)), shape=(size, places.size)
+    )
 
 
 def fractal_noise(shape, rng, hurst, longest, stretch=1.0):
@@ -150,7 +166,9 @@ def roughness(topography):
     """
     squares = np.zeros_like(topography)
     for axis in (0, 1):
-        padded = np.pad(np.diff(topography, axis=axis) ** 2, [(1, 1) if a == axis else (0, 0) for a in (0, 1)], "edge")
+        padded = np.pad(
+            np.diff(topography, axis=axis) ** 2, [(1, 1) if a == axis else (0, 0) for a in (0, 1)], "edge"
+        )
         squares += (padded[1:] + padded[:-1] if axis == 0 else padded[:, 1:] + padded[:, :-1]) / 4
     return np.sqrt(ndimage.gaussian_filter(squares, 1.2))
 
@@ -185,7 +203,7 @@ def _breach(elevation, downstream, sequence, share):
 
 @njit(cache=True)
 def _incise(elevation, downstream, sequence, factor):
-    """Lower cells towards the one downstream, in place: an implicit step of the stream power law with slope exponent 1."""
+    """Lower cells towards the one downstream, in place: an implicit step of the stream power law."""
     for cell in sequence:
         below = downstream[cell]
         if elevation[cell] > elevation[below]:
@@ -199,10 +217,11 @@ class _Valleys:
         import pyflwdir
 
         _, d8 = pyflwdir.dem.fill_depressions(np.where(sea, _SEA, elevation), nodata=_SEA)
-        flow = pyflwdir.from_array(d8, ftype="d8", check_ftype=False, transform=geobox.transform, latlon=True)
-        area = np.maximum(flow.upstream_area("km2"), 0).ravel()
-        cell = geobox.transform.a * KM_PER_DEGREE * np.sqrt(_stretch(geobox))
-        factor = settings.incision * area**settings.area_exponent / cell * (1 - calm.ravel())
+        flow = pyflwdir.from_array(d8, ftype="d8", check_ftype=False)
+        width = geobox.transform.a * KM_PER_DEGREE * np.sqrt(_stretch(geobox))
+        # Cells count as equally large: exact areas matter little here, and cost seconds of compilation.
+        area = np.maximum(flow.upstream_area("cell"), 0).ravel() * width**2
+        factor = settings.incision * area**settings.area_exponent / width * (1 - calm.ravel())
         self.factor = (factor / (1 + factor / settings.incision_limit)).astype(np.float32)
         self.downstream, self.sequence = flow.idxs_ds, flow.idxs_seq
         self.settings, self.sea = settings, sea
@@ -225,7 +244,7 @@ def _stretch(geobox):
 
 
 def pyramid(geobox, coarsest_arcsec):
-    """Return grids of the same area, each twice as fine as the one before, the last one at least as large as asked for.
+    """Return grids of the same area, each twice as fine as the one before.
 
     Parameters
     ----------
@@ -237,7 +256,7 @@ def pyramid(geobox, coarsest_arcsec):
     Returns
     -------
     list of odc.geo.geobox.GeoBox
-        From coarse to fine; the last one shares the upper left corner with `geobox`.
+        From coarse to fine; the last one has the upper left corner of `geobox` and is at least as large.
     """
     from affine import Affine
     from odc.geo.geobox import GeoBox
@@ -291,13 +310,19 @@ def make_relief(topography, coarse, geobox, land, settings, rng):
         share = settings.noise[min(level, len(settings.noise) - 1)]
         longest = settings.longest_arcmin / 60 / grid.transform.a if level == 0 else 4.0
         texture = _band(grid, stream, settings.hurst, longest, share)
-        elevation += texture * (_valley_damped(elevation, rough, mesh) if last else mesh.spread(rough).clip(0))
+        elevation += texture * (
+            _valley_damped(elevation, rough, mesh) if last else mesh.spread(rough).clip(0)
+        )
         elevation[sea] = 0
         if not last:
-            elevation = _carve(elevation, sea, grid, mesh, topography, mesh.spread(calm).clip(0, 1), settings, level)
+            elevation = _carve(
+                elevation, sea, grid, mesh, topography, mesh.spread(calm).clip(0, 1), settings, level
+            )
     elevation = mesh.uplift(elevation, topography)[: geobox.shape[0], : geobox.shape[1]]
     sea = sea[: geobox.shape[0], : geobox.shape[1]]
-    return np.where(sea, np.float32(0), np.rint(np.maximum(elevation, _LOWEST_LAND) * _ROUNDING) / np.float32(_ROUNDING))
+    return np.where(
+        sea, np.float32(0), np.rint(np.maximum(elevation, _LOWEST_LAND) * _ROUNDING) / np.float32(_ROUNDING)
+    )
 
 
 def _band(grid, rng, hurst, longest, share):
@@ -308,7 +333,7 @@ def _band(grid, rng, hurst, longest, share):
 
 
 def _valley_damped(elevation, rough, mesh):
-    """Return the roughness, less where ground is lower than around it, so that the last noise leaves valley floors even."""
+    """Return the roughness, less on ground lower than around it: the last noise leaves valley floors even."""
     above = elevation - ndimage.uniform_filter(elevation, 9)
     scale = mesh.spread(rough).clip(1)
     return scale * (0.5 + 0.5 * np.tanh(2 * above / scale))

@@ -1,9 +1,9 @@
 """The virtual landscape: raw rasters in the formats of the real products, on the real base layers.
 
 Real: topography at 5 arc minutes, coast, lakes, monthly temperature and precipitation (ERA5), topsoil (HWSD).
-Simulated, each by the law in its function's docstring: relief below 5', land cover, Landsat scenes, surface temperature.
-The constants are in `helpers.study.Landscape`. Every product draws from a stream of its own, so that a change of
-one never shifts another, and gives the same numbers on any number of threads.
+Simulated, each by the law in its function's docstring: relief below 5', land cover, Landsat scenes, surface
+temperature. The constants are in `helpers.study.Landscape`. Every product draws from a stream of its own, so
+that a change of one never shifts another, and gives the same numbers on any number of threads.
 """
 
 import math
@@ -35,10 +35,16 @@ PRODUCTS = ("dem", "cover", "landsat", "lst")
 """Products with random draws; the position of a name decides its stream, so new names come last."""
 
 COVER = ("forest", "grass", "crop", "wetland", "burned", "bare", "water")
+COVER_COLOURS = ("#1b5e20", "#c5c76a", "#f2b134", "#4fa3a5", "#7b3f00", "#e8d8b0", "#2b5c9e")
 QA_LOW_CONFIDENCE = 0b0101010100000000
 """Low confidence of cloud, shadow, snow and cirrus (bits 8-15): what real QA_PIXEL has on all but fill."""
 
-_QA_CONFIDENCE = {"cloud": 9, "cloud_shadow": 11, "snow": 13, "cirrus": 15}  # the bit that makes low confidence high
+_QA_CONFIDENCE = {
+    "cloud": 9,
+    "cloud_shadow": 11,
+    "snow": 13,
+    "cirrus": 15,
+}  # the bit that makes low confidence high
 _QC_CLOUD, _QC_NOT_PRODUCED = 0b10, 0b11
 _OVERPASSES = {"landsat": -27.0, "lst": -15.0}  # hour angle of the sun in degrees: 10:12 and 11:00 solar time
 _THREADS = 2
@@ -70,7 +76,7 @@ def landscape_grid(study, arcsec):
     return geographic_grid((west - margin, south - margin, east + margin, north + margin), arcsec)
 
 
-# --- elevation ---------------------------------------------------------------------------------------------------------
+# --- elevation ----------------------------------------------------------------------------------------------
 
 
 def make_dem(study, rng):
@@ -100,8 +106,15 @@ def make_dem(study, rng):
 def write_dem(study):
     """Make and write the elevation; return its path."""
     elevation, geobox = make_dem(study, stream(study, "dem"))
-    return write_raster(raw_files(study)["dem"], elevation, geobox, study=study, names="elevation", units="m",
-                        long_names="Virtual elevation: real topography at 5', simulated relief below")
+    return write_raster(
+        raw_files(study)["dem"],
+        elevation,
+        geobox,
+        study=study,
+        names="elevation",
+        units="m",
+        long_names="Virtual elevation: real topography at 5', simulated relief below",
+    )
 
 
 def _layer(study, name):
@@ -110,12 +123,12 @@ def _layer(study, name):
     return geopandas.read_file(study.path("data/base/natural-earth.gpkg"), layer=name).geometry.tolist()
 
 
-# --- the ground that Landsat and MODIS look at ---------------------------------------------------------------------------
+# --- the ground that Landsat and MODIS look at --------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Surface:
-    """Terrain, climate and land cover of the cells in and near the study area, as vectors over the cells inside.
+    """Terrain and land cover in and near the study area, as vectors over the cells inside.
 
     Parameters
     ----------
@@ -129,7 +142,8 @@ class Surface:
     northward, eastward : numpy.ndarray of float32
         Gradient of elevation.
     prominence : numpy.ndarray of float32
-        Height above (negative: below) the mean of the ground around, as a share of `valley_depth`, squeezed into -1 to 1.
+        Height above (negative: below) the mean of the ground around, as a share of `valley_depth`, squeezed
+        into -1 to 1.
     cover : dict of str to numpy.ndarray of float32
         Share of each class of `COVER` in a cell; they sum to 1.
     """
@@ -159,10 +173,10 @@ class Surface:
 def make_surface(study, arcsec=None):
     """Return terrain and land cover on the grid of Landsat, or on another one.
 
-    Land cover follows climate (temperature lowered to the fine relief, de Martonne's humidity index), slope and valley
-    position through logistic curves, with patches of fractal noise: forest where it is humid or steep, crops on warm
-    plains, wetland on floors of humid valleys, sand and bare soil where it is dry, water in real lakes and in a few
-    hollows of flat ground, burned forest in patches.
+    Land cover follows climate (temperature lowered to the fine relief, de Martonne's humidity index), slope
+    and valley position through logistic curves, with patches of fractal noise: forest where it is humid or
+    steep, crops on warm plains, wetland on floors of humid valleys, sand and bare soil where it is dry, water
+    in real lakes and in a few hollows of flat ground, burned forest in patches.
 
     Parameters
     ----------
@@ -181,8 +195,10 @@ def make_surface(study, arcsec=None):
     climate, mesh = _era5(study, geobox)
     terrain = _terrain(study, elevation, geobox, mesh)
     terrain = {name: np.ascontiguousarray(values[inside]) for name, values in terrain.items()}
-    annual = {name: _on_cells(mesh, fold(climate[name].values, axis=0), inside)
-              for name, fold in (("air_temperature", np.mean), ("precipitation", np.sum))}
+    annual = {
+        name: _on_cells(mesh, fold(climate[name].to_numpy(), axis=0), inside)
+        for name, fold in (("air_temperature", np.mean), ("precipitation", np.sum))
+    }
     cover = _cover(study, geobox, inside, terrain, annual)
     return Surface(geobox, inside, **terrain, cover=cover)
 
@@ -213,7 +229,9 @@ def _grid_of(data):
 
     step = round(float(data.longitude[1] - data.longitude[0]), 6)
     west, north = float(data.longitude[0]) - step / 2, float(data.latitude[0]) + step / 2
-    return GeoBox((data.sizes["latitude"], data.sizes["longitude"]), Affine(step, 0, west, 0, -step, north), "EPSG:4326")
+    return GeoBox(
+        (data.sizes["latitude"], data.sizes["longitude"]), Affine(step, 0, west, 0, -step, north), "EPSG:4326"
+    )
 
 
 def _on_cells(mesh, values, inside):
@@ -240,7 +258,7 @@ def _terrain(study, elevation, geobox, mesh):
 
 
 def _patches(geobox, rng, kilometres, hurst=0.4):
-    """Return a fractal field of mean 0 and standard deviation 1, made on a coarser grid where it is smooth anyway."""
+    """Return a fractal field of mean 0 and standard deviation 1; a large one is made on a coarser grid."""
     halvings = round(np.log2(_NOISE_COARSENING)) if min(geobox.shape) > 1000 else 0
     shape = [-(-n // 2**halvings) for n in geobox.shape]
     longest = kilometres / (KM_PER_DEGREE * geobox.transform.a * 2**halvings)
@@ -251,7 +269,7 @@ def _patches(geobox, rng, kilometres, hurst=0.4):
 
 
 def _rise(values, where):
-    """Return a logistic curve that reaches one half at the first number of `where`; the second is its softness."""
+    """Return a logistic curve that reaches 1/2 at the first number of `where`; the second is its softness."""
     return expit((values - np.float32(where[0])) / np.float32(where[1]))
 
 
@@ -260,7 +278,7 @@ def _fall(values, where):
 
 
 def _above(share):
-    """Return the threshold that this share of a standard normal field exceeds; a plain float keeps arrays float32."""
+    """Return the threshold that this share of a standard normal field exceeds; a float keeps float32."""
     return float(ndtri(1 - share))
 
 
@@ -275,10 +293,17 @@ def _cover(study, geobox, inside, terrain, annual):
     valley = np.maximum(-terrain["prominence"], 0)
     water = np.maximum(_lakes(study, geobox)[inside], expit(8 * (pond * flat - _above(law.water_share))))
     wetland = flat * (0.15 + 0.85 * valley) * _rise(humidity + 4 * patch[0], law.wet_humidity)
-    crop = (_rise(warmth + 0.5 * patch[1], law.crop_temperature) * _fall(slope, law.crop_slope)
-            * _rise(annual["precipitation"], law.crop_precipitation) * 0.9)
-    forest = expit((humidity - law.forest_humidity[0]) / law.forest_humidity[1]
-                   + law.forest_slope * np.minimum(slope, 4) + patch[2])
+    crop = (
+        _rise(warmth + 0.5 * patch[1], law.crop_temperature)
+        * _fall(slope, law.crop_slope)
+        * _rise(annual["precipitation"], law.crop_precipitation)
+        * 0.9
+    )
+    forest = expit(
+        (humidity - law.forest_humidity[0]) / law.forest_humidity[1]
+        + law.forest_slope * np.minimum(slope, 4)
+        + patch[2]
+    )
     burned = expit(6 * (fire - _above(law.burned_share)))
     bare = 0.05 + 0.75 * _fall(humidity + 4 * patch[3], law.bare_humidity)
     return _shares(water, wetland, crop, forest, burned, bare)
@@ -287,7 +312,13 @@ def _cover(study, geobox, inside, terrain, annual):
 def _shares(water, wetland, crop, forest, burned, bare):
     """Let the classes take their shares of what those before them left."""
     left, cover = np.float32(1), {}
-    for name, share in (("water", water), ("wetland", wetland), ("crop", crop), ("wood", forest), ("bare", bare)):
+    for name, share in (
+        ("water", water),
+        ("wetland", wetland),
+        ("crop", crop),
+        ("wood", forest),
+        ("bare", bare),
+    ):
         cover[name] = (left * share).astype(np.float32)
         left = left - cover[name]
     wood = cover.pop("wood")
@@ -300,19 +331,25 @@ def _lakes(study, geobox):
 
     lakes = _layer(study, "lakes")
     sea = 1 - rasterize(_layer(study, "land"), geobox.shape, transform=geobox.transform, dtype="uint8")
-    return np.maximum(rasterize(lakes, geobox.shape, transform=geobox.transform, dtype="uint8"), sea).astype(np.float32)
+    return np.maximum(rasterize(lakes, geobox.shape, transform=geobox.transform, dtype="uint8"), sea).astype(
+        np.float32
+    )
 
 
-# --- Landsat -------------------------------------------------------------------------------------------------------------
+# --- Landsat ------------------------------------------------------------------------------------------------
 
 
 def _sunlight(surface, day_of_year, hour_angle):
-    """Return the direct sun on the slope over that on flat ground, by the law of cosines; 0 in its own shade."""
+    """Return the direct sun on the slope over that on flat ground, by the law of cosines; 0 in own shade."""
     declination = math.radians(23.44) * math.sin(2 * math.pi * (day_of_year - 81) / 365.25)
     hour, latitude = math.radians(hour_angle), np.radians(surface.latitude)
     sine, cosine = np.sin(latitude), np.cos(latitude)
     sunny, level = math.sin(declination), math.cos(declination) * math.cos(hour)
-    up, north, east = sine * sunny + cosine * level, cosine * sunny - sine * level, -math.cos(declination) * math.sin(hour)
+    up, north, east = (
+        sine * sunny + cosine * level,
+        cosine * sunny - sine * level,
+        -math.cos(declination) * math.sin(hour),
+    )
     steep = np.sqrt(1 + surface.northward**2 + surface.eastward**2)
     facing = up - north * surface.northward - east * surface.eastward
     return np.maximum(facing, 0) / (steep * np.maximum(up, np.float32(0.1)))
@@ -321,10 +358,10 @@ def _sunlight(surface, day_of_year, hour_angle):
 def write_landsat(study, surface):
     """Render and write all scenes: five bands of reflectance and QA_PIXEL for each date.
 
-    A cell's reflectance mixes the green and the brown spectrum of its cover classes by the season, which comes later in
-    the north and higher up; times the sunlight on its slope; plus noise. Swaths leave tilted gaps. Clouds are fractal, with
-    a dilated rim, and a shadow displaced away from the sun; cirrus brightens; snow lies on the highest ground of the
-    first and the last date.
+    A cell's reflectance mixes the green and the brown spectrum of its cover classes by the season, which
+    comes later in the north and higher up; times the sunlight on its slope; plus noise. Swaths leave tilted
+    gaps. Clouds are fractal, with a dilated rim, and a shadow displaced away from the sun; cirrus brightens;
+    snow lies on the highest ground of the first and the last date.
 
     Parameters
     ----------
@@ -339,7 +376,10 @@ def write_landsat(study, surface):
     rngs = stream(study, "landsat").spawn(len(study.landscape.scene_dates))
     mixtures = [_mixture(study, surface, band) for band in range(len(LANDSAT_BANDS))]
     with ThreadPoolExecutor(_THREADS) as pool:
-        jobs = [pool.submit(_write_scene, study, surface, mixtures, number, rng) for number, rng in enumerate(rngs)]
+        jobs = [
+            pool.submit(_write_scene, study, surface, mixtures, number, rng)
+            for number, rng in enumerate(rngs)
+        ]
         return [path for job in jobs for path in job.result()]
 
 
@@ -378,41 +418,72 @@ def _write_scene(study, surface, mixtures, number, rng):
         ground = (brown + green * nature + crop_green * crops) * sun
         seen = _through(sky, ground, law, band, rng)
         numbers = surface.image(LANDSAT_REFLECTANCE.encode(seen), 0)
-        written.append(write_raster(
-            files[f"landsat_{day}_{asset}"], numbers, surface.geobox, study=study, names=asset, units="1",
-            long_names=f"Virtual surface reflectance, Landsat 8 {LANDSAT_BANDS[asset]}", nodata=LANDSAT_REFLECTANCE.fill,
-            scale=LANDSAT_REFLECTANCE.scale, offset=LANDSAT_REFLECTANCE.offset, tags={"acquired": f"{date}"}))
+        written.append(
+            write_raster(
+                files[f"landsat_{day}_{asset}"],
+                numbers,
+                surface.geobox,
+                study=study,
+                names=asset,
+                units="1",
+                long_names=f"Virtual surface reflectance, Landsat 8 {LANDSAT_BANDS[asset]}",
+                nodata=LANDSAT_REFLECTANCE.fill,
+                scale=LANDSAT_REFLECTANCE.scale,
+                offset=LANDSAT_REFLECTANCE.offset,
+                tags={"acquired": f"{date}"},
+            )
+        )
     quality = surface.image(_qa_pixel(sky, surface.cover["water"] > 0.5), 1, np.uint16)
-    written.append(write_raster(
-        files[f"landsat_{day}_qa_pixel"], quality, surface.geobox, study=study, names="qa_pixel", units="1",
-        long_names="Virtual QA_PIXEL, bits as in Landsat Collection 2", nodata=1, tags={"acquired": f"{date}"}))
+    written.append(
+        write_raster(
+            files[f"landsat_{day}_qa_pixel"],
+            quality,
+            surface.geobox,
+            study=study,
+            names="qa_pixel",
+            units="1",
+            long_names="Virtual QA_PIXEL, bits as in Landsat Collection 2",
+            nodata=1,
+            tags={"acquired": f"{date}"},
+        )
+    )
     return written
 
 
 def _sky(study, surface, number, rng):
-    """Return what lies between the sensor and the cells inside: masks by name of the QA bit, and the clouds' opacity."""
+    """Return what the sensor looks through: masks by name of the QA bit, and the clouds' opacity."""
     law, geobox, inside = study.landscape.scenes, surface.geobox, surface.inside
     cloud_rng, cirrus_rng, swath_rng, snow_rng = rng.spawn(4)
     thickness = _patches(geobox, cloud_rng, law.cloud_km, 0.5) - _above(law.cloud_share)
     cloud = thickness > 0
     rim = ndimage.maximum_filter(cloud, 3)
-    cell_km = KM_PER_DEGREE * geobox.transform.a
-    shift = [round(law.shadow_km[0] / cell_km), round(law.shadow_km[1] / cell_km / 0.69)]
-    shadow = _shifted(cloud, shift or 1)
+    shift = _shadow_cells(law, geobox)
+    shadow = _shifted(cloud, shift)
     veil = _patches(geobox, cirrus_rng, law.cloud_km, 0.8) > _above(law.cirrus_share)
-    sky = {"fill": _gaps(law, geobox, swath_rng), "cloud": cloud, "dilated_cloud": rim & ~cloud, "cloud_shadow": shadow & ~rim,
-           "cirrus": veil & ~rim}
+    sky = {
+        "fill": _gaps(law, geobox, swath_rng),
+        "cloud": cloud,
+        "dilated_cloud": rim & ~cloud,
+        "cloud_shadow": shadow & ~rim,
+        "cirrus": veil & ~rim,
+    }
     sky = {name: mask[inside] for name, mask in sky.items()}
     sky["snow"] = _snow(study, surface, number, snow_rng) & ~(sky["cloud"] | sky["dilated_cloud"])
     sky["opacity"] = (0.6 + 0.5 * thickness[inside]).clip(0.6, 1) * sky["cloud"] + 0.15 * sky["dilated_cloud"]
     return sky
 
 
+def _shadow_cells(law, geobox):
+    """Return by how many cells north and east a shadow is moved: by two at least, to come out of the rim."""
+    cells = np.asarray(law.shadow_km) / (KM_PER_DEGREE * geobox.transform.a) / (1, 0.69)
+    return [int(np.sign(n) * max(2, round(abs(n)))) for n in cells]
+
+
 def _shifted(mask, shift):
     """Return a mask moved north and east by whole cells, False where nothing moved in."""
     north, east = shift
     moved = np.roll(mask, (-north, east), axis=(0, 1))
-    moved[-north or moved.shape[0]:] = False
+    moved[-north or moved.shape[0] :] = False
     if east < 0:
         moved[:, east:] = False
     return moved
@@ -420,9 +491,12 @@ def _shifted(mask, shift):
 
 def _gaps(law, geobox, rng):
     """Return the cells between swaths, which run from north-north-east to south-south-west."""
-    longitude, latitude = cell_centres(geobox)
-    across = (longitude * 0.69)[None, :] - 0.22 * latitude[:, None]
-    return (across * KM_PER_DEGREE / law.swath_km + rng.random()) % 1 > 1 - law.gap_share
+    longitude, latitude = (values.astype(np.float32) for values in cell_centres(geobox))
+    swath = law.swath_km / KM_PER_DEGREE
+    across = (longitude * (0.69 / swath) + rng.random(dtype=np.float32))[None, :] - (
+        latitude * (0.22 / swath)
+    )[:, None]
+    return across - np.floor(across) > 1 - law.gap_share
 
 
 def _snow(study, surface, number, rng):
@@ -447,7 +521,7 @@ def _through(sky, ground, law, band, rng):
 
 
 def _qa_pixel(sky, water):
-    """Return QA_PIXEL with the bit combinations of the real product: 21824 is clear land, 22280 cloud, 1 fill."""
+    """Return QA_PIXEL with the bits of the real product: 21824 is clear land, 22280 cloud, 1 fill."""
     quality = np.full(water.shape, QA_LOW_CONFIDENCE, np.uint16)
     for name in ("dilated_cloud", "cirrus", "cloud", "cloud_shadow", "snow"):
         bits = 1 << QA_BITS[name] | (1 << _QA_CONFIDENCE[name] if name in _QA_CONFIDENCE else 0)
@@ -458,16 +532,52 @@ def _qa_pixel(sky, water):
     return quality
 
 
-# --- land surface temperature --------------------------------------------------------------------------------------------
+QUALITY_CLASSES = {
+    0: ("between swaths", "#ffffff"),
+    1: ("clear", "#7fae6b"),
+    2: ("water", "#2b5c9e"),
+    3: ("snow", "#b3e5fc"),
+    4: ("cloud shadow", "#555555"),
+    5: ("cirrus", "#d7b5d8"),
+    6: ("dilated cloud", "#f5c16c"),
+    7: ("cloud", "#d7301f"),
+}
+"""What a map of QA_PIXEL shows, by code: label and colour."""
+
+
+def quality_classes(quality):
+    """Return the code of `QUALITY_CLASSES` for each QA_PIXEL; of several bits the highest code."""
+    codes = np.ones(quality.shape, np.uint8)
+    for code, (label, _) in list(QUALITY_CLASSES.items())[2:]:
+        codes[(quality >> QA_BITS[label.replace(" ", "_")]) & 1 == 1] = code
+    codes[quality & 1 == 1] = 0
+    return codes
+
+
+def quality_table(study, surface):
+    """Return the share of each of `QUALITY_CLASSES` in the cells in and near the study area, a row a date."""
+    import pandas as pd
+    import rasterio
+
+    labels = [label for label, _ in QUALITY_CLASSES.values()]
+    rows = {}
+    for day in scene_days(study):
+        with rasterio.open(raw_files(study)[f"landsat_{day}_qa_pixel"]) as source:
+            codes = quality_classes(source.read(1)[surface.inside])
+        rows[day] = np.bincount(codes, minlength=len(labels)) / codes.size
+    return pd.DataFrame.from_dict(rows, orient="index", columns=labels).rename_axis("date")
+
+
+# --- land surface temperature -------------------------------------------------------------------------------
 
 
 def write_lst(study, surface):
     """Make and write monthly land surface temperature by day and by night, with its quality.
 
-    From the real monthly air temperature: the lapse rate of the month to the fine relief; cold air in valleys, strongest
-    in winter nights; by day the excess of dry bare ground, less under plants and over water, and the sun on the slope;
-    by night the deficit of clear nights; snow cools. Cloudiness correlated in space and from month to month decides
-    where a value is missing and how large its error is.
+    From the real monthly air temperature: the lapse rate of the month to the fine relief; cold air in
+    valleys, strongest in winter nights; by day the excess of dry bare ground, less under plants and over
+    water, and the sun on the slope; by night the deficit of clear nights; snow cools. Cloudiness correlated
+    in space and from month to month decides where a value is missing and how large its error is.
 
     Parameters
     ----------
@@ -487,11 +597,12 @@ def write_lst(study, surface):
     stacks |= {name: np.full(shape, _QC_NOT_PRODUCED, np.uint8) for name in ("qc_day", "qc_night")}
 
     def fill_month(month):
-        air = _on_cells(mesh, climate.air_temperature.values[month], surface.inside)
+        air = _on_cells(mesh, climate["air_temperature"][month].to_numpy(), surface.inside)
         for time, rng in zip(("day", "night"), rngs[1 + month].spawn(2), strict=True):
             lst = surface_temperature(study, surface, air, month, time)
-            stacks[f"lst_{time}"][month][surface.inside], stacks[f"qc_{time}"][month][surface.inside] = _observed(
-                study, surface, lst, lasting, month, rng)
+            numbers, flags = _observed(study, surface, lst, lasting, month, rng)
+            stacks[f"lst_{time}"][month][surface.inside] = numbers
+            stacks[f"qc_{time}"][month][surface.inside] = flags
 
     with ThreadPoolExecutor(_THREADS) as pool:
         list(pool.map(fill_month, range(len(MONTHS))))
@@ -502,10 +613,30 @@ def _write_months(study, geobox, name, stack):
     overpass = name.split("_")[1]
     common = {"study": study, "names": [f"{name}_{month:02d}" for month in MONTHS]}
     if name.startswith("qc"):
-        return write_raster(raw_files(study)[name], stack, geobox, units="1",
-                            long_names=f"Virtual quality flags, {overpass}, bits as in MOD11", **common)
-    return write_raster(raw_files(study)[name], stack, geobox, units="K", nodata=MODIS_LST.fill, scale=MODIS_LST.scale,
-                        long_names=f"Virtual land surface temperature, {overpass}, monthly mean", **common)
+        return write_raster(
+            raw_files(study)[name],
+            stack,
+            geobox,
+            units="1",
+            long_names=f"Virtual quality flags, {overpass}, bits as in MOD11",
+            **common,
+        )
+    return write_raster(
+        raw_files(study)[name],
+        stack,
+        geobox,
+        units="K",
+        nodata=MODIS_LST.fill,
+        scale=MODIS_LST.scale,
+        long_names=f"Virtual land surface temperature, {overpass}, monthly mean",
+        **common,
+    )
+
+
+def surface_for_lst(study, surface):
+    """Return the ground on the grid of the surface temperature: the given one, if its grid is the same."""
+    same = surface.geobox == landscape_grid(study, study.landscape.lst_arcsec)
+    return surface if same else make_surface(study, study.landscape.lst_arcsec)
 
 
 def surface_temperature(study, surface, air, month, time):
@@ -530,7 +661,9 @@ def surface_temperature(study, surface, air, month, time):
     day = time == "day"
     air = air - np.float32(law.lapse_rate[month] / 1000) * surface.lifted
     pool = np.float32(law.cold_pool[month] * (law.cold_pool_day if day else 1))
-    relief = pool * np.where(surface.prominence < 0, surface.prominence, np.float32(law.warm_belt) * surface.prominence)
+    relief = pool * np.where(
+        surface.prominence < 0, surface.prominence, np.float32(law.warm_belt) * surface.prominence
+    )
     snow = np.float32(law.snow_cooling) * _fall(air, law.snow_temperature)
     if not day:
         deficit = np.float32(law.night_deficit[month]) * (1 - _weighted(surface.cover, law.night_warming))
@@ -555,15 +688,19 @@ def _observed(study, surface, lst, lasting, month, rng):
     cloud_rng, noise_rng = rng.spawn(2)
     cloudy = math.sqrt(keep) * lasting + math.sqrt(1 - keep) * _cloudiness(study, surface, cloud_rng)
     missing = law.cloudy[month]
-    limits = ndtri(1 - (missing + np.cumsum([0, *law.poorer])))[::-1].astype(np.float32)  # errors above 1, 2 and 3 K; missing
+    limits = ndtri(1 - (missing + np.cumsum([0, *law.poorer])))[::-1].astype(
+        np.float32
+    )  # errors above 1, 2 and 3 K; missing
     level = np.searchsorted(limits, cloudy).astype(np.uint8)
     noise = np.asarray([*law.noise, np.nan], np.float32)[level]
-    numbers = MODIS_LST.encode(lst + np.float32(ZERO_CELSIUS) + noise * noise_rng.standard_normal(lst.shape, np.float32))
+    numbers = MODIS_LST.encode(
+        lst + np.float32(ZERO_CELSIUS) + noise * noise_rng.standard_normal(lst.shape, np.float32)
+    )
     flags = np.asarray([0b00000000, 0b01000101, 0b10000101, 0b11000101, _QC_CLOUD], np.uint8)
     return numbers, flags[level]
 
 
-# --- climate and soil: real layers, encoded ------------------------------------------------------------------------------
+# --- climate and soil: real layers, encoded -----------------------------------------------------------------
 
 
 def write_climate(study):
@@ -573,9 +710,18 @@ def write_climate(study):
     with xr.open_dataset(study.path("data/base/era5-monthly-means.nc")) as data:
         climate = data.load()
     encodings = {"air_temperature": MONTHLY_TEMPERATURE, "precipitation": MONTHLY_PRECIPITATION}
-    return [_write_encoded(study, name, climate[name].values, _grid_of(climate), encoding,
-                           [f"{name}_{month:02d}" for month in MONTHS], climate[name].attrs.get("long_name", name))
-            for name, encoding in encodings.items()]
+    return [
+        _write_encoded(
+            study,
+            name,
+            climate[name].to_numpy(),
+            _grid_of(climate),
+            encoding,
+            [f"{name}_{month:02d}" for month in MONTHS],
+            climate[name].attrs.get("long_name", name),
+        )
+        for name, encoding in encodings.items()
+    ]
 
 
 def write_soil(study):
@@ -588,18 +734,36 @@ def write_soil(study):
     for name in SOIL_LAYERS:
         values = soil["organic_carbon" if name == "soc" else name]
         encoding = SOIL_CARBON if name == "soc" else SOIL_FRACTION
-        written.append(_write_encoded(study, name, values.values, _grid_of(soil), encoding, name,
-                                      values.attrs.get("long_name", name)))
+        written.append(
+            _write_encoded(
+                study,
+                name,
+                values.to_numpy(),
+                _grid_of(soil),
+                encoding,
+                name,
+                values.attrs.get("long_name", name),
+            )
+        )
     return written
 
 
 def _write_encoded(study, name, values, geobox, encoding, names, long_name):
-    return write_raster(raw_files(study)[name], encoding.encode(values), geobox, study=study, names=names,
-                        units=encoding.unit, long_names=long_name, nodata=encoding.fill, scale=encoding.scale,
-                        offset=encoding.offset)
+    return write_raster(
+        raw_files(study)[name],
+        encoding.encode(values),
+        geobox,
+        study=study,
+        names=names,
+        units=encoding.unit,
+        long_names=long_name,
+        nodata=encoding.fill,
+        scale=encoding.scale,
+        offset=encoding.offset,
+    )
 
 
-# --- all of it -----------------------------------------------------------------------------------------------------------
+# --- all of it ----------------------------------------------------------------------------------------------
 
 
 def write_landscape(study):
@@ -607,8 +771,7 @@ def write_landscape(study):
     write_dem(study)
     surface = make_surface(study)
     write_landsat(study, surface)
-    same = study.landscape.lst_arcsec == study.landscape.landsat_arcsec
-    write_lst(study, surface if same else make_surface(study, study.landscape.lst_arcsec))
+    write_lst(study, surface_for_lst(study, surface))
     write_climate(study)
     write_soil(study)
     return file_table(study)
@@ -624,8 +787,8 @@ def file_table(study):
     Returns
     -------
     pandas.DataFrame
-        A row a file: name, path within the raw folder, bands, type, unit, scale, offset, cell size in seconds of arc, size
-        in MB, and whether its tags say SIMULATED.
+        A row a file: name, path within the raw folder, bands, type, unit, scale, offset, cell size in seconds
+        of arc, size in MB, and whether its tags say SIMULATED.
     """
     import pandas as pd
     import rasterio
@@ -633,10 +796,18 @@ def file_table(study):
     rows = []
     for name, path in raw_files(study).items():
         with rasterio.open(path) as source:
-            rows.append({
-                "name": name, "file": path.relative_to(study.raw_dir).as_posix(), "bands": source.count,
-                "type": source.dtypes[0], "unit": source.units[0], "scale": source.scales[0], "offset": source.offsets[0],
-                "arcsec": round(source.transform.a * 3600, 3), "MB": round(path.stat().st_size / 1e6, 2),
-                "simulated": "SIMULATED" in source.tags(),
-            })
+            rows.append(
+                {
+                    "name": name,
+                    "file": path.relative_to(study.raw_dir).as_posix(),
+                    "bands": source.count,
+                    "type": source.dtypes[0],
+                    "unit": source.units[0],
+                    "scale": source.scales[0],
+                    "offset": source.offsets[0],
+                    "arcsec": round(source.transform.a * 3600, 3),
+                    "MB": round(path.stat().st_size / 1e6, 2),
+                    "simulated": "SIMULATED" in source.tags(),
+                }
+            )
     return pd.DataFrame(rows).set_index("name")

@@ -1,0 +1,225 @@
+"""The virtual landscape: real where it says so, plausible where it is simulated, and the same every time."""
+
+import datetime
+
+import numpy as np
+import pyflwdir
+import pytest
+import rasterio
+import xarray as xr
+from odc.geo.geobox import GeoBox
+
+from helpers.grid import cell_centres, geographic_grid
+from helpers.sources import products, relief, virtual
+from helpers.study import ROOT, Study
+
+# odc-geo multiplies affine matrices in a way that affine 3 wants to drop one day.
+pytestmark = pytest.mark.filterwarnings("ignore:Use `@` matmul:PendingDeprecationWarning")
+
+SETTINGS = Study.open("config/quick.yaml").landscape.relief
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """The quick study with two scenes only, its raw rasters in a temporary folder."""
+    dates = [datetime.date(2023, 6, 18), datetime.date(2023, 7, 20)]
+    settings = Study.open("config/quick.yaml").model_dump()
+    settings["landscape"]["scene_dates"] = dates
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Study, "raw_dir", tmp_path_factory.mktemp("raw"))
+        yield Study(**settings)
+
+
+@pytest.fixture(scope="module")
+def surface(study):
+    virtual.write_dem(study)
+    return virtual.make_surface(study)
+
+
+@pytest.fixture(scope="module")
+def table(study, surface):
+    virtual.write_landsat(study, surface)
+    virtual.write_lst(study, virtual.surface_for_lst(study, surface))
+    virtual.write_climate(study)
+    virtual.write_soil(study)
+    return virtual.file_table(study)
+
+
+@pytest.fixture(scope="module")
+def topography():
+    with rasterio.open(ROOT / "data/base/topography.tif") as source:
+        return source.read(1).astype(np.float32), GeoBox(source.shape, source.transform, source.crs.to_wkt())
+
+
+@pytest.fixture(scope="module")
+def mountains(topography):
+    """Relief of a part of the Greater Khingan Range, at 30 arc seconds, and its grid."""
+    grid = geographic_grid((120, 49, 124, 52), 30)
+    return _relief(topography, grid), grid
+
+
+def _relief(topography, grid, seed=1):
+    from shapely import box
+
+    return relief.make_relief(
+        *topography, grid, [box(100, 30, 140, 60)], SETTINGS, np.random.default_rng(seed)
+    )
+
+
+def read(study, name, band=1):
+    with rasterio.open(products.raw_files(study)[name]) as source:
+        return source.read(band)
+
+
+def test_relief_is_the_same_on_one_and_two_threads(topography, monkeypatch):
+    grid = geographic_grid((120, 49, 122, 50), 30)
+    made = []
+    for threads in (1, 2):
+        monkeypatch.setattr(relief, "_FFT_THREADS", threads)
+        made.append(_relief(topography, grid))
+    assert np.array_equal(*made)
+
+
+def test_another_seed_gives_another_relief(topography, mountains):
+    elevation, grid = mountains
+    assert np.abs(_relief(topography, grid, seed=2) - elevation).mean() > 5
+
+
+def test_means_of_the_real_cells_are_kept(topography, mountains):
+    real, coarse = topography
+    mesh = relief.Mesh(mountains[1], coarse)
+    lack = (mesh.mean(mountains[0]) - real)[mesh.covered]
+    assert abs(lack.mean()) < 1
+    assert lack.std() < 10  # m; the relief within a cell is several times that
+
+
+def test_mesh_gives_back_a_plane(topography):
+    _, coarse = topography
+    grid = geographic_grid((120, 49, 122, 50), 60)
+    mesh = relief.Mesh(grid, coarse)
+
+    def plane(box):
+        longitude, latitude = cell_centres(box)
+        return (3 * longitude[None, :] - 2 * latitude[:, None]).astype(np.float32)
+
+    np.testing.assert_allclose(mesh.spread(plane(coarse)), plane(grid), atol=1e-3)
+    np.testing.assert_allclose(mesh.mean(plane(grid))[mesh.covered], plane(coarse)[mesh.covered], atol=1e-3)
+
+
+def test_mesh_refuses_a_grid_beyond_the_topography(topography):
+    with pytest.raises(relief.ReliefError, match="margin_degrees"):
+        relief.Mesh(geographic_grid((100, 49, 122, 50), 60), topography[1])
+
+
+def test_valleys_drain(mountains):
+    elevation, _ = mountains
+    filled, _ = pyflwdir.dem.fill_depressions(elevation, nodata=-9999.0)
+    assert np.mean(filled - elevation > 2) < 0.1
+
+
+def test_relief_follows_that_of_the_real_topography(topography, mountains):
+    plain = _relief(topography, geographic_grid((124, 45, 126, 46.5), 30))
+
+    def median_step(elevation):
+        return np.median(np.abs(np.diff(elevation, axis=1)))
+
+    assert median_step(mountains[0]) > 10
+    assert median_step(plain) < 4
+
+
+def test_every_file_says_simulated_and_has_its_unit(table):
+    assert table["simulated"].all()
+    assert len(table) == 1 + 2 * 6 + 4 + 2 + 4
+    assert table.loc["lst_day", "unit"] == "K"
+    assert table.loc["lst_day", "bands"] == 12
+
+
+def test_reflectance_and_quality_agree(study, table):
+    for day in products.scene_days(study):
+        quality = read(study, f"landsat_{day}_qa_pixel")
+        flag = {name: quality >> bit & 1 == 1 for name, bit in products.QA_BITS.items()}
+        for asset in products.LANDSAT_BANDS:
+            numbers = read(study, f"landsat_{day}_{asset}")
+            assert np.array_equal(numbers == 0, flag["fill"])
+            valid = numbers[numbers > 0]
+            assert valid.min() >= products.LANDSAT_REFLECTANCE.valid_min
+            assert valid.max() <= products.LANDSAT_REFLECTANCE.valid_max
+        blue = read(study, f"landsat_{day}_blue")
+        clear = flag["clear"] & ~flag["cloud_shadow"] & ~flag["snow"]
+        assert np.percentile(blue[flag["cloud"]], 5) > np.percentile(blue[clear], 95)
+        assert np.median(blue[flag["cloud_shadow"] & ~flag["cirrus"]]) < np.median(blue[clear])
+
+
+def test_spectra_of_forest_and_water(study, surface, table):
+    day = products.scene_days(study)[1]
+    clear = (read(study, f"landsat_{day}_qa_pixel") & 0b111111) == 0
+    red, nir, green = (
+        products.LANDSAT_REFLECTANCE.decode(read(study, f"landsat_{day}_{asset}"))
+        for asset in ("red", "nir08", "green")
+    )
+    forest = clear & (surface.image(surface.cover["forest"]) > 0.8)
+    water = clear & (surface.image(surface.cover["water"]) > 0.9)
+    ndvi = (nir - red) / (nir + red)
+    assert 0.75 < np.median(ndvi[forest]) < 0.9
+    assert np.median(ndvi[water]) < 0
+    assert np.median(((green - nir) / (green + nir))[water]) > 0.3
+
+
+def test_shares_of_cover_sum_to_one(surface):
+    total = sum(surface.cover.values())
+    np.testing.assert_allclose(total, 1, atol=1e-5)
+    assert min(share.min() for share in surface.cover.values()) >= 0
+
+
+def test_most_cells_are_seen_in_one_of_two_scenes(study, surface, table):
+    quality = np.stack([read(study, f"landsat_{day}_qa_pixel") for day in products.scene_days(study)])
+    looks = ((quality & 0b111111) == 0).sum(axis=0)[surface.inside]
+    assert (looks > 0).mean() > 0.7
+
+
+def test_quality_of_surface_temperature_agrees_with_its_values(study, table):
+    for time in ("day", "night"):
+        numbers, flags = read(study, f"lst_{time}", 7), read(study, f"qc_{time}", 7)
+        assert np.array_equal(numbers == 0, (flags & 0b11) >= 0b10)
+        assert numbers[numbers > 0].min() >= products.MODIS_LST.valid_min
+        assert np.array_equal(flags & 0b11 == 0, (flags >> 6 == 0) & (numbers > 0))
+
+
+def test_winter_nights_are_colder_on_valley_floors(study, surface):
+    air = np.zeros_like(surface.elevation)
+    lapse = np.float32(study.landscape.temperature.lapse_rate[0] / 1000) * surface.lifted
+    night = virtual.surface_temperature(study, surface, air, 0, "night") + lapse
+    wooded = surface.cover["forest"] > 0.7
+    valley, slope = (
+        night[wooded & where].mean() for where in (surface.prominence < -0.8, surface.prominence > 0)
+    )
+    assert valley < slope - 3
+
+
+def test_days_are_warmer_than_nights_and_the_year_stays_near_air_temperature(study, surface):
+    air = np.zeros_like(surface.elevation)
+    day, night = (
+        np.mean([virtual.surface_temperature(study, surface, air, m, time) for m in range(12)], axis=0)
+        for time in ("day", "night")
+    )
+    assert (day > night).mean() > 0.99
+    assert abs(np.mean((day + night) / 2)) < 2
+
+
+def test_climate_and_soil_are_the_real_layers(study, table):
+    with xr.open_dataset(ROOT / "data/base/era5-monthly-means.nc") as climate:
+        real = climate["air_temperature"][0].to_numpy()
+    decoded = products.MONTHLY_TEMPERATURE.decode(read(study, "air_temperature"))
+    np.testing.assert_allclose(decoded, real, atol=0.051)
+    with xr.open_dataset(ROOT / "data/base/hwsd-topsoil.nc") as soil:
+        real = soil["organic_carbon"].to_numpy()
+    decoded = products.SOIL_CARBON.decode(read(study, "soc"))
+    assert np.array_equal(np.isnan(decoded), np.isnan(real))
+    np.testing.assert_allclose(decoded, real, atol=0.0051)
+
+
+def test_a_product_has_a_stream_of_its_own(study):
+    draws = {name: virtual.stream(study, name).random() for name in virtual.PRODUCTS}
+    assert len(set(draws.values())) == len(draws)
+    children = np.random.SeedSequence(study.landscape.seed).spawn(len(virtual.PRODUCTS))
+    assert [np.random.default_rng(child).random() for child in children] == list(draws.values())
