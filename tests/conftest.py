@@ -1,10 +1,19 @@
 """What several test modules use."""
 
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import rasterio
 
 from helpers.study import Study
+
+ROOT = Path(__file__).parents[1]
+COPIED = ("src", "config", "notebooks", "data/base", "data/README.md", "Snakefile", "Makefile", "pyproject.toml")
 
 
 def pytest_configure(config):
@@ -26,7 +35,7 @@ def study(tmp_path, monkeypatch):
 
 @pytest.fixture
 def raster_equal():
-    """Return a function that compares two raster files: values within a tolerance, place, CRS, nodata, bands."""
+    """Return a function that compares two raster files: values, place, CRS, nodata, bands."""
 
     def compare(first, second, tolerance=0.0):
         with rasterio.open(first) as a, rasterio.open(second) as b:
@@ -41,3 +50,25 @@ def raster_equal():
             np.testing.assert_allclose(a.read(), b.read(), rtol=0, atol=tolerance, equal_nan=True)
 
     return compare
+
+
+@pytest.fixture(scope="session")
+def quick(tmp_path_factory):
+    """Return a copy of the project with the quick study finished: one run for all tests that need one; don't edit it."""
+    project = tmp_path_factory.mktemp("project") / "quick"
+    for name in COPIED:
+        source, target = ROOT / name, project / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
+        else:
+            shutil.copy2(source, target)
+    done = subprocess.run(
+        [sys.executable, "-m", "helpers", "map", "config/quick.yaml"],
+        cwd=project,
+        env={**os.environ, "PYTHONPATH": str(project / "src")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return project

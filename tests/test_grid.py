@@ -246,7 +246,7 @@ class TestWarp:
 class TestWriteRaster:
     """Files that say what they hold."""
 
-    options = {"names": ["first", "second"], "units": "m", "long_names": ["The first", "The second"]}  # noqa: RUF012
+    options = {"names": ["first", "second"], "units": "m", "long_names": ["The first", "The second"]}
 
     def values(self, study, kind=np.float32):
         shape = (2, *grid.reference_grid(study).shape)
@@ -255,8 +255,9 @@ class TestWriteRaster:
     def test_round_trip(self, study, tmp_path):
         geobox, values = grid.reference_grid(study), self.values(study)
         values[:, :5] = np.nan
-        path = grid.write_raster(tmp_path / "new" / "file.tif", values, geobox, study=study, **self.options,
-                                 tags={"more": "yes"})  # fmt: skip
+        path = grid.write_raster(
+            tmp_path / "new" / "file.tif", values, geobox, study=study, **self.options, tags={"more": "yes"}
+        )
         with rasterio.open(path) as source:
             np.testing.assert_array_equal(source.read(), values)
             assert np.isnan(source.nodata)
@@ -272,8 +273,16 @@ class TestWriteRaster:
         assert list(path.parent.iterdir()) == [path]
 
     def test_whole_numbers_keep_scale_offset_and_nodata(self, study, tmp_path):
-        path = grid.write_raster(tmp_path / "file.tif", self.values(study, np.uint16), grid.reference_grid(study),
-                                 study=study, **self.options, nodata=0, scale=0.02, offset=-1.5)  # fmt: skip
+        path = grid.write_raster(
+            tmp_path / "file.tif",
+            self.values(study, np.uint16),
+            grid.reference_grid(study),
+            study=study,
+            **self.options,
+            nodata=0,
+            scale=0.02,
+            offset=-1.5,
+        )
         with rasterio.open(path) as source:
             assert (source.nodata, source.scales, source.offsets) == (0, (0.02, 0.02), (-1.5, -1.5))
 
@@ -311,8 +320,14 @@ class TestWriteRaster:
 
     def test_another_shape_than_the_grid_is_refused(self, study, tmp_path):
         with pytest.raises(grid.RasterError, match="do not fit a grid"):
-            grid.write_raster(tmp_path / "file.tif", np.zeros((3, 3)), grid.reference_grid(study), study=study, names="a",
-                              units="1")  # fmt: skip
+            grid.write_raster(
+                tmp_path / "file.tif",
+                np.zeros((3, 3)),
+                grid.reference_grid(study),
+                study=study,
+                names="a",
+                units="1",
+            )
 
 
 def test_a_missing_layer_of_polygons_is_named():

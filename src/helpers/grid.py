@@ -321,44 +321,34 @@ def _read_overlap(source, geobox, bands):
 
 
 def _warp_parts(parts, geobox, resampling, decode, paths):
+    """Return the stacked bands of rasters of one grid on another, decoded before they are resampled."""
+    from rasterio.enums import Resampling
+    from rasterio.warp import reproject
+
     numbers, transforms, crss, nodatas = zip(*parts, strict=True)
-    for other, *place in zip(paths, numbers, transforms, crss, strict=True):
-        if (place[0].shape[1:], *place[1:]) != (numbers[0].shape[1:], transforms[0], crss[0]):
+    places = [(array.shape[1:], *place) for array, *place in zip(numbers, transforms, crss, strict=True)]
+    for path, place in zip(paths, places, strict=True):
+        if place != places[0]:
             raise RasterError(
-                f"{other.name} has another grid than {paths[0].name}.", "read the files one by one"
+                f"{path.name} has another grid than {paths[0].name}.", "read the files one by one"
             )
     stack, nodata = np.concatenate(numbers), nodatas[0]
     if decode is not None:
         stack, nodata = decode(stack), np.nan
         stack = stack if stack.ndim == 3 else stack[np.newaxis]
-    return _resample(
+    outside = np.nan if stack.dtype.kind == "f" else nodata or 0
+    values = np.full((len(stack), *geobox.shape), outside, stack.dtype)
+    reproject(
         stack,
-        geobox,
-        resampling,
-        nodata,
-        dtype=stack.dtype,
-        count=len(stack),
+        values,
         src_transform=transforms[0],
         src_crs=crss[0],
-    )
-
-
-def _resample(source, geobox, resampling, nodata, dtype, count, **place):
-    from rasterio.enums import Resampling
-    from rasterio.warp import reproject
-
-    outside = np.nan if np.dtype(dtype).kind == "f" else nodata or 0
-    values = np.full((count, *geobox.shape), outside, dtype)
-    reproject(
-        source,
-        values,
         src_nodata=nodata,
-        dst_nodata=outside,
         dst_transform=geobox.transform,
         dst_crs=geobox.crs.to_wkt(),
+        dst_nodata=outside,
         resampling=Resampling[resampling],
         num_threads=THREADS,
-        **place,
     )
     return values
 

@@ -84,7 +84,7 @@ class Mesh:
 
     def uplift(self, values, target):
         """Return fine values raised or lowered smoothly so that their means come close to the target's."""
-        lack = np.where(self.covered, target - self.mean(values), 0).astype(np.float32)
+        lack = np.where(self._shares > 0, target - self.mean(values), 0).astype(np.float32)
         return values + self.spread(lack)
 
 

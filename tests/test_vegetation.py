@@ -1,0 +1,142 @@
+"""Landsat decoding, masks, indices and composites against numbers worked out by hand."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from helpers import grid
+from helpers.covariates import vegetation
+from helpers.sources.products import (
+    LANDSAT_BANDS,
+    LANDSAT_REFLECTANCE,
+    LANDSAT_TEMPERATURE,
+    raw_files,
+    scene_days,
+)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "number", "value"),
+    [(LANDSAT_REFLECTANCE, 18639, 0.3126), (LANDSAT_TEMPERATURE, 44947, 302.6)],
+    ids=["reflectance", "temperature"],
+)
+def test_digital_numbers_of_the_product_guide(encoding, number, value):
+    decoded = encoding.decode(np.array([number, 0], np.uint16))
+    assert decoded[0] == pytest.approx(value, rel=2e-4)
+    assert np.isnan(decoded[1])
+
+
+@pytest.mark.parametrize("number", [0, 7272, 43637, 65535])
+def test_reflectance_out_of_the_valid_range_is_missing(number):
+    assert np.isnan(LANDSAT_REFLECTANCE.decode(np.array([number], np.uint16)))[0]
+
+
+def test_indices_of_a_forest_pixel():
+    bands = {"blue": 0.02, "green": 0.05, "red": 0.03, "nir08": 0.31, "swir16": 0.15}
+    indices = vegetation.spectral_indices(**{name: np.array([v], np.float32) for name, v in bands.items()})
+    assert indices["ndvi"][0] == pytest.approx(0.28 / 0.34)
+    assert indices["evi"][0] == pytest.approx(2.5 * 0.28 / (0.31 + 0.18 - 0.15 + 1))
+    assert indices["ndwi"][0] == pytest.approx(-0.26 / 0.36)
+    assert indices["ndmi"][0] == pytest.approx(0.16 / 0.46)
+
+
+def test_indices_of_a_water_pixel():
+    bands = {"blue": 0.06, "green": 0.05, "red": 0.03, "nir08": 0.01, "swir16": 0.005}
+    indices = vegetation.spectral_indices(**{name: np.array([v], np.float32) for name, v in bands.items()})
+    assert indices["ndwi"][0] == pytest.approx(0.04 / 0.06)
+    assert indices["ndvi"][0] == pytest.approx(-0.5)
+
+
+def test_evi_is_clipped_and_ratios_without_light_are_missing():
+    bright = {"blue": 0.9, "green": 0.9, "red": 0.7, "nir08": 0.9, "swir16": 0.1}
+    dark = dict.fromkeys(bright, 0.0)
+    assert (
+        vegetation.spectral_indices(**{n: np.array([v], np.float32) for n, v in bright.items()})["evi"][0]
+        <= 1
+    )
+    assert np.isnan(
+        vegetation.spectral_indices(**{n: np.array([v], np.float32) for n, v in dark.items()})["ndvi"][0]
+    )
+
+
+@given(arrays.arrays(np.float32, (5, 20), elements=st.floats(0, 1, width=32)))
+def test_indices_stay_in_their_range(reflectance):
+    for name, values in vegetation.spectral_indices(*reflectance).items():
+        assert np.nanmax(np.abs(np.append(values, 0))) <= 1, name
+
+
+@pytest.mark.parametrize(
+    ("qa", "clear"),
+    [
+        (0b0000000001000000, True),
+        (0b0000000000000001, False),
+        (0b0000000000000010, False),
+        (0b0000000000000100, False),
+        (0b0000000000001000, False),
+        (0b0000000000010000, False),
+        (0b0000000000100000, False),
+        (0b0000000011000000, True),
+        (21824, True),
+        (22280, False),
+    ],
+    ids=[
+        "clear",
+        "fill",
+        "dilated",
+        "cirrus",
+        "cloud",
+        "shadow",
+        "snow",
+        "water",
+        "usgs_clear",
+        "usgs_cloud",
+    ],
+)
+def test_quality_bits(study, qa, clear):
+    assert vegetation.clear_pixels(np.array([qa], np.uint16), study.covariates.vegetation.mask)[0] == clear
+
+
+def test_fill_is_masked_even_when_nothing_else_is():
+    np.testing.assert_array_equal(vegetation.clear_pixels(np.array([1, 8], np.uint16), []), [False, True])
+
+
+@given(
+    arrays.arrays(
+        np.float32,
+        st.tuples(st.integers(1, 7), st.integers(1, 9)),
+        elements=st.one_of(st.just(np.nan), st.floats(-1, 1, width=32)),
+    )
+)
+@pytest.mark.filterwarnings("ignore:All-NaN slice")
+def test_median_equals_numpys(values):
+    np.testing.assert_array_equal(vegetation.median_over_dates(list(values)), np.nanmedian(values, axis=0))
+
+
+def test_correlation_passes_over_missing_cells():
+    first = np.array([0.1, 0.2, np.nan, 0.5])
+    assert vegetation.index_correlation({"ndwi": first, "ndvi": 1 - 2 * first}) == pytest.approx(-1)
+
+
+def test_make_masks_scene_by_scene_and_never_averages_numbers(study, tmp_path):
+    """Two of four scenes are cloudy with wild numbers, one lacks its west: the median is of the others."""
+    geobox = grid.geographic_grid((110, 37, 137, 55), 360)
+    clear_value = dict(zip(LANDSAT_BANDS, (0.02, 0.05, 0.03, 0.31, 0.15), strict=True))
+    cloudy, files = scene_days(study)[:2], raw_files(study)
+    west = np.arange(geobox.shape[1]) < geobox.shape[1] // 2
+    for number, day in enumerate(scene_days(study)):
+        qa = np.full(geobox.shape, 8 if day in cloudy else 64, np.uint16)
+        write = {"geobox": geobox, "study": study, "names": "band", "units": "1"}
+        grid.write_raster(files[f"landsat_{day}_qa_pixel"], qa, nodata=1, **write)
+        for asset, value in clear_value.items():
+            numbers = np.full(
+                geobox.shape, 43000 if day in cloudy else LANDSAT_REFLECTANCE.encode(value), np.uint16
+            )
+            numbers[:, west & (number == 3)] = 0
+            grid.write_raster(files[f"landsat_{day}_{asset}"], numbers, nodata=0, **write)
+    layers = vegetation.make(study)
+    inside = grid.area_mask(study, grid.reference_grid(study))
+    np.testing.assert_allclose(layers["ndvi"][inside], 0.28 / 0.34, atol=2e-4)
+    assert np.isnan(layers["ndvi"][~inside]).all()
+    assert set(np.unique(layers["landsat_valid_share"][inside])) >= {0.25, 0.5}
