@@ -13,12 +13,16 @@ import rasterio
 from helpers.study import Study
 
 ROOT = Path(__file__).parents[1]
-COPIED = ("src", "config", "notebooks", "data/base", "data/README.md", "Snakefile", "Makefile", "pyproject.toml")
-
-
-def pytest_configure(config):
-    """Let pass what libraries still do with `affine` 3, and that no line of this project can change."""
-    config.addinivalue_line("filterwarnings", "ignore:Use `@` matmul:PendingDeprecationWarning")
+COPIED = (
+    "src",
+    "config",
+    "notebooks",
+    "data/base",
+    "data/README.md",
+    "Snakefile",
+    "Makefile",
+    "pyproject.toml",
+)
 
 
 @pytest.fixture
@@ -54,7 +58,7 @@ def raster_equal():
 
 @pytest.fixture(scope="session")
 def quick(tmp_path_factory):
-    """Return a copy of the project with the quick study finished: one run for all tests that need one; don't edit it."""
+    """Return a copy of the project with the quick study finished, shared by all tests: do not edit it."""
     project = tmp_path_factory.mktemp("project") / "quick"
     for name in COPIED:
         source, target = ROOT / name, project / name

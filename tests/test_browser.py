@@ -24,11 +24,22 @@ def lab(quick, tmp_path):
     shutil.copytree(quick, project, ignore=shutil.ignore_patterns("raw", "processed", "results", ".run"))
     for name in NOTEBOOKS:
         path = project / "notebooks" / f"{name}.ipynb"
-        path.write_text(path.read_text(encoding="utf-8").replace("config/virtual.yaml", "config/quick.yaml"), encoding="utf-8")
+        path.write_text(
+            path.read_text(encoding="utf-8").replace("config/virtual.yaml", "config/quick.yaml"), encoding="utf-8"
+        )
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}"]
+    command = [
+        sys.executable,
+        "-m",
+        "jupyter",
+        "lab",
+        "--no-browser",
+        "--allow-root",
+        "--ip=127.0.0.1",
+        f"--port={port}",
+    ]
     command += [f"--ServerApp.root_dir={project / 'notebooks'}", "--IdentityProvider.token=", "--LabApp.news_url="]
     (tmp_path / "elsewhere").mkdir()
     with open(tmp_path / "lab.log", "w") as log:
@@ -47,7 +58,8 @@ def browser(tmp_path):
     from selenium import webdriver
 
     chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    assert chromium and driver, "make test-browser needs Chromium and ChromeDriver (Debian: chromium chromium-driver)"
+    found = bool(chromium and driver)
+    assert found, "make test-browser needs Chromium and ChromeDriver (Debian: chromium chromium-driver)"
     options = webdriver.ChromeOptions()
     options.binary_location = chromium
     for flag in ("headless=new", "no-sandbox", "disable-gpu", "no-first-run", "disable-background-networking"):

@@ -94,7 +94,7 @@ class TestIndices:
 
     @pytest.mark.parametrize(("mean", "amplitude"), [(-4, 20), (0, 22), (3, 18), (12, 10), (-15, 10)])
     def test_a_sine_year(self, mean, amplitude):
-        """A year of daily sine temperatures has indices in closed form; monthly means come close from below."""
+        """A sine year has indices in closed form; those of its monthly means come close from below."""
         share = np.clip(mean / amplitude, -1, 1)
         half = np.pi / 2 + np.arcsin(share)  # half of the thawing season, as an angle
         thawing = 365.25 / np.pi * (mean * half + amplitude * np.sin(half))
@@ -113,9 +113,7 @@ class TestIndices:
         difference = climate.thawing_index(monthly) - climate.freezing_index(monthly)
         np.testing.assert_allclose(difference, 365.25 * climate.annual_mean(monthly), rtol=1e-4)
 
-    @pytest.mark.parametrize(
-        ("thawing", "freezing", "number"), [(1600, 1600, 0.5), (400, 3600, 0.75), (900, 0, 0)]
-    )
+    @pytest.mark.parametrize(("thawing", "freezing", "number"), [(1600, 1600, 0.5), (400, 3600, 0.75), (900, 0, 0)])
     def test_frost_numbers_by_hand(self, thawing, freezing, number):
         assert climate.frost_number(np.float64(thawing), np.float64(freezing)) == pytest.approx(number)
 
@@ -152,9 +150,7 @@ def raw_climate(study):
         qc[3] = 0b11000001
         grid.write_raster(files[f"qc_{time}"], qc, **write)
     grid.write_raster(files["air_temperature"], MONTHLY_TEMPERATURE.encode(year), nodata=-32768, **write)
-    grid.write_raster(
-        files["precipitation"], MONTHLY_PRECIPITATION.encode(40.5 * full), nodata=65535, **write
-    )
+    grid.write_raster(files["precipitation"], MONTHLY_PRECIPITATION.encode(40.5 * full), nodata=65535, **write)
     return files
 
 
@@ -197,9 +193,7 @@ class TestSoil:
     def test_gaps_are_filled_from_the_nearest_cell_within_a_distance(self):
         values = np.full((1, 9), np.nan, np.float32)
         values[0, 0] = 30
-        np.testing.assert_array_equal(
-            soil.fill_nearest(values, 1000, 3000), [[30, 30, 30, 30, *[np.nan] * 5]]
-        )
+        np.testing.assert_array_equal(soil.fill_nearest(values, 1000, 3000), [[30, 30, 30, 30, *[np.nan] * 5]])
 
     def test_make_decodes_each_product(self, study):
         geobox = grid.geographic_grid((110, 37, 137, 55), 720)
@@ -221,9 +215,7 @@ class TestRegistry:
     def test_layers_come_back_inside_the_area_only(self, study):
         geobox = grid.reference_grid(study)
         inside = grid.area_mask(study, geobox)
-        registry.write_covariates(
-            study, {"sand": np.full(geobox.shape, 40.0), "clay": np.full(geobox.shape, 20)}
-        )
+        registry.write_covariates(study, {"sand": np.full(geobox.shape, 40.0), "clay": np.full(geobox.shape, 20)})
         data = registry.read_covariates(study, ["sand", "clay"])
         np.testing.assert_array_equal(np.isfinite(data["sand"].to_numpy()), inside)
         assert data["sand"].attrs["units"] == "%"

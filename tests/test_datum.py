@@ -46,17 +46,13 @@ def test_bd09_agrees_with_published_pair():
 @pytest.mark.parametrize(("forward", "inverse"), FORWARD.values(), ids=FORWARD.keys())
 @given(longitude=longitudes, latitude=latitudes)
 def test_there_and_back(forward, inverse, longitude, latitude):
-    np.testing.assert_allclose(
-        inverse(*forward(longitude, latitude)), (longitude, latitude), rtol=0, atol=1e-9
-    )
+    np.testing.assert_allclose(inverse(*forward(longitude, latitude)), (longitude, latitude), rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize(("forward", "inverse"), FORWARD.values(), ids=FORWARD.keys())
 @given(longitude=longitudes, latitude=latitudes)
 def test_back_and_there(forward, inverse, longitude, latitude):
-    np.testing.assert_allclose(
-        forward(*inverse(longitude, latitude)), (longitude, latitude), rtol=0, atol=1e-9
-    )
+    np.testing.assert_allclose(forward(*inverse(longitude, latitude)), (longitude, latitude), rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("convert", [f for pair in FORWARD.values() for f in pair], ids=lambda f: f.__name__)

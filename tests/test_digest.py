@@ -7,7 +7,8 @@ from helpers import digest
 
 
 def test_imports_are_found_wherever_they_are():
-    source = "import helpers.grid\ndef f():\n    from helpers import study\nimport numpy\nfrom helpers.sources import products"
+    source = "import helpers.grid\ndef f():\n    from helpers import study\nimport numpy\n"
+    source += "from helpers.sources import products"
     found = digest.imported_modules(source)
     assert found == {"helpers", "helpers.grid", "helpers.study", "helpers.sources", "helpers.sources.products"}
 

@@ -102,9 +102,7 @@ def test_geographic_grid_snaps_outwards_to_whole_cells():
 @pytest.mark.parametrize(
     ("longitude", "latitude"), [(113, 42), (124, 50), (134, 48)], ids=["southwest", "north", "east"]
 )
-def test_local_factors_agree_with_the_law_of_the_cone_and_with_finite_differences(
-    default, longitude, latitude
-):
+def test_local_factors_agree_with_the_law_of_the_cone_and_with_finite_differences(default, longitude, latitude):
     crs = pyproj.CRS(default.grid.crs)
     forward = pyproj.Transformer.from_crs(4326, crs, always_xy=True)
     easting, northing = forward.transform(longitude, latitude)
@@ -168,9 +166,7 @@ class TestWarp:
         path = write(tmp_path / "longitude.tif", self.longitudes()[0], self.source)
         target = self.target(default)
         eastings, northings = np.meshgrid(*grid.cell_centres(target))
-        expected, _ = pyproj.Transformer.from_crs(default.grid.crs, 4326, always_xy=True).transform(
-            eastings, northings
-        )
+        expected, _ = pyproj.Transformer.from_crs(default.grid.crs, 4326, always_xy=True).transform(eastings, northings)
         np.testing.assert_allclose(grid.warp(path, target, "bilinear"), expected, atol=2e-3)
 
     def test_nodata_of_the_file_stays_and_reaches_outside(self, default, tmp_path):
@@ -207,9 +203,7 @@ class TestWarp:
     @pytest.mark.parametrize(("bands", "shape"), [(2, (40, 50)), ([2], (1, 40, 50)), (None, (3, 40, 50))])
     def test_shape_follows_the_bands_asked_for(self, default, tmp_path, bands, shape):
         stack = np.stack([np.full(self.source.shape, n, np.float32) for n in (1, 2, 3)])
-        values = grid.warp(
-            write(tmp_path / "stack.tif", stack, self.source), self.target(default), bands=bands
-        )
+        values = grid.warp(write(tmp_path / "stack.tif", stack, self.source), self.target(default), bands=bands)
         assert values.shape == shape
         assert (values[-1] == (3 if bands is None else 2)).all()
 
@@ -243,10 +237,11 @@ class TestWarp:
             grid.warp(path, self.target(default, (125, 45, 126, 46)))
 
 
+TWO_BANDS = {"names": ["first", "second"], "units": "m", "long_names": ["The first", "The second"]}
+
+
 class TestWriteRaster:
     """Files that say what they hold."""
-
-    options = {"names": ["first", "second"], "units": "m", "long_names": ["The first", "The second"]}
 
     def values(self, study, kind=np.float32):
         shape = (2, *grid.reference_grid(study).shape)
@@ -256,7 +251,7 @@ class TestWriteRaster:
         geobox, values = grid.reference_grid(study), self.values(study)
         values[:, :5] = np.nan
         path = grid.write_raster(
-            tmp_path / "new" / "file.tif", values, geobox, study=study, **self.options, tags={"more": "yes"}
+            tmp_path / "new" / "file.tif", values, geobox, study=study, **TWO_BANDS, tags={"more": "yes"}
         )
         with rasterio.open(path) as source:
             np.testing.assert_array_equal(source.read(), values)
@@ -278,7 +273,7 @@ class TestWriteRaster:
             self.values(study, np.uint16),
             grid.reference_grid(study),
             study=study,
-            **self.options,
+            **TWO_BANDS,
             nodata=0,
             scale=0.02,
             offset=-1.5,
@@ -296,25 +291,23 @@ class TestWriteRaster:
                 self.values(study),
                 grid.reference_grid(study),
                 study=study,
-                **self.options,
+                **TWO_BANDS,
             )
             for n in "ab"
         ]
         raster_equal(*files)
 
     @pytest.mark.parametrize("failing", ["describe", "replace"])
-    def test_a_failing_write_leaves_the_old_file_and_nothing_else(
-        self, study, tmp_path, monkeypatch, failing
-    ):
+    def test_a_failing_write_leaves_the_old_file_and_nothing_else(self, study, tmp_path, monkeypatch, failing):
         def fail(*_):
             raise OSError("the disk is full")
 
         path, geobox = tmp_path / "file.tif", grid.reference_grid(study)
-        grid.write_raster(path, self.values(study), geobox, study=study, **self.options)
+        grid.write_raster(path, self.values(study), geobox, study=study, **TWO_BANDS)
         before = path.read_bytes()
         monkeypatch.setattr(*((grid, "_describe") if failing == "describe" else (os, "replace")), fail)
         with pytest.raises(OSError, match="disk is full"):
-            grid.write_raster(path, self.values(study) + 1, geobox, study=study, **self.options)
+            grid.write_raster(path, self.values(study) + 1, geobox, study=study, **TWO_BANDS)
         assert path.read_bytes() == before
         assert list(tmp_path.iterdir()) == [path]
 

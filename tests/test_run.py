@@ -27,7 +27,11 @@ def environment(project):
 def helpers(project, *arguments):
     """Run the front door of a project's copy, and return status, lines of output and of errors."""
     done = subprocess.run(
-        [sys.executable, "-m", "helpers", *arguments], cwd=project, env=environment(project), capture_output=True, text=True
+        [sys.executable, "-m", "helpers", *arguments],
+        cwd=project,
+        env=environment(project),
+        capture_output=True,
+        text=True,
     )
     return done.returncode, done.stdout.splitlines(), done.stderr.splitlines()
 
@@ -94,7 +98,11 @@ def test_results_record_version_code_and_settings(quick):
     ("file", "old", "new", "expected"),
     [
         pytest.param(
-            "src/helpers/covariates/terrain.py", "import numpy", "EDITED = 1\nimport numpy", ["01-prepare-data"], id="helper of 01"
+            "src/helpers/covariates/terrain.py",
+            "import numpy",
+            "EDITED = 1\nimport numpy",
+            ["01-prepare-data"],
+            id="helper of 01",
         ),
         pytest.param(
             "src/helpers/sources/virtual.py",
@@ -173,7 +181,9 @@ def test_the_error_of_a_helper_keeps_its_remedy(copy):
     edit_cell(
         copy / "notebooks/01-prepare-data.ipynb",
         "Terrain",
-        lambda source: "from helpers.errors import CompendiumError\nraise CompendiumError('dem.tif is empty', 'fetch it again')",
+        lambda source: (
+            "from helpers.errors import CompendiumError\nraise CompendiumError('dem.tif is empty', 'fetch it again')"
+        ),
     )
     _, _, err = helpers(copy, "map", QUICK)
     assert "CompendiumError: dem.tif is empty" in "\n".join(err)
@@ -184,6 +194,7 @@ def test_an_unknown_parameter_is_refused(tmp_path):
     from helpers.run import RunError, execute
 
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("study = 1")])
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
     notebook.cells[0].metadata["tags"] = ["parameters"]
     nbformat.write(notebook, tmp_path / "a.ipynb")
     with pytest.raises(RunError, match="no parameter sutdy; it has study"):
@@ -225,10 +236,13 @@ def wait_for(condition, seconds=60):
     raise AssertionError("waited in vain")
 
 
-def kill_and_restart(project, reference, target, moment):
-    """Start a run from nothing, kill `target` after `moment` seconds, and check that the next run just works."""
+def forget(project):
     for name in ("data/raw", "data/processed", "results", ".run"):
         shutil.rmtree(project / name, ignore_errors=True)
+
+
+def start_and_kill(project, target, moment):
+    """Start a run, kill `target` after `moment` seconds, and check that soon no process of the run is left."""
     launcher = subprocess.Popen(
         [sys.executable, "-m", "helpers", "map", QUICK],
         cwd=project,
@@ -244,15 +258,18 @@ def kill_and_restart(project, reference, target, moment):
         launcher.kill()
     else:
         word = {"snakemake": "snakemake", "papermill": "stage"}[target]
-        for process in wait_for(lambda: processes(project, word) or launcher.poll() is not None):
+        wait_for(lambda: processes(project, word) or launcher.poll() is not None)
+        for process in processes(project, word):
             process.kill()
     launcher.wait()
     wait_for(lambda: not processes(project), seconds=10)
 
-    status, out, err = helpers(project, "map", QUICK)
+
+def check_next_run(project, reference):
+    status, _, err = helpers(project, "map", QUICK)
     assert status == 0, err
     assert not processes(project)
-    assert not [p for p in project.rglob(".*.part")]
+    assert not list(project.rglob(".*.part"))
     assert_same_rasters(project, reference)
 
 
@@ -267,16 +284,21 @@ def assert_same_rasters(project, reference):
 TARGETS = ("launcher", "snakemake", "papermill", "group")
 
 
-@pytest.mark.parametrize("target", TARGETS)
-def test_the_next_run_works_after_a_kill(copy, quick, target):
-    kill_and_restart(copy, quick, target, random.uniform(1, 15))
+def test_the_next_run_works_after_kills_at_random_moments(copy, quick):
+    """Kill one run four times, each time another part of it, starting again in between."""
+    forget(copy)
+    for target in random.sample(TARGETS, 4):
+        start_and_kill(copy, target, random.uniform(0.5, 9))
+    check_next_run(copy, quick)
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("moment", [0.3, 1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 18])
 @pytest.mark.parametrize("target", TARGETS)
 def test_the_next_run_works_after_a_kill_at_any_moment(copy, quick, target, moment):
-    kill_and_restart(copy, quick, target, moment)
+    forget(copy)
+    start_and_kill(copy, target, moment)
+    check_next_run(copy, quick)
 
 
 def test_ctrl_c_ends_the_run_and_says_so(copy):

@@ -17,7 +17,9 @@ def study_file(tmp_path, text, name="mine.yaml"):
         pytest.param("name: a\ngrid: {resolutoin: 500}", ["`grid.resolutoin`", "`grid.resolution`"], id="typo"),
         pytest.param("name: a\nresolution: 500", ["`resolution`", "did you mean `grid.resolution`"], id="misplaced"),
         pytest.param("title: a", ["setting `name` is missing"], id="missing"),
-        pytest.param("name: a\ngrid: {resolution: -1}", ["`grid.resolution`", "greater than 0", "given: -1"], id="range"),
+        pytest.param(
+            "name: a\ngrid: {resolution: -1}", ["`grid.resolution`", "greater than 0", "given: -1"], id="range"
+        ),
         pytest.param("name: a\ngrid: {fine_resolution: 300}", ["300 m does not divide", "1000 m"], id="misfit"),
         pytest.param("name: a\nrun: ../b", ["`run`", "../b"], id="path in a name"),
         pytest.param("name: a\ngrid: {crs: Alberts}", ["`grid.crs`", "Alberts"], id="crs"),

@@ -16,13 +16,9 @@ RESOLUTION = 500
 
 def local_grid(longitude, latitude, cells=81):
     """Return a grid of 500 m in the default projection about a place."""
-    easting, northing = pyproj.Transformer.from_crs(4326, ALBERS, always_xy=True).transform(
-        longitude, latitude
-    )
+    easting, northing = pyproj.Transformer.from_crs(4326, ALBERS, always_xy=True).transform(longitude, latitude)
     half = cells * RESOLUTION / 2
-    return GeoBox(
-        (cells, cells), Affine(RESOLUTION, 0, easting - half, 0, -RESOLUTION, northing + half), ALBERS
-    )
+    return GeoBox((cells, cells), Affine(RESOLUTION, 0, easting - half, 0, -RESOLUTION, northing + half), ALBERS)
 
 
 def write_tilted_plane(path, longitude, latitude, azimuth, slope):
@@ -150,12 +146,14 @@ def from_the_middle():
 
 @pytest.fixture(scope="module")
 def cone():
-    """Return a cone of slope 0.05, cut off flat within 4 km of its middle, on flat ground beyond 30 km."""
-    return np.clip(2000 - 0.05 * from_the_middle(), 500, 1800).astype(np.float32)
+    """Return a cone of slope 0.05 with two flats: within 4 km of its middle, and a terrace from 30 to 33 km."""
+    distance = from_the_middle()
+    climb = np.clip(distance, 4000, 30_000) + np.maximum(distance - 33_000, 0)
+    return (4000 - 0.05 * climb).astype(np.float32)
 
 
 class TestWetness:
-    """Flow on a cone with a flat top and a flat apron."""
+    """Flow on a cone with a flat top and a terrace."""
 
     def test_every_cell_in_the_interior_has_a_direction(self, cone):
         flow = terrain.flow_directions(cone)
@@ -185,9 +183,7 @@ class TestWetness:
 
     def test_known_value(self):
         one = np.ones((1, 1), np.float32)
-        assert terrain.wetness_index(10 * one, 500, 0.03 * one, 0.04 * one)[0, 0] == pytest.approx(
-            np.log(5000 / 0.05)
-        )
+        assert terrain.wetness_index(10 * one, 500, 0.03 * one, 0.04 * one)[0, 0] == pytest.approx(np.log(5000 / 0.05))
         assert terrain.wetness_index(10 * one, 500, 0 * one, 0 * one, 0.001)[0, 0] == pytest.approx(
             np.log(5000 / 0.001)
         )
@@ -224,9 +220,7 @@ def test_make_gives_all_terrain_layers_on_the_reference_grid(study, tmp_path):
     geobox = grid.geographic_grid((108, 36, 139, 56), 180)
     longitude, latitude = np.meshgrid(*grid.cell_centres(geobox))
     elevation = (800 + 300 * np.sin(longitude * 3) * np.cos(latitude * 4)).astype(np.float32)
-    grid.write_raster(
-        tmp_path / "raw" / "dem.tif", elevation, geobox, study=study, names="elevation", units="m"
-    )
+    grid.write_raster(tmp_path / "raw" / "dem.tif", elevation, geobox, study=study, names="elevation", units="m")
     layers = terrain.make(study)
     inside = grid.area_mask(study, grid.reference_grid(study))
     assert set(layers) == {name for name, layer in covariates(study).items() if layer.family == "terrain"}

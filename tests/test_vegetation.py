@@ -52,13 +52,8 @@ def test_indices_of_a_water_pixel():
 def test_evi_is_clipped_and_ratios_without_light_are_missing():
     bright = {"blue": 0.9, "green": 0.9, "red": 0.7, "nir08": 0.9, "swir16": 0.1}
     dark = dict.fromkeys(bright, 0.0)
-    assert (
-        vegetation.spectral_indices(**{n: np.array([v], np.float32) for n, v in bright.items()})["evi"][0]
-        <= 1
-    )
-    assert np.isnan(
-        vegetation.spectral_indices(**{n: np.array([v], np.float32) for n, v in dark.items()})["ndvi"][0]
-    )
+    assert vegetation.spectral_indices(**{n: np.array([v], np.float32) for n, v in bright.items()})["evi"][0] <= 1
+    assert np.isnan(vegetation.spectral_indices(**{n: np.array([v], np.float32) for n, v in dark.items()})["ndvi"][0])
 
 
 @given(arrays.arrays(np.float32, (5, 20), elements=st.floats(0, 1, width=32)))
@@ -130,9 +125,7 @@ def test_make_masks_scene_by_scene_and_never_averages_numbers(study, tmp_path):
         write = {"geobox": geobox, "study": study, "names": "band", "units": "1"}
         grid.write_raster(files[f"landsat_{day}_qa_pixel"], qa, nodata=1, **write)
         for asset, value in clear_value.items():
-            numbers = np.full(
-                geobox.shape, 43000 if day in cloudy else LANDSAT_REFLECTANCE.encode(value), np.uint16
-            )
+            numbers = np.full(geobox.shape, 43000 if day in cloudy else LANDSAT_REFLECTANCE.encode(value), np.uint16)
             numbers[:, west & (number == 3)] = 0
             grid.write_raster(files[f"landsat_{day}_{asset}"], numbers, nodata=0, **write)
     layers = vegetation.make(study)

@@ -13,9 +13,6 @@ from helpers.grid import cell_centres, geographic_grid
 from helpers.sources import products, relief, virtual
 from helpers.study import ROOT, Study
 
-# odc-geo multiplies affine matrices in a way that affine 3 wants to drop one day.
-pytestmark = pytest.mark.filterwarnings("ignore:Use `@` matmul:PendingDeprecationWarning")
-
 SETTINGS = Study.open("config/quick.yaml").landscape.relief
 
 
@@ -61,9 +58,7 @@ def mountains(topography):
 def _relief(topography, grid, seed=1):
     from shapely import box
 
-    return relief.make_relief(
-        *topography, grid, [box(100, 30, 140, 60)], SETTINGS, np.random.default_rng(seed)
-    )
+    return relief.make_relief(*topography, grid, [box(100, 30, 140, 60)], SETTINGS, np.random.default_rng(seed))
 
 
 def read(study, name, band=1):
@@ -90,7 +85,7 @@ def test_means_of_the_real_cells_are_kept(topography, mountains):
     mesh = relief.Mesh(mountains[1], coarse)
     lack = (mesh.mean(mountains[0]) - real)[mesh.covered]
     assert abs(lack.mean()) < 1
-    assert lack.std() < 10  # m; the relief within a cell is several times that
+    assert lack.std() < 5  # m; the relief within a cell is tens of times that
 
 
 def test_mesh_gives_back_a_plane(topography):
@@ -190,9 +185,7 @@ def test_winter_nights_are_colder_on_valley_floors(study, surface):
     lapse = np.float32(study.landscape.temperature.lapse_rate[0] / 1000) * surface.lifted
     night = virtual.surface_temperature(study, surface, air, 0, "night") + lapse
     wooded = surface.cover["forest"] > 0.7
-    valley, slope = (
-        night[wooded & where].mean() for where in (surface.prominence < -0.8, surface.prominence > 0)
-    )
+    valley, slope = (night[wooded & where].mean() for where in (surface.prominence < -0.8, surface.prominence > 0))
     assert valley < slope - 3
 
 

@@ -203,9 +203,7 @@ def make_topography(itur, path):
     rows, columns = crop(latitude, EXTENT[1], EXTENT[3]), crop(longitude, EXTENT[0], EXTENT[2])
     latitude, longitude, height = latitude[rows], longitude[columns], height[rows, columns]
     if not (np.allclose(np.diff(latitude), -1 / 12) and np.allclose(np.diff(longitude), 1 / 12)):
-        raise BaseLayerError(
-            "itur's topography is not on a 5' grid from north to south.", "Check its version."
-        )
+        raise BaseLayerError("itur's topography is not on a 5' grid from north to south.", "Check its version.")
     half = 0.5 / 12
     transform = rasterio.transform.from_origin(
         round((longitude[0] - half) * 12) / 12, round((latitude[0] + half) * 12) / 12, 1 / 12, 1 / 12
@@ -406,9 +404,7 @@ def report_datum(raw, wgs84, natural_earth):
     """Print how raw and converted polygons fit Natural Earth."""
     land = gpd.read_file(natural_earth, layer="land").geometry.values
     borders = gpd.read_file(natural_earth, layer="borders").geometry.values
-    print(
-        "fit to Natural Earth, m        median to coast   east  north  length  seaward gap  median to borders"
-    )
+    print("fit to Natural Earth, m        median to coast   east  north  length  seaward gap  median to borders")
     for label, regions in (("GCJ-02, as published", raw), ("WGS 84, converted", wgs84)):
         whole = shapely.coverage_union_all(regions)
         fit = coast_offset(whole, land)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from helpers.errors import CompendiumError
-from helpers.grid import reference_grid, study_area
+from helpers.grid import block_mean, reference_grid, study_area
 
 WIDTH_MM, COLUMN_MM = 180, 88
 """Widths of a figure across the page and of one across a column."""
@@ -36,10 +36,10 @@ COVARIATE_COLOURS = {
     "precipitation": "davos_r",
     "mean_annual_air_temperature": "lipari",
     "air_frost_number": "vik_r",
-    "organic_carbon": "bilbao_r",
-    "sand": "bilbao_r",
-    "silt": "bilbao_r",
-    "clay": "bilbao_r",
+    "organic_carbon": "lajolla_r",
+    "sand": "lajolla_r",
+    "silt": "lajolla_r",
+    "clay": "lajolla_r",
 }
 """Colour map of each covariate, by its name or the first part of it; batlow for all others."""
 
@@ -155,9 +155,9 @@ def covariate_panels(study, data):
 def _covariate_panel(layer, values, geobox):
     colours = COVARIATE_COLOURS.get(layer.name) or COVARIATE_COLOURS.get(layer.name.split("_")[0], "batlow")
     panel = {"title": layer.title, "values": values, "geobox": geobox, "unit": layer.unit, "cmap": colours}
-    if layer.name.startswith(
-        "tpi_"
-    ):  # about zero, so that the middle of the colours is the middle of the slope
+    if layer.name in ("aspect", "northness", "eastness"):
+        panel["thin"] = "nearest"
+    if layer.name.startswith("tpi_"):  # about zero, so that the middle of the colours is the middle of the slope
         reach = float(np.nanpercentile(np.abs(values), 98))
         panel |= {"vmin": -reach, "vmax": reach}
     fixed = {
@@ -220,8 +220,7 @@ class _Layout:
         self.map_width = (width - self.left - 2 - self.gap * (self.ncols - 1)) / self.ncols
         boxes = [panel["geobox"].boundingbox for panel in panels]
         self.map_height = self.map_width * max(
-            box.span_y / box.span_x * _stretch(panel["geobox"])
-            for box, panel in zip(boxes, panels, strict=True)
+            box.span_y / box.span_x * _stretch(panel["geobox"]) for box, panel in zip(boxes, panels, strict=True)
         )
         self.key_gap = 4.5 if self.labels else 1.5
         legend_rows = max(math.ceil(len(panel.get("categories") or ()) / 2) for panel in panels)
@@ -280,8 +279,7 @@ def _make_projection(wkt, extent):
 
 def _draw_values(axes, panel):
     values, geobox = np.asarray(panel["values"]), panel["geobox"]
-    step = math.ceil(max(values.shape) / _PANEL_PIXELS)
-    values = values[step // 2 :: step, step // 2 :: step]
+    values, extent = _thinned(values, _extent(geobox), panel)
     colours = {"cmap": colour_map(panel.get("cmap", "batlow"))}
     if panel.get("categories"):
         values, colours = _as_categories(values, panel)
@@ -292,12 +290,25 @@ def _draw_values(axes, panel):
         colours |= {"vmin": panel.get("vmin", low), "vmax": panel.get("vmax", high)}
     axes.set_aspect(_stretch(geobox), adjustable="box")
     axes.set_anchor("NW")
-    mappable = axes.imshow(
-        values, extent=_extent(geobox), origin="upper", aspect=_stretch(geobox), zorder=1, **colours
-    )
+    mappable = axes.imshow(values, extent=extent, origin="upper", aspect=_stretch(geobox), zorder=1, **colours)
     axes.set(xlim=_extent(geobox)[:2], ylim=_extent(geobox)[2:])
     axes.spines["geo"].set_linewidth(0.5)
     return mappable
+
+
+def _thinned(values, extent, panel):
+    """Return about as many values as a panel has pixels, by means of blocks; classes and directions have none."""
+    step = math.ceil(max(values.shape) / _PANEL_PIXELS)
+    if step == 1:
+        return values, extent
+    if panel.get("categories") or panel.get("thin") == "nearest":
+        return values[step // 2 :: step, step // 2 :: step], extent
+    extra = [-n % step for n in values.shape]
+    left, right, bottom, top = extent
+    right += extra[1] * (right - left) / values.shape[1]
+    bottom -= extra[0] * (top - bottom) / values.shape[0]
+    padded = np.pad(values.astype(np.float32), [(0, n) for n in extra], constant_values=np.nan)
+    return block_mean(padded, step, minimum_share=0.25), (left, right, bottom, top)
 
 
 def colour_map(name):
@@ -360,9 +371,7 @@ def _draw_colour_bar(figure, mappable, panel, box):
     ends = {(True, True): "both", (True, False): "min", (False, True): "max", (False, False): "neither"}
     with np.errstate(invalid="ignore"):
         extend = ends[bool((values < low).any()), bool((values > high).any())]
-    bar = figure.colorbar(
-        mappable, cax=figure.add_axes(box), orientation="horizontal", extend=extend, extendfrac=0.04
-    )
+    bar = figure.colorbar(mappable, cax=figure.add_axes(box), orientation="horizontal", extend=extend, extendfrac=0.04)
     bar.outline.set_linewidth(0.4)
     if panel.get("norm") is None:
         bar.locator = MaxNLocator(4)
@@ -415,9 +424,7 @@ def _draw_graticule(axes, geobox, left, labels):
 
     meridians, parallels, bottom_marks, left_marks = _graticule(geobox.crs.to_wkt(), _extent(geobox))
     axes.add_collection(
-        LineCollection(
-            meridians + parallels, colors="0.6", linewidths=0.25, linestyles=(0, (4, 4)), zorder=1.5
-        ),
+        LineCollection(meridians + parallels, colors="0.6", linewidths=0.25, linestyles=(0, (4, 4)), zorder=1.5),
         autolim=False,
     )
     if not labels:
@@ -452,13 +459,8 @@ def _graticule(wkt, extent):
     meridians = [np.column_stack(forward.transform(np.full(60, lon), along_lat)) for lon in longitudes]
     parallels = [np.column_stack(forward.transform(along_lon, np.full(60, lat))) for lat in latitudes]
     inset = 0.06 * (east - west)
-    bottom = [
-        (lon, np.interp(south, line[:, 1], line[:, 0]))
-        for lon, line in zip(longitudes, meridians, strict=True)
-    ]
-    left = [
-        (lat, np.interp(west, line[:, 0], line[:, 1])) for lat, line in zip(latitudes, parallels, strict=True)
-    ]
+    bottom = [(lon, np.interp(south, line[:, 1], line[:, 0])) for lon, line in zip(longitudes, meridians, strict=True)]
+    left = [(lat, np.interp(west, line[:, 0], line[:, 1])) for lat, line in zip(latitudes, parallels, strict=True)]
     return (
         meridians,
         parallels,

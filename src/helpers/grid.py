@@ -22,9 +22,7 @@ from helpers.errors import CompendiumError
 THREADS = 2
 """Threads of a warp and of the compression of a file."""
 
-SIMULATED = (
-    "yes: made from the virtual landscape, a test bed for methods; it says nothing about the real ground"
-)
+SIMULATED = "yes: made from the virtual landscape, a test bed for methods; it says nothing about the real ground"
 
 _SNAP = 1e-9  # cells; keeps bounds that are whole multiples already from growing by rounding errors
 _LATTICE_CELLS = 32  # spacing of the lattice on which projection factors are computed exactly
@@ -93,9 +91,7 @@ def _outline(path, layer, wkt, _modified):
         ) from None
     if polygons.empty or polygons.crs is None:
         lack = "no polygon" if polygons.empty else "no coordinate reference system"
-        raise StudyAreaError(
-            f"The layer {layer} of {path.name} has {lack}.", "write the layer again with both"
-        )
+        raise StudyAreaError(f"The layer {layer} of {path.name} has {lack}.", "write the layer again with both")
     return polygons.to_crs(wkt).union_all()
 
 
@@ -150,9 +146,7 @@ def fine_grid(study, resolution=None, margin=0.0):
     resolution = resolution or study.grid.fine_resolution
     divisor = study.grid.resolution / resolution
     if divisor < 1 or abs(divisor - round(divisor)) > _SNAP:
-        raise ValueError(
-            f"a cell of {resolution:g} m does not divide one of {study.grid.resolution:g} m evenly"
-        )
+        raise ValueError(f"a cell of {resolution:g} m does not divide one of {study.grid.resolution:g} m evenly")
     crs = named_crs(study.grid.crs)
     bounds = _snapped(study_area(study, crs).bounds, study.grid.resolution, margin)
     return _geobox(bounds, resolution, crs.to_wkt())
@@ -329,9 +323,7 @@ def _warp_parts(parts, geobox, resampling, decode, paths):
     places = [(array.shape[1:], *place) for array, *place in zip(numbers, transforms, crss, strict=True)]
     for path, place in zip(paths, places, strict=True):
         if place != places[0]:
-            raise RasterError(
-                f"{path.name} has another grid than {paths[0].name}.", "read the files one by one"
-            )
+            raise RasterError(f"{path.name} has another grid than {paths[0].name}.", "read the files one by one")
     stack, nodata = np.concatenate(numbers), nodatas[0]
     if decode is not None:
         stack, nodata = decode(stack), np.nan
@@ -488,9 +480,7 @@ def _lattice(size):
 
 def _linear_weights(size, knots):
     """Return the matrix of shape (size, knots) that interpolates linearly from knots to cells."""
-    return np.stack([np.interp(np.arange(size), knots, unit) for unit in np.eye(len(knots))], axis=1).astype(
-        np.float32
-    )
+    return np.stack([np.interp(np.arange(size), knots, unit) for unit in np.eye(len(knots))], axis=1).astype(np.float32)
 
 
 def write_raster(

@@ -1,7 +1,8 @@
 """The launcher: runs the numbered notebooks of a study, one a stage, by Snakemake and papermill.
 
-Snakemake knows which stage has to run. What is added here, because it was seen to be missing: a lock that a killed
-process cannot leave behind, jobs that die with the launcher, one progress line a stage, and errors in six lines or less.
+Snakemake knows which stage has to run. What is added here, because it was seen to be missing: a lock that a
+killed process cannot leave behind, jobs that die with the launcher, one progress line a stage, and errors in six
+lines or less.
 """
 
 import contextlib
@@ -354,7 +355,9 @@ def run_stage(stage, path):
     os.environ.pop("MPLBACKEND", None)
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"
     try:
-        execute(notebook_path(stage), part, {"study": str(Path(path))}, lambda cell: _tell(study, stage, "cell", cell=cell))
+        execute(
+            notebook_path(stage), part, {"study": str(Path(path))}, lambda cell: _tell(study, stage, "cell", cell=cell)
+        )
     except RunError as error:
         failed.parent.mkdir(parents=True, exist_ok=True)
         if part.is_file():
@@ -457,7 +460,9 @@ def execute(notebook, output, parameters, on_cell=lambda heading: None):
         cell = headings.get(error.source, "")
         cause, _, remedy = error.evalue.partition("\nRemedy: ")
         cause = " ".join(cause.split())[:MESSAGE_LENGTH]
-        remedy = " ".join(remedy.split()) or f"open the failed notebook, mend the cell's cause in {notebook.name}, run again"
+        remedy = (
+            " ".join(remedy.split()) or f"open the failed notebook, mend the cell's cause in {notebook.name}, run again"
+        )
         raise RunError(f'in the cell under "{cell}":\n{error.ename}: {cause}', remedy) from None
     except nbclient.exceptions.DeadKernelError:
         raise RunError("its kernel died; most often memory ran out.", "close other programs and start again") from None

@@ -171,11 +171,11 @@ class SurfaceTemperature(_Section):
     sun: Months = [8, 8, 7, 5, 4, 3, 3, 4, 6, 7, 8, 8]  # K for twice the sun of flat ground
     snow_cooling: float = 1.0  # K
     snow_temperature: tuple[float, Positive] = (-3, 2)  # degC of the month's air; softness in K
-    cloudy: Months = [0.03, 0.03, 0.04, 0.05, 0.06, 0.09, 0.12, 0.10, 0.06, 0.05, 0.04, 0.04]  # no value
-    poorer: tuple[Share, Share, Share] = (0.03, 0.07, 0.20)  # more shares, of errors above 3, 2 and 1 K
+    cloudy: Months = [0.01, 0.01, 0.015, 0.02, 0.02, 0.03, 0.04, 0.035, 0.02, 0.015, 0.015, 0.015]  # no value
+    poorer: tuple[Share, Share, Share] = (0.01, 0.025, 0.20)  # more shares, of errors above 3, 2 and 1 K
     noise: tuple[float, float, float, float] = (0.5, 1.0, 1.8, 2.8)  # K, by error class
     cloud_km: Positive = 400
-    persistence: Share = 0.6  # correlation of cloudiness from one month to another
+    persistence: Share = 0.2  # correlation of cloudiness from one month to another
 
 
 class Landscape(_Section):
@@ -340,7 +340,9 @@ def _find(path):
             return candidate
     known = [str(p.relative_to(ROOT)) for p in sorted((ROOT / "config").glob("*.yaml"))]
     near = difflib.get_close_matches(str(path), known, n=1, cutoff=0.3) or known
-    raise StudyError(f"There is no study file {path}.", f"name one that exists, such as {', '.join(near) or 'your own'}")
+    raise StudyError(
+        f"There is no study file {path}.", f"name one that exists, such as {', '.join(near) or 'your own'}"
+    )
 
 
 def _read(path, seen=()):
@@ -350,7 +352,9 @@ def _read(path, seen=()):
         reason = " ".join(str(error).split())
         raise StudyError(f"{_relative(path)} is not readable as YAML: {reason}", "correct the file's syntax") from None
     if not isinstance(settings, dict):
-        raise StudyError(f"{_relative(path)} holds no settings.", "write `name: value` lines, as in config/virtual.yaml")
+        raise StudyError(
+            f"{_relative(path)} holds no settings.", "write `name: value` lines, as in config/virtual.yaml"
+        )
     parent = settings.pop("extends", None)
     if parent is None:
         return settings

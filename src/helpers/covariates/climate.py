@@ -251,9 +251,7 @@ def _land_surface_temperature(study, inside):
 
 
 def _day_and_night(numbers, settings):
-    both = [
-        decode_lst(numbers[f"lst_{t}"], numbers[f"qc_{t}"], settings.lst_max_error) for t in ("day", "night")
-    ]
+    both = [decode_lst(numbers[f"lst_{t}"], numbers[f"qc_{t}"], settings.lst_max_error) for t in ("day", "night")]
     share = np.mean([np.isfinite(monthly).mean(axis=0, dtype=np.float32) for monthly in both], axis=0)
     day, night = (fill_harmonic(monthly, settings.harmonics, settings.minimum_months) for monthly in both)
     return (day + night) / 2, share

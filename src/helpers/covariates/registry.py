@@ -137,9 +137,7 @@ def covariates(study):
     layers = [
         Covariate(name, title, long_name, unit, family, aggregation, source, *role)
         for family, source, table in _TABLES
-        for name, title, long_name, unit, aggregation, *role in (
-            table + positions if table is _TERRAIN else table
-        )
+        for name, title, long_name, unit, aggregation, *role in (table + positions if table is _TERRAIN else table)
     ]
     return {layer.name: layer for layer in sorted(layers, key=lambda layer: _ROLES.index(layer.role))}
 
@@ -245,9 +243,7 @@ def read_covariates(study, names=None):
     files, layers = covariate_files(study), covariates(study)
     names = list(layers) if names is None else list(names)
     if unknown := sorted(set(names) - set(files)):
-        raise CovariateError(
-            f"There is no covariate {', '.join(unknown)}.", f"choose from {', '.join(layers)}"
-        )
+        raise CovariateError(f"There is no covariate {', '.join(unknown)}.", f"choose from {', '.join(layers)}")
     if missing := [name for name in names if not files[name].is_file()]:
         raise CovariateError(
             f"Covariates are missing from {study.processed_dir.name}/: {', '.join(missing)}.",

@@ -208,6 +208,11 @@ def flow_directions(elevation):
     FlowError
         A cell in the interior has no direction.
 
+    Notes
+    -----
+    A level sheet that reaches the edge, such as the sea, drains through one cell of the edge; contributing areas
+    upslope of it are not affected.
+
     References
     ----------
     Wang, L., Liu, H. (2006). An efficient method for identifying and filling surface depressions in digital
@@ -332,16 +337,12 @@ def make(study):
     layers["relief_amplitude"] = relief_amplitude(elevation, resolution, settings.relief_window_km2, divisor)[
         coarse_core
     ]
-    layers["twi"], layers["twi_edge"] = _wetness_layers(
-        elevation, east, north, core, settings, resolution, divisor
-    )
+    layers["twi"], layers["twi_edge"] = _wetness_layers(elevation, east, north, core, settings, resolution, divisor)
     return layers
 
 
 def _wetness_layers(elevation, east, north, core, settings, resolution, divisor):
     flow = flow_directions(elevation)
-    index = wetness_index(
-        upstream_cells(flow)[core], resolution, east[core], north[core], settings.slope_floor
-    )
+    index = wetness_index(upstream_cells(flow)[core], resolution, east[core], north[core], settings.slope_floor)
     touched = reached_from_edge(flow, np.isfinite(elevation))[core]
     return block_mean(index, divisor), (block_mean(touched, divisor) > 0).astype(np.float32)

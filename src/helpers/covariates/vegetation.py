@@ -127,9 +127,7 @@ def make(study):
     scenes = [_scene(study, day, cells) for day in scene_days(study)]
     with ThreadPoolExecutor(THREADS) as pool:
         composed = list(pool.map(lambda name: median_over_dates([scene[name] for scene in scenes]), INDICES))
-    layers = {
-        name: _cell_mean(values, inside, _LEAST_SHARE) for name, values in zip(INDICES, composed, strict=True)
-    }
+    layers = {name: _cell_mean(values, inside, _LEAST_SHARE) for name, values in zip(INDICES, composed, strict=True)}
     valid = np.mean([np.isfinite(scene["ndvi"]).mean(axis=(1, 2)) for scene in scenes], axis=0)
     layers["landsat_valid_share"] = _on_grid(valid, inside)
     return layers
@@ -154,10 +152,7 @@ def _scene(study, day, cells):
     clear = clear_pixels(numbers.pop("qa_pixel"), study.covariates.vegetation.mask)
     bands = {asset: LANDSAT_REFLECTANCE.decode(band) for asset, band in numbers.items()}
     clear &= np.all([np.isfinite(band) for band in bands.values()], axis=0)
-    return {
-        name: np.where(clear, values, np.float32(np.nan))
-        for name, values in spectral_indices(**bands).items()
-    }
+    return {name: np.where(clear, values, np.float32(np.nan)) for name, values in spectral_indices(**bands).items()}
 
 
 def _cell_mean(blocks, inside, minimum_share):

@@ -59,12 +59,8 @@ class Mesh:
                     "give a smaller `landscape.margin_degrees`, or another study area",
                 )
         step = fine_affine.a / affine.a
-        self._spread = [
-            _cubic_weights(places, n) for places, n in zip((rows, columns), coarse.shape, strict=True)
-        ]
-        self._means = [
-            _overlaps(places, step, n) for places, n in zip((rows, columns), coarse.shape, strict=True)
-        ]
+        self._spread = [_cubic_weights(places, n) for places, n in zip((rows, columns), coarse.shape, strict=True)]
+        self._means = [_overlaps(places, step, n) for places, n in zip((rows, columns), coarse.shape, strict=True)]
         shares = [np.asarray(matrix.sum(axis=1)).ravel() for matrix in self._means]
         self._shares = np.outer(*shares)
         self.covered = self._shares > 0.999
@@ -115,9 +111,7 @@ def _overlaps(places, step, size):
     width = np.minimum(places + step / 2, cells + 0.5) - np.maximum(places - step / 2, cells - 0.5)
     keep = (width > 1e-9) & (cells >= 0) & (cells < size)
     columns = np.broadcast_to(np.arange(places.size), cells.shape)[keep]
-    return sparse.csr_array(
-        (width[keep].astype(np.float32), (cells[keep], columns)), shape=(size, places.size)
-    )
+    return sparse.csr_array((width[keep].astype(np.float32), (cells[keep], columns)), shape=(size, places.size))
 
 
 def fractal_noise(shape, rng, hurst, longest, stretch=1.0):
@@ -166,9 +160,7 @@ def roughness(topography):
     """
     squares = np.zeros_like(topography)
     for axis in (0, 1):
-        padded = np.pad(
-            np.diff(topography, axis=axis) ** 2, [(1, 1) if a == axis else (0, 0) for a in (0, 1)], "edge"
-        )
+        padded = np.pad(np.diff(topography, axis=axis) ** 2, [(1, 1) if a == axis else (0, 0) for a in (0, 1)], "edge")
         squares += (padded[1:] + padded[:-1] if axis == 0 else padded[:, 1:] + padded[:, :-1]) / 4
     return np.sqrt(ndimage.gaussian_filter(squares, 1.2))
 
@@ -303,21 +295,14 @@ def make_relief(topography, coarse, geobox, land, settings, rng):
     for level, (grid, stream) in enumerate(zip(grids, streams, strict=True)):
         mesh, sea = Mesh(grid, coarse), _sea(grid, land)
         last = level == len(grids) - 1 and level > 0
-        if elevation is None:
-            elevation = mesh.uplift(mesh.spread(topography), topography)
-        else:
-            elevation = refine(elevation)
+        elevation = mesh.uplift(mesh.spread(topography), topography) if elevation is None else refine(elevation)
         share = settings.noise[min(level, len(settings.noise) - 1)]
         longest = settings.longest_arcmin / 60 / grid.transform.a if level == 0 else 4.0
         texture = _band(grid, stream, settings.hurst, longest, share)
-        elevation += texture * (
-            _valley_damped(elevation, rough, mesh) if last else mesh.spread(rough).clip(0)
-        )
+        elevation += texture * (_valley_damped(elevation, rough, mesh) if last else mesh.spread(rough).clip(0))
         elevation[sea] = 0
         if not last:
-            elevation = _carve(
-                elevation, sea, grid, mesh, topography, mesh.spread(calm).clip(0, 1), settings, level
-            )
+            elevation = _carve(elevation, sea, grid, mesh, topography, mesh.spread(calm).clip(0, 1), settings, level)
     elevation = mesh.uplift(elevation, topography)[: geobox.shape[0], : geobox.shape[1]]
     sea = sea[: geobox.shape[0], : geobox.shape[1]]
     return np.where(

@@ -331,9 +331,7 @@ def _lakes(study, geobox):
 
     lakes = _layer(study, "lakes")
     sea = 1 - rasterize(_layer(study, "land"), geobox.shape, transform=geobox.transform, dtype="uint8")
-    return np.maximum(rasterize(lakes, geobox.shape, transform=geobox.transform, dtype="uint8"), sea).astype(
-        np.float32
-    )
+    return np.maximum(rasterize(lakes, geobox.shape, transform=geobox.transform, dtype="uint8"), sea).astype(np.float32)
 
 
 # --- Landsat ------------------------------------------------------------------------------------------------
@@ -376,10 +374,7 @@ def write_landsat(study, surface):
     rngs = stream(study, "landsat").spawn(len(study.landscape.scene_dates))
     mixtures = [_mixture(study, surface, band) for band in range(len(LANDSAT_BANDS))]
     with ThreadPoolExecutor(_THREADS) as pool:
-        jobs = [
-            pool.submit(_write_scene, study, surface, mixtures, number, rng)
-            for number, rng in enumerate(rngs)
-        ]
+        jobs = [pool.submit(_write_scene, study, surface, mixtures, number, rng) for number, rng in enumerate(rngs)]
         return [path for job in jobs for path in job.result()]
 
 
@@ -493,9 +488,7 @@ def _gaps(law, geobox, rng):
     """Return the cells between swaths, which run from north-north-east to south-south-west."""
     longitude, latitude = (values.astype(np.float32) for values in cell_centres(geobox))
     swath = law.swath_km / KM_PER_DEGREE
-    across = (longitude * (0.69 / swath) + rng.random(dtype=np.float32))[None, :] - (
-        latitude * (0.22 / swath)
-    )[:, None]
+    across = (longitude * (0.69 / swath) + rng.random(dtype=np.float32))[None, :] - (latitude * (0.22 / swath))[:, None]
     return across - np.floor(across) > 1 - law.gap_share
 
 
@@ -661,9 +654,7 @@ def surface_temperature(study, surface, air, month, time):
     day = time == "day"
     air = air - np.float32(law.lapse_rate[month] / 1000) * surface.lifted
     pool = np.float32(law.cold_pool[month] * (law.cold_pool_day if day else 1))
-    relief = pool * np.where(
-        surface.prominence < 0, surface.prominence, np.float32(law.warm_belt) * surface.prominence
-    )
+    relief = pool * np.where(surface.prominence < 0, surface.prominence, np.float32(law.warm_belt) * surface.prominence)
     snow = np.float32(law.snow_cooling) * _fall(air, law.snow_temperature)
     if not day:
         deficit = np.float32(law.night_deficit[month]) * (1 - _weighted(surface.cover, law.night_warming))
