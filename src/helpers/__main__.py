@@ -22,6 +22,13 @@ def _check(options):
         print(f"{stage:<22} {'would run' if stage in stale else 'is up to date'}")
 
 
+def _readme(options):
+    from helpers.record import write_readme
+    from helpers.study import Study
+
+    write_readme(Study.open(options.study))
+
+
 def _study(options):
     import yaml
 
@@ -60,6 +67,9 @@ def parser():
     command = commands.add_parser("check", help="say which stages would run, and run nothing")
     command.add_argument("study", nargs="?", default=DEFAULT_STUDY)
     command.set_defaults(do=_check)
+    command = commands.add_parser("readme", help="write the numbers of a study's last run into the README")
+    command.add_argument("study", nargs="?", default=DEFAULT_STUDY)
+    command.set_defaults(do=_readme)
     command = commands.add_parser("study", help="check a study file and print it with all its defaults")
     command.add_argument("study", nargs="?", default=DEFAULT_STUDY)
     command.set_defaults(do=_study)

@@ -7,6 +7,7 @@ with the digest of its notebook and of the modules that the notebook imports, di
 import ast
 import hashlib
 import json
+import os
 from functools import cache
 from pathlib import Path
 
@@ -17,6 +18,15 @@ def short_hash(value, length=10):
     """Return the first `length` hexadecimal digits of the SHA-256 of any JSON-serialisable value."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+def write_text(path, text):
+    """Write a text file under a temporary name and rename it, so that a whole file is there or the old one."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)
 
 
 def file_hash(path):

@@ -21,7 +21,7 @@ from pathlib import Path
 import psutil
 
 from helpers import __version__
-from helpers.digest import file_hash, package_digest, stage_digest
+from helpers.digest import file_hash, package_digest, stage_digest, write_text
 from helpers.errors import CompendiumError
 from helpers.study import ROOT, Study
 
@@ -62,15 +62,8 @@ def code_file(study, stage):
     path = stage_dir(study, stage) / f".{stage}.code"
     digest = stage_digest(notebook_path(stage))
     if not path.is_file() or path.read_text() != digest:
-        _write(path, digest)
+        write_text(path, digest)
     return path
-
-
-def _write(path, text):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
 
 
 # The processes of a run -----------------------------------------------------------------------------------------------
@@ -156,7 +149,7 @@ def _run_locks(study):
 
 def _remove_parts(study):
     """Remove half-written files of a killed run: they have names of their own and are never anybody's input."""
-    for folder in (study.raw_dir, study.processed_dir, study.results_dir, state_dir(study)):
+    for folder in (study.raw_dir, study.processed_dir, study.results_dir, study.figures_dir, state_dir(study)):
         for part in folder.rglob(".*.part"):
             part.unlink(missing_ok=True)
 
@@ -187,7 +180,7 @@ def run_study(path, cores=None, target="map"):
         _kill(study.results_dir)
         _remove_parts(study)
         events = state / "events.jsonl"
-        _write(events, "")
+        write_text(events, "")
         started = time.monotonic()
         status = _snakemake(study, _prepare(study, target, cores or os.cpu_count()), events)
         if status:
@@ -364,7 +357,7 @@ def run_stage(stage, path):
             os.replace(part, failed)
         message = f"{stage} failed after {time.time() - since:.0f} s, {error.message}"
         remedy = f"{error.remedy}\nFailed notebook: {_shown(failed)}" if failed.is_file() else error.remedy
-        _write(state_dir(study) / "failure.json", json.dumps({"message": message, "remedy": remedy}))
+        write_text(state_dir(study) / "failure.json", json.dumps({"message": message, "remedy": remedy}))
         raise
     os.replace(part, folder / f"{stage}.ipynb")
     failed.unlink(missing_ok=True)
@@ -398,7 +391,7 @@ def _record(study, stage, seconds):
         "settings": study.model_dump(mode="json"),
         "base_layers": {p.name: file_hash(p) for p in study.base_files()},
     }
-    _write(folder / f"{stage}.json", json.dumps(record, indent=1, ensure_ascii=False))
+    write_text(folder / f"{stage}.json", json.dumps(record, indent=1, ensure_ascii=False))
 
 
 def execute(notebook, output, parameters, on_cell=lambda heading: None):

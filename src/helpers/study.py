@@ -1,7 +1,6 @@
 """The study file: the only source of settings and of paths."""
 
 import difflib
-import os
 from datetime import date
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from helpers.digest import file_hash, short_hash
+from helpers.digest import file_hash, short_hash, write_text
 from helpers.errors import CompendiumError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -278,10 +277,7 @@ class Study(_Section):
         text = yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
         path = Path(path)
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            part = path.with_name(f".{path.name}.part")
-            part.write_text(text, encoding="utf-8")
-            os.replace(part, path)
+            write_text(path, text)
 
     @property
     def simulated(self):
@@ -322,6 +318,11 @@ class Study(_Section):
     def processed_dir(self):
         """Folder of the covariates, shared like `raw_dir`."""
         return ROOT / "data" / "processed" / f"{self.name}-{self.processed_key}"
+
+    @property
+    def figures_dir(self):
+        """Folder of this run's figures: those of the main run are the study's, and the default study's are in git."""
+        return ROOT / "figures" / self.name if self.run == "main" else self.results_dir / "figures"
 
     @property
     def results_dir(self):
