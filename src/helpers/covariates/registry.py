@@ -161,6 +161,15 @@ def covariate_files(study):
     return {name: study.processed_dir / f"{name}.tif" for name in covariates(study)}
 
 
+FINE_LAYERS = {"elevation": "m", "slope": "degrees", "northness": "1", "tpi": "m", "twi": "1"}
+"""Terrain on the fine grid that the hidden truth of the virtual study is drawn from, and units; no forest sees them."""
+
+
+def fine_files(study):
+    """Return the files of the fine terrain layers; only the virtual study has them."""
+    return {name: study.processed_dir / "fine" / f"{name}.tif" for name in FINE_LAYERS if study.simulated}
+
+
 def write_covariates(study, arrays):
     """Write layers as float32 GeoTIFFs, NaN outside of the study area.
 
