@@ -45,6 +45,7 @@ COVARIATE_COLOURS = {
 
 _MM = 1 / 25.4
 _PANEL_PIXELS = 600
+_PIXELS_A_MM = 6  # of rasters in a figure; finer ones are averaged
 _LEGIBLE_MM = 45  # narrower maps get no longitude and latitude labels
 _LINES = {"coastline": ("0.25", 0.4), "borders": ("0.25", 0.5), "provinces": ("0.55", 0.3)}
 
@@ -115,7 +116,7 @@ def map_panels(study, panels, ncols=3, width_mm=WIDTH_MM, suptitle=None):
     scaled = []
     for number, panel in enumerate(panels):
         axes = figure.add_axes(layout.map_box(number), projection=_projection(panel["geobox"]))
-        mappable = _draw_values(axes, panel)
+        mappable = _draw_values(axes, panel, layout.map_width)
         _draw_lines(axes, study, panel["geobox"])
         _draw_graticule(axes, panel["geobox"], left=number % layout.ncols == 0, labels=layout.labels)
         if panel["geobox"] not in scaled:  # one scale bar serves all panels of a grid
@@ -277,9 +278,9 @@ def _make_projection(wkt, extent):
     return projection
 
 
-def _draw_values(axes, panel):
+def _draw_values(axes, panel, width_mm):
     values, geobox = np.asarray(panel["values"]), panel["geobox"]
-    values, extent = _thinned(values, _extent(geobox), panel)
+    values, extent = _thinned(values, _extent(geobox), panel, width_mm)
     colours = {"cmap": colour_map(panel.get("cmap", "batlow"))}
     if panel.get("categories"):
         values, colours = _as_categories(values, panel)
@@ -296,9 +297,9 @@ def _draw_values(axes, panel):
     return mappable
 
 
-def _thinned(values, extent, panel):
+def _thinned(values, extent, panel, width_mm):
     """Return about as many values as a panel has pixels, by means of blocks; classes and directions have none."""
-    step = math.ceil(max(values.shape) / _PANEL_PIXELS)
+    step = max(1, round(max(values.shape) / width_mm / _PIXELS_A_MM))
     if step == 1:
         return values, extent
     if panel.get("categories") or panel.get("thin") == "nearest":

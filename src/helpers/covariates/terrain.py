@@ -24,6 +24,7 @@ from helpers.grid import (
 )
 from helpers.sources.products import raw_files
 
+_NO_ELEVATION = np.float32(-9999)
 _LARGEST_SHARE, _SMALLEST_SHARE = 0.9, 1e-4  # of the elevation model, for the largest contributing area
 
 
@@ -222,7 +223,9 @@ def flow_directions(elevation):
     import pyflwdir
 
     missing = ~np.isfinite(elevation)
-    flow = pyflwdir.from_dem(np.where(missing, np.float32(-9999), elevation), nodata=-9999.0, outlets="edge")
+    # The same types as in sources/relief.py, so that numba compiles the search once for both.
+    _, d8 = pyflwdir.dem.fill_depressions(np.where(missing, _NO_ELEVATION, elevation), nodata=_NO_ELEVATION)
+    flow = pyflwdir.from_array(d8, ftype="d8", check_ftype=False)
     stuck = np.zeros(elevation.size, bool)
     stuck[flow.idxs_pit] = True
     stuck &= ~edge_cells(~missing).ravel()
