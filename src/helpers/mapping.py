@@ -1,7 +1,7 @@
-"""The map: ice types, calibrated probabilities, expected ice and storage of every cell, as GeoTIFFs, and totals by region.
+"""The map: ice types, calibrated probabilities, expected ice and storage of every cell, and totals by region.
 
-The type of a cell is what the balanced forest predicts, as in the reference's method. Ice is expected from the calibrated
-probabilities, because a balanced forest's own give rare classes too much.
+The type of a cell is what the balanced forest predicts, as in the reference's method. Ice is expected from the
+calibrated probabilities, because a balanced forest's own give rare classes too much.
 """
 
 import json
@@ -129,8 +129,8 @@ def map_layer(study, layer):
     Returns
     -------
     dict of str to numpy.ndarray
-        `ice_type`, uint8 (y, x), 255 where there is no prediction; `ice_content`, float32 (y, x), the expected volume of
-        ice per volume of the layer, m3 m-3, NaN where there is no prediction.
+        `ice_type`, uint8 (y, x), 255 where there is no prediction; `ice_content`, float32 (y, x), the expected volume
+        of ice per volume of the layer, m3 m-3, NaN where there is no prediction.
 
     Raises
     ------

@@ -25,7 +25,15 @@ from helpers.digest import file_hash, package_digest, stage_digest, write_text
 from helpers.errors import CompendiumError
 from helpers.study import ROOT, Study
 
-STAGES = {"00-virtual-landscape": 60, "01-prepare-data": 60}
+STAGES = {
+    "00-virtual-landscape": 60,
+    "01-prepare-data": 70,
+    "02-extract-samples": 75,
+    "03-grid-search": 90,
+    "04-evaluate-accuracy": 45,
+    "05-map-ground-ice": 130,
+    "06-publication-figures": 25,
+}
 """The notebooks in their order, and the seconds that each may take in the default study on 2 cores."""
 
 RUN, LAUNCHER = "GROUND_ICE_RUN", "GROUND_ICE_LAUNCHER"
@@ -376,7 +384,7 @@ def _tell(study, stage, event, **more):
 def _record(study, stage, seconds):
     """Write what made a stage's outputs: settings, code, versions; beside the outputs, as JSON."""
     folder = stage_dir(study, stage)
-    packages = ("numpy", "scipy", "rasterio", "rioxarray", "xarray", "odc-geo", "pyflwdir")
+    packages = ("scikit-learn", "numpy", "scipy", "rasterio", "rioxarray", "xarray", "odc-geo", "pyflwdir")
     record = {
         "stage": stage,
         "study": study.name,

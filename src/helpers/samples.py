@@ -8,13 +8,13 @@ shows: the header is row 1.
 import csv
 import difflib
 import json
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
+from helpers.digest import write_text
 from helpers.errors import CompendiumError
 from helpers.grid import THREADS, named_crs, study_area
 from helpers.ice import ice_type, layer_mean, layer_name, permafrost_part
@@ -751,13 +751,13 @@ def write_samples(study, table, counts=None):
     pathlib.Path
         Of the sample table.
     """
-    path = _samples_path(study)
+    path = samples_path(study)
     columns = [*SAMPLE_COLUMNS, *predictor_names(study)]
     if lacking := [name for name in columns if name not in table]:
         raise SampleError(f"The sample table lacks {_listed(lacking)}.", "extract covariates and split sites first")
-    _write_text(path, table[columns].to_csv(index=False, lineterminator="\n"))
+    write_text(path, table[columns].to_csv(index=False, lineterminator="\n"))
     if counts is not None:
-        _write_text(path.with_name("counts.json"), json.dumps(counts, indent=2, ensure_ascii=False) + "\n")
+        write_text(path.with_name("counts.json"), json.dumps(counts, indent=2, ensure_ascii=False) + "\n")
     return path
 
 
@@ -778,7 +778,7 @@ def read_samples(study):
     SampleError
         There is none yet.
     """
-    path = _samples_path(study)
+    path = samples_path(study)
     if not path.is_file():
         raise SampleError(f"This run has no {path.name}.", "run notebooks/02-extract-samples.ipynb for this study")
     text = dict.fromkeys(("site_id", "layer", "reason", "split"), str)
@@ -789,12 +789,31 @@ def read_samples(study):
     return table.astype(dict.fromkeys(floats, float))
 
 
-def _samples_path(study):
+def samples_path(study):
+    """Return the file of the run's sample table."""
     return study.results_dir / "samples" / "samples.csv"
 
 
-def _write_text(path, text):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+def area_weights(study, table):
+    """Return the share of the area that each sample stands for, over its share of the samples.
+
+    Two strata are told apart, in and outside of the potential-permafrost domain: people drill where they expect
+    permafrost, so samples alone would make the map too icy.
+
+    Parameters
+    ----------
+    study : helpers.study.Study
+    table : pandas.DataFrame
+        With columns `layer` and `in_domain`.
+
+    Returns
+    -------
+    pandas.Series
+        Mean 1 in each layer, unless a stratum has no sample.
+    """
+    from helpers.covariates.registry import read_covariates
+
+    rule = read_covariates(study, [study.domain.covariate])[study.domain.covariate].to_numpy()
+    domain = float((rule[np.isfinite(rule)] > study.domain.above).mean())
+    sampled = table.groupby("layer")["in_domain"].transform("mean")
+    return np.where(table["in_domain"], domain / sampled, (1 - domain) / (1 - sampled))

@@ -264,21 +264,21 @@ class Truth(_Section):
     snow_half: float = 35.0  # mm of water in November to March at which the factor lies half-way
     conductivity_ratio: tuple[float, float] = (0.95, 0.50)  # thawed over frozen: dry mineral ground, wet peat
     insolation: float = 0.10  # share of the thawing index that a 10 degree slope to the south gains
-    unseen_temperature: tuple[float, float] = (0.60, 0.35)  # K, sd of fields of 40 and 4 km that no covariate shows
+    unseen_temperature: tuple[float, float] = (1.00, 1.00)  # K, sd of fields of 40 and 4 km that no covariate shows
     relict_limit: float = 0.7  # degC; ground now warmer than this has lost its relict permafrost
     stefan: tuple[float, float] = (0.060, 0.030)  # m per root of a degC d: dry mineral ground, wet peat
     burnt_share: float = 0.12  # of the ground, in patches; fire lets it thaw deeper
     burnt_table: float = 1.2  # m deeper table where it burnt
     thickness_per_kelvin: float = 32.0  # m of permafrost for each K below 0 degC at its top
     ice_cap: float = 0.80  # m3 m-3
-    ice_intercept: float = -1.75  # log-odds of ice content over the cap, dry coarse ground at 2 m
+    ice_intercept: float = -2.6  # log-odds of ice content over the cap, dry coarse ground at 2 m
     ice_wetness: float = 1.9
     ice_peat: float = 1.3
     ice_fines: float = 1.2
     ice_transition: float = 1.0  # at the permafrost table; falls to 1/e within `transition_depth`
     transition_depth: float = 1.5  # m
     ice_decline: float = 0.14  # for each metre below 2 m
-    unseen_ice: tuple[float, float] = (0.45, 0.35)  # sd of log-odds, fields of 25 and 2 km
+    unseen_ice: tuple[float, float] = (0.90, 1.00)  # sd of log-odds, fields of 25 and 2 km
     rock_ice: float = 0.03  # m3 m-3, in bedrock
     soil_depth: tuple[float, float] = (2.5, 22.0)  # m to bedrock: steep ridge, valley floor
 
