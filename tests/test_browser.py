@@ -92,7 +92,7 @@ def run_all(browser, address, path):
     # The kernel must be there before cells are sent to it.
     wait.until(element_to_be_clickable((By.CSS_SELECTOR, ".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Cell")))
     wait.until(lambda b: b.find_elements(By.CSS_SELECTOR, ".jp-Notebook-ExecutionIndicator[data-status='idle']"))
-    asked, end = 0.0, time.monotonic() + 240
+    asked, end = -60.0, time.monotonic() + 240
     cells = []
     while time.monotonic() < end:
         # A click while the kernel still connects is lost: ask again as long as nothing has run.
