@@ -14,6 +14,7 @@ from test_run import assert_same_rasters, environment
 
 pytestmark = pytest.mark.browser
 
+MENU = "//div[@class='lm-MenuBar-itemLabel' and text()='Run']"
 NOTEBOOKS = ["00-virtual-landscape", "01-prepare-data"]
 
 
@@ -91,17 +92,22 @@ def run_all(browser, address, path):
     # The kernel must be there before cells are sent to it.
     wait.until(element_to_be_clickable((By.CSS_SELECTOR, ".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Cell")))
     wait.until(lambda b: b.find_elements(By.CSS_SELECTOR, ".jp-Notebook-ExecutionIndicator[data-status='idle']"))
-    wait.until(element_to_be_clickable((By.XPATH, "//div[@class='lm-MenuBar-itemLabel' and text()='Run']"))).click()
-    wait.until(element_to_be_clickable((By.CSS_SELECTOR, "li[data-command='runmenu:run-all']"))).click()
-    end = time.monotonic() + 180
+    asked, end = -60.0, time.monotonic() + 240
+    cells = []
     while time.monotonic() < end:
+        # A click while the kernel still connects is lost: ask again as long as nothing has run.
+        if not any(cell.execution_count for cell in cells) and time.monotonic() - asked > 30:
+            wait.until(element_to_be_clickable((By.XPATH, MENU))).click()
+            wait.until(element_to_be_clickable((By.CSS_SELECTOR, "li[data-command='runmenu:run-all']"))).click()
+            asked = time.monotonic()
         time.sleep(2)
         browser.find_element(By.TAG_NAME, "body").send_keys(Keys.CONTROL, "s")
         cells = [c for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
         errors = [o for c in cells for o in c.outputs if o.output_type == "error"]
         if errors or all(cell.execution_count for cell in cells):
             return cells, errors
-    raise AssertionError(f"{path.name} did not finish")
+    browser.save_screenshot(str(path.with_suffix(".png")))
+    raise AssertionError(f"{path.name} did not finish; see {path.with_suffix('.png')}")
 
 
 def test_every_notebook_runs_in_jupyterlab_with_the_same_results(lab, browser, quick, request):
