@@ -2,7 +2,7 @@
 # Started by `make map` (python -m helpers map), which resolves the study file, guards the run and shows progress.
 import sys
 
-from helpers import figures, forest, ice, mapping, samples
+from helpers import forest, ice, mapping, publication, samples
 from helpers.covariates.registry import covariate_files, fine_files
 from helpers.run import STAGES, code_file, stage_dir
 from helpers.sources.boreholes import truth_files
@@ -31,7 +31,7 @@ LAYERS = [ice.layer_name(layer) for layer in study.layers]
 FORESTS = sorted({str(forest.model_path(study, layer, which)) for layer in LAYERS for which in ("map", "train")})
 MAPS = [str(path) for path in mapping.map_files(study).values()]
 TABLES = study.results_dir / "tables"
-FIGURES = [str(study.figures_dir / f"{name}.png") for name in figures.NAMES]
+FIGURES = [str(study.figures_dir / f"{name}.png") for name in publication.NAMES]
 
 
 # All that `make map` makes.

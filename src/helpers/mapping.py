@@ -246,8 +246,8 @@ def storage_totals(study, contents):
     return table
 
 
-def write_totals(study, table):
-    """Write the table of `storage_totals` as JSON and CSV."""
+def write_totals(study, table, truth=None):
+    """Write the table of `storage_totals` as JSON, with the comparison of `against_truth` where there is one."""
     folder = study.results_dir / "tables"
     first, last = study.layers[0][0], study.layers[-1][1]
     record = {
@@ -260,7 +260,52 @@ def write_totals(study, table):
             "mapped_km2": "km2",
             "mean_thickness_m": "m of ice",
         },
+        "against_truth": truth,
         "regions": json.loads(table.round(6).to_json(orient="index")),
     }
     write_json(folder / "storage.json", record)
     return record
+
+
+def against_truth(study, contents):
+    """Compare storage with the hidden truth of the virtual study.
+
+    Parameters
+    ----------
+    study : helpers.study.Study
+    contents : sequence of numpy.ndarray, shape (y, x)
+        Expected ice content of each layer, m3 m-3.
+
+    Returns
+    -------
+    dict
+        `mapped_km3` and `true_km3` of ice over the mapped cells, `bias` as a share of the true total, and
+        `in_permafrost_free_cells`: the share of the mapped ice that lies in cells which have no permafrost at all.
+    """
+    import rasterio
+
+    from helpers.sources.boreholes import truth_files
+
+    files = truth_files(study)
+    truth = []
+    for layer in study.layers:
+        with rasterio.open(files[f"ice_fraction_{ice.layer_name(layer)}"]) as source:
+            truth.append(source.read(1))
+    with rasterio.open(files["permafrost_share"]) as source:
+        free = source.read(1) == 0
+    return compare_storage(study, contents, truth, free)
+
+
+def compare_storage(study, contents, truth, free):
+    """Return what `against_truth` does, from arrays; `free` marks the cells without any permafrost."""
+    mapped = np.isfinite(contents[0])
+    cell = study.grid.resolution**2 / 1e9
+    ours, true = (ice.thickness(np.stack(part), study.layers) for part in (contents, truth))
+    total, known = (float(part[mapped].sum() * cell) for part in (ours, true))
+    leaked = float(ours[mapped & free].sum() * cell)
+    return {
+        "mapped_km3": total,
+        "true_km3": known,
+        "bias": total / known - 1,
+        "in_permafrost_free_cells": leaked / total,
+    }

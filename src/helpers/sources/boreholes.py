@@ -7,10 +7,10 @@ Its constants are `study.Truth`. Permafrost of the Xing'an type is kept by the e
 2. *Ground*: temperature at the top of permafrost by the TTOP model (Smith and Riseborough 2002, Permafrost
    Periglac. Process. 13:1), with n-factors of vegetation and snow, conductivity ratios of peat, insolation of
    slopes, and two random fields that no covariate shows.
-3. *Permafrost* where that temperature is below 0 degC, or was so in a colder past and has not warmed far (relict).
+3. *Permafrost* where that temperature is below 0 degC, or was so in a colder past (relict).
    Its table follows Stefan's equation, lies deeper after fire and as relict; its base follows the temperature.
-4. *Ice* by log-odds: wetness, peat, fine texture, enrichment at the table, decline with depth, two unseen fields; bedrock
-   holds little.
+4. *Ice* by log-odds: wetness, peat, fine texture, enrichment at the table, decline with depth, two unseen fields;
+   bedrock holds little.
 """
 
 import itertools
@@ -306,8 +306,8 @@ def truth_files(study):
     return {name: folder / f"{name}.tif" for name in [*names, "permafrost_share"]}
 
 
-def write_truth(study, ground):
-    """Write the truth of each layer on the reference grid: dominant type, and areal mean of the ice fraction.
+def true_rasters(study, ground):
+    """Return the truth of each layer on the reference grid: dominant type, and areal mean of the ice fraction.
 
     Parameters
     ----------
@@ -317,29 +317,38 @@ def write_truth(study, ground):
     Returns
     -------
     dict of str to numpy.ndarray
-        What was written, by the names of `truth_files`; NaN, or 255 for types, outside of the area.
+        By the names of `truth_files`: types are uint8, 255 outside of the area; the others float32, NaN there.
     """
     fine, reference = fine_grid(study), reference_grid(study)
     divisor = round(study.grid.resolution / study.grid.fine_resolution)
-    inside, files = area_mask(study, reference), truth_files(study)
-    truth = {}
+    inside = area_mask(study, reference)
+
+    def mean(values):
+        share = block_mean(_on_grid(ground.cells, values, fine), divisor)
+        return np.where(inside, share, np.float32(np.nan))
+
+    truth = {"permafrost_share": mean(np.isfinite(ground.table))}
     for layer in study.layers:
         name = ice.layer_name(layer)
         types, fraction = layer_truth(ground, layer, study.truth, study.ice.thresholds)
-        counts = [block_mean(_on_grid(ground.cells, types == code, fine), divisor) for code in range(1, 6)]
-        counts.insert(0, 1 - sum(counts))
-        dominant = np.argmax(np.round(counts, 4), axis=0)
+        shares = [mean(types == code) for code in range(1, 6)]
+        shares.insert(0, 1 - sum(shares))
+        dominant = np.argmax(np.round(shares, 4), axis=0)
         truth[f"ice_type_{name}"] = np.where(inside, dominant, ice.NO_TYPE).astype(np.uint8)
-        truth[f"ice_fraction_{name}"] = np.where(
-            inside, block_mean(_on_grid(ground.cells, fraction, fine), divisor), np.nan
-        )
-    share = block_mean(_on_grid(ground.cells, np.isfinite(ground.table), fine), divisor)
-    truth["permafrost_share"] = np.where(inside, share, np.nan)
+        truth[f"ice_fraction_{name}"] = mean(fraction)
+    return truth
+
+
+def write_truth(study, ground):
+    """Write the rasters of `true_rasters`, and return them."""
+    truth, files = true_rasters(study, ground), truth_files(study)
+    legend = {kind.code: (kind.name, kind.colour) for kind in ice.ICE_TYPES}
     for name, values in truth.items():
-        kind = "true " + name.replace("_", " ")
-        nodata = ice.NO_TYPE if values.dtype == np.uint8 else None
-        values = values if nodata else values.astype(np.float32)
-        write_raster(files[name], values, reference, study=study, names=name, units="1", long_names=kind, nodata=nodata)
+        classes = values.dtype == np.uint8
+        more = {"nodata": ice.NO_TYPE, "legend": legend} if classes else {}
+        title = "true " + name.replace("_", " ")
+        reference = reference_grid(study)
+        write_raster(files[name], values, reference, study=study, names=name, units="1", long_names=title, **more)
     return truth
 
 
@@ -556,12 +565,12 @@ def _people_drill(plan, mask, pool, valley, number, fine, rng):
     centres = np.where(
         (rng.random(clusters) < roadside)[:, None],
         roads[rng.integers(len(roads), size=clusters)],
-        np.stack(np.divmod(_lowest_of(rng.choice(pool, (4, clusters)), valley), fine.shape[1]), axis=1),
+        np.stack(np.divmod(_lowest_of(rng.choice(pool, (plan.lowest_of, clusters)), valley), fine.shape[1]), axis=1),
     )
     reach = (0.25 if plan.design == "roadside" else 1.0) * plan.cluster_radius / cell
     chosen = set()
     while len(chosen) < number:
-        centre = centres[rng.integers(clusters, size=(4, number))]
+        centre = centres[rng.integers(clusters, size=(plan.lowest_of, number))]
         spots = np.rint(centre + rng.normal(0, max(reach, 0.7), centre.shape)).astype(int)
         spots = np.clip(spots, 0, np.array(fine.shape) - 1)
         flat = _lowest_of(spots[..., 0] * fine.shape[1] + spots[..., 1], valley)
