@@ -2,8 +2,10 @@
 # Started by `make map` (python -m helpers map), which resolves the study file, guards the run and shows progress.
 import sys
 
-from helpers.covariates.registry import covariate_files
-from helpers.run import code_file, stage_dir
+from helpers import forest, ice, mapping, publication, samples
+from helpers.covariates.registry import covariate_files, fine_files
+from helpers.run import STAGES, code_file, stage_dir
+from helpers.sources.boreholes import truth_files
 from helpers.sources.products import raw_files
 from helpers.study import Study
 
@@ -24,11 +26,20 @@ def run(stage):
     return f"'{sys.executable}' -m helpers stage {stage} '{STUDY}'"
 
 
+SAMPLES = str(samples.samples_path(study))
+LAYERS = [ice.layer_name(layer) for layer in study.layers]
+FORESTS = sorted({str(forest.model_path(study, layer, which)) for layer in LAYERS for which in ("map", "train")})
+MAPS = [str(path) for path in mapping.map_files(study).values()]
+TABLES = study.results_dir / "tables"
+FIGURES = [str(study.figures_dir / f"{name}.png") for name in publication.NAMES]
+
+
 # All that `make map` makes.
 rule map:
     input:
-        executed("00-virtual-landscape"),
-        executed("01-prepare-data"),
+        *(executed(stage) for stage in STAGES),
+        *MAPS,
+        *FIGURES,
         *(str(path) for path in covariate_files(study).values()),
 
 
@@ -51,7 +62,79 @@ rule prepare_data:
         *(str(path) for path in raw_files(study).values()),
     output:
         executed("01-prepare-data"),
-        **{name: str(path) for name, path in covariate_files(study).items()},
+        *(str(path) for path in [*covariate_files(study).values(), *fine_files(study).values()]),
     threads: workflow.cores
     shell:
         run("01-prepare-data")
+
+
+# From boreholes and pits to one table: ice type and covariates of each site and depth layer, and the 70/30 split.
+rule extract_samples:
+    input:
+        code("02-extract-samples"),
+        *rules.prepare_data.output,
+    output:
+        executed("02-extract-samples"),
+        SAMPLES,
+        *(str(path) for path in truth_files(study).values()),
+    threads: workflow.cores
+    shell:
+        run("02-extract-samples")
+
+
+# Grid search by cross-validation on the training samples; the chosen forests, calibrated.
+rule grid_search:
+    input:
+        code("03-grid-search"),
+        SAMPLES,
+    output:
+        executed("03-grid-search"),
+        *FORESTS,
+    threads: workflow.cores
+    shell:
+        run("03-grid-search")
+
+
+# Confusion matrix, overall accuracy, precision, recall, F1 and kappa on the 30 %.
+rule evaluate_accuracy:
+    input:
+        code("04-evaluate-accuracy"),
+        SAMPLES,
+        *FORESTS,
+    output:
+        executed("04-evaluate-accuracy"),
+        str(TABLES / "accuracy.json"),
+        str(TABLES / "importance.csv"),
+    threads: workflow.cores
+    shell:
+        run("04-evaluate-accuracy")
+
+
+# Ice type, class probabilities and ice content of every cell and layer; storage and its totals.
+rule map_ground_ice:
+    input:
+        code("05-map-ground-ice"),
+        *FORESTS,
+        *(str(path) for path in covariate_files(study).values()),
+    output:
+        executed("05-map-ground-ice"),
+        *MAPS,
+        str(TABLES / "storage.json"),
+    threads: workflow.cores
+    shell:
+        run("05-map-ground-ice")
+
+
+# Figures for print, from results only.
+rule publication_figures:
+    input:
+        code("06-publication-figures"),
+        SAMPLES,
+        *rules.evaluate_accuracy.output,
+        *MAPS,
+    output:
+        executed("06-publication-figures"),
+        *FIGURES,
+    threads: workflow.cores
+    shell:
+        run("06-publication-figures")

@@ -12,10 +12,12 @@ import nbformat
 import pytest
 from test_run import assert_same_rasters, environment
 
+from helpers.run import STAGES
+
 pytestmark = pytest.mark.browser
 
 MENU = "//div[@class='lm-MenuBar-itemLabel' and text()='Run']"
-NOTEBOOKS = ["00-virtual-landscape", "01-prepare-data"]
+NOTEBOOKS = list(STAGES)
 
 
 @pytest.fixture

@@ -17,7 +17,13 @@ import psutil
 import pytest
 import rasterio
 
+from helpers.run import STAGES
+
 QUICK = "config/quick.yaml"
+ALL = list(STAGES)
+FROM_01 = ALL[1:]
+PREPARE = ("--until", "01-prepare-data")
+"""What runs that are started to be stopped reach for: the same machinery in a third of the time."""
 
 
 def environment(project):
@@ -101,21 +107,21 @@ def test_results_record_version_code_and_settings(quick):
             "src/helpers/covariates/terrain.py",
             "import numpy",
             "EDITED = 1\nimport numpy",
-            ["01-prepare-data"],
+            FROM_01,
             id="helper of 01",
         ),
         pytest.param(
             "src/helpers/sources/virtual.py",
             "import numpy",
             "EDITED = 1\nimport numpy",
-            ["00-virtual-landscape", "01-prepare-data"],
+            ALL,
             id="helper of 00",
         ),
         pytest.param(
             "src/helpers/sources/products.py",
             "0.0000275",
             "0.0000276",
-            ["00-virtual-landscape", "01-prepare-data"],
+            ALL,
             id="constant of both",
         ),
         pytest.param("src/helpers/sources/products.py", "Formats of", "The formats of", [], id="docstring"),
@@ -124,14 +130,14 @@ def test_results_record_version_code_and_settings(quick):
             "config/quick.yaml",
             "relief_window_km2: 144",
             "relief_window_km2: 576",
-            ["01-prepare-data"],
+            FROM_01,
             id="setting of 01",
         ),
         pytest.param(
             "config/quick.yaml",
             "dem_arcsec: 90",
             "dem_arcsec: 120",
-            ["00-virtual-landscape", "01-prepare-data"],
+            ALL,
             id="setting of 00",
         ),
         pytest.param("config/quick.yaml", "coarse grid for tests", "for tests", [], id="title"),
@@ -144,7 +150,7 @@ def test_an_edit_reruns_exactly_what_depends_on_it(copy, file, old, new, expecte
 
 def test_an_edited_notebook_reruns_itself(copy):
     edit_cell(copy / "notebooks/01-prepare-data.ipynb", "Terrain", lambda source: source + "\nedited = 1")
-    assert stale(copy) == ["01-prepare-data"]
+    assert stale(copy) == FROM_01
 
 
 def test_an_undone_setting_finds_its_results_again(copy):
@@ -157,7 +163,7 @@ def test_an_undone_setting_finds_its_results_again(copy):
 def test_a_lost_file_is_made_again(copy):
     (covariate,) = (copy / "data/processed").glob("quick-*/slope.tif")
     covariate.unlink()
-    assert stale(copy) == ["01-prepare-data"]
+    assert stale(copy) == FROM_01
 
 
 def test_a_mistake_in_a_cell_ends_in_six_lines(copy):
@@ -205,7 +211,10 @@ def test_an_unknown_parameter_is_refused(tmp_path):
 def test_two_launchers_never_write_one_run(copy):
     shutil.rmtree(copy / "data/processed")
     with subprocess.Popen(
-        [sys.executable, "-m", "helpers", "map", QUICK], cwd=copy, env=environment(copy), stdout=subprocess.DEVNULL
+        [sys.executable, "-m", "helpers", "map", QUICK, *PREPARE],
+        cwd=copy,
+        env=environment(copy),
+        stdout=subprocess.DEVNULL,
     ) as first:
         wait_for(lambda: processes(copy, "snakemake"))
         status, _, err = helpers(copy, "map", QUICK)
@@ -244,7 +253,7 @@ def forget(project):
 def start_and_kill(project, target, moment):
     """Start a run, kill `target` after `moment` seconds, and check that soon no process of the run is left."""
     launcher = subprocess.Popen(
-        [sys.executable, "-m", "helpers", "map", QUICK],
+        [sys.executable, "-m", "helpers", "map", QUICK, *PREPARE],
         cwd=project,
         env=environment(project),
         stdout=subprocess.DEVNULL,
@@ -266,7 +275,7 @@ def start_and_kill(project, target, moment):
 
 
 def check_next_run(project, reference):
-    status, _, err = helpers(project, "map", QUICK)
+    status, _, err = helpers(project, "map", QUICK, *PREPARE)
     assert status == 0, err
     assert not processes(project)
     assert not list(project.rglob(".*.part"))
@@ -304,7 +313,7 @@ def test_the_next_run_works_after_a_kill_at_any_moment(copy, quick, target, mome
 def test_ctrl_c_ends_the_run_and_says_so(copy):
     shutil.rmtree(copy / "data/processed")
     launcher = subprocess.Popen(
-        [sys.executable, "-m", "helpers", "map", QUICK],
+        [sys.executable, "-m", "helpers", "map", QUICK, *PREPARE],
         cwd=copy,
         env=environment(copy),
         stdout=subprocess.DEVNULL,

@@ -11,7 +11,7 @@ DEFAULT_STUDY = "config/virtual.yaml"
 def _map(options):
     from helpers.run import run_study
 
-    run_study(options.study, options.cores)
+    run_study(options.study, options.cores, options.until)
 
 
 def _check(options):
@@ -63,6 +63,7 @@ def parser():
     command = commands.add_parser("map", help="run all stages of a study that are not up to date")
     command.add_argument("study", nargs="?", default=DEFAULT_STUDY, help=f"study file (default: {DEFAULT_STUDY})")
     command.add_argument("--cores", type=int, help="how many cores to use (default: all)")
+    command.add_argument("--until", metavar="STAGE", help="stop after this notebook, such as 01-prepare-data")
     command.set_defaults(do=_map)
     command = commands.add_parser("check", help="say which stages would run, and run nothing")
     command.add_argument("study", nargs="?", default=DEFAULT_STUDY)

@@ -16,7 +16,7 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 
 from helpers import __version__
-from helpers.digest import package_digest
+from helpers.digest import package_digest, write_text
 from helpers.errors import CompendiumError
 
 THREADS = 2
@@ -484,7 +484,19 @@ def _linear_weights(size, knots):
 
 
 def write_raster(
-    path, data, geobox, *, study, names, units, long_names=None, nodata=None, scale=1.0, offset=0.0, tags=None
+    path,
+    data,
+    geobox,
+    *,
+    study,
+    names,
+    units,
+    long_names=None,
+    nodata=None,
+    scale=1.0,
+    offset=0.0,
+    tags=None,
+    legend=None,
 ):
     """Write a GeoTIFF that says what it holds; a file that stood there is replaced only by a whole one.
 
@@ -506,6 +518,9 @@ def write_raster(
         Of all bands.
     tags : dict, optional
         More tags of the file.
+    legend : dict of int to (str, str), optional
+        Name and hexadecimal colour of each class of a raster of classes: written as its colour table, as
+        tags ``class_<code>`` of the band, and as category names in the ``.aux.xml`` that GDAL and QGIS read.
 
     Returns
     -------
@@ -544,6 +559,8 @@ def write_raster(
             target.write(bands)
             _describe(target, names, units, long_names, scale, offset)
             target.update_tags(**_file_tags(study), **(tags or {}))
+            if legend:
+                _colour(target, legend)
         with rasterio.open(part) as written:
             if written.crs != crs or written.transform != geobox.transform:
                 raise RasterError(
@@ -551,6 +568,8 @@ def write_raster(
                     "choose a CRS that GeoTIFF can hold, such as one with an EPSG code",
                 )
         os.replace(part, path)
+        if legend:
+            _write_category_names(path, legend)
     except rasterio.errors.RasterioError as error:
         raise RasterError(
             f"{path.name} cannot be written: {error}", "check the disk's space and permissions"
@@ -573,6 +592,23 @@ def _creation_options(bands):
         "bigtiff": "if_safer",
         "interleave": "band",
     }
+
+
+def _colour(target, legend):
+    rgb = {code: tuple(bytes.fromhex(colour.lstrip("#"))) for code, (_, colour) in legend.items()}
+    target.write_colormap(1, rgb)
+    target.update_tags(1, **{f"class_{code}": name for code, (name, _) in legend.items()})
+
+
+def _write_category_names(path, legend):
+    """Write the names of classes where GDAL and QGIS look for them: a GeoTIFF itself has no place for them."""
+    from xml.etree import ElementTree
+
+    root = ElementTree.Element("PAMDataset")
+    names = ElementTree.SubElement(ElementTree.SubElement(root, "PAMRasterBand", band="1"), "CategoryNames")
+    for code in range(max(legend) + 1):
+        ElementTree.SubElement(names, "Category").text = legend.get(code, ("", ""))[0]
+    write_text(path.with_name(f"{path.name}.aux.xml"), ElementTree.tostring(root, encoding="unicode"))
 
 
 def _describe(target, names, units, long_names, scale, offset):

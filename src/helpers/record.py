@@ -1,9 +1,10 @@
-"""What a run leaves behind for people: the summary of its covariates, and the numbers of the README."""
+"""What a run leaves behind for people: the numbers of the README, read from the run's own files."""
 
 import json
 
 from helpers.digest import write_text
 from helpers.errors import CompendiumError
+from helpers.run import STAGES, stage_dir
 from helpers.study import ROOT
 
 BEGIN, END = "<!-- results:begin", "<!-- results:end -->"
@@ -11,41 +12,6 @@ BEGIN, END = "<!-- results:begin", "<!-- results:end -->"
 
 class RecordError(CompendiumError):
     """A record that is missing, or a README without a place for it."""
-
-
-def write_summary(study, coverage, frost_area, correlation):
-    """Write the headline numbers of the covariates as JSON beside them.
-
-    Parameters
-    ----------
-    study : helpers.study.Study
-    coverage : pandas.DataFrame
-        From `helpers.covariates.registry.coverage_table`.
-    frost_area : float
-        Area with an air frost number of at least 0.5, 10^4 km2.
-    correlation : float
-        Of NDWI with NDVI.
-
-    Returns
-    -------
-    dict
-    """
-    from helpers.grid import reference_grid
-
-    predictors = coverage[coverage["role"] == "predictor"]
-    grid = reference_grid(study)
-    summary = {
-        "rows": grid.shape[0],
-        "columns": grid.shape[1],
-        "resolution_m": study.grid.resolution,
-        "predictors": len(predictors),
-        "fewest_valid_cells": int(predictors["valid_cells"].min()),
-        "most_valid_cells": int(predictors["valid_cells"].max()),
-        "frost_area_1e4_km2": round(frost_area, 2),
-        "correlation_ndwi_ndvi": round(correlation, 3),
-    }
-    write_text(study.processed_dir / "summary.json", json.dumps(summary, indent=1))
-    return summary
 
 
 def readme_block(study):
@@ -64,28 +30,26 @@ def readme_block(study):
     RecordError
         A stage has not run.
     """
-    raw = _read(study.raw_dir / "00-virtual-landscape.json")
-    processed, summary = (
-        _read(study.processed_dir / "01-prepare-data.json"),
-        _read(study.processed_dir / "summary.json"),
-    )
-    size = sum(path.stat().st_size for path in study.raw_dir.rglob("*.tif")) / 1e6
+    summary, run = _read(study.processed_dir / "summary.json"), study.results_dir
+    records = {stage: _read(stage_dir(study, stage) / f"{stage}.json") for stage in STAGES}
+    accuracy, storage = _read(run / "tables" / "accuracy.json"), _read(run / "tables" / "storage.json")
+    last = records[list(STAGES)[-1]]
+    lines = ["| notebook | seconds on 2 cores |", "|---|---|"]
+    lines += [f"| `{stage}` | {record['seconds']:.0f} |" for stage, record in records.items()]
+    lines.append(f"| all | {sum(record['seconds'] for record in records.values()):.0f} |")
     cells = f"{summary['fewest_valid_cells']:,} to {summary['most_valid_cells']:,}"
-    rows = [
-        ("`00-virtual-landscape`", raw["seconds"], f"raw rasters of the whole study area, {size:.0f} MB"),
-        (
-            "`01-prepare-data`",
-            processed["seconds"],
-            f"{summary['predictors']} predictors with {cells} valid cells of {summary['resolution_m']:g} m",
-        ),
-    ]
-    lines = ["| notebook | seconds on 2 cores | makes |", "|---|---|---|"]
-    lines += [f"| {name} | {seconds:.0f} | {text} |" for name, seconds, text in rows]
-    made = f"Version {processed['version']}, code {processed['code_digest']}."
-    frost = (
-        f"From the committed ERA5 means, {summary['frost_area_1e4_km2']:g} x 10^4 km2 have an air frost number >= 0.5."
-    )
-    return "\n".join([*lines, "", f"{frost} {made}"])
+    lines += ["", f"{summary['predictors']} predictors with {cells} valid cells of {summary['resolution_m']:g} m.", ""]
+    lines += ["| layer | overall accuracy, whole area | in the domain | kappa, whole area | in the domain |"]
+    lines += ["|---|---|---|---|---|"]
+    for layer, found in accuracy.items():
+        pair = [found[domain][score] for score in ("overall_accuracy", "kappa") for domain in found]
+        lines.append(f"| {layer} | " + " | ".join(f"{value:.2f}" for value in pair) + " |")
+    whole, truth = storage["regions"]["all"], storage["against_truth"]
+    total = f"Ground ice of the layers: {whole['ice_km3']:.0f} km3 of ice ({whole['water_km3']:.0f} km3 of water)"
+    if truth:
+        total += f"; the truth over the same cells is {truth['true_km3']:.0f} km3 of ice"
+    made = f"Version {last['version']}, code {last['code_digest']}."
+    return "\n".join([*lines, "", f"{total}. {made}"])
 
 
 def write_readme(study, path=ROOT / "README.md"):

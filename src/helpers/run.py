@@ -6,6 +6,7 @@ lines or less.
 """
 
 import contextlib
+import difflib
 import fcntl
 import json
 import os
@@ -25,7 +26,15 @@ from helpers.digest import file_hash, package_digest, stage_digest, write_text
 from helpers.errors import CompendiumError
 from helpers.study import ROOT, Study
 
-STAGES = {"00-virtual-landscape": 60, "01-prepare-data": 60}
+STAGES = {
+    "00-virtual-landscape": 60,
+    "01-prepare-data": 70,
+    "02-extract-samples": 75,
+    "03-grid-search": 90,
+    "04-evaluate-accuracy": 45,
+    "05-map-ground-ice": 130,
+    "06-publication-figures": 25,
+}
 """The notebooks in their order, and the seconds that each may take in the default study on 2 cores."""
 
 RUN, LAUNCHER = "GROUND_ICE_RUN", "GROUND_ICE_LAUNCHER"
@@ -157,7 +166,7 @@ def _remove_parts(study):
 # The launcher ---------------------------------------------------------------------------------------------------------
 
 
-def run_study(path, cores=None, target="map"):
+def run_study(path, cores=None, until=None):
     """Bring a study's results up to date.
 
     Parameters
@@ -166,8 +175,8 @@ def run_study(path, cores=None, target="map"):
         The study file.
     cores : int, optional
         How many cores to use; all by default.
-    target : str
-        The rule of the Snakefile to reach.
+    until : str, optional
+        The last stage to run; all by default.
 
     Raises
     ------
@@ -182,7 +191,7 @@ def run_study(path, cores=None, target="map"):
         events = state / "events.jsonl"
         write_text(events, "")
         started = time.monotonic()
-        status = _snakemake(study, _prepare(study, target, cores or os.cpu_count()), events)
+        status = _snakemake(study, _prepare(study, cores or os.cpu_count(), until), events)
         if status:
             raise _failure(state)
         seconds = time.monotonic() - started
@@ -209,7 +218,7 @@ def stale_stages(path):
     """
     study = Study.open(path)
     with _run_locks(study):
-        command = [*_prepare(study, "map", 1), "--dry-run"]
+        command = [*_prepare(study, 1), "--dry-run"]
         done = subprocess.run(command, capture_output=True, text=True, env=_environment(study), check=False)
     if done.returncode:
         lines = (done.stdout + done.stderr).splitlines()
@@ -221,12 +230,16 @@ def _shown(path):
     return str(Path(path).relative_to(ROOT))
 
 
-def _prepare(study, target, cores):
+def _prepare(study, cores, until=None):
     """Write the resolved study file and the digests of code, and return the command that runs Snakemake."""
     resolved = study.results_dir / "study.yaml"
     study.write(resolved)
     for stage in STAGES:
         code_file(study, stage)
+    if until and until not in STAGES:
+        near = difflib.get_close_matches(until, STAGES, n=1, cutoff=0.0)
+        raise RunError(f"There is no stage {until}.", f"name one of {', '.join(STAGES)}, such as {near[0]}")
+    target = stage_dir(study, until) / f"{until}.ipynb" if until else "map"
     command = [sys.executable, "-m", "helpers", "snakemake", target, "--snakefile", ROOT / "Snakefile"]
     command += ["--directory", state_dir(study), "--cores", cores, "--config", f"study={resolved}"]
     # Only file times decide (settings are in folder names, code is a file); the lock above replaces Snakemake's.
@@ -376,7 +389,7 @@ def _tell(study, stage, event, **more):
 def _record(study, stage, seconds):
     """Write what made a stage's outputs: settings, code, versions; beside the outputs, as JSON."""
     folder = stage_dir(study, stage)
-    packages = ("numpy", "scipy", "rasterio", "rioxarray", "xarray", "odc-geo", "pyflwdir")
+    packages = ("scikit-learn", "numpy", "scipy", "rasterio", "rioxarray", "xarray", "odc-geo", "pyflwdir")
     record = {
         "stage": stage,
         "study": study.name,

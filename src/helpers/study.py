@@ -1,6 +1,7 @@
 """The study file: the only source of settings and of paths."""
 
 import difflib
+import itertools
 from datetime import date
 from functools import cached_property
 from pathlib import Path
@@ -231,6 +232,105 @@ class Covariates(_Section):
     climate: Climate = Climate()
 
 
+class Ice(_Section):
+    """Ice types by volumetric ice content, and when a layer counts as sampled."""
+
+    # Class limits of the volumetric rule; SCIENCE.md section 2 marks them as to be confirmed, so they are settings.
+    thresholds: list[Share] = [0.10, 0.20, 0.30, 0.50]
+    minimum_sampled_share: Share = 0.5
+
+    @field_validator("thresholds")
+    @classmethod
+    def _increasing(cls, limits):
+        if len(limits) != 4 or any(b <= a for a, b in itertools.pairwise(limits)):
+            raise ValueError(
+                "four increasing limits between 0 and 1 are needed, one between each two of five ice types"
+            )
+        return limits
+
+
+class Truth(_Section):
+    """Constants of the law behind the virtual study (`sources/boreholes.py`), fixed before any model is fitted.
+
+    They are ours: orders of magnitude follow the literature, none is a measurement of this region.
+    """
+
+    seed: int = 20240604
+    lapse_rate: float = 5.5  # K per km, from the height that ERA5 sees to the ground's
+    inversion: float = 4.5  # K that winter nights take off on valley floors, at the fullest
+    past_cooling: float = 1.5  # K; the colder climate that left relict permafrost
+    thawing_n_factor: tuple[float, float] = (0.95, 0.62)  # bare dry ground, closed forest on peat
+    freezing_n_factor: tuple[float, float] = (0.62, 0.42)  # little snow, much snow
+    snow_half: float = 35.0  # mm of water in November to March at which the factor lies half-way
+    conductivity_ratio: tuple[float, float] = (0.95, 0.50)  # thawed over frozen: dry mineral ground, wet peat
+    insolation: float = 0.10  # share of the thawing index that a 10 degree slope to the south gains
+    unseen_temperature: tuple[float, float] = (1.05, 1.05)  # K, sd of fields of 40 and 4 km that no covariate shows
+    relict_limit: float = 0.7  # degC; ground now warmer than this has lost its relict permafrost
+    stefan: tuple[float, float] = (0.060, 0.030)  # m per root of a degC d: dry mineral ground, wet peat
+    burnt_share: float = 0.12  # of the ground, in patches; fire lets it thaw deeper
+    burnt_table: float = 1.2  # m deeper table where it burnt
+    thickness_per_kelvin: float = 32.0  # m of permafrost for each K below 0 degC at its top
+    ice_cap: float = 0.80  # m3 m-3
+    ice_intercept: float = -2.6  # log-odds of ice content over the cap, dry coarse ground at 2 m
+    ice_wetness: float = 1.9
+    ice_peat: float = 1.3
+    ice_fines: float = 1.2
+    ice_transition: float = 1.0  # at the permafrost table; falls to 1/e within `transition_depth`
+    transition_depth: float = 1.5  # m
+    ice_decline: float = 0.14  # for each metre below 2 m
+    unseen_ice: tuple[float, float] = (1.00, 1.10)  # sd of log-odds, fields of 25 and 2 km
+    rock_ice: float = 0.03  # m3 m-3, in bedrock
+    soil_depth: tuple[float, float] = (2.5, 22.0)  # m to bedrock: steep ridge, valley floor
+
+
+class Boreholes(_Section):
+    """How boreholes and pits sample the truth of the virtual study."""
+
+    seed: int = 20240605
+    sites: Annotated[int, Field(ge=30)] = 720
+    pit_share: Share = 0.35
+    domain_share: Share = 0.78  # of the sites lie in the potential-permafrost domain
+    design: Literal["random", "clustered", "roadside"] = "clustered"
+    clusters: Annotated[int, Field(gt=0)] = 90
+    cluster_radius: Positive = 6000  # m
+    lowest_of: Annotated[int, Field(ge=1)] = 2  # places considered for a hole; the one nearest a valley floor is taken
+    road_share: Share = 0.4  # of the clusters lie along roads, the others in valleys
+    towns: Annotated[int, Field(ge=3)] = 70
+    duplicates: Share = 0.01  # sites that were entered twice
+    ice_error: Annotated[float, Field(ge=0)] = 0.03  # m3 m-3, sd of a measured interval
+    hole_scatter: Annotated[float, Field(ge=0)] = 0.35  # sd of log-odds between a hole and its 500 m cell
+    table_error: Annotated[float, Field(ge=0)] = 0.2  # m
+
+
+class Samples(_Section):
+    """Boreholes and test pits: the two tables, what is dropped, and the split."""
+
+    sites: str = ""
+    intervals: str = ""
+    outlier_limit: Positive = 20.0  # robust standard deviations; soil maps have few values, so their spread is small
+    test_share: Share = 0.3
+    seed: int = 20240602
+
+
+class Forest(_Section):
+    """The random forest and its grid search."""
+
+    n_estimators: Annotated[int, Field(gt=0)] = 1000
+    search_estimators: Annotated[int, Field(gt=0)] = 100  # trees of a forest in the grid search only
+    max_depth: list[Annotated[int, Field(gt=0)] | None] = [8, 16, None]
+    min_samples_split: list[Annotated[int, Field(ge=2)]] = [2, 10]
+    folds: Annotated[int, Field(ge=2)] = 5
+    seed: int = 20240603
+    map_fit: Literal["all", "train"] = "all"
+
+
+class Domain(_Section):
+    """The potential-permafrost domain: a rule on one covariate, fixed before any model."""
+
+    covariate: str = "air_frost_number"
+    above: float = 0.40
+
+
 class Study(_Section):
     """All settings of one study, validated, and the paths that follow from them.
 
@@ -245,6 +345,26 @@ class Study(_Section):
     grid: Grid = Grid()
     landscape: Landscape = Landscape()
     covariates: Covariates = Covariates()
+
+    predictors: list[str] | Literal["all"] = "all"
+    layers: list[tuple[float, float]] = [(2, 3), (3, 5), (5, 10)]
+    ice: Ice = Ice()
+    truth: Truth = Truth()
+    boreholes: Boreholes = Boreholes()
+    samples: Samples = Samples()
+    forest: Forest = Forest()
+    domain: Domain = Domain()
+
+    @field_validator("layers")
+    @classmethod
+    def _from_top_to_bottom(cls, layers):
+        for top, bottom in layers:
+            if not 0 <= top < bottom:
+                raise ValueError(f"the layer {top:g}-{bottom:g} m does not run downwards from the surface")
+        for (_, bottom), (top, _) in itertools.pairwise(layers):
+            if top < bottom:
+                raise ValueError(f"layers overlap: one ends at {bottom:g} m and the next begins at {top:g} m")
+        return layers
 
     @classmethod
     def open(cls, path):

@@ -1,11 +1,13 @@
 """The registry of covariates: what each layer is, and how all of them are written and read."""
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
+from helpers.digest import write_text
 from helpers.errors import CompendiumError
 from helpers.grid import THREADS, area_mask, reference_grid, write_raster
 
@@ -161,6 +163,15 @@ def covariate_files(study):
     return {name: study.processed_dir / f"{name}.tif" for name in covariates(study)}
 
 
+FINE_LAYERS = {"elevation": "m", "slope": "degrees", "northness": "1", "tpi": "m", "twi": "1"}
+"""Terrain on the fine grid that the hidden truth of the virtual study is drawn from, and units; no forest sees them."""
+
+
+def fine_files(study):
+    """Return the files of the fine terrain layers; only the virtual study has them."""
+    return {name: study.processed_dir / "fine" / f"{name}.tif" for name in FINE_LAYERS if study.simulated}
+
+
 def write_covariates(study, arrays):
     """Write layers as float32 GeoTIFFs, NaN outside of the study area.
 
@@ -300,3 +311,36 @@ def coverage_table(study, data=None):
         "maximum",
     ]
     return pandas.DataFrame(rows, columns=columns, index=pandas.Index(list(data.data_vars), name="name"))
+
+
+def write_summary(study, coverage, frost_area, correlation):
+    """Write the headline numbers of the covariates as JSON beside them.
+
+    Parameters
+    ----------
+    study : helpers.study.Study
+    coverage : pandas.DataFrame
+        From `coverage_table`.
+    frost_area : float
+        Area with an air frost number of at least 0.5, 10^4 km2.
+    correlation : float
+        Of NDWI with NDVI.
+
+    Returns
+    -------
+    dict
+    """
+    predictors = coverage[coverage["role"] == "predictor"]
+    grid = reference_grid(study)
+    summary = {
+        "rows": grid.shape[0],
+        "columns": grid.shape[1],
+        "resolution_m": study.grid.resolution,
+        "predictors": len(predictors),
+        "fewest_valid_cells": int(predictors["valid_cells"].min()),
+        "most_valid_cells": int(predictors["valid_cells"].max()),
+        "frost_area_1e4_km2": round(frost_area, 2),
+        "correlation_ndwi_ndvi": round(correlation, 3),
+    }
+    write_text(study.processed_dir / "summary.json", json.dumps(summary, indent=1))
+    return summary

@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from helpers.covariates.registry import tpi_name
+from helpers.covariates.registry import FINE_LAYERS, fine_files, tpi_name
 from helpers.errors import CompendiumError
 from helpers.grid import (
     THREADS,
@@ -20,6 +20,7 @@ from helpers.grid import (
     reference_grid,
     warp,
     window,
+    write_raster,
 )
 from helpers.sources.products import raw_files
 
@@ -325,27 +326,30 @@ def make(study):
 
     east, north = gradient(elevation, resolution, local_factors(buffered))
     northness, eastness = aspect_vector(east[core], north[core], settings.flat_slope_degrees)
+    slope = slope_degrees(east[core], north[core])
+    fine = {"elevation": elevation[core], "slope": slope, "northness": northness}
     layers = {
         "elevation": block_mean(elevation[core], divisor),
-        "slope": block_mean(slope_degrees(east[core], north[core]), divisor),
+        "slope": block_mean(slope, divisor),
         "northness": block_mean(northness, divisor),
         "eastness": block_mean(eastness, divisor),
     }
-    del northness, eastness
+    del eastness
     layers["aspect"] = direction(layers["northness"], layers["eastness"])
     for radius in settings.tpi_radii:
         position = topographic_position(elevation, resolution, radius, settings.tpi_inner_share)
         layers[tpi_name(radius)] = block_mean(position[core], divisor)
+        fine.setdefault("tpi", position[core])
     coarse_core = window(reference_grid(study), fine_grid(study, study.grid.resolution, study.grid.margin))
     layers["relief_amplitude"] = relief_amplitude(elevation, resolution, settings.relief_window_km2, divisor)[
         coarse_core
     ]
-    layers["twi"], layers["twi_edge"] = _wetness_layers(elevation, east, north, core, settings, resolution, divisor)
-    return layers
-
-
-def _wetness_layers(elevation, east, north, core, settings, resolution, divisor):
     flow = flow_directions(elevation)
-    index = wetness_index(upstream_cells(flow)[core], resolution, east[core], north[core], settings.slope_floor)
+    upstream = upstream_cells(flow)[core]
+    fine["twi"] = wetness_index(upstream, resolution, east[core], north[core], settings.slope_floor)
+    layers["twi"] = block_mean(fine["twi"], divisor)
     touched = reached_from_edge(flow, np.isfinite(elevation))[core]
-    return block_mean(index, divisor), (block_mean(touched, divisor) > 0).astype(np.float32)
+    layers["twi_edge"] = (block_mean(touched, divisor) > 0).astype(np.float32)
+    for name, path in fine_files(study).items():
+        write_raster(path, fine[name], fine_grid(study), study=study, names=name, units=FINE_LAYERS[name])
+    return layers

@@ -1,0 +1,68 @@
+"""Bias of the storage total over replicates of the virtual study: hidden fields, truth and holes redrawn.
+
+Run after ``make map STUDY=config/quick.yaml``: it reads that study's covariates and writes nothing. The forests have
+the settings below instead of a grid search each.
+"""
+
+import sys
+
+import numpy as np
+
+from helpers import forest, ice, mapping, samples
+from helpers.covariates.registry import read_covariates
+from helpers.sources import boreholes
+from helpers.study import Study
+
+PARAMS = {"max_depth": None, "min_samples_split": 10}
+
+
+def replicate(study, seed, values, cells):
+    """Return the comparison of mapped with true storage of one replicate."""
+    truth_rng, hole_rng, split_rng = np.random.default_rng(seed).spawn(3)
+    ground = boreholes.draw_ground(study, truth_rng)
+    truth = boreholes.true_rasters(study, ground)
+    sites, intervals = boreholes.draw_boreholes(study, ground, hole_rng)
+    labels, _ = samples.label_layers(study, sites, intervals)
+    table, _ = samples.drop_unusable(study, samples.extract_covariates(study, labels))
+    table["in_domain"] = samples.in_domain(study, table)
+    table["split"] = samples.split_sites(study, table, split_rng)
+    table["weight"] = samples.area_weights(study, table)
+    contents = []
+    for name in map(ice.layer_name, study.layers):
+        rows = forest.layer_rows(table, name)
+        known, types = forest.predictor_values(rows, samples.predictor_names(study)), rows["ice_type"].to_numpy()
+        folds = forest.site_folds(rows["site_id"], types, study.forest.folds, study.forest.seed)
+        unseen = np.zeros((len(rows), len(forest.CLASSES)))
+        for fold in range(study.forest.folds):
+            held = folds == fold
+            part = rows[~held].assign(split="train")
+            grown = forest.fit(study, part, name, PARAMS)
+            unseen[held] = forest.class_probabilities(grown, known[held])
+        calibration = forest.fit_calibration(unseen, types, rows["weight"])
+        model = forest.fit(study, table, name, PARAMS)
+        _, shares = mapping.predict(model, calibration, values)
+        content = np.full(truth["permafrost_share"].shape, np.nan, np.float32)
+        content.ravel()[cells] = shares @ np.asarray(forest.class_means(rows), np.float32)
+        contents.append(content)
+    true = [truth[f"ice_fraction_{ice.layer_name(layer)}"] for layer in study.layers]
+    return mapping.compare_storage(study, contents, true, truth["permafrost_share"] == 0)
+
+
+def main(path="config/quick.yaml", replicates=10):
+    """Print one line a replicate, then the means."""
+    study = Study.open(path)
+    assert read_covariates(study, ["elevation"])
+    values, cells = mapping.read_predictors(study, samples.predictor_names(study))
+    found = []
+    for seed in range(int(replicates)):
+        found.append(replicate(study, seed, values, cells))
+        print(seed, {name: round(value, 3) for name, value in found[-1].items()}, flush=True)
+    bias = np.array([one["bias"] for one in found])
+    leaked = np.mean([one["in_permafrost_free_cells"] for one in found])
+    error = bias.std(ddof=1) / np.sqrt(len(bias))
+    print(f"mean bias {bias.mean():+.3f} +/- {error:.3f}, sd {bias.std(ddof=1):.3f}")
+    print(f"share of the mapped ice in permafrost-free cells {leaked:.3f}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

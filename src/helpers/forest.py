@@ -1,0 +1,785 @@
+"""The random forest of a depth layer: grid search, fit, calibrated probabilities, and safe files.
+
+Probabilities are arrays with one column for each of `CLASSES`, also for classes that no training sample has.
+"""
+
+import hashlib
+import json
+import os
+import platform
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from helpers.accuracy import PROBABILITY_FLOOR, confusion_matrix, f1, kappa, log_loss, macro, write_json
+from helpers.digest import file_hash, package_digest
+from helpers.errors import CompendiumError
+from helpers.ice import ICE_TYPES
+
+CLASSES = tuple(kind.code for kind in ICE_TYPES)
+"""Codes of the ice types, in the order of the columns of all probabilities."""
+
+SCORES = ("kappa", "macro_f1", "log_loss")
+"""Scores of the grid search; the first decides unless another is asked for."""
+
+_TRUSTED = ["sklearn.tree._tree.Tree"]
+_SHRINKAGE = 3.0  # pull of the calibration towards one slope for all classes, in samples: chosen on simulated data
+_CHECKED = {"assume_finite": True, "skip_parameter_validation": True}  # checked here, once; saves a sixth
+_BATCH = 100_000  # rows of one prediction: about the fastest size
+
+
+class ForestError(CompendiumError):
+    """Samples or settings from which no forest can be grown."""
+
+
+class ModelError(CompendiumError):
+    """A model file that is missing, damaged, or not what its card says."""
+
+
+# Samples ----------------------------------------------------------------------------------------------------
+
+
+def layer_rows(table, layer, which="all"):
+    """Return the samples of a depth layer.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Samples, as from `helpers.samples.read_samples`.
+    layer : str
+        Name of the layer, such as ``"2-3m"``.
+    which : {"all", "train", "test"}
+        The part of the split.
+
+    Returns
+    -------
+    pandas.DataFrame
+
+    Raises
+    ------
+    ForestError
+        There are none.
+    """
+    chosen = table["layer"] == layer
+    if which != "all":
+        chosen &= table["split"] == which
+    if not chosen.any():
+        known = ", ".join(sorted(table["layer"].unique())) or "none"
+        raise ForestError(
+            f"There are no samples of the layer {layer} ({which}); the table has the layers {known}.",
+            "run 02-extract-samples for these layers, or correct `layers` in the study file",
+        )
+    return table[chosen].reset_index(drop=True)
+
+
+def predictor_values(rows, predictors):
+    """Return the predictors of samples as 32-bit floats, as scikit-learn's trees see them.
+
+    Parameters
+    ----------
+    rows : pandas.DataFrame
+    predictors : sequence of str
+        Columns, in order.
+
+    Returns
+    -------
+    numpy.ndarray of float32, shape (n, len(predictors))
+
+    Raises
+    ------
+    ForestError
+        A column is missing or has values that are not finite.
+    """
+    missing = [name for name in predictors if name not in rows]
+    if missing:
+        raise ForestError(
+            f"The samples have no column {', '.join(missing[:5])}.",
+            "run 02-extract-samples with these predictors",
+        )
+    values = np.ascontiguousarray(rows[list(predictors)].to_numpy(np.float32))
+    bad = ~np.isfinite(values)
+    if bad.any():
+        name = predictors[int(bad.any(axis=0).argmax())]
+        sites = ", ".join(rows.loc[bad.any(axis=1), "site_id"].astype(str)[:5])
+        raise ForestError(
+            f"{bad.any(axis=1).sum()} samples lack a finite value of a predictor, such as {name} at {sites}.",
+            "drop these samples, as 02-extract-samples does, or leave the predictor out",
+        )
+    return values
+
+
+def site_folds(sites, types, folds, seed):
+    """Deal sites at random into folds, so that every fold has about the same share of every class.
+
+    Parameters
+    ----------
+    sites : array_like, shape (n,)
+        Site of each sample; samples of one site are never parted. A site counts as its highest class.
+    types : array_like of int, shape (n,)
+        Class of each sample.
+    folds : int
+    seed : int
+
+    Returns
+    -------
+    numpy.ndarray of int, shape (n,)
+        Fold of each sample, 0 to folds - 1: scikit-learn's ``PredefinedSplit`` takes it.
+
+    Raises
+    ------
+    ForestError
+        There are fewer sites than folds.
+    """
+    names, number = np.unique(np.asarray(sites), return_inverse=True)
+    if len(names) < folds:
+        raise ForestError(
+            f"{len(names)} sites cannot be dealt into {folds} folds.",
+            "give more sites, or set fewer `forest.folds`",
+        )
+    highest = np.full(len(names), -1)
+    np.maximum.at(highest, number, np.asarray(types))
+    shuffled = np.random.default_rng(seed).permutation(len(names))
+    # One round of dealing for all classes: the next goes on where the last one stopped: folds of one size.
+    dealt = shuffled[np.argsort(highest[shuffled], kind="stable")]
+    fold = np.empty(len(names), int)
+    fold[dealt] = np.arange(len(names)) % folds
+    return fold[number]
+
+
+# Growing ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Search:
+    """What a grid search found for a layer.
+
+    Parameters
+    ----------
+    layer : str
+    params : dict
+        The winner's ``max_depth`` and ``min_samples_split``.
+    table : pandas.DataFrame
+        One row a combination, in the order of the grid: the hyperparameters, mean and standard deviation over
+        folds of each score, and the rank.
+    fold, reference : numpy.ndarray of int, shape (n,)
+        Fold and class of each training sample.
+    out_of_fold : numpy.ndarray, shape (n, k)
+        The winner's probabilities for each training sample, from the forest that was grown without its fold.
+    """
+
+    layer: str
+    params: dict
+    table: object
+    fold: np.ndarray
+    reference: np.ndarray
+    out_of_fold: np.ndarray
+
+    @property
+    def scores(self):
+        """The winner's scores on the pooled out-of-fold predictions."""
+        return score_probabilities(self.reference, self.out_of_fold)
+
+
+def score_probabilities(reference, probabilities):
+    """Return kappa and macro F1 of the most probable class, and the log loss.
+
+    Kappa counts as 0 where nothing but one class occurs and is predicted: such samples tell nothing.
+
+    Parameters
+    ----------
+    reference : array_like of int, shape (n,)
+    probabilities : numpy.ndarray, shape (n, k)
+
+    Returns
+    -------
+    dict
+    """
+    matrix = confusion_matrix(reference, np.asarray(CLASSES)[probabilities.argmax(axis=1)], CLASSES)
+    return {
+        "kappa": float(np.nan_to_num(kappa(matrix))),
+        "macro_f1": macro(f1(matrix), matrix),
+        "log_loss": log_loss(reference, probabilities, CLASSES),
+    }
+
+
+def search(study, table, layer, score="kappa", n_jobs=-1):
+    """Choose a layer's hyperparameters by scikit-learn's grid search on the training samples.
+
+    Every combination of ``forest.max_depth`` and ``forest.min_samples_split`` is scored with
+    ``forest.search_estimators`` trees; the winner's out-of-fold probabilities have ``forest.n_estimators``.
+
+    Parameters
+    ----------
+    study : helpers.study.Study
+    table : pandas.DataFrame
+        Samples of all layers; only the layer's training samples are looked at.
+    layer : str
+    score : {"kappa", "macro_f1", "log_loss"}
+        What decides; of equals the first of the grid wins.
+    n_jobs : int
+        Processes at once, -1 for one a core. The result does not depend on it.
+
+    Returns
+    -------
+    Search
+
+    Raises
+    ------
+    ForestError
+        Too few sites or classes, or values that are not finite.
+    """
+    import pandas as pd
+    import sklearn
+    from sklearn.model_selection import GridSearchCV, PredefinedSplit
+    from sklearn.utils.parallel import Parallel, delayed
+
+    rows = layer_rows(table, layer, "train")
+    values, types = _training(study, rows, layer)
+    fold = site_folds(rows["site_id"], types, study.forest.folds, study.forest.seed)
+    grid = {"max_depth": study.forest.max_depth, "min_samples_split": study.forest.min_samples_split}
+    searched = GridSearchCV(
+        _classifier(study, study.forest.search_estimators), grid, scoring=_scores, cv=PredefinedSplit(fold),
+        refit=False, n_jobs=n_jobs, error_score="raise",
+    )  # fmt: skip
+    with sklearn.config_context(**_CHECKED):
+        found = searched.fit(values, types).cv_results_
+    scored = pd.DataFrame(found["params"], dtype=object)
+    scored["max_depth"] = ["unlimited" if p["max_depth"] is None else p["max_depth"] for p in found["params"]]
+    for name in SCORES:
+        scored[name] = found[f"mean_test_{name}"] * (-1 if name == "log_loss" else 1)
+        scored[f"{name}_sd"] = found[f"std_test_{name}"]
+    scored["rank"] = pd.Series(-found[f"mean_test_{score}"]).rank(method="first").astype(int)
+    params = found["params"][int(scored["rank"].argmin())]
+
+    classifier = _classifier(study, **params)
+    with sklearn.config_context(**_CHECKED):
+        parts = Parallel(n_jobs=n_jobs)(
+            delayed(_grown_probabilities)(classifier, values[fold != k], types[fold != k], values[fold == k])
+            for k in range(study.forest.folds)
+        )
+    out_of_fold = np.empty((len(rows), len(CLASSES)))
+    for k, part in enumerate(parts):
+        out_of_fold[fold == k] = part
+    return Search(layer, params, scored, fold, types, out_of_fold)
+
+
+def fit(study, table, layer, params, which="all"):
+    """Grow a layer's forest.
+
+    Parameters
+    ----------
+    study : helpers.study.Study
+    table : pandas.DataFrame
+        Samples.
+    layer : str
+    params : dict
+        ``max_depth`` and ``min_samples_split``.
+    which : {"all", "train"}
+        The samples to grow it from.
+
+    Returns
+    -------
+    sklearn.ensemble.RandomForestClassifier
+    """
+    return _classifier(study, **params).fit(*_training(study, layer_rows(table, layer, which), layer))
+
+
+def class_means(rows):
+    """Return the mean ice fraction of each class, m3 of ice per m3 of the layer.
+
+    With the calibrated probabilities it gives the expected ice of a cell, sum of p_k m_k.
+
+    Parameters
+    ----------
+    rows : pandas.DataFrame
+        The samples that a forest was grown from.
+
+    Returns
+    -------
+    list of float
+        One a class; 0 for no permafrost, and for a class without samples, whose probability is 0 everywhere.
+    """
+    means = rows.groupby("ice_type")["ice_fraction"].mean().reindex(CLASSES).fillna(0.0)
+    means.loc[0] = 0.0
+    return [float(mean) for mean in means]
+
+
+def class_probabilities(model, values):
+    """Return a forest's own probabilities with one column for each of `CLASSES`.
+
+    The most probable class (``CLASSES[probabilities.argmax(axis=1)]``) is what the forest predicts.
+
+    Parameters
+    ----------
+    model : sklearn.ensemble.RandomForestClassifier
+    values : numpy.ndarray, shape (n, predictors)
+
+    Returns
+    -------
+    numpy.ndarray, shape (n, k)
+    """
+    if not len(values):
+        return np.zeros((0, len(CLASSES)))
+    probabilities = np.zeros((len(values), len(CLASSES)))
+    probabilities[:, np.searchsorted(CLASSES, model.classes_)] = model.predict_proba(values)
+    return probabilities
+
+
+def importance(model, values, types, predictors, seed, repeats=10):
+    """Return permutation importance: how much kappa falls when a predictor's values are shuffled.
+
+    All shuffled copies are predicted together, which is many times faster than one by one.
+
+    Parameters
+    ----------
+    model : sklearn.ensemble.RandomForestClassifier
+    values : numpy.ndarray, shape (n, predictors)
+        Predictors of samples that the forest was not grown from.
+    types : array_like of int, shape (n,)
+        Their classes.
+    predictors : sequence of str
+    seed : int
+    repeats : int
+        Shuffles of each predictor.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns predictor, mean and sd (of the fall of kappa, over repeats), the most important first.
+    """
+    import pandas as pd
+
+    def score(block):
+        mapped = np.asarray(CLASSES)[class_probabilities(model, block).argmax(axis=1)]
+        return [kappa(confusion_matrix(types, part, CLASSES)) for part in mapped.reshape(-1, len(types))]
+
+    (whole,) = score(values)
+    together = max(1, _BATCH // (repeats * len(values)))
+    scores = []
+    for first in range(0, len(predictors), together):
+        block = [_shuffled(values, column, [seed, column], repeats)
+                 for column in range(first, min(first + together, len(predictors)))]  # fmt: skip
+        scores += score(np.concatenate(block))
+    falls = whole - np.reshape(scores, (len(predictors), repeats))
+    found = pd.DataFrame({"predictor": list(predictors), "mean": falls.mean(axis=1), "sd": falls.std(axis=1, ddof=1)})
+    return found.sort_values("mean", ascending=False, kind="stable", ignore_index=True)
+
+
+def _shuffled(values, column, seed, repeats):
+    """Return copies of the values below each other, one column shuffled in each."""
+    copies = np.repeat(values[np.newaxis], repeats, axis=0)
+    copies[:, :, column] = np.random.default_rng(seed).permuted(copies[:, :, column], axis=1)
+    return copies.reshape(-1, values.shape[1])
+
+
+def _predictors(study):
+    from helpers.samples import predictor_names
+
+    return predictor_names(study)
+
+
+def _values(study, rows):
+    return predictor_values(rows, _predictors(study))
+
+
+def _training(study, rows, layer):
+    """Return predictors and classes of samples that a forest can be grown from."""
+    types = rows["ice_type"].to_numpy(int)
+    unknown = sorted(set(types.tolist()) - set(CLASSES))
+    if unknown:
+        raise ForestError(f"The samples of {layer} have the ice types {unknown}.", f"use {CLASSES[0]}-{CLASSES[-1]}")
+    if len(np.unique(types)) < 2:
+        raise ForestError(
+            f"All {len(types)} samples of {layer} have the ice type {types[0]}: nothing is to be told apart.",
+            "give sites with other ice types, or leave the layer out of `layers`",
+        )
+    return _values(study, rows), types
+
+
+def _classifier(study, n_estimators=None, **params):
+    from sklearn.ensemble import RandomForestClassifier
+
+    trees = n_estimators or study.forest.n_estimators
+    return RandomForestClassifier(trees, class_weight="balanced", random_state=study.forest.seed, n_jobs=1, **params)
+
+
+def _scores(model, values, types):
+    """Score a forest as scikit-learn wants it: the larger the better."""
+    found = score_probabilities(types, class_probabilities(model, values))
+    return found | {"log_loss": -found["log_loss"]}
+
+
+def _grown_probabilities(classifier, values, types, others):
+    return class_probabilities(classifier.fit(values, types), others)
+
+
+# Calibration ------------------------------------------------------------------------------------------------
+
+
+def fit_calibration(probabilities, types, sample_weight=None):
+    """Fit a multinomial logistic regression on log-probabilities that were predicted out of fold.
+
+    A balanced forest gives rare classes too much; calibrated, the mean probability of each class equals its
+    (weighted) share of the samples. The slopes are pulled towards one slope for all classes, because rare
+    classes have too few samples for slopes of their own; the intercepts, which carry the shares, are free.
+
+    Parameters
+    ----------
+    probabilities : numpy.ndarray, shape (n, k)
+        Of forests that did not see the samples.
+    types : array_like of int, shape (n,)
+        True classes.
+    sample_weight : array_like, shape (n,), optional
+        Weight of each sample, for example the area that it stands for. One each by default.
+
+    Returns
+    -------
+    dict
+        For `calibrate`; ready for JSON.
+
+    Raises
+    ------
+    ForestError
+        The shapes do not fit, or a weight is negative or not finite.
+    """
+    from scipy.optimize import minimize
+    from scipy.special import log_softmax
+
+    probabilities, types = np.asarray(probabilities, float), np.asarray(types)
+    weight = np.ones(len(types)) if sample_weight is None else np.asarray(sample_weight, float)
+    fits = probabilities.shape == (len(types), len(CLASSES)) and weight.shape == types.shape
+    if not (fits and np.isfinite(weight).all() and (weight >= 0).all() and weight.sum() > 0):
+        raise ForestError(
+            f"No calibration follows from probabilities of shape {probabilities.shape}, "
+            f"{len(types)} types and weights of shape {weight.shape}.",
+            f"give one row, one type and one weight of 0 or more a sample, and {len(CLASSES)} columns",
+        )
+    kept = weight > 0
+    present = np.unique(types[kept])
+    size, target = len(present), (types[kept][:, np.newaxis] == present).astype(float)
+    logs = np.log(np.maximum(probabilities[kept][:, np.searchsorted(CLASSES, present)], PROBABILITY_FLOOR))
+    share = (weight[kept] / weight.sum())[:, np.newaxis]
+
+    # Scores are linear in the parameters: the common slope, an intercept for each class, and a matrix that departs
+    # from the common slope. Departure is penalised, the intercepts are not.
+    design = np.zeros((len(logs), size, 1 + size + size**2))
+    design[:, :, 0] = logs
+    for k in range(size):
+        design[:, k, 1 + k] = 1
+        design[:, k, 1 + size * (k + 1) : 1 + size * (k + 2)] = logs
+    start = np.concatenate([[1.0], np.log(share.T @ target).ravel(), np.zeros(size**2)])
+    centre = np.eye(len(start))[0]
+    pull = np.full(len(start), _SHRINKAGE / len(logs))
+    pull[1 : 1 + size] = 0
+
+    def loss(values):
+        scores = log_softmax(design @ values, axis=1)
+        wrong = share * (np.exp(scores) - target)
+        value = pull @ (values - centre) ** 2 / 2 - (share * target * scores).sum()
+        return value, np.tensordot(wrong, design) + pull * (values - centre)
+
+    def curvature(values):
+        given = np.exp(log_softmax(design @ values, axis=1))
+        mean = np.einsum("nk,nkp->np", given, design)
+        flat = design.reshape(-1, len(values))
+        return (flat.T * (share * given).ravel()) @ flat - (mean.T * share.ravel()) @ mean + np.diag(pull)
+
+    found = minimize(loss, start, jac=True, hess=curvature, method="trust-exact", options={"gtol": 1e-10})
+    slope, intercept, departure = np.split(found.x, [1, 1 + size])
+    return {
+        "classes": present.tolist(),
+        "matrix": (slope * np.eye(size) + departure.reshape(size, size)).round(9).tolist(),
+        "intercept": intercept.round(9).tolist(),
+        "floor": PROBABILITY_FLOOR,
+    }
+
+
+def calibrate(probabilities, calibration):
+    """Return calibrated probabilities.
+
+    Parameters
+    ----------
+    probabilities : numpy.ndarray of float, shape (n, k)
+        A forest's own, one column for each of `CLASSES`. NaN rows stay NaN.
+    calibration : dict
+        From `fit_calibration`.
+
+    Returns
+    -------
+    numpy.ndarray, shape (n, k)
+        Of the same type; rows sum to 1. A class that had no sample keeps probability 0.
+    """
+    probabilities = np.asarray(probabilities)
+    kind = probabilities.dtype if probabilities.dtype.kind == "f" else np.dtype(float)
+    columns = np.searchsorted(CLASSES, calibration["classes"])
+    scores = np.maximum(probabilities[:, columns], kind.type(calibration["floor"]), dtype=kind)
+    np.log(scores, out=scores)
+    scores = scores @ np.asarray(calibration["matrix"], kind).T
+    scores += np.asarray(calibration["intercept"], kind)
+    scores -= scores.max(axis=1, keepdims=True)
+    np.exp(scores, out=scores)
+    scores /= scores.sum(axis=1, keepdims=True)
+    calibrated = np.zeros(probabilities.shape, kind)
+    calibrated[:, columns] = scores
+    return calibrated
+
+
+# Files ------------------------------------------------------------------------------------------------------
+
+
+def model_path(study, layer, which="map"):
+    """Return the file of a layer's forest; its card lies beside it, with the ending ``.json``.
+
+    Parameters
+    ----------
+    study : helpers.study.Study
+    layer : str
+    which : {"map", "train"}
+        The one that the map is made with, or the one that never saw the test samples; with
+        ``forest.map_fit: train`` they are the same.
+
+    Returns
+    -------
+    pathlib.Path
+    """
+    apart = which == "train" and study.forest.map_fit == "all"
+    return study.results_dir / "models" / f"forest_{layer}{'_train' if apart else ''}.skops"
+
+
+def save_forests(study, table, found, weight=None, n_jobs=-1):
+    """Grow, calibrate and save a layer's forests: the one that the test is made with, and the map's.
+
+    Each is calibrated on predictions for the samples that it was grown from, made by forests that did not see
+    them: out of fold for the training samples, by the forest of the training samples for the others.
+
+    Parameters
+    ----------
+    study : helpers.study.Study
+    table : pandas.DataFrame
+        Samples.
+    found : Search
+    weight : str, optional
+        Column of the samples with their weights in the calibration, such as the area that each stands for.
+    n_jobs : int
+        Processes at once. The forests do not depend on it.
+
+    Returns
+    -------
+    dict
+        Path of each model file to its card.
+    """
+    import pandas as pd
+    import sklearn
+    from sklearn.utils.parallel import Parallel, delayed
+
+    layer, kinds = found.layer, list(dict.fromkeys(["train", study.forest.map_fit]))
+    rows = {kind: layer_rows(table, layer, kind) for kind in [*kinds, "test"]}
+    tested, classifier = _values(study, rows["test"]), _classifier(study, **found.params)
+    with sklearn.config_context(**_CHECKED):
+        grown = Parallel(n_jobs=n_jobs)(
+            delayed(_grown_bytes)(classifier, *_training(study, rows[kind], layer), tested) for kind in kinds
+        )
+    unseen = {"train": found.out_of_fold, "all": np.concatenate([found.out_of_fold, grown[0][1]])}
+    truth = {"train": rows["train"], "all": pd.concat([rows["train"], rows["test"]])}
+    cards = {}
+    for kind, (data, _) in zip(kinds, grown, strict=True):
+        known = truth[kind]
+        calibration = fit_calibration(unseen[kind], known["ice_type"], known[weight] if weight else None)
+        path = model_path(study, layer, "map" if kind == study.forest.map_fit else "train")
+        cards[path] = _write_model(path, data, _card(study, found, kind, rows[kind], calibration))
+    return cards
+
+
+def save_model(path, model, card):
+    """Write a forest by skops and its model card as JSON beside it; whole new files replace old ones.
+
+    Parameters
+    ----------
+    path : path-like
+        With the ending ``.skops``.
+    model : sklearn.ensemble.RandomForestClassifier
+    card : dict
+        Must hold ``predictors``; the file's SHA-256 is added.
+
+    Returns
+    -------
+    dict
+        The card as written.
+    """
+    return _write_model(Path(path), _model_bytes(model), card)
+
+
+def load_model(path):
+    """Read a forest that `save_model` wrote.
+
+    No code of the file is run: the file must have the SHA-256 of its card, may hold nothing but a forest, and
+    every tree is checked, because a damaged one would take the process down in its first prediction.
+
+    Parameters
+    ----------
+    path : path-like
+
+    Returns
+    -------
+    model : sklearn.ensemble.RandomForestClassifier
+    card : dict
+
+    Raises
+    ------
+    ModelError
+        A file is missing, changed, of another scikit-learn, or no sound forest.
+    """
+    path = Path(path)
+    card = read_card(path)
+    if not path.is_file():
+        raise ModelError(f"There is no model {path.name}.", "run 03-grid-search")
+    data = path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != card["sha256"]:
+        raise ModelError(
+            f"{path.name} is not the file that its card describes: the SHA-256 differs.",
+            "run 03-grid-search again, and do not use a model from a source that you do not trust",
+        )
+    written, ours = card.get("versions", {}).get("scikit-learn", ""), version("scikit-learn")
+    if written.split(".")[:2] != ours.split(".")[:2]:
+        raise ModelError(
+            f"{path.name} was written by scikit-learn {written or 'of no known version'}; this is {ours}.",
+            "run 03-grid-search again, or install that version",
+        )
+    from skops.io import loads
+
+    try:
+        model = loads(data, trusted=_TRUSTED)
+        _check_forest(model, len(card["predictors"]))
+    # Whatever a forged file makes the reader stumble over, it is no model.
+    except Exception as error:
+        raise ModelError(
+            f"{path.name} holds no sound forest: {' '.join(str(error).split())[:200]}",
+            "run 03-grid-search again",
+        ) from error
+    return model, card
+
+
+def read_card(path):
+    """Return the model card of a model file, without reading the model.
+
+    Parameters
+    ----------
+    path : path-like
+        The ``.skops`` file.
+
+    Returns
+    -------
+    dict
+        ``layer``, ``fit`` (all or train), ``predictors`` in order, ``classes`` (columns of probabilities),
+        ``params``, ``seed``, ``scores`` (pooled over folds), ``class_counts`` and ``class_means`` (m3 m-3) by
+        class, ``calibration``, ``samples_sha256``, ``versions``, ``sha256`` of the model, and more.
+
+    Raises
+    ------
+    ModelError
+        The card is missing or no card.
+    """
+    path = Path(path).with_suffix(".json")
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+        sound = isinstance(card["sha256"], str) and isinstance(card["predictors"], list)
+    except FileNotFoundError:
+        raise ModelError(f"There is no model card {path.name}.", "run 03-grid-search") from None
+    except (ValueError, KeyError, TypeError):
+        sound = False
+    if not sound:
+        raise ModelError(f"{path.name} is no model card.", "run 03-grid-search again")
+    return card
+
+
+def _card(study, found, kind, rows, calibration):
+    """Return what is worth knowing about a forest, beside the forest itself."""
+    samples = study.results_dir / "samples" / "samples.csv"
+    params = {"n_estimators": study.forest.n_estimators, **found.params, "class_weight": "balanced"}
+    return {
+        "layer": found.layer,
+        "fit": kind,
+        "study": study.name,
+        "run": study.run,
+        "simulated": study.simulated,
+        "predictors": list(_predictors(study)),
+        "classes": list(CLASSES),
+        "class_names": [ice_type.name for ice_type in ICE_TYPES],
+        "params": params,
+        "seed": study.forest.seed,
+        "scores": found.scores,
+        "n_samples": len(rows),
+        "class_counts": [int((rows["ice_type"] == code).sum()) for code in CLASSES],
+        "class_means": class_means(rows),
+        "calibration": calibration,
+        "samples_sha256": file_hash(samples),
+        "code_digest": package_digest(),
+        "versions": {"python": platform.python_version()}
+        | {name: version(name) for name in ("scikit-learn", "skops", "numpy")},
+    }
+
+
+def _write_model(path, data, card):
+    """Write the model, then its card: a kill between them leaves a misfit, which is refused."""
+    card = {**card, "sha256": hashlib.sha256(data).hexdigest()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    part.write_bytes(data)
+    os.replace(part, path)
+    write_json(path.with_suffix(".json"), card)
+    return card
+
+
+def _model_bytes(model):
+    from zipfile import ZIP_DEFLATED
+
+    from skops.io import dumps
+
+    return dumps(model, compression=ZIP_DEFLATED, compresslevel=1)
+
+
+def _grown_bytes(classifier, values, types, others):
+    """Grow a forest; return its file, and its probabilities of other samples."""
+    model = classifier.fit(values, types)
+    return _model_bytes(model), class_probabilities(model, others)
+
+
+def _check_forest(model, predictors):
+    """Raise ValueError if a forest could lead a prediction out of its arrays or round in circles."""
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.tree import DecisionTreeClassifier
+    from sklearn.tree._tree import Tree
+
+    if type(model) is not RandomForestClassifier or model.n_features_in_ != predictors or model.n_outputs_ != 1:
+        raise ValueError(f"no random forest of {predictors} predictors")
+    classes = np.asarray(model.classes_)
+    if not (classes.ndim == 1 and len(classes) > 1 and set(classes.tolist()) <= set(CLASSES) and model.n_jobs == 1):
+        raise ValueError("unknown classes")
+    if (np.diff(classes) <= 0).any() or model.n_classes_ != len(classes) or not len(model.estimators_):
+        raise ValueError("classes and trees do not fit")
+    for number, grown in enumerate(model.estimators_):
+        tree = grown.tree_
+        if type(grown) is not DecisionTreeClassifier or type(tree) is not Tree:
+            raise ValueError(f"tree {number} is no tree")
+        if grown.n_features_in_ != predictors or grown.n_outputs_ != 1 or grown.n_classes_ != len(classes):
+            raise ValueError(f"tree {number} has other predictors or classes")
+        if not _sound(tree, predictors, len(classes)):
+            raise ValueError(f"tree {number} is damaged")
+
+
+def _sound(tree, predictors, classes):
+    nodes = tree.node_count
+    if (tree.n_features, tree.n_outputs, tree.max_n_classes) != (predictors, 1, classes):
+        return False
+    if not 0 < nodes <= tree.capacity or tree.value.shape != (nodes, 1, classes):
+        return False
+    left, right, value = tree.children_left, tree.children_right, tree.value
+    inner = left != -1
+    number, feature = np.arange(nodes)[inner], tree.feature[inner]
+    # A child after its parent: no circles.
+    below = all(((side[inner] > number) & (side[inner] < nodes)).all() for side in (left, right))
+    splits = ((feature >= 0) & (feature < predictors)).all() and np.isfinite(tree.threshold[inner]).all()
+    votes = np.isfinite(value).all() and (value >= 0).all() and (value.sum(axis=2) > 0).all()
+    return bool(below and (right[~inner] == -1).all() and splits and votes)

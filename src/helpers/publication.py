@@ -1,0 +1,119 @@
+"""The study's own figures, drawn from files that a run wrote."""
+
+import numpy as np
+
+from helpers import accuracy, ice
+from helpers.covariates.registry import read_covariates
+from helpers.figures import WIDTH_MM, covariate_panels, map_panels, mark_simulated, style
+from helpers.grid import reference_grid
+from helpers.mapping import map_files
+from helpers.samples import read_samples
+
+NAMES = ("samples", "ice-maps", "confusion-matrices", "importance")
+"""File names of the figures that notebook 06 writes."""
+
+
+def sample_map(study, table=None):
+    """Draw where the samples lie, training and test apart, over the elevation.
+
+    Parameters
+    ----------
+    study : helpers.study.Study
+    table : pandas.DataFrame, optional
+        As `helpers.samples.read_samples` returns it, which is the default.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    table = read_samples(study) if table is None else table
+    data = read_covariates(study, ["elevation"])
+    panel = covariate_panels(study, data)[0] | {"cmap": "grayC", "title": "Boreholes and test pits over elevation"}
+    figure = map_panels(study, [panel], ncols=1, width_mm=WIDTH_MM / 2)
+    axes = figure.axes[0]
+    sites = table.drop_duplicates("site_id")
+    for split, colour, marker in (("train", "#d55e00", "o"), ("test", "#0072b2", "^")):
+        part = sites[sites["split"] == split]
+        label = f"{split}ing ({len(part)})" if split == "train" else f"{split} ({len(part)})"
+        style = {"s": 5, "color": colour, "marker": marker, "linewidths": 0.2, "edgecolors": "white", "zorder": 5}
+        axes.scatter(part["easting"], part["northing"], label=label, **style)
+    axes.legend(loc="upper left", fontsize=6, framealpha=0.9, markerscale=1.5)
+    return figure
+
+
+def ice_maps(study):
+    """Draw the ice types of all layers and the storage, from the run's maps.
+
+    Parameters
+    ----------
+    study : helpers.study.Study
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    geobox, files = reference_grid(study), map_files(study)
+    legend = {kind.code: (kind.name, kind.colour) for kind in ice.ICE_TYPES}
+    panels = []
+    for layer in study.layers:
+        title = f"Ice type, {layer[0]:g}-{layer[1]:g} m"
+        values = _read_band(files[f"ice_type_{ice.layer_name(layer)}"])
+        panels.append({"title": title, "values": values, "geobox": geobox, "unit": "", "categories": legend})
+    storage = _read_band(files["ice_storage"])
+    depth = f"{study.layers[0][0]:g}-{study.layers[-1][1]:g} m"
+    top = float(np.nanpercentile(storage, 99.5))
+    panels.append(
+        {"title": f"Ground ice, {depth}", "values": storage, "geobox": geobox, "unit": "m of ice", "cmap": "devon_r"}
+        | {"vmin": 0.0, "vmax": top}
+    )
+    return map_panels(study, panels, ncols=2)
+
+
+def _read_band(path):
+    import rasterio
+
+    with rasterio.open(path) as source:
+        return source.read(1)
+
+
+def confusion_matrices(study):
+    """Draw the confusion matrices of all layers, for the whole area and for the domain, from `accuracy.json`."""
+    import json
+
+    import matplotlib.pyplot as plt
+
+    reports = json.loads((study.results_dir / "tables" / "accuracy.json").read_text(encoding="utf-8"))
+    names = [kind.name.removesuffix(" frozen soil") for kind in ice.ICE_TYPES]
+    style()
+    size = (WIDTH_MM / 25.4, 3.3 * len(reports))
+    figure, axes = plt.subplots(len(reports), 2, figsize=size, layout="constrained", squeeze=False)
+    figure.get_layout_engine().set(rect=(0, 0.02, 1, 0.98))
+    shown = [(layer, domain) for layer in reports for domain in accuracy.DOMAINS]
+    for panel, (layer, domain) in zip(axes.flat, shown, strict=True):
+        accuracy.draw_confusion(panel, reports[layer][domain], names)
+        panel.set_title(f"{layer.removesuffix('m')} m, {domain.replace('_', ' ')}")
+    if study.simulated:
+        mark_simulated(figure)
+    return figure
+
+
+def importance(study):
+    """Draw permutation importance by layer, from `importance.csv`: means and one standard deviation."""
+    import matplotlib.pyplot as plt
+    import pandas
+
+    table = pandas.read_csv(study.results_dir / "tables" / "importance.csv")
+    order = table.groupby("predictor")["mean"].mean().sort_values().index
+    layers = table["layer"].unique()
+    style()
+    size = (WIDTH_MM / 25.4, 0.16 * len(order) + 0.7)
+    figure, axes = plt.subplots(1, len(layers), figsize=size, sharex=True, sharey=True, squeeze=False)
+    for panel, layer in zip(axes[0], layers, strict=True):
+        part = table[table["layer"] == layer].set_index("predictor").loc[order]
+        panel.barh(part.index, part["mean"], xerr=part["sd"], error_kw={"linewidth": 0.6}, color="#5b8db8")
+        panel.axvline(0, color="0.3", linewidth=0.5)
+        panel.set(title=f"{layer.removesuffix('m')} m", xlabel="fall of kappa")
+    figure.tight_layout(rect=(0, 0.04, 1, 1))
+    if study.simulated:
+        mark_simulated(figure)
+    return figure

@@ -1,0 +1,531 @@
+"""The forest: search, calibration, importance, and model files that cannot do harm."""
+
+import io
+import json
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.tree import DecisionTreeClassifier
+
+import helpers.study
+from helpers import accuracy, forest
+from helpers.forest import CLASSES, ForestError, ModelError
+from helpers.study import Study
+
+PREDICTORS = ["elevation", "slope", "twi", "ndvi", "lst"]
+LAYERS = ["2-3m", "3-5m"]
+SMALL = {"n_estimators": 20, "search_estimators": 10, "max_depth": [3, None], "min_samples_split": [2, 20]}  # fmt: skip
+
+
+def make_table(sites=240, seed=0, noise=0.4):
+    """Samples as of notebook 02: permafrost where it is high, its ice content from wetness, both not quite."""
+    rng = np.random.default_rng(seed)
+    values = pd.DataFrame(rng.normal(size=(sites, len(PREDICTORS))), columns=PREDICTORS)
+    split = np.where(rng.random(sites) < 0.3, "test", "train")
+    parts = []
+    for layer in LAYERS:
+        frozen = values["elevation"] + noise * rng.normal(size=sites) > 0.2
+        content = 1 / (1 + np.exp(1.0 - values["twi"] - noise * rng.normal(size=sites)))
+        kind = np.where(frozen, np.digitize(content, [0.10, 0.20, 0.30, 0.50]) + 1, 0)
+        known = {
+            "site_id": [f"S{n:03d}" for n in range(sites)],
+            "layer": layer,
+            "ice_type": kind,
+            "ice_content": np.where(frozen, content, np.nan),
+            "permafrost_share": np.where(frozen, 1.0, 0.0),
+            "ice_fraction": np.where(frozen, content, 0.0),
+            "in_domain": values["elevation"] > -1,
+            "split": split,
+        }
+        parts.append(pd.DataFrame(known).join(values))
+    return pd.concat(parts, ignore_index=True)
+
+
+def in_project(patch, folder):
+    """Return a function that gives a study in a project folder of its own, with a sample table on disk."""
+    patch.setattr(helpers.study, "ROOT", folder)
+    patch.setattr(forest, "_predictors", lambda study: study.predictors)
+
+    def make(table, **changes):
+        study = Study(name="mine", predictors=PREDICTORS, layers=[(2, 3), (3, 5)], forest={**SMALL, **changes})
+        path = study.results_dir / "samples" / "samples.csv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        table.to_csv(path, index=False)
+        return study
+
+    return make
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    return in_project(monkeypatch, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def table():
+    return make_table()
+
+
+@pytest.fixture(scope="module")
+def made(table, tmp_path_factory):
+    """The search and the forests of one layer, made once."""
+    with pytest.MonkeyPatch.context() as patch:
+        study = in_project(patch, tmp_path_factory.mktemp("made"))(table)
+        found = forest.search(study, table, "2-3m", n_jobs=1)
+        cards = forest.save_forests(study, table, found, n_jobs=1)
+        folder = study.results_dir / "models"
+    return study, found, {path.name: card for path, card in cards.items()}, folder
+
+
+def random_probabilities(seed, samples=400, spread=2.0):
+    """Return true classes, and probabilities that know them but give rare classes too much."""
+    rng = np.random.default_rng(seed)
+    types = rng.choice(CLASSES, samples, p=[0.5, 0.05, 0.15, 0.15, 0.1, 0.05])
+    scores = rng.normal(size=(samples, 6)) + spread * (types[:, np.newaxis] == CLASSES)
+    return types, np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+
+
+# Search -----------------------------------------------------------------------------------------------------
+
+
+def test_the_search_is_grid_search_and_finds_what_is_there(made):
+    found = made[1]
+    assert len(found.table) == 4
+    assert set(found.params) == {"max_depth", "min_samples_split"}
+    best = found.table.iloc[found.table["kappa"].argmax()]
+    assert best["rank"] == 1
+    assert best["max_depth"] == (found.params["max_depth"] or "unlimited")
+    assert found.scores["kappa"] > 0.4
+    assert set(found.table) >= {name + end for name in forest.SCORES for end in ("", "_sd")}
+
+
+def test_out_of_fold_probabilities_are_those_of_forests_grown_without_the_fold(made, table):
+    study, found, *_ = made
+    rows = forest.layer_rows(table, "2-3m", "train")
+    values = forest.predictor_values(rows, PREDICTORS)
+    away = found.fold != 2
+    plain = RandomForestClassifier(20, class_weight="balanced", random_state=study.forest.seed, **found.params)
+    expected = plain.fit(values[away], found.reference[away]).predict_proba(values[~away])
+    assert np.array_equal(found.out_of_fold[~away], expected)
+
+
+def test_the_search_never_looks_at_the_test_samples(project, table):
+    study = project(table)
+    spoiled = table.copy()
+    test = spoiled["split"] == "test"
+    spoiled.loc[test, PREDICTORS] = np.nan
+    spoiled.loc[test, "ice_type"] = 5
+    found, other = (forest.search(study, t, "3-5m", n_jobs=1) for t in (table, spoiled))
+    pd.testing.assert_frame_equal(found.table, other.table)
+    assert np.array_equal(found.out_of_fold, other.out_of_fold)
+
+
+def test_same_seed_same_forest_on_one_and_two_processes(project, table):
+    study = project(table)
+    kept = []
+    for n_jobs in (1, 2):
+        found = forest.search(study, table, "2-3m", n_jobs=n_jobs)
+        cards = forest.save_forests(study, table, found, n_jobs=n_jobs)
+        models = [forest.load_model(path)[0] for path in cards]
+        values = forest.predictor_values(forest.layer_rows(table, "2-3m"), PREDICTORS)
+        kept.append((found, [m.predict_proba(values) for m in models], [c["calibration"] for c in cards.values()]))
+    (one, forests, calibrations), (two, others, other_calibrations) = kept
+    assert one.params == two.params
+    pd.testing.assert_frame_equal(one.table, two.table, check_exact=True)
+    assert np.array_equal(one.out_of_fold, two.out_of_fold)
+    assert all(np.array_equal(a, b) for a, b in zip(forests, others, strict=True))
+    assert calibrations == other_calibrations
+
+
+@pytest.mark.parametrize("score", ["macro_f1", "log_loss"])
+def test_another_score_may_decide(project, table, score):
+    found = forest.search(project(table), table, "2-3m", score=score, n_jobs=1)
+    best = found.table[score].min() if score == "log_loss" else found.table[score].max()
+    assert found.table.loc[found.table["rank"] == 1, score].item() == best
+
+
+def test_random_labels_have_kappa_about_0(project, table):
+    shuffled = table.assign(ice_type=np.random.default_rng(1).permutation(table["ice_type"]))
+    assert abs(forest.search(project(shuffled), shuffled, "2-3m", n_jobs=1).scores["kappa"]) < 0.15
+
+
+def test_labels_that_follow_from_a_predictor_have_kappa_1(project, table):
+    told = table.assign(ice_type=np.digitize(table["lst"], [0.0]) * 3)
+    assert forest.search(project(told), told, "2-3m", n_jobs=1).scores["kappa"] > 0.95
+
+
+def test_a_class_with_one_member_and_one_without_any(project, table):
+    rare = table[table["ice_type"] != 5].copy()
+    rare.loc[rare.index[(rare["split"] == "train") & (rare["layer"] == "2-3m")][0], "ice_type"] = 5
+    rare = rare[rare["ice_type"] != 1]
+    study = project(rare)
+    found = forest.search(study, rare, "2-3m", n_jobs=1)
+    assert np.allclose(found.out_of_fold.sum(axis=1), 1)
+    for card in forest.save_forests(study, rare, found, n_jobs=1).values():
+        assert card["calibration"]["classes"] == [0, 2, 3, 4, 5]
+        assert card["class_means"][1] == 0
+
+
+@given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 5)), min_size=40, max_size=120), st.integers(2, 6))
+def test_folds_never_part_a_site_and_have_one_size(samples, folds):
+    sites, types = np.transpose(samples)
+    if len(np.unique(sites)) < folds:
+        with pytest.raises(ForestError, match="cannot be dealt"):
+            forest.site_folds(sites, types, folds, 1)
+        return
+    fold = forest.site_folds(sites, types, folds, 1)
+    one = pd.DataFrame({"site": sites, "fold": fold}).drop_duplicates()
+    assert one["site"].is_unique
+    counts = one["fold"].value_counts()
+    assert len(counts) == folds
+    assert counts.max() - counts.min() <= 1
+
+
+def test_folds_have_like_shares_of_every_class():
+    types = np.repeat(CLASSES, [200, 11, 30, 30, 20, 9])
+    fold = forest.site_folds(np.arange(300), types, 5, seed=7)
+    counts = pd.crosstab(types, fold)
+    assert (counts.max(axis=1) - counts.min(axis=1)).max() <= 1
+    assert not np.array_equal(fold, forest.site_folds(np.arange(300), types, 5, seed=8))
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        pytest.param(lambda t: t[t["layer"] != "2-3m"], "no samples of the layer 2-3m.*3-5m", id="no layer"),
+        pytest.param(lambda t: t.assign(ice_type=0), "All 1.. samples.*ice type 0", id="one class"),
+        pytest.param(lambda t: t.assign(ice_type=9), r"ice types \[9\]", id="unknown class"),
+        pytest.param(lambda t: t.drop(columns="ndvi"), "no column ndvi", id="no predictor"),
+        pytest.param(lambda t: t.assign(ndvi=np.nan), "lack a finite value.*ndvi at S0", id="nan"),
+        pytest.param(lambda t: t.assign(ndvi=1e300), "lack a finite value.*ndvi", id="too large"),
+        pytest.param(
+            lambda t: t[t["split"] == "train"].groupby(["layer", "ice_type"]).head(1).iloc[:3],
+            "sites cannot be dealt into 5 folds",
+            id="fewer sites than folds",
+        ),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:overflow encountered")
+def test_samples_that_cannot_be_used_are_refused(project, table, change, expected):
+    changed = change(table)
+    with pytest.raises(ForestError, match=expected) as caught:
+        forest.search(project(changed), changed, "2-3m", n_jobs=1)
+    assert "Remedy: " in str(caught.value)
+
+
+# What a forest tells ----------------------------------------------------------------------------------------
+
+
+def test_class_means_are_means_of_the_ice_fraction():
+    rows = pd.DataFrame({"ice_type": [0, 0, 2, 2, 5], "ice_fraction": [0.0, 0.0, 0.1, 0.2, 0.6]})
+    assert forest.class_means(rows) == pytest.approx([0, 0, 0.15, 0, 0, 0.6])
+
+
+def test_importance_finds_the_predictor_that_matters_and_equals_one_by_one(project, table):
+    told = table.assign(ice_type=np.digitize(table["lst"], [0.0]) * 3)
+    study = project(told)
+    model = forest.fit(study, told, "2-3m", {"max_depth": None, "min_samples_split": 2}, "train")
+    rows = forest.layer_rows(told, "2-3m", "test")
+    values, types = forest.predictor_values(rows, PREDICTORS), rows["ice_type"].to_numpy()
+    found = forest.importance(model, values, types, PREDICTORS, seed=3)
+    assert found.loc[0, "predictor"] == "lst"
+    assert found.loc[0, "mean"] > 0.7
+    assert found["mean"].iloc[1:].abs().max() < 0.1
+    again = forest.importance(model, values, types, PREDICTORS, seed=3)
+    pd.testing.assert_frame_equal(found, again)
+
+    whole = accuracy.kappa(accuracy.confusion_matrix(types, model.predict(values), CLASSES))
+    falls = []
+    for part in np.split(forest._shuffled(values, 4, [3, 4], 10), 10):
+        assert sorted(part[:, 4]) == sorted(values[:, 4])
+        falls.append(whole - accuracy.kappa(accuracy.confusion_matrix(types, model.predict(part), CLASSES)))
+    assert found.loc[0, ["mean", "sd"]].tolist() == pytest.approx([np.mean(falls), np.std(falls, ddof=1)])
+
+
+# Calibration ------------------------------------------------------------------------------------------------
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 10**6), st.booleans())
+def test_mean_calibrated_probability_is_the_share_of_the_class(seed, weighted):
+    types, probabilities = random_probabilities(seed)
+    weight = np.random.default_rng(seed).uniform(0, 3, len(types)) if weighted else np.ones(len(types))
+    found = forest.calibrate(probabilities, forest.fit_calibration(probabilities, types, weight))
+    expected = [weight[types == code].sum() / weight.sum() for code in CLASSES]
+    assert np.average(found, axis=0, weights=weight) == pytest.approx(expected, abs=1e-7)
+    assert found.sum(axis=1) == pytest.approx(1)
+
+
+def test_calibration_lowers_the_log_loss_of_other_samples():
+    before, after = [], []
+    for seed in range(10):
+        types, probabilities = random_probabilities(seed)
+        others, theirs = random_probabilities(seed + 100)
+        calibration = forest.fit_calibration(probabilities, types)
+        before.append(accuracy.log_loss(others, theirs, CLASSES))
+        after.append(accuracy.log_loss(others, forest.calibrate(theirs, calibration), CLASSES))
+    assert np.mean(after) < np.mean(before) - 0.05
+    assert max(after) < min(before)
+
+
+def test_probabilities_that_are_calibrated_already_stay():
+    rng = np.random.default_rng(0)
+    probabilities = rng.dirichlet([4, 1, 2, 2, 1, 1], 5_000)
+    types = np.array([rng.choice(6, p=p) for p in probabilities])
+    found = forest.calibrate(probabilities, forest.fit_calibration(probabilities, types))
+    assert np.abs(found - probabilities).mean() < 0.02
+
+
+def test_a_class_without_samples_keeps_probability_0():
+    types, probabilities = random_probabilities(1)
+    kept = types != 3
+    calibration = json.loads(json.dumps(forest.fit_calibration(probabilities[kept], types[kept])))
+    found = forest.calibrate(probabilities, calibration)
+    assert (found[:, 3] == 0).all()
+    assert found.sum(axis=1) == pytest.approx(1)
+
+
+def test_a_weight_is_a_number_of_samples():
+    types, probabilities = random_probabilities(2, samples=300)
+    weight = np.random.default_rng(2).integers(0, 3, 300)
+    # The pull towards one slope counts rows, so it is held equal here.
+    twice = forest.fit_calibration(np.repeat(probabilities, 2, axis=0), np.repeat(types, 2), np.repeat(weight, 2))
+    pairs = np.repeat(np.arange(300), 2)[np.repeat(weight, 2) > 0]
+    alone = forest.fit_calibration(probabilities[pairs], types[pairs], weight[pairs])
+    assert forest.calibrate(probabilities, twice) == pytest.approx(forest.calibrate(probabilities, alone), abs=1e-5)
+
+
+def test_calibration_of_a_million_cells_in_32_bits():
+    types, probabilities = random_probabilities(3)
+    calibration = forest.fit_calibration(probabilities, types)
+    single = forest.calibrate(probabilities.astype(np.float32), calibration)
+    assert single.dtype == np.float32
+    assert single == pytest.approx(forest.calibrate(probabilities, calibration), abs=1e-5)
+    missing = np.full((2, 6), np.nan, np.float32)
+    assert np.isnan(forest.calibrate(missing, calibration)).all()
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "types", "weight"),
+    [
+        pytest.param(np.ones((3, 5)), [0, 1, 2], None, id="columns"),
+        pytest.param(np.ones((3, 6)), [0, 1], None, id="samples"),
+        pytest.param(np.ones((3, 6)), [0, 1, 2], [1, 1, -1], id="negative weight"),
+        pytest.param(np.ones((3, 6)), [0, 1, 2], [0, 0, 0], id="no weight"),
+    ],
+)
+def test_what_cannot_be_calibrated_is_refused(probabilities, types, weight):
+    with pytest.raises(ForestError, match="No calibration follows"):
+        forest.fit_calibration(probabilities, types, weight)
+
+
+# Files ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def saved(project, table, made):
+    study = project(table)
+    models = study.results_dir / "models"
+    shutil.copytree(made[3], models)
+    return study, made[1], {models / name: card for name, card in made[2].items()}
+
+
+def test_forests_and_cards_of_a_layer(saved, table):
+    study, found, cards = saved
+    folder = study.results_dir / "models"
+    names = ["forest_2-3m.json", "forest_2-3m.skops", "forest_2-3m_train.json", "forest_2-3m_train.skops"]
+    assert sorted(p.name for p in folder.iterdir()) == names
+    model, card = forest.load_model(forest.model_path(study, "2-3m"))
+    assert card == cards[folder / "forest_2-3m.skops"]
+    assert (card["fit"], card["predictors"], card["classes"]) == ("all", PREDICTORS, list(CLASSES))
+    assert card["params"]["max_depth"] == found.params["max_depth"]
+    assert card["n_samples"] == sum(card["class_counts"]) == (table["layer"] == "2-3m").sum()
+    assert card["class_means"] == pytest.approx(forest.class_means(forest.layer_rows(table, "2-3m")))
+    fresh = forest.fit(study, table, "2-3m", found.params)
+    values = forest.predictor_values(forest.layer_rows(table, "2-3m"), PREDICTORS)
+    assert np.array_equal(model.predict_proba(values), fresh.predict_proba(values))
+    assert np.array_equal(np.asarray(CLASSES)[forest.class_probabilities(model, values).argmax(axis=1)],
+                          model.predict(values))  # fmt: skip
+
+
+def test_the_test_is_made_with_a_forest_that_never_saw_it(saved, table):
+    study, found, _ = saved
+    test = forest.layer_rows(table, "2-3m", "test")
+    kept, card = forest.load_model(forest.model_path(study, "2-3m", "train"))
+    result = accuracy.evaluate(kept, card, test)
+    model = forest.fit(study, table, "2-3m", found.params, "train")
+    mapped = model.predict(forest.predictor_values(test, PREDICTORS))
+    assert result["whole"]["overall_accuracy"] == pytest.approx((mapped == test["ice_type"]).mean())
+    assert result["potential_permafrost"]["n"] == test["in_domain"].sum() < result["whole"]["n"] == len(test)
+    assert result["whole"]["log_loss_calibrated"] < result["whole"]["log_loss"]
+    empty = accuracy.evaluate(kept, card, test.assign(in_domain=False))["potential_permafrost"]
+    assert (empty["n"], empty["kappa"], empty["log_loss"]) == (0, None, None)
+
+
+def test_one_forest_where_the_map_is_made_from_the_training_samples(project, table):
+    study = project(table, map_fit="train")
+    cards = forest.save_forests(study, table, forest.search(study, table, "3-5m", n_jobs=1), n_jobs=1)
+    assert list(cards) == [forest.model_path(study, "3-5m", "train")] == [forest.model_path(study, "3-5m", "map")]
+    assert cards[forest.model_path(study, "3-5m")]["fit"] == "train"
+
+
+def test_weights_change_the_calibration_alone(project, table):
+    weighed = table.assign(area=np.where(table["ice_type"] == 0, 5.0, 1.0))
+    study = project(weighed)
+    found = forest.search(study, weighed, "2-3m", n_jobs=1)
+    plain, heavy = (forest.save_forests(study, weighed, found, w, n_jobs=1) for w in (None, "area"))
+    values = forest.predictor_values(forest.layer_rows(weighed, "2-3m"), PREDICTORS)
+    path = forest.model_path(study, "2-3m")
+    raw = forest.class_probabilities(forest.load_model(path)[0], values)
+    none = [forest.calibrate(raw, cards[path]["calibration"])[:, 0].mean() for cards in (plain, heavy)]
+    assert none[1] > none[0] + 0.05
+
+
+def test_a_model_with_any_byte_changed_is_refused(saved):
+    path = forest.model_path(saved[0], "2-3m")
+    whole = path.read_bytes()
+    for place in np.random.default_rng(0).integers(0, len(whole), 50):
+        changed = bytearray(whole)
+        changed[place] ^= 1
+        path.write_bytes(changed)
+        with pytest.raises(ModelError, match="SHA-256 differs"):
+            forest.load_model(path)
+    path.write_bytes(whole[:-1])
+    with pytest.raises(ModelError, match="SHA-256 differs"):
+        forest.load_model(path)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "expected"),
+    [
+        pytest.param(lambda path: path.unlink(), "no model forest_2-3m.skops", id="no model"),
+        pytest.param(lambda path: path.with_suffix(".json").unlink(), "no model card", id="no card"),
+        pytest.param(lambda path: path.with_suffix(".json").write_text("{"), "is no model card", id="no json"),
+        pytest.param(lambda path: path.with_suffix(".json").write_text("[]"), "is no model card", id="no dict"),
+        pytest.param(lambda path: rewrite(path, versions={"scikit-learn": "0.1"}), "scikit-learn 0.1", id="old"),
+        pytest.param(lambda path: rewrite(path, predictors=["a"]), "forest of 1 predictors", id="predictors"),
+    ],
+)
+def test_a_model_that_cannot_be_used_is_refused(saved, spoil, expected):
+    path = forest.model_path(saved[0], "2-3m")
+    spoil(path)
+    with pytest.raises(ModelError, match=expected) as caught:
+        forest.load_model(path)
+    assert "Remedy: " in str(caught.value)
+
+
+def rewrite(path, **changes):
+    card = json.loads(path.with_suffix(".json").read_text())
+    path.with_suffix(".json").write_text(json.dumps(card | changes))
+
+
+LOAD = """
+import sys
+import numpy as np
+from pathlib import Path
+from helpers import forest
+
+for path in sorted(Path(sys.argv[1]).glob("*.skops")):
+    try:
+        model, card = forest.load_model(path)
+        model.predict_proba(np.zeros((10, len(card["predictors"])), np.float32))
+        print(path.stem, "was taken", flush=True)
+    except forest.ModelError as error:
+        print(path.stem, "was refused:", error.message, flush=True)
+"""
+
+
+def change_tree(tree, how):
+    """Write what cannot be into one node of a tree; nodes are read from the state and handed back."""
+    state = tree.__getstate__()
+    inner = int(np.flatnonzero(tree.children_left != -1)[-1])
+    leaf = int(np.flatnonzero(tree.children_left == -1)[-1])
+    field, node, value = {
+        "child far away": ("left_child", inner, 10**9),
+        "child before all": ("right_child", inner, -7),
+        "circle": ("left_child", inner, 0),
+        "half a leaf": ("right_child", leaf, 1),
+        "feature": ("feature", inner, 10**6),
+        "threshold": ("threshold", inner, np.nan),
+    }[how]
+    state["nodes"][field][node] = value
+    tree.__setstate__(state)
+
+
+def change_model(model, how):
+    tree = model.estimators_[7].tree_
+    if how == "value":
+        tree.value[-1] = np.nan
+    elif how == "no votes":
+        tree.value[-1] = 0
+    elif how == "small tree":
+        model.estimators_[7] = DecisionTreeClassifier().fit([[0.0], [1.0]], [0, 1])
+    elif how == "function":
+        model.estimators_[7] = forest.fit
+    elif how == "fewer predictors":
+        model.n_features_in_ = 2
+    elif how == "class":
+        model.classes_ = np.append(model.classes_[:-1], 99)
+    elif how == "no trees":
+        model.estimators_ = []
+    else:
+        change_tree(tree, how)
+
+
+def change_file(data, how):
+    """Change what skops wrote about the last tree, as no Python object could have it."""
+    source, target = zipfile.ZipFile(io.BytesIO(data)), io.BytesIO()
+    schema = json.loads(source.read("schema.json"))
+    tree = schema["content"]["content"]["estimators_"]["content"][-1]["content"]["content"]["tree_"]
+    if how == "nodes without end":
+        tree["content"]["content"]["node_count"] |= {"content": str(10**8), "__id__": -1}
+    elif how == "outputs without end":
+        tree["__reduce__"]["args"]["content"][2] |= {"content": str(10**9), "__id__": -1}
+    elif how == "fewer outputs than none":
+        tree["__reduce__"]["args"]["content"][2] |= {"content": "-1", "__id__": -1}
+    elif how == "other predictors":
+        tree["__reduce__"]["args"]["content"][0] |= {"content": str(10**9), "__id__": -1}
+    elif how == "no nodes":
+        tree["content"]["content"], tree["content"]["key_types"]["content"] = {}, []
+    with zipfile.ZipFile(target, "w") as written:
+        for name in source.namelist():
+            written.writestr(name, json.dumps(schema) if name == "schema.json" else source.read(name))
+    return target.getvalue()
+
+
+OBJECTS = ["child far away", "child before all", "circle", "half a leaf", "feature", "threshold", "value", "no votes",
+           "small tree", "function", "fewer predictors", "class", "no trees"]  # fmt: skip
+FILES = ["outputs without end", "fewer outputs than none", "other predictors", "no nodes"]
+# scikit-learn cuts a count of nodes to the nodes that there are.
+HARMLESS = ["nodes without end", "unchanged"]
+
+
+def test_a_forged_forest_is_refused_and_cannot_crash_the_process(saved, tmp_path):
+    whole, card = forest.load_model(forest.model_path(saved[0], "2-3m"))
+    for how in OBJECTS:
+        model = pickle.loads(pickle.dumps(whole))
+        change_model(model, how)
+        forest.save_model(tmp_path / f"{how}.skops", model, card)
+    for how in [*FILES, *HARMLESS]:
+        forest._write_model(tmp_path / f"{how}.skops", change_file(forest._model_bytes(whole), how), card)
+    environment = {**os.environ, "PYTHONPATH": str(Path(forest.__file__).parents[1])}
+    loading = subprocess.run(
+        [sys.executable, "-c", LOAD, tmp_path], capture_output=True, text=True, env=environment, check=False
+    )
+    assert loading.returncode == 0, (loading.returncode, loading.stdout, loading.stderr)
+    told = dict(line.split(" was ", 1) for line in loading.stdout.splitlines())
+    assert [told.pop(how) for how in HARMLESS] == ["taken", "taken"]
+    assert sorted(told) == sorted([*OBJECTS, *FILES])
+    for how, answer in told.items():
+        assert "holds no sound forest" in answer, (how, answer)
