@@ -264,7 +264,7 @@ class Truth(_Section):
     snow_half: float = 35.0  # mm of water in November to March at which the factor lies half-way
     conductivity_ratio: tuple[float, float] = (0.95, 0.50)  # thawed over frozen: dry mineral ground, wet peat
     insolation: float = 0.10  # share of the thawing index that a 10 degree slope to the south gains
-    unseen_temperature: tuple[float, float] = (1.05, 1.05)  # K, sd of fields of 40 and 4 km that no covariate shows
+    unseen_temperature: tuple[float, float] = (0.40, 0.30)  # K, sd of fields of 40 and 4 km that no covariate shows
     relict_limit: float = 0.7  # degC; ground now warmer than this has lost its relict permafrost
     stefan: tuple[float, float] = (0.060, 0.030)  # m per root of a degC d: dry mineral ground, wet peat
     burnt_share: float = 0.12  # of the ground, in patches; fire lets it thaw deeper
@@ -278,7 +278,7 @@ class Truth(_Section):
     ice_transition: float = 1.0  # at the permafrost table; falls to 1/e within `transition_depth`
     transition_depth: float = 1.5  # m
     ice_decline: float = 0.14  # for each metre below 2 m
-    unseen_ice: tuple[float, float] = (1.00, 1.10)  # sd of log-odds, fields of 25 and 2 km
+    unseen_ice: tuple[float, float] = (1.00, 1.20)  # sd of log-odds, fields of 25 and 2 km
     rock_ice: float = 0.03  # m3 m-3, in bedrock
     soil_depth: tuple[float, float] = (2.5, 22.0)  # m to bedrock: steep ridge, valley floor
 
@@ -293,7 +293,9 @@ class Boreholes(_Section):
     design: Literal["random", "clustered", "roadside"] = "clustered"
     clusters: Annotated[int, Field(gt=0)] = 90
     cluster_radius: Positive = 6000  # m
-    lowest_of: Annotated[int, Field(ge=1)] = 2  # places considered for a hole; the one nearest a valley floor is taken
+    lowest_of: Annotated[int, Field(ge=1)] = (
+        2  # places considered for a cluster; the one nearest a valley floor is taken
+    )
     road_share: Share = 0.4  # of the clusters lie along roads, the others in valleys
     towns: Annotated[int, Field(ge=3)] = 70
     duplicates: Share = 0.01  # sites that were entered twice
@@ -328,7 +330,7 @@ class Domain(_Section):
     """The potential-permafrost domain: a rule on one covariate, fixed before any model."""
 
     covariate: str = "air_frost_number"
-    above: float = 0.40
+    above: float = 0.44  # colder than about +1.5 degC on average; permafrost of this region needs more cold
 
 
 class Study(_Section):

@@ -556,7 +556,7 @@ def _site_cells(study, ground, rng):
 
 
 def _people_drill(plan, mask, pool, valley, number, fine, rng):
-    """Return cells in clusters (or all along roads), the lower ground preferred."""
+    """Return cells in clusters (or all along roads); the clusters that are not at roads prefer lower ground."""
     towns = rng.choice(pool, plan.towns, replace=False)
     roads = _roads(towns, fine.shape[1])
     roadside = 1.0 if plan.design == "roadside" else plan.road_share
@@ -570,10 +570,10 @@ def _people_drill(plan, mask, pool, valley, number, fine, rng):
     reach = (0.25 if plan.design == "roadside" else 1.0) * plan.cluster_radius / cell
     chosen = set()
     while len(chosen) < number:
-        centre = centres[rng.integers(clusters, size=(plan.lowest_of, number))]
+        centre = centres[rng.integers(clusters, size=number)]
         spots = np.rint(centre + rng.normal(0, max(reach, 0.7), centre.shape)).astype(int)
         spots = np.clip(spots, 0, np.array(fine.shape) - 1)
-        flat = _lowest_of(spots[..., 0] * fine.shape[1] + spots[..., 1], valley)
+        flat = spots[:, 0] * fine.shape[1] + spots[:, 1]
         for index in flat[mask.ravel()[flat]]:
             if len(chosen) < number:
                 chosen.add(int(index))
