@@ -7,11 +7,10 @@ that was never mapped, is NaN, and null in JSON.
 
 import json
 import math
-import os
-from pathlib import Path
 
 import numpy as np
 
+from helpers.digest import write_text
 from helpers.errors import CompendiumError
 
 DOMAINS = ("whole", "potential_permafrost")
@@ -356,7 +355,7 @@ def write_table(path, table):
     table : pandas.DataFrame
         Its index is left out.
     """
-    _write_text(path, table.to_csv(index=False))
+    write_text(path, table.to_csv(index=False))
 
 
 def write_json(path, value):
@@ -368,15 +367,7 @@ def write_json(path, value):
     value : dict or list
         May hold numpy numbers and arrays.
     """
-    _write_text(path, json.dumps(_plain(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def _write_text(path, text):
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+    write_text(path, json.dumps(_plain(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def _agreement(matrix):
