@@ -491,7 +491,7 @@ def test_domain_is_the_rule_of_the_study(mapped):
     extracted.loc[0, "air_frost_number"] = np.nan
     inside = in_domain(study, extracted)
     assert inside.dtype == bool
-    np.testing.assert_array_equal(inside, extracted["air_frost_number"] > 0.40)
+    np.testing.assert_array_equal(inside, extracted["air_frost_number"] > study.domain.above)
     assert not inside[0]
 
 

@@ -218,7 +218,12 @@ def _read_table(path, file, kind):
     lines = {row: dict(zip(header, line, strict=False)) for row, line in lines.items()}
     wanted = [name for names in COLUMNS[kind].values() for name in names]
     text = pd.DataFrame.from_dict(lines, orient="index", dtype=object)
-    text = text.reindex(columns=list(dict.fromkeys([*wanted, *filter(None, header)]))).fillna("").astype(str)
+    text = (
+        text.reindex(columns=list(dict.fromkeys([*wanted, *filter(None, header)])))
+        .astype(object)
+        .fillna("")
+        .astype(str)
+    )
     missing = [name for names in ("required", "may_be_empty") for name in COLUMNS[kind][names] if name not in header]
     return _Table(kind, file, text, _typed(text), header, missing, overlong)
 
@@ -782,9 +787,12 @@ def read_samples(study):
     if not path.is_file():
         raise SampleError(f"This run has no {path.name}.", "run notebooks/02-extract-samples.ipynb for this study")
     text = dict.fromkeys(("site_id", "layer", "reason", "split"), str)
-    table = pd.read_csv(path, dtype=text | {"ice_type": int, "in_domain": bool}, keep_default_na=False,
-                        na_values={name: [] for name in text} | {"ice_content": [""]},
-                        float_precision="round_trip")  # fmt: skip
+    table = pd.read_csv(
+        path,
+        dtype=text | {"ice_type": int, "in_domain": bool},
+        keep_default_na=False,
+        na_values={name: [] for name in text} | {"ice_content": [""]},
+    )
     floats = [name for name in table if name not in text and name not in ("ice_type", "in_domain")]
     return table.astype(dict.fromkeys(floats, float))
 
