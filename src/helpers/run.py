@@ -28,7 +28,7 @@ from helpers.study import ROOT, Study
 
 STAGES = {
     "00-virtual-landscape": 60,
-    "01-prepare-data": 70,
+    "01-prepare-data": 60,
     "02-extract-samples": 75,
     "03-grid-search": 90,
     "04-evaluate-accuracy": 45,
