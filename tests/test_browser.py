@@ -84,12 +84,13 @@ def wait_for_server(address):
 
 def run_all(browser, address, path):
     """Open a notebook, choose Run > Run All Cells, and save until every cell has an execution count."""
+    from selenium.common.exceptions import WebDriverException
     from selenium.webdriver.common.by import By
     from selenium.webdriver.common.keys import Keys
     from selenium.webdriver.support.expected_conditions import element_to_be_clickable
     from selenium.webdriver.support.ui import WebDriverWait
 
-    wait = WebDriverWait(browser, 60)
+    wait = WebDriverWait(browser, 30)
     browser.get(f"{address}/lab/tree/{path.name}?reset")
     # The kernel must be there before cells are sent to it.
     wait.until(element_to_be_clickable((By.CSS_SELECTOR, ".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Cell")))
@@ -97,12 +98,19 @@ def run_all(browser, address, path):
     asked, end = -60.0, time.monotonic() + 240
     cells = []
     while time.monotonic() < end:
+        # JupyterLab may ask whether to overwrite the file that it has just saved itself; until answered, nothing is saved.
+        for button in browser.find_elements(
+            By.CSS_SELECTOR, ".jp-Dialog button.jp-mod-warn, .jp-Dialog .jp-mod-accept"
+        ):
+            with contextlib.suppress(WebDriverException):
+                button.click()
         # A click while the kernel still connects is lost: ask again as long as nothing has run.
-        if not any(cell.execution_count for cell in cells) and time.monotonic() - asked > 30:
-            wait.until(element_to_be_clickable((By.XPATH, MENU))).click()
-            wait.until(element_to_be_clickable((By.CSS_SELECTOR, "li[data-command='runmenu:run-all']"))).click()
+        if not any(cell.execution_count for cell in cells) and time.monotonic() - asked > 60:
+            with contextlib.suppress(WebDriverException):  # a dialog came in between: the next round answers it
+                wait.until(element_to_be_clickable((By.XPATH, MENU))).click()
+                wait.until(element_to_be_clickable((By.CSS_SELECTOR, "li[data-command='runmenu:run-all']"))).click()
             asked = time.monotonic()
-        time.sleep(2)
+        time.sleep(4)
         browser.find_element(By.TAG_NAME, "body").send_keys(Keys.CONTROL, "s")
         cells = [c for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
         errors = [o for c in cells for o in c.outputs if o.output_type == "error"]
