@@ -1,4 +1,4 @@
-"""The first notebooks in JupyterLab, in a real browser: opened, run from top to bottom, compared with the papermill run."""
+"""The first notebooks in JupyterLab, in a real browser: opened, run from top to bottom, compared with papermill."""
 
 import contextlib
 import shutil
