@@ -121,7 +121,7 @@ def run_all(browser, address, path):
     return None
 
 
-def test_the_notebooks_run_in_jupyterlab_with_the_same_results(lab, browser, quick, request):
+def test_the_notebooks_run_in_jupyterlab_with_the_same_results(lab, browser, quick):
     project, address = lab
     wait_for_server(address)
     for name in NOTEBOOKS:
