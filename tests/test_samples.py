@@ -498,7 +498,7 @@ def test_domain_is_the_rule_of_the_study(mapped):
 def test_predictors_are_those_of_the_registry_or_of_the_study():
     names = predictor_names(Study(name="t"))
     assert "ndvi" in names
-    assert "air_frost_number" not in names
+    assert "aspect" not in names
     assert predictor_names(Study(name="t", predictors=["slope", "aspect", "slope"])) == ["slope", "aspect"]
 
 

@@ -86,12 +86,15 @@ def confusion_matrices(study):
     names = [kind.name.removesuffix(" frozen soil") for kind in ice.ICE_TYPES]
     style()
     size = (WIDTH_MM / 25.4, 3.3 * len(reports))
-    figure, axes = plt.subplots(len(reports), 2, figsize=size, layout="constrained", squeeze=False)
-    figure.get_layout_engine().set(rect=(0, 0.02, 1, 0.98))
+    figure, axes = plt.subplots(len(reports), 2, figsize=size, squeeze=False)
     shown = [(layer, domain) for layer in reports for domain in accuracy.DOMAINS]
     for panel, (layer, domain) in zip(axes.flat, shown, strict=True):
         accuracy.draw_confusion(panel, reports[layer][domain], names)
         panel.set_title(f"{layer.removesuffix('m')} m, {domain.replace('_', ' ')}")
+    # Laid out once, at the end: seaborn draws the figure for each heatmap.
+    figure.set_layout_engine("constrained", rect=(0, 0.02, 1, 0.98))
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
     if study.simulated:
         mark_simulated(figure)
     return figure

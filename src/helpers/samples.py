@@ -792,6 +792,7 @@ def read_samples(study):
         dtype=text | {"ice_type": int, "in_domain": bool},
         keep_default_na=False,
         na_values={name: [] for name in text} | {"ice_content": [""]},
+        float_precision="round_trip",
     )
     floats = [name for name in table if name not in text and name not in ("ice_type", "in_domain")]
     return table.astype(dict.fromkeys(floats, float))

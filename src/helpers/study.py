@@ -264,7 +264,7 @@ class Truth(_Section):
     snow_half: float = 35.0  # mm of water in November to March at which the factor lies half-way
     conductivity_ratio: tuple[float, float] = (0.95, 0.50)  # thawed over frozen: dry mineral ground, wet peat
     insolation: float = 0.10  # share of the thawing index that a 10 degree slope to the south gains
-    unseen_temperature: tuple[float, float] = (0.40, 0.30)  # K, sd of fields of 40 and 4 km that no covariate shows
+    unseen_temperature: tuple[float, float] = (0.20, 0.60)  # K, sd of unseen fields: of 40 km, and cell by cell
     relict_limit: float = 0.7  # degC; ground now warmer than this has lost its relict permafrost
     stefan: tuple[float, float] = (0.060, 0.030)  # m per root of a degC d: dry mineral ground, wet peat
     burnt_share: float = 0.12  # of the ground, in patches; fire lets it thaw deeper

@@ -84,15 +84,8 @@ _LST = [
 ]
 _CLIMATE = [
     ("precipitation", "Precipitation", "Annual precipitation", "mm", _SMOOTH),
-    (
-        "mean_annual_air_temperature",
-        "Air temperature",
-        "Mean annual air temperature",
-        "degC",
-        _SMOOTH,
-        "auxiliary",
-    ),
-    ("air_frost_number", "Air frost number", "Air frost number", "1", _SMOOTH, "auxiliary"),
+    ("mean_annual_air_temperature", "Air temperature", "Mean annual air temperature", "degC", _SMOOTH),
+    ("air_frost_number", "Air frost number", "Air frost number", "1", _SMOOTH),
 ]
 _SOIL = [
     ("sand", "Sand", "Sand in the topsoil", "%", _FILLED),

@@ -123,7 +123,7 @@ def draw_ground(study, rng):
     heat, unheat = rng.spawn(2)
     unseen = [
         _random_field(fine, reach, r).ravel()[seen["cells"]]
-        for reach, r in zip((40e3, 4e3), heat.spawn(2), strict=True)
+        for reach, r in zip((40e3, study.grid.fine_resolution), heat.spawn(2), strict=True)
     ]
     shift = sum(np.float32(sd) * field for sd, field in zip(law.unseen_temperature, unseen, strict=True))
     burnt = _random_field(fine, 5e3, unheat).ravel()[seen["cells"]]
