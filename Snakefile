@@ -73,10 +73,11 @@ rule extract_samples:
     input:
         code("02-extract-samples"),
         *rules.prepare_data.output,
+        *(str(path) for path in samples.given_files(study)),
     output:
         executed("02-extract-samples"),
         SAMPLES,
-        *(str(path) for path in truth_files(study).values()),
+        *(str(path) for path in truth_files(study).values() if study.draws_boreholes),
     threads: workflow.cores
     shell:
         run("02-extract-samples")

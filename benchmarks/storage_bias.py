@@ -25,6 +25,7 @@ def replicate(study, seed, values, cells):
     sites, intervals = boreholes.draw_boreholes(study, ground, hole_rng)
     labels, _ = samples.label_layers(study, sites, intervals)
     table, _ = samples.drop_unusable(study, samples.extract_covariates(study, labels))
+    table = samples.group_cells(study, table)
     table["in_domain"] = samples.in_domain(study, table)
     table["split"] = samples.split_sites(study, table, split_rng)
     table["weight"] = samples.area_weights(study, table)
@@ -32,7 +33,7 @@ def replicate(study, seed, values, cells):
     for name in map(ice.layer_name, study.layers):
         rows = forest.layer_rows(table, name)
         known, types = forest.predictor_values(rows, samples.predictor_names(study)), rows["ice_type"].to_numpy()
-        folds = forest.site_folds(rows["site_id"], types, study.forest.folds, study.forest.seed)
+        folds = forest.site_folds(rows["group"], types, study.forest.folds, study.forest.seed)
         unseen = np.zeros((len(rows), len(forest.CLASSES)))
         for fold in range(study.forest.folds):
             held = folds == fold

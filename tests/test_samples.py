@@ -3,6 +3,7 @@
 import json
 import os
 
+import geopandas
 import numpy as np
 import pandas as pd
 import pyproj
@@ -13,274 +14,31 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.covariates.registry import covariate_files, covariates, write_covariates
-from helpers.grid import area_mask, cell_centres, named_crs, reference_grid, study_area
+from helpers.grid import area_mask, cell_centres, named_crs, reference_grid, write_raster
 from helpers.samples import (
-    CHECKS,
-    COLUMNS,
     DUPLICATE,
-    KINDS,
     NOT_REACHED,
     SAMPLE_COLUMNS,
     TOO_LITTLE,
     UNKNOWN_STATE,
     UNKNOWN_TABLE,
-    SampleError,
+    add_absences,
+    core_ice,
     counts_by_reason,
     drop_unusable,
     extract_covariates,
+    group_cells,
     in_domain,
+    label_areas,
     label_layers,
     predictor_names,
     read_samples,
-    read_tables,
+    settle_rare_classes,
     split_sites,
-    table_paths,
     write_samples,
 )
-from helpers.study import ROOT, Study, StudyError
-
-SITES = """site_id,longitude,latitude,depth_reached_m,permafrost,permafrost_table_m,\
-permafrost_base_m,date,method
-A,122.5,52.5,12,yes,1.5,,2024-08-20,borehole
-B,122.0,50.5,2.4,unknown,,,2024-09-03,pit
-007,125.0,47.0,12,no,,,2023-07-11,borehole
-"""
-INTERVALS = """site_id,top_m,bottom_m,frozen,ice_content,texture
-A,0,1.5,no,,peat
-A,1.5,4,yes,0.45,silt
-A,4,12,yes,0.25,sand
-B,0,2.4,no,,silt
-007,0,12,no,,sand
-"""
-
-
-@pytest.fixture
-def tables(tmp_path):
-    """A function that writes both tables and returns a study that names them."""
-
-    def write(sites=SITES, intervals=INTERVALS, encoding="utf-8"):
-        for name, text in (("sites", sites), ("intervals", intervals)):
-            (tmp_path / f"{name}.csv").write_text(text, encoding=encoding)
-        return Study(name="t", samples={n: str(tmp_path / f"{n}.csv") for n in ("sites", "intervals")})
-
-    return write
-
-
-def refusal(study, **options):
-    with pytest.raises(SampleError) as caught:
-        read_tables(study, **options)
-    return caught.value
-
-
-# --- Reading and checking
-
-
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
-def test_good_tables_are_read_as_they_are(tables, encoding):
-    sites, intervals, problems = read_tables(
-        tables(SITES.replace("A,122", "钻孔一,122"), INTERVALS.replace("A,", "钻孔一,"), encoding)
-    )
-    assert problems.empty
-    assert sites["site_id"].tolist() == ["钻孔一", "B", "007"]
-    assert intervals.groupby("site_id").size().to_dict() == {"钻孔一": 3, "B": 1, "007": 1}
-    assert sites["permafrost_table_m"].tolist()[0] == 1.5
-    assert sites["permafrost_base_m"].isna().all()
-    assert intervals["ice_content"].tolist()[1:3] == [0.45, 0.25]
-
-
-def test_spaces_capitals_blank_rows_and_absent_optional_columns_are_no_problem(tables):
-    sites = SITES.replace(",date,method", "").replace(",2024-08-20,borehole", "").replace(",2024-09-03,pit", "")
-    sites = sites.replace(",2023-07-11,borehole", "").replace("yes", " Yes ").replace("longitude", " Longitude")
-    read, _, problems = read_tables(tables(sites.replace("\nB", "\n\n,,,\nB")))
-    assert problems.empty
-    assert len(read) == 3
-    assert read["permafrost"].tolist() == ["yes", "unknown", "no"]
-    assert read["date"].tolist() == ["", "", ""]
-
-
-def _changed(text, old, new):
-    assert old in text
-    return text.replace(old, new)
-
-
-DEFECTS = {  # table, text, replacement, kind, rows, column
-    "missing column": ("sites", "depth_reached_m", "depth", "missing column", [1], "depth_reached_m"),
-    "overlong row": ("intervals", "0.45,silt", "0,45,silt,", "overlong row", [3], "texture"),
-    "decimal comma": ("sites", "A,122.5", "A,122,5", "overlong row", [2], "method"),
-    "missing value": ("sites", "122.5,52.5", "122.5,", "missing value", [2], "latitude"),
-    "text in numbers": ("intervals", "1.5,4,", "1.5,4 m,", "not a number", [3], "bottom_m"),
-    "unknown word": ("sites", "no,,,", "maybe,,,", "unknown word", [4], "permafrost"),
-    "repeated site": ("sites", "B,122.0", "A,122.0", "duplicated site", [3], "site_id"),
-    "swapped coordinates": (
-        "sites",
-        "122.5,52.5",
-        "52.5,122.5",
-        "outside the study area",
-        [2],
-        "longitude, latitude",
-    ),
-    "outside": ("sites", "125.0,47.0", "105.0,37.0", "outside the study area", [4], "longitude, latitude"),
-    "negative depth": ("sites", "yes,1.5", "yes,-1.5", "negative depth", [2], "permafrost_table_m"),
-    "base above table": (
-        "sites",
-        "yes,1.5,,",
-        "yes,1.5,1.0,",
-        "inverted permafrost",
-        [2],
-        "permafrost_base_m",
-    ),
-    "table without permafrost": (
-        "sites",
-        "no,,,",
-        "no,2.0,,",
-        "depth without permafrost",
-        [4],
-        "permafrost_table_m",
-    ),
-    "stray interval": ("intervals", "007,0", "7,0", "interval without site", [6], "site_id"),
-    "inverted interval": ("intervals", "1.5,4,", "4,1.5,", "inverted interval", [3], "bottom_m"),
-    "overlap": ("intervals", "A,4,12", "A,3.9,12", "overlapping intervals", [4], "top_m"),
-    "nested": ("intervals", "A,4,12", "A,2,3", "overlapping intervals", [4], "top_m"),
-    "percent": ("intervals", "0.45", "45", "impossible ice content", [3], "ice_content"),
-    "negative content": ("intervals", "0.45", "-0.1", "impossible ice content", [3], "ice_content"),
-    "ice in unfrozen ground": (
-        "intervals",
-        "no,,peat",
-        "no,0.3,peat",
-        "ice in unfrozen ground",
-        [2],
-        "ice_content",
-    ),
-}
-
-
-@pytest.mark.parametrize(("table", "old", "new", "kind", "rows", "column"), DEFECTS.values(), ids=DEFECTS.keys())
-def test_a_defect_is_named_with_file_rows_and_column(tables, table, old, new, kind, rows, column):
-    texts = {"sites": SITES, "intervals": INTERVALS}
-    texts[table] = _changed(texts[table], old, new)
-    error = refusal(tables(**texts))
-    found = error.problems[error.problems["kind"] == kind]
-    assert found["row"].tolist() == rows
-    assert set(found["file"]) == {f"{table}.csv"}
-    assert found["column"].tolist() == [column]
-    assert f"{table}.csv, column {column}, row {rows[0]}: " in error.message
-    assert found["remedy"].item() in error.remedy
-
-
-def test_a_misspelt_column_is_told_its_right_name(tables):
-    error = refusal(tables(SITES.replace("permafrost_table_m", "permafrost_table")))
-    assert error.remedy == "permafrost_table_m: rename the column permafrost_table"
-
-
-def test_all_problems_come_at_once_and_rows_are_gathered(tables):
-    sites = SITES.replace("B,122.0", "A,122.0").replace("122.5,52.5", "12.5,52.5")
-    error = refusal(tables(sites, INTERVALS.replace("0.45", "45").replace("0.25", "25").replace("B,0", "X,0")))
-    assert set(error.problems["kind"]) == {
-        "duplicated site", "outside the study area", "impossible ice content", "interval without site",
-    }  # fmt: skip
-    assert (
-        "intervals.csv, column ice_content, rows 3, 4: the ice content lies outside 0-1 ('45', '25')" in error.message
-    )
-    assert "\n" not in error.message
-    assert "site_id" in error.remedy
-    assert "not percent" in error.remedy
-
-
-def test_long_lists_of_rows_are_cut_short(tables):
-    rows = "".join(f"C{i},1000,47.0,12,no,,,,\n" for i in range(30))
-    assert "rows 5, 6, 7, 8, 9, 10, 11, 12, 13, 14 and 20 more" in refusal(tables(SITES + rows)).message
-
-
-def test_severity_can_be_chosen(tables):
-    study = tables(SITES.replace("125.0,47.0", "105.0,37.0"))
-    sites, intervals, problems = read_tables(study, severity={"outside the study area": "drop"})
-    assert sites["site_id"].tolist() == ["A", "B"]
-    assert set(intervals["site_id"]) == {"A", "B"}
-    assert problems[["file", "row", "severity"]].to_numpy().tolist() == [["sites.csv", 4, "drop"]]
-
-
-def test_a_site_just_off_the_simplified_outline_is_not_refused(tables):
-    outline = study_area(Study(name="t"), named_crs(Study(name="t").grid.crs))
-    corner = outline.envelope.exterior.coords[0]
-    near = shapely.ops.nearest_points(outline, shapely.Point(corner))[0]
-    back = pyproj.Transformer.from_crs(named_crs(Study(name="t").grid.crs), "EPSG:4326", always_xy=True)
-    away = np.subtract(corner, (near.x, near.y)) / near.distance(shapely.Point(corner))
-    for metres, refused in ((900, False), (1100, True)):
-        longitude, latitude = back.transform(near.x + metres * away[0], near.y + metres * away[1])
-        study = tables(SITES.replace("122.5,52.5", f"{longitude:.7f},{latitude:.7f}"))
-        if refused:
-            assert refusal(study).problems["kind"].tolist() == ["outside the study area"]
-        else:
-            assert read_tables(study)[2].empty
-
-
-def test_odd_rows_are_only_told(tables):
-    study = tables(SITES.replace("yes,1.5", "yes,").replace("2024-08-20", "20 Aug"), INTERVALS.replace("4,12", "4,13"))
-    sites, _, problems = read_tables(study)
-    assert len(sites) == 3
-    assert set(problems["kind"]) == {"no permafrost table", "unreadable date", "interval below the hole"}
-    assert set(problems["severity"]) == {"warn"}
-
-
-@pytest.mark.parametrize(
-    ("sites", "told"),
-    [
-        (None, "table of sites, sites.csv, does not exist"),
-        ("", "sites.csv is empty"),
-        ("钻孔".encode("gb18030"), "sites.csv is not a CSV file in UTF-8"),
-        (SITES.splitlines()[0].encode(), "interval without site|no usable site|there is no such site"),
-    ],
-    ids=["missing", "empty", "another encoding", "header only"],
-)
-def test_unreadable_tables_are_told(tables, sites, told):
-    study = tables()
-    path = table_paths(study)[0]
-    path.unlink() if sites is None else path.write_bytes(sites if isinstance(sites, bytes) else sites.encode())
-    with pytest.raises(SampleError, match=told) as caught:
-        read_tables(study)
-    assert str(path.parent) not in str(caught.value)
-
-
-def test_header_only_tables_have_no_usable_site(tables):
-    with pytest.raises(SampleError, match=r"sites\.csv has no usable site"):
-        read_tables(tables(SITES.splitlines()[0], INTERVALS.splitlines()[0]))
-
-
-def test_the_virtual_study_reads_its_own_tables():
-    study = Study(name="t")
-    assert table_paths(study) == tuple(study.results_dir / "samples" / n for n in ("sites.csv", "intervals.csv"))
-
-
-def test_a_real_study_must_name_its_tables():
-    study = Study(name="t").model_copy(update={"source": "open"})
-    with pytest.raises(SampleError, match=r"samples\.sites and samples\.intervals are empty"):
-        table_paths(study)
-
-
-def test_template_examples_are_right_but_never_used(tables):
-    texts = {n: (ROOT / "data" / "samples" / f"{n}.csv").read_text(encoding="utf-8") for n in ("sites", "intervals")}
-    with pytest.raises(SampleError, match="no usable site"):
-        read_tables(tables(**texts))
-    sites, intervals, problems = read_tables(tables(**{n: t.replace("EXAMPLE-", "") for n, t in texts.items()}))
-    assert problems.empty
-    labels, _ = label_layers(Study(name="t"), sites, intervals)
-    assert labels["ice_type"].tolist() == [4, 4, 3, 0, 0, 0]
-
-
-def test_the_data_dictionary_has_every_column_and_kind_of_word():
-    text = (ROOT / "data" / "samples" / "README.md").read_text(encoding="utf-8")
-    for columns in COLUMNS.values():
-        assert all(f"`{name}`" in text for names in columns.values() for name in names)
-
-
-def test_the_list_of_checks_can_grow(tables, monkeypatch):
-    from helpers.samples import _problem
-
-    monkeypatch.setitem(KINDS, "odd name", ("warn", "the name is odd", "choose another"))
-    more = [*CHECKS, lambda study, sites, intervals: [_problem(sites, 4, "site_id", "007", "odd name")]]
-    monkeypatch.setattr("helpers.samples.CHECKS", more)
-    assert read_tables(tables())[2]["kind"].tolist() == ["odd name"]
-
+from helpers.study import Study, StudyError
+from helpers.tables import SampleError
 
 # --- Labels
 
@@ -372,6 +130,65 @@ def test_class_zero_holds_no_ice():
 def test_thresholds_and_sampled_share_are_settings():
     assert outcome(site(), WHOLE, ice={"thresholds": [0.05, 0.06, 0.07, 0.08]}) == (5, "")
     assert outcome(site(depth=3.9), core((1, 3.9, 0.4)), ice={"minimum_sampled_share": 0.4}) == (4, "")
+
+
+def pieces(**columns):
+    """Return pieces of core of one site, one metre each, frozen unless told."""
+    number = max(len(values) for values in columns.values())
+    table = {"site_id": ["S"] * number, "top_m": np.arange(2.0, 2 + number), "bottom_m": np.arange(3.0, 3 + number)}
+    return pd.DataFrame(table | {"frozen": ["yes"] * number} | columns)
+
+
+def test_ice_of_cores_known_answers():
+    """SCIENCE: w = 0.25, w_u = 0.08 and G = 2.65 give 0.288 in saturated ground; 1500 kg m-3 gives 0.278."""
+    study = Study(name="t", ice={"unfrozen_water": {"silt": 0.08}})
+    table = pieces(water_content=[0.25, 0.25, np.nan], dry_density=[np.nan, 1500, np.nan], texture=["silt"] * 3)
+    found = core_ice(study, table)
+    np.testing.assert_allclose(found["ice_content"], [0.28843, 0.27808, np.nan], atol=1e-5)
+    # theta = rho (w - w_u) / 917: each error moves it in proportion.
+    parts = 1500 / 917 * np.array([study.ice.water_content_error, study.ice.unfrozen_water_error])
+    expected = np.sqrt((parts**2).sum() + (0.27808 * study.ice.dry_density_error) ** 2)
+    assert found["ice_content_sd"][1] == pytest.approx(expected, rel=1e-4)
+
+
+def test_errors_of_saturated_ground_agree_with_a_simulation():
+    study = Study(name="t", ice={"unfrozen_water": {"silt": 0.08}})
+    error = core_ice(study, pieces(water_content=[0.35], texture=["silt"]))["ice_content_sd"].item()
+    rng = np.random.default_rng(0)
+    water = rng.normal(0.35, study.ice.water_content_error, 100_000)
+    unfrozen = rng.normal(0.08, study.ice.unfrozen_water_error, 100_000)
+    volume = (water - unfrozen) * 2.65 / 0.917
+    assert error == pytest.approx((volume / (1 + volume + unfrozen * 2.65)).std(), rel=0.03)
+
+
+def test_measured_ice_comes_before_water_and_water_before_a_type():
+    study = Study(name="t")
+    table = pieces(ice_content=[0.4, np.nan, np.nan], water_content=[0.25, 0.25, np.nan], ice_type=[1.0, 1.0, 3.0])
+    found = core_ice(study, table)
+    assert found["ice_content"][0] == 0.4
+    assert found["ice_content"][1] == pytest.approx(0.3379, abs=1e-4)
+    assert found["ice_content"][2] == pytest.approx(0.25)
+    assert found["ice_content_sd"][2] == pytest.approx(0.10 / np.sqrt(12))
+
+
+def test_less_frozen_water_than_bound_water_is_no_ice():
+    found = core_ice(Study(name="t"), pieces(water_content=[0.03], texture=["clay"]))
+    assert found["ice_content"].tolist() == [0.0]
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=6), st.floats(0.1, 0.9), st.integers(0, 5))
+@settings(deadline=None, max_examples=60)
+def test_splitting_a_piece_in_two_changes_nothing(contents, where, which):
+    study, hole = Study(name="t", layers=[(2, 8)], ice={"minimum_sampled_share": 0.1}), site(depth=20.0)
+    table = pieces(ice_content=contents)
+    row = table.iloc[which % len(table)]
+    middle = row["top_m"] + where
+    halves = pd.DataFrame([{**row, "bottom_m": middle}, {**row, "top_m": middle}])
+    split = pd.concat([table.drop(index=row.name), halves], ignore_index=True)
+    one, two = (label_layers(study, hole, part)[0] for part in (table, split))
+    pd.testing.assert_frame_equal(one, two, atol=1e-9)
+    if len(one):
+        assert min(contents) - 1e-12 <= one["ice_content"].item() <= max(contents) + 1e-12
 
 
 def test_no_sites_give_empty_tables():
@@ -485,6 +302,112 @@ def test_the_site_with_more_labels_stays(mapped):
     assert "A first by name" not in set(kept["site_id"])
 
 
+def in_cells(counts, types, easting=0.0):
+    """Return samples of one layer in neighbouring cells: so many in each, of these types."""
+    cells = np.repeat(np.arange(len(counts)), counts)
+    names = [f"S{i}" for i in range(len(cells))]
+    table = pd.DataFrame({"site_id": names, "layer": "2-3m", "easting": easting + cells * 6000 + 10.0})
+    table["northing"], table["ice_type"] = 10.0, types
+    table["ice_content"] = np.where(table["ice_type"] > 0, table["ice_type"] / 10, np.nan)
+    table["ice_fraction"] = table["ice_content"].fillna(0.0)
+    return table.assign(ice_content_sd=0.03, permafrost_share=1.0, sampled_share=1.0)
+
+
+def test_sites_in_one_cell_stay_together_or_become_one(mapped):
+    study, _ = mapped
+    table = in_cells([3, 1, 2], [4, 4, 0, 2, 0, 3])
+    grouped = group_cells(study, table)
+    assert grouped["group"].tolist() == ["S0", "S0", "S0", "S3", "S4", "S4"]
+    merging = study.model_copy(update={"samples": study.samples.model_copy(update={"same_cell": "merge"})})
+    merged = group_cells(merging, table)
+    assert merged["site_id"].tolist() == ["S0", "S3", "S5"]
+    assert merged["ice_type"].tolist() == [4, 2, 3]
+    np.testing.assert_allclose(merged["ice_fraction"], [0.8 / 3, 0.2, 0.15])
+
+
+def rare(study, **chosen):
+    return study.model_copy(update={"samples": study.samples.model_copy(update=chosen)})
+
+
+def test_rare_classes_are_named_merged_or_kept(mapped):
+    study, _ = mapped
+    table = in_cells([60], np.repeat([0, 1, 2, 4], [30, 4, 20, 6]))
+    with pytest.raises(SampleError, match=r"ice-poor frozen soil has 4 sites in 2-3m, fewer than 15; so do 1 other"):
+        settle_rare_classes(rare(study, rare_classes="stop"), table)
+    same, merged = settle_rare_classes(rare(study, rare_classes="keep"), table)
+    assert same is table
+    assert merged == []
+    settled, merged = settle_rare_classes(rare(study, rare_classes="merge"), table)
+    assert settled["ice_type"].value_counts().to_dict() == {0: 30, 2: 30}
+    assert [(one["from"], one["into"], one["sites"]) for one in merged] == [(1, 2, 4), (4, 2, 6)]
+    with pytest.raises(SampleError, match="no permafrost has 3 sites"):
+        settle_rare_classes(rare(study, rare_classes="merge"), in_cells([23], np.repeat([0, 4], [3, 20])))
+
+
+@pytest.mark.parametrize("how", ["mask", "pseudo"])
+def test_without_class_zero_tables_are_refused_or_completed(mapped, tmp_path, how):
+    study, table = mapped
+    frozen = table.assign(ice_type=3)
+    with pytest.raises(SampleError, match="All samples of 2-3m, 3-5m, 5-10m have permafrost"):
+        add_absences(study, frozen, np.random.default_rng(0))
+    geobox = reference_grid(study)
+    free = np.zeros(geobox.shape, np.uint8)
+    free[: geobox.shape[0] // 2] = 1
+    write_raster(tmp_path / "mask.tif", free, geobox, study=study, names="mask", units="1", long_names="m", nodata=255)
+    with_mask = rare(study, absences=how, permafrost_mask=str(tmp_path / "mask.tif"), absence_sites=40)
+    full = add_absences(with_mask, frozen, np.random.default_rng(0))
+    added = extract_covariates(study, full[len(frozen) :].reset_index(drop=True))
+    assert len(added) == 120
+    assert set(added["ice_type"]) == {0}
+    if how == "pseudo":
+        assert (added["air_frost_number"] <= study.domain.above).all()
+        assert set(added["reason"]) == {"pseudo-absence"}
+    else:
+        row = (geobox.transform.f - added["northing"]) // study.grid.resolution
+        assert (row >= geobox.shape[0] // 2).all()
+    assert add_absences(study, table, np.random.default_rng(0)) is table
+
+
+def polygons(folder, boxes, types, **columns):
+    """Write squares (longitude, latitude, half width in degrees) with a type each."""
+    shapes = [shapely.box(x - h, y - h, x + h, y + h) for x, y, h in boxes]
+    path = folder / "areas.gpkg"
+    geopandas.GeoDataFrame({"ice_type": types, **columns}, geometry=shapes, crs=4326).to_file(path)
+    return str(path)
+
+
+def test_training_areas_become_samples_in_groups(mapped, tmp_path):
+    study, _ = mapped
+    path = polygons(tmp_path, [(122, 51, 0.3), (124, 48, 0.001)], ["富冰冻土", "0"], layer=["2-3m", None])
+    areas = label_areas(rare(study, areas=path, cells_per_area=5), np.random.default_rng(1))
+    assert areas.groupby(["group", "layer"]).size().to_dict() == {
+        ("area-1", "2-3m"): 5, ("area-2", "2-3m"): 1, ("area-2", "3-5m"): 1, ("area-2", "5-10m"): 1,
+    }  # fmt: skip
+    first = areas[areas["group"] == "area-1"]
+    assert set(first["ice_type"]) == {3}
+    assert first["longitude"].between(121.65, 122.35).all()
+    assert first["ice_content"].tolist() == pytest.approx([0.25] * 5)
+    grouped = group_cells(study, extract_covariates(study, areas))
+    assert grouped["group"].nunique() == 2
+    assert label_areas(study, np.random.default_rng(1)).empty
+
+
+@pytest.mark.parametrize(
+    ("boxes", "types", "told"),
+    [
+        ([(122, 51, 0.3), (122.1, 51, 0.3)], [1, 2], "Features 1, 2 of areas.gpkg give cells different types"),
+        ([(100, 30, 0.3)], [1], "feature 1, lies outside of the study area"),
+        ([(122, 51, 0.3)], ["wet"], "features 1: no ice type in ice_type"),
+    ],
+    ids=["overlap", "outside", "unknown type"],
+)
+def test_unusable_training_areas_are_told(mapped, tmp_path, boxes, types, told):
+    study, _ = mapped
+    chosen = rare(study, areas=polygons(tmp_path, boxes, types), cells_per_area=500)
+    with pytest.raises(SampleError, match=told):
+        label_areas(chosen, np.random.default_rng(1))
+
+
 def test_domain_is_the_rule_of_the_study(mapped):
     study, table = mapped
     extracted = extract_covariates(study, table)
@@ -523,6 +446,7 @@ def deviations(table, split, share, group="site_id"):
 
 def test_split_keeps_the_tolerance_and_the_site(mapped):
     study, table = mapped
+    table = table.assign(group=table["site_id"])
     split = split_sites(study, table, np.random.default_rng(study.samples.seed))
     assert split.groupby(table["site_id"]).nunique().max() == 1
     assert (deviations(table, split, 0.3) <= 0).all()
@@ -531,6 +455,7 @@ def test_split_keeps_the_tolerance_and_the_site(mapped):
 
 def test_same_seed_same_split_whatever_the_order(mapped):
     study, table = mapped
+    table = table.assign(group=table["site_id"])
     first = split_sites(study, table, np.random.default_rng(5))
     shuffled = table.sample(frac=1, random_state=1)
     pd.testing.assert_series_equal(split_sites(study, shuffled, np.random.default_rng(5)).sort_index(), first)
@@ -568,7 +493,8 @@ def test_split_never_parts_a_group_and_keeps_the_tolerance(case, share, group):
 
 def test_samples_come_back_as_they_were(mapped):
     study, table = mapped
-    table, lost = drop_unusable(study, extract_covariates(study, table))
+    table, lost = drop_unusable(study, extract_covariates(study, table.assign(ice_content_sd=np.nan)))
+    table = group_cells(study, table)
     table["in_domain"] = in_domain(study, table)
     table["split"] = split_sites(study, table, np.random.default_rng(1))
     table.loc[table["site_id"] == table["site_id"][0], "site_id"] = "007"
@@ -583,7 +509,7 @@ def test_samples_come_back_as_they_were(mapped):
 
 def test_a_table_that_lacks_columns_is_not_written(mapped):
     study, table = mapped
-    with pytest.raises(SampleError, match="The sample table lacks easting, northing, in_domain, split, elevation"):
+    with pytest.raises(SampleError, match="The sample table lacks group, easting, northing"):
         write_samples(study, table)
 
 

@@ -10,8 +10,17 @@ import json
 import os
 from functools import cache
 from pathlib import Path
+from threading import Lock
 
 PACKAGE = Path(__file__).resolve().parent
+
+_PARSER = Lock()
+"""Rasters are written, and stamped with the digest, in threads; Python 3.11's parser fails in two threads at once."""
+
+
+def _parse(source):
+    with _PARSER:
+        return ast.parse(source)
 
 
 def short_hash(value, length=10):
@@ -68,7 +77,7 @@ def imported_modules(source):
         Full names such as ``helpers.grid``.
     """
     names = set()
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(_parse(source)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
@@ -81,7 +90,7 @@ def imported_modules(source):
 def _parsed(path):
     """Return the digestible form of a module (no comments, no docstrings) and the modules that it imports."""
     source = Path(path).read_text(encoding="utf-8")
-    return ast.dump(_without_docstrings(ast.parse(source))), frozenset(imported_modules(source))
+    return ast.dump(_without_docstrings(_parse(source))), frozenset(imported_modules(source))
 
 
 def notebook_source(path):

@@ -237,7 +237,7 @@ def search(study, table, layer, score="kappa", n_jobs=-1):
 
     rows = layer_rows(table, layer, "train")
     values, types = _training(study, rows, layer)
-    fold = site_folds(rows["site_id"], types, study.forest.folds, study.forest.seed)
+    fold = site_folds(rows["group"], types, study.forest.folds, study.forest.seed)
     grid = {"max_depth": study.forest.max_depth, "min_samples_split": study.forest.min_samples_split}
     searched = GridSearchCV(
         _classifier(study, study.forest.search_estimators), grid, scoring=_scores, cv=PredefinedSplit(fold),

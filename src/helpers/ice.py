@@ -164,12 +164,49 @@ def volumetric_ice_content(water_content, unfrozen_water_content, dry_density=No
             "An unfrozen water content is negative or exceeds the total water content.",
             "give both as fractions of the dry mass, the total one first",
         )
-    frozen = total - unfrozen
-    ice_volume = frozen * solids * WATER_DENSITY / ICE_DENSITY
-    saturated = ice_volume / (1 + ice_volume + unfrozen * solids)
-    content = np.where(np.isnan(density), saturated, density * frozen / ICE_DENSITY)
+    content = _content(total, unfrozen, density, solids)
     _check_share(content, "ice content", "give the water content as a fraction and the density in kg m-3")
     return content if content.ndim else float(content)
+
+
+def _content(total, unfrozen, density, solids):
+    """Return m3 of ice per m3 of ground: by the dry density, and for saturated ground where that is NaN."""
+    frozen = total - unfrozen
+    volume = frozen * solids * WATER_DENSITY / ICE_DENSITY
+    return np.where(np.isnan(density), volume / (1 + volume + unfrozen * solids), density * frozen / ICE_DENSITY)
+
+
+def content_with_error(water_content, unfrozen_water_content, dry_density, solid_density, errors):
+    """Return the volumetric ice content of cores and its standard deviation, by first-order propagation.
+
+    Parameters
+    ----------
+    water_content, unfrozen_water_content, dry_density, solid_density : numpy.ndarray, shape (n,)
+        As in `volumetric_ice_content`; NaN in `dry_density` means saturated ground.
+    errors : tuple of float
+        Standard deviations of water content and of unfrozen water content (fractions of the dry mass), and of dry
+        density (as a share of it). They are taken as independent.
+
+    Returns
+    -------
+    content, sd : numpy.ndarray, shape (n,)
+        m3 m-3; NaN where the water content is. Contents that measurement errors brought above 1 are 1.
+    """
+    known = ~np.isnan(water_content)
+    content, variance = np.full(known.shape, np.nan), np.full(known.shape, np.nan)
+    total, unfrozen, density, solids = (
+        _floats(part)[known] for part in (water_content, unfrozen_water_content, dry_density, solid_density)
+    )
+    step = 1e-6
+    middle = _content(total, unfrozen, density, solids)
+    moved = (
+        _content(total + step, unfrozen, density, solids),
+        _content(total, unfrozen + step, density, solids),
+        np.where(np.isnan(density), middle, _content(total, unfrozen, density * (1 + step), solids)),
+    )
+    content[known] = np.minimum(middle, 1)
+    variance[known] = sum(((part - middle) / step * error) ** 2 for part, error in zip(moved, errors, strict=True))
+    return content, np.sqrt(variance)
 
 
 def permafrost_part(top, bottom, table, base):

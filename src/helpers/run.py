@@ -22,7 +22,7 @@ from pathlib import Path
 import psutil
 
 from helpers import __version__
-from helpers.digest import file_hash, package_digest, stage_digest, write_text
+from helpers.digest import file_hash, package_digest, short_hash, stage_digest, write_text
 from helpers.errors import CompendiumError
 from helpers.study import ROOT, Study
 
@@ -62,14 +62,25 @@ def stage_dir(study, stage):
     return {"00": study.raw_dir, "01": study.processed_dir}.get(stage[:2], study.results_dir / "notebooks")
 
 
+_SECTIONS = {
+    "02-extract-samples": ("layers", "ice", "truth", "boreholes", "samples", "predictors", "domain"),
+    "03-grid-search": ("forest", "predictors", "domain"),
+    "04-evaluate-accuracy": ("domain",),
+}
+"""Settings that a run's own stages read beside the files of earlier ones; those of 00 and 01 are in folder names."""
+
+
 def code_file(study, stage):
-    """Return the file with the digest of a stage's code, an input of the stage's rule.
+    """Return the file with the digest of a stage's code and settings, an input of the stage's rule.
 
     It lies beside the outputs, so that runs which share them agree on what made them. It is rewritten only where the
     digest differs from the recorded one.
     """
     path = stage_dir(study, stage) / f".{stage}.code"
     digest = stage_digest(notebook_path(stage))
+    if stage in _SECTIONS:
+        settings = study.model_dump(mode="json", include=set(_SECTIONS[stage]))
+        digest += " " + short_hash([study.processed_key, settings])
     if not path.is_file() or path.read_text() != digest:
         write_text(path, digest)
     return path

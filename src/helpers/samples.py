@@ -1,86 +1,26 @@
-"""Boreholes and test pits: from two field tables to labelled samples with covariates, and their split.
+"""Samples: from checked tables of boreholes and test pits to labels with covariates, and their split.
 
-The tables are *sites* (one row a hole) and *intervals* (one row a piece of core); `data/samples/README.md`
-describes their columns. Depths are metres below the surface. A row's number is the one that a spreadsheet
-shows: the header is row 1.
+`helpers.tables` reads and checks the tables. Depths are metres below the surface.
 """
 
-import csv
 import difflib
 import json
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import pandas as pd
 
+from helpers import ice
 from helpers.digest import write_text
-from helpers.errors import CompendiumError
-from helpers.grid import THREADS, named_crs, study_area
+from helpers.grid import THREADS, area_mask, cell_centres, named_crs, reference_grid
 from helpers.ice import ice_type, layer_mean, layer_name, permafrost_part
 from helpers.study import StudyError
-
-WORDS = {
-    "permafrost": ("yes", "no", "unknown"),
-    "frozen": ("yes", "no"),
-    "method": ("borehole", "pit"),
-}
-"""Columns in which only these words may stand."""
-
-COLUMNS = {
-    "sites": {
-        "required": ("site_id", "longitude", "latitude", "depth_reached_m", "permafrost"),
-        "may_be_empty": ("permafrost_table_m", "permafrost_base_m"),
-        "optional": ("date", "method", "elevation_m", "source"),
-    },
-    "intervals": {
-        "required": ("site_id", "top_m", "bottom_m", "frozen"),
-        "may_be_empty": ("ice_content",),
-        "optional": ("texture",),
-    },
-}
-"""Columns of both tables: with a value in every row, empty where nothing is known, or wholly absent."""
-
-# fmt: off
-KINDS = {
-    "missing column": ("error", "the column is missing", "add the column"),
-    "overlong row": ("error", "the row has more values than the header has columns",
-        "write decimals with a point, and text that holds a comma in quotes"),
-    "missing value": ("error", "there is no value", "fill it in"),
-    "not a number": ("error", "this is not a number",
-        "write a plain number with a decimal point, without unit"),
-    "unknown word": ("error", "this word is not known", "write one of the words"),
-    "duplicated site": ("error", "an earlier row has the same site_id",
-        "give every hole a site_id of its own, or delete the repeated row"),
-    "outside the study area": ("error", "the site lies outside the study area",
-        "give longitude and latitude in WGS 84 degrees, or leave the site out"),
-    "negative depth": ("error", "the depth is negative",
-        "write metres below the surface as positive numbers"),
-    "inverted permafrost": ("error", "the base does not lie below the table",
-        "correct one of the two depths"),
-    "depth without permafrost": ("error", "a depth of permafrost is given where there is none",
-        "write permafrost yes, or leave the depth empty"),
-    "interval without site": ("error", "there is no such site",
-        "add the site to the table of sites, or correct the site_id"),
-    "inverted interval": ("error", "the bottom does not lie below the top", "correct one of the two depths"),
-    "overlapping intervals": ("error", "the interval overlaps another one of its site",
-        "correct the depths, or delete one of the two"),
-    "impossible ice content": ("error", "the ice content lies outside 0-1",
-        "write m3 of ice per m3 of ground, not percent"),
-    "ice in unfrozen ground": ("error", "ice is given where the ground is not frozen",
-        "write frozen yes, or 0"),
-    "example row": ("drop", "this is an example of the template", "delete the row"),
-    "no permafrost table": ("warn", "without this depth the site gives no label", "give the depth"),
-    "interval below the hole": ("warn", "the interval ends below the hole", "correct one of the two depths"),
-    "unreadable date": ("warn", "this is not a date", "write year-month-day, such as 2023-08-14"),
-}
-# fmt: on
-"""Kinds of problems: severity, what is wrong, what to do. ``error`` refuses the tables, ``drop`` leaves out
-the row, ``warn`` only tells."""
+from helpers.tables import SampleError, ice_type_code, listed
 
 SAMPLE_COLUMNS = (
-    "site_id", "layer", "longitude", "latitude", "easting", "northing", "ice_type", "ice_content",
-    "permafrost_share", "ice_fraction", "sampled_share", "reason", "in_domain", "split",
+    "site_id", "group", "layer", "longitude", "latitude", "easting", "northing", "ice_type", "ice_content",
+    "ice_content_sd", "permafrost_share", "ice_fraction", "sampled_share", "reason", "in_domain", "split",
 )  # fmt: skip
 """Columns of the sample table before its predictors."""
 
@@ -93,278 +33,8 @@ UNKNOWN_STATE = "not known whether there is permafrost in the layer"
 UNKNOWN_TABLE = "depth of the permafrost table unknown"
 DUPLICATE = "another site in the same place"
 
-_EXAMPLE = "example-"
-_EMPTY = ("", "na", "n/a", "nan", "null", "-", "--")
-_NUMBERS = {
-    "longitude", "latitude", "elevation_m", "depth_reached_m", "permafrost_table_m", "permafrost_base_m",
-    "top_m", "bottom_m", "ice_content",
-}  # fmt: skip
-_PROBLEM_COLUMNS = ["file", "row", "column", "value", "kind", "problem", "remedy", "severity"]
 _SLACK = 1e-6  # m; depths nearer than this are equal
 _MAD_TO_SD = 1.4826  # the standard deviation of a normal distribution over its median absolute deviation
-
-
-class SampleError(CompendiumError):
-    """Sample tables that cannot be used; `problems` has a row for each problem that was found in them."""
-
-    problems = None
-
-
-# --- Reading and checking ----------------------------------------------------------------------------------
-
-
-def table_paths(study):
-    """Return the paths of the sites table and of the intervals table.
-
-    Parameters
-    ----------
-    study : helpers.study.Study
-        Where `samples.sites` or `samples.intervals` is empty, the table that a virtual study draws for a run.
-
-    Returns
-    -------
-    tuple of pathlib.Path
-
-    Raises
-    ------
-    SampleError
-        The study is not virtual and names no table.
-    """
-    drawn = study.results_dir / "samples"
-    given = {"sites": study.samples.sites, "intervals": study.samples.intervals}
-    if lacking := [f"samples.{name}" for name, path in given.items() if not path and not study.simulated]:
-        raise SampleError(
-            f"The study file names no table of boreholes: {' and '.join(lacking)} are empty.",
-            "name your two tables there; data/samples/ has a template of each",
-        )
-    return tuple(study.path(path) if path else drawn / f"{name}.csv" for name, path in given.items())
-
-
-def read_tables(study, severity=None):
-    """Read and check both tables.
-
-    Parameters
-    ----------
-    study : helpers.study.Study
-    severity : dict of str to str, optional
-        Kinds of problems to treat otherwise than in `KINDS`: ``error``, ``drop`` or ``warn``.
-
-    Returns
-    -------
-    sites : pandas.DataFrame
-        One row a hole, with all columns of `COLUMNS`; numbers as float, NaN where empty.
-    intervals : pandas.DataFrame
-        One row a piece of core.
-    problems : pandas.DataFrame
-        What was dropped and what looks odd: file, row, column, value, kind, problem, remedy, severity.
-
-    Raises
-    ------
-    SampleError
-        A table is missing or not readable, or rows have problems of severity ``error``; one error names them
-        all, and has them as a table in `problems`.
-    """
-    paths = table_paths(study)
-    same = paths[0].name == paths[1].name
-    shown = [f"{path.parent.name}/{path.name}" if same else path.name for path in paths]
-    sites, intervals = (_read_table(*args) for args in zip(paths, shown, COLUMNS, strict=True))
-    found = [problem for check in CHECKS for problem in check(study, sites, intervals)]
-    problems = pd.DataFrame(found, columns=_PROBLEM_COLUMNS)
-    problems["severity"] = problems["kind"].map({k: v[0] for k, v in KINDS.items()} | (severity or {}))
-    problems = problems.sort_values(["file", "row"], ascending=[False, True], kind="stable", ignore_index=True)
-    _refuse(problems[problems["severity"] == "error"])
-    kept = []
-    for table in (sites, intervals):
-        dropped = problems.loc[(problems["severity"] == "drop") & (problems["file"] == table.file), "row"]
-        kept.append(table.frame.drop(index=dropped))
-    kept[1] = kept[1][kept[1]["site_id"].isin(kept[0]["site_id"])]
-    if kept[0].empty:
-        raise SampleError(
-            f"{sites.file} has no usable site.", "fill in one row a borehole or pit, as the template shows"
-        )
-    return *(frame.reset_index(drop=True) for frame in kept), problems
-
-
-@dataclass
-class _Table:
-    """A table as it was typed (`text`) and as it was understood (`frame`), indexed by the row in the file."""
-
-    kind: str
-    file: str
-    text: pd.DataFrame
-    frame: pd.DataFrame
-    header: list
-    missing: list
-    overlong: dict
-
-
-def _read_table(path, file, kind):
-    remedy = "save the table as CSV with UTF-8 encoding; data/samples/ has templates"
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as stream:
-            records = list(csv.reader(stream))
-    except FileNotFoundError:
-        remedy = f"correct samples.{kind} in the study file, or run the notebook that writes the table"
-        raise SampleError(f"The table of {kind}, {file}, does not exist.", remedy) from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise SampleError(f"{file} is not a CSV file in UTF-8: {error}", remedy) from None
-    if not records:
-        raise SampleError(f"{file} is empty.", remedy)
-    header = [name.strip().lower() for name in records[0]]
-    lines = {
-        row: [v.strip() for v in line] for row, line in enumerate(records[1:], start=2) if any(map(str.strip, line))
-    }
-    overlong = {row: line[len(header) :] for row, line in lines.items() if any(line[len(header) :])}
-    lines = {row: dict(zip(header, line, strict=False)) for row, line in lines.items()}
-    wanted = [name for names in COLUMNS[kind].values() for name in names]
-    text = pd.DataFrame.from_dict(lines, orient="index", dtype=object)
-    text = (
-        text.reindex(columns=list(dict.fromkeys([*wanted, *filter(None, header)])))
-        .astype(object)
-        .fillna("")
-        .astype(str)
-    )
-    missing = [name for names in ("required", "may_be_empty") for name in COLUMNS[kind][names] if name not in header]
-    return _Table(kind, file, text, _typed(text), header, missing, overlong)
-
-
-def _typed(text):
-    frame = text.copy()
-    for name in frame.columns:
-        if name != "site_id":
-            frame[name] = frame[name].mask(frame[name].str.lower().isin(_EMPTY), "")
-        if name in _NUMBERS:
-            frame[name] = pd.to_numeric(frame[name], errors="coerce").astype(float)
-            frame[name] = frame[name].where(np.isfinite(frame[name]))
-        elif name in WORDS:
-            frame[name] = frame[name].str.lower()
-    return frame
-
-
-def _refuse(errors):
-    if errors.empty:
-        return
-    parts, remedies = [], {}
-    for (file, column, problem, remedy), rows in errors.groupby(["file", "column", "problem", "remedy"], sort=False):
-        given = ", ".join([f"'{value}'" for value in dict.fromkeys(rows["value"]) if value][:3])
-        where = f"row{'s' if len(rows) > 1 else ''} {_listed(rows['row'])}"
-        parts.append(f"{file}, column {column}, {where}: {problem}" + (f" ({given})" if given else ""))
-        remedies.setdefault(remedy, []).append(column)
-    message = f"{len(errors)} problem{'s' if len(errors) > 1 else ''} in the sample tables: {'; '.join(parts)}"
-    each = [f"{', '.join(dict.fromkeys(names))}: {remedy}" for remedy, names in remedies.items()]
-    error = SampleError(message, "; ".join(each))
-    error.problems = errors.reset_index(drop=True)
-    raise error
-
-
-def _listed(items, most=10):
-    text = ", ".join(map(str, list(items)[:most]))
-    return text + (f" and {len(items) - most} more" if len(items) > most else "")
-
-
-def _problem(table, row, column, value, kind, remedy=None):
-    _, problem, usual = KINDS[kind]
-    values = (table.file, int(row), column, str(value), kind, problem, remedy or usual, "")
-    return dict(zip(_PROBLEM_COLUMNS, values, strict=True))
-
-
-def _found(table, where, column, kind, remedy=None):
-    """Return a problem for each row of a table where a condition holds."""
-    rows = table.frame.index[np.asarray(where, bool)]
-    return [_problem(table, row, column, table.text.loc[row, column], kind, remedy) for row in rows]
-
-
-def _check_columns(_study, *tables):
-    for table in tables:
-        known = {name for names in COLUMNS[table.kind].values() for name in names}
-        for name in table.missing:
-            near = difflib.get_close_matches(name, sorted(set(table.text.columns) - known), n=1, cutoff=0.6)
-            yield _problem(table, 1, name, "", "missing column", f"rename the column {near[0]}" if near else None)
-        for row, values in table.overlong.items():
-            yield _problem(table, row, table.header[-1], ",".join(values), "overlong row")
-
-
-def _check_values(_study, *tables):
-    for table in tables:
-        empty = table.text.apply(lambda column: column.str.lower().isin(_EMPTY))
-        for name in table.frame.columns:
-            if name in COLUMNS[table.kind]["required"] and name not in table.missing:
-                yield from _found(table, empty[name], name, "missing value")
-            if name in _NUMBERS:
-                yield from _found(table, ~empty[name] & table.frame[name].isna(), name, "not a number")
-            if name in WORDS:
-                wrong = ~table.frame[name].isin(("", *WORDS[name]))
-                yield from _found(table, wrong, name, "unknown word", f"write {' or '.join(WORDS[name])}")
-
-
-def _check_sites(_study, sites, _intervals):
-    ids, dates = sites.frame["site_id"], sites.frame["date"]
-    yield from _found(sites, ids.str.lower().str.startswith(_EXAMPLE), "site_id", "example row")
-    yield from _found(sites, ids.duplicated() & (ids != ""), "site_id", "duplicated site")
-    unreadable = pd.to_datetime(dates, format="ISO8601", errors="coerce").isna()
-    yield from _found(sites, unreadable & (dates != ""), "date", "unreadable date")
-
-
-def _check_coordinates(study, sites, _intervals):
-    import shapely
-
-    place = sites.frame[["longitude", "latitude"]].dropna()
-    outside = place[~shapely.contains_xy(study_area(study), place["longitude"], place["latitude"])]
-    # The outline is simplified: a site within a cell of it is not refused, though it may find no covariates.
-    crs = named_crs(study.grid.crs)
-    projected = np.clip(_projected(outside["longitude"], outside["latitude"], crs), -1e9, 1e9)
-    far = shapely.distance(study_area(study, crs), shapely.points(*projected)) > study.grid.resolution
-    for row in outside.index[far]:
-        value = ", ".join(sites.text.loc[row, ["longitude", "latitude"]])
-        yield _problem(sites, row, "longitude, latitude", value, "outside the study area")
-
-
-def _check_permafrost(_study, sites, _intervals):
-    frame = sites.frame
-    table, base = frame["permafrost_table_m"], frame["permafrost_base_m"]
-    for name in ("depth_reached_m", "permafrost_table_m", "permafrost_base_m"):
-        yield from _found(sites, frame[name] < 0, name, "negative depth")
-    yield from _found(sites, base <= table, "permafrost_base_m", "inverted permafrost")
-    for name in ("permafrost_table_m", "permafrost_base_m"):
-        without = frame[name].notna() & frame["permafrost"].isin(("no", "unknown"))
-        yield from _found(sites, without, name, "depth without permafrost")
-    silent = table.isna() & (frame["permafrost"] == "yes")
-    yield from _found(sites, silent, "permafrost_table_m", "no permafrost table")
-
-
-def _check_intervals(_study, sites, intervals):
-    frame, holes = intervals.frame, sites.frame.drop_duplicates("site_id").set_index("site_id")
-    content, depth = frame["ice_content"], frame["site_id"].map(holes["depth_reached_m"])
-    if "site_id" not in sites.missing:
-        stray = ~frame["site_id"].isin(holes.index) & (frame["site_id"] != "")
-        yield from _found(intervals, stray, "site_id", "interval without site")
-    for name in ("top_m", "bottom_m"):
-        yield from _found(intervals, frame[name] < 0, name, "negative depth")
-    yield from _found(intervals, frame["bottom_m"] <= frame["top_m"], "bottom_m", "inverted interval")
-    yield from _found(intervals, _overlapping(frame), "top_m", "overlapping intervals")
-    yield from _found(intervals, (content < 0) | (content > 1), "ice_content", "impossible ice content")
-    thawed = (content > 0) & (frame["frozen"] == "no")
-    yield from _found(intervals, thawed, "ice_content", "ice in unfrozen ground")
-    yield from _found(intervals, frame["bottom_m"] > depth + _SLACK, "bottom_m", "interval below the hole")
-
-
-def _overlapping(frame):
-    """Return which intervals begin above the deepest bottom of those that lie higher at the same site."""
-    valid = frame[(frame["bottom_m"] > frame["top_m"]) & (frame["site_id"] != "")]
-    valid = valid.sort_values(["site_id", "top_m", "bottom_m"], kind="stable")
-    deepest = valid.groupby("site_id")["bottom_m"].cummax().groupby(valid["site_id"]).shift()
-    return (valid["top_m"] < deepest - _SLACK).reindex(frame.index, fill_value=False)
-
-
-CHECKS = [
-    _check_columns,
-    _check_values,
-    _check_sites,
-    _check_coordinates,
-    _check_permafrost,
-    _check_intervals,
-]
-"""Checks of both tables: each takes the study, sites and intervals, and yields rows of the problems table."""
 
 
 # --- Labels ------------------------------------------------------------------------------------------------
@@ -383,9 +53,10 @@ def label_layers(study, sites, intervals):
     -------
     labels : pandas.DataFrame
         One row a site and layer: site_id, layer, longitude, latitude, ice_type (0-5), ice_content (m3 m-3
-        of the permafrost part, NaN for class 0), permafrost_share (of the layer's thickness), ice_fraction
-        (their product), sampled_share (of the permafrost part; for class 0, how much of the layer the hole
-        passed), reason (of class 0: ``talik``, ``above table`` or ``below base``; empty otherwise).
+        of the permafrost part, NaN for class 0) and its standard deviation by the errors of measurement,
+        permafrost_share (of the layer's thickness), ice_fraction (their product), sampled_share (of the
+        permafrost part; for class 0, how much of the layer the hole passed), reason (of class 0: ``talik``,
+        ``above table`` or ``below base``; empty otherwise).
     lost : pandas.DataFrame
         The other pairs of site and layer: site_id, layer, reason.
 
@@ -396,7 +67,7 @@ def label_layers(study, sites, intervals):
     permafrost gives class 0 only where its cores show unfrozen ground throughout, for frozen ground may be
     seasonal. Unfrozen cores within permafrost count as ice content 0.
     """
-    pieces = _pieces_by_site(intervals)
+    pieces = _pieces_by_site(core_ice(study, intervals))
     labels, lost = [], []
     for site in sites.itertuples():
         for layer in study.layers:
@@ -406,22 +77,71 @@ def label_layers(study, sites, intervals):
                 lost.append(key | {"reason": outcome})
             else:
                 labels.append(key | {"longitude": site.longitude, "latitude": site.latitude} | outcome)
-    columns = [c for c in SAMPLE_COLUMNS if c not in ("easting", "northing", "in_domain", "split")]
-    return pd.DataFrame(labels, columns=columns), _lost_table(lost)
+    return pd.DataFrame(labels, columns=_LABEL_COLUMNS), _lost_table(lost)
 
 
-_NO_PIECES = np.empty((0, 4))
+_LABEL_COLUMNS = [c for c in SAMPLE_COLUMNS if c not in ("group", "easting", "northing", "in_domain", "split")]
+_NO_PIECES = np.empty((0, 5))
+
+
+def core_ice(study, intervals):
+    """Return pieces of core with their volumetric ice content and its error, however the ice was described.
+
+    Parameters
+    ----------
+    study : helpers.study.Study
+        Its section `ice` has the errors of measurement, and the unfrozen water by texture.
+    intervals : pandas.DataFrame
+        As `helpers.tables.read_tables` returns them.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A copy with `ice_content` filled, in this order of preference: as measured; from water content, with the dry
+        density or for saturated ground without it; the middle of a directly given ice type; 0 where unfrozen. New
+        is `ice_content_sd`, m3 m-3: by first-order propagation, and for a given type of an even spread over its range.
+    """
+    settings, filled = study.ice, intervals.copy()
+    optional = ["ice_content", "water_content", "dry_density", "ice_type", "texture"]
+    intervals = intervals.reindex(columns=["frozen", *optional])
+    content = intervals["ice_content"].to_numpy(float)
+    error = np.where(np.isnan(content), np.nan, settings.ice_content_error)
+    texture = intervals["texture"].where(intervals["texture"].isin(list(settings.unfrozen_water)), "unknown")
+    water = intervals["water_content"].to_numpy(float)
+    unfrozen = np.minimum(texture.map(settings.unfrozen_water).to_numpy(float), water)
+    solids = np.where(texture == "peat", settings.organic_density, ice.SOLID_DENSITY)
+    measured = {"water_content": water, "unfrozen_water_content": unfrozen}
+    measured |= {"dry_density": intervals["dry_density"].to_numpy(float), "solid_density": solids}
+    errors = (settings.water_content_error, settings.unfrozen_water_error, settings.dry_density_error)
+    ways = [ice.content_with_error(**measured, errors=errors), _content_of_type(study, intervals["ice_type"])]
+    for other, sd in ways:
+        use = np.isnan(content) & ~np.isnan(other)
+        content, error = np.where(use, other, content), np.where(use, sd, error)
+    thawed = (intervals["frozen"] == "no") & (np.isnan(content) | intervals["ice_content"].isna())
+    filled["ice_content"] = np.where(thawed, 0.0, content)
+    filled["ice_content_sd"] = np.where(thawed, 0.0, error)
+    return filled
+
+
+def _content_of_type(study, types):
+    """Return the middle of each ice type's range of contents, and the standard deviation of an even spread over it."""
+    limits = np.array([0, *study.ice.thresholds, study.ice.richest])
+    code = types.to_numpy(float)
+    known = (code >= 1) & (code <= 5)
+    place = np.where(known, code, 1).astype(int)
+    low, high = limits[place - 1], limits[place]
+    nothing = np.where(code == 0, 0.0, np.nan)
+    return np.where(known, (low + high) / 2, nothing), np.where(known, (high - low) / np.sqrt(12), nothing)
 
 
 def _pieces_by_site(intervals):
-    """Return top, bottom, ice content and whether unfrozen (1 or 0) of each site's pieces of core."""
-    unfrozen = intervals["frozen"] == "no"
-    content = intervals["ice_content"].mask(unfrozen & intervals["ice_content"].isna(), 0.0)
-    table = np.column_stack([intervals["top_m"], intervals["bottom_m"], content, unfrozen])
+    """Return top, bottom, ice content, its error, and whether unfrozen (1 or 0) of each site's pieces of core."""
+    columns = [intervals[name] for name in ("top_m", "bottom_m", "ice_content", "ice_content_sd")]
+    table = np.column_stack([*columns, intervals["frozen"] == "no"])
     return {site: table[rows] for site, rows in intervals.groupby("site_id").indices.items()}
 
 
-def _label(site, layer, pieces, ice):
+def _label(site, layer, pieces, settings):
     """Return a label's columns, or why there is none."""
     top, bottom = layer
     passed = float(np.clip((site.depth_reached_m - top) / (bottom - top), 0, 1))
@@ -429,8 +149,8 @@ def _label(site, layer, pieces, ice):
     if site.permafrost == "no":
         return _class_zero("talik", passed) if through else NOT_REACHED
     if site.permafrost == "unknown":
-        unfrozen, share = layer_mean(pieces[:, [0, 1, 3]], top, bottom)
-        if through and unfrozen == 1 and share >= ice.minimum_sampled_share - _SLACK:
+        unfrozen, share = layer_mean(pieces[:, [0, 1, 4]], top, bottom)
+        if through and unfrozen == 1 and share >= settings.minimum_sampled_share - _SLACK:
             return _class_zero("talik", passed)
         return UNKNOWN_STATE if through else NOT_REACHED
     if np.isnan(site.permafrost_table_m):
@@ -441,19 +161,192 @@ def _label(site, layer, pieces, ice):
     if site.depth_reached_m <= upper:
         return NOT_REACHED
     content, sampled = layer_mean(pieces[:, :3], upper, lower)
-    if sampled == 0 or sampled < ice.minimum_sampled_share - _SLACK:
+    if sampled == 0 or sampled < settings.minimum_sampled_share - _SLACK:
         return TOO_LITTLE if through or site.depth_reached_m >= lower - _SLACK else NOT_REACHED
-    return {"ice_type": ice_type(content, ice.thresholds), "ice_content": content, "permafrost_share": share,
-            "ice_fraction": content * share, "sampled_share": sampled, "reason": ""}  # fmt: skip
+    # One hole is one hand and one balance: its errors are taken to go together, so they do not average out.
+    error, _ = layer_mean(pieces[:, [0, 1, 3]], upper, lower)
+    return {"ice_type": ice_type(content, settings.thresholds), "ice_content": content, "ice_content_sd": error,
+            "permafrost_share": share, "ice_fraction": content * share, "sampled_share": sampled,
+            "reason": ""}  # fmt: skip
 
 
 def _class_zero(reason, passed):
-    return {"ice_type": 0, "ice_content": np.nan, "permafrost_share": 0.0, "ice_fraction": 0.0,
-            "sampled_share": passed, "reason": reason}  # fmt: skip
+    return {"ice_type": 0, "ice_content": np.nan, "ice_content_sd": np.nan, "permafrost_share": 0.0,
+            "ice_fraction": 0.0, "sampled_share": passed, "reason": reason}  # fmt: skip
 
 
 def _lost_table(rows):
     return pd.DataFrame(rows, columns=["site_id", "layer", "reason"])
+
+
+def label_areas(study, rng):
+    """Return samples from the study's training areas: polygons whose ice type somebody mapped.
+
+    Parameters
+    ----------
+    study : helpers.study.Study
+        `samples.areas` names a vector file with the column `samples.class_column`, and where types are not the same in
+        all layers a column ``layer``, such as 2-3m.
+    rng : numpy.random.Generator
+        Draws at most `samples.cells_per_area` cells of each polygon.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Labels as `label_layers` returns them, a row a cell and layer, and the column `group`, one for each polygon.
+        Empty where the study has no areas.
+
+    Raises
+    ------
+    SampleError
+        The file is missing or lacks the column; a polygon has no known type or layer, no geometry, lies outside of the
+        study area, or covers a cell that another polygon gives another type.
+    """
+    if not study.samples.areas:
+        return pd.DataFrame(columns=[*_LABEL_COLUMNS, "group"])
+    areas, file = _read_areas(study)
+    geobox, inside = reference_grid(study), area_mask(study, reference_grid(study))
+    names, rows = [layer_name(layer) for layer in study.layers], []
+    for number, area in enumerate(areas.itertuples(), start=1):
+        cells = _cells_of(area.geometry, geobox)
+        cells = cells[inside.ravel()[cells]]
+        if not cells.size:
+            raise SampleError(
+                f"{file}, feature {number}, lies outside of the study area.", "leave it out, or correct its CRS"
+            )
+        if cells.size > study.samples.cells_per_area:
+            cells = np.sort(rng.choice(cells, study.samples.cells_per_area, replace=False))
+        for layer in [area.layer] if area.layer else names:
+            rows += [(f"area-{number}-{cell}", f"area-{number}", cell, layer, area.code) for cell in cells]
+    table = pd.DataFrame(rows, columns=["site_id", "group", "cell", "layer", "ice_type"])
+    types = table.groupby(["cell", "layer"])["ice_type"]
+    twice = table[types.transform("min") < types.transform("max")]
+    if len(twice):
+        listing = listed(twice["group"].str.removeprefix("area-").drop_duplicates())
+        raise SampleError(f"Features {listing} of {file} give cells different types.", "let polygons not overlap")
+    table = table.drop_duplicates(["cell", "layer"])
+    return _as_labels(study, table, geobox, "training area")
+
+
+def _read_areas(study):
+    """Return the polygons in the grid's CRS, with `code` and `layer`, and the name of their file."""
+    import geopandas
+
+    path, column = study.path(study.samples.areas), study.samples.class_column
+    remedy = "name a GeoPackage, GeoJSON or shapefile of polygons as samples.areas"
+    try:
+        areas = geopandas.read_file(path)
+    # The readers' errors are of many classes.
+    except Exception as error:
+        raise SampleError(f"The training areas {path.name} are not readable: {error}", remedy) from None
+    if column not in areas:
+        given = listed(areas.columns.drop(areas.geometry.name))
+        raise SampleError(f"{path.name} has no column {column}, but {given}.", "set samples.class_column")
+    areas["code"] = areas[column].astype(object).where(areas[column].notna(), "").astype(str).map(ice_type_code)
+    areas["layer"] = areas["layer"].fillna("").astype(str) if "layer" in areas else ""
+    layers = ["", *(layer_name(layer) for layer in study.layers)]
+    wrong = {
+        f"no ice type in {column}": areas["code"].isna(),
+        f"no layer of the study ({listed(layers[1:])})": ~areas["layer"].isin(layers),
+        "no polygon": ~areas.geometry.geom_type.isin(("Polygon", "MultiPolygon")) | areas.geometry.is_empty,
+    }
+    for what, rows in wrong.items():
+        if rows.any():
+            numbers = listed(np.flatnonzero(rows) + 1)
+            raise SampleError(f"{path.name}, features {numbers}: {what}.", "correct these features")
+    if areas.crs is None:
+        raise SampleError(f"{path.name} has no coordinate reference system.", "save it with one")
+    return areas.astype({"code": int}).to_crs(study.grid.crs), path.name
+
+
+def _cells_of(shape, geobox):
+    """Return flat indices of the cells whose centre lies in a polygon; of a tiny one, the cell that it lies in."""
+    from rasterio.features import rasterize
+
+    mask = rasterize([shape], geobox.shape, transform=geobox.transform, dtype="uint8")
+    if not mask.any():
+        mask = rasterize([shape.representative_point()], geobox.shape, transform=geobox.transform, dtype="uint8")
+    return np.flatnonzero(mask)
+
+
+def _as_labels(study, table, geobox, reason):
+    """Return labels at the centres of cells, from their `cell`, `layer` and `ice_type`."""
+    import pyproj
+
+    easting, northing = cell_centres(geobox)
+    row, column = np.divmod(table["cell"].to_numpy(int), geobox.shape[1])
+    back = pyproj.Transformer.from_crs(named_crs(study.grid.crs), "EPSG:4326", always_xy=True)
+    longitude, latitude = back.transform(easting[column], northing[row])
+    content, error = _content_of_type(study, table["ice_type"])
+    some = (table["ice_type"] > 0).to_numpy()
+    return table.drop(columns="cell").assign(
+        longitude=longitude,
+        latitude=latitude,
+        ice_content=np.where(some, content, np.nan),
+        ice_content_sd=np.where(some, error, np.nan),
+        permafrost_share=some.astype(float),
+        ice_fraction=np.where(some, content, 0.0),
+        sampled_share=1.0,
+        reason=reason,
+    )[[*_LABEL_COLUMNS, "group"]]
+
+
+def add_absences(study, labels, rng):
+    """Make sure that each layer has samples without permafrost, for a forest cannot learn a class that it never sees.
+
+    Parameters
+    ----------
+    study : helpers.study.Study
+        By `samples.absences`: ``refuse`` such tables; take cells without permafrost from `samples.permafrost_mask`
+        (``mask``); or take cells outside of the potential-permafrost domain (``pseudo``). The last two are drawn at
+        random and flagged in `reason`.
+    labels : pandas.DataFrame
+        As `label_layers` returns them.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    pandas.DataFrame
+        The labels, unchanged where each layer has class 0.
+
+    Raises
+    ------
+    SampleError
+        A layer has no sample without permafrost and the setting is ``refuse``, or the mask has no such cell.
+    """
+    names = [layer_name(layer) for layer in study.layers]
+    without = [name for name in names if not ((labels["layer"] == name) & (labels["ice_type"] == 0)).any()]
+    if not without:
+        return labels
+    if study.samples.absences == "refuse":
+        raise SampleError(
+            f"All samples of {listed(without)} have permafrost, so a map would have it everywhere.",
+            "add holes without permafrost, or set samples.absences to mask or pseudo",
+        )
+    geobox = reference_grid(study)
+    pool = np.flatnonzero(_permafrost_free(study, geobox) & area_mask(study, geobox))
+    if not pool.size:
+        raise SampleError("No cell is known to be free of permafrost.", "correct samples.permafrost_mask")
+    cells = rng.choice(pool, min(study.samples.absence_sites, pool.size), replace=False)
+    table = pd.DataFrame({"site_id": [f"absence-{n + 1}" for n in range(cells.size)], "cell": cells, "ice_type": 0})
+    table = table.merge(pd.DataFrame({"layer": without}), how="cross").assign(group=lambda t: t["site_id"])
+    flag = "permafrost mask" if study.samples.absences == "mask" else "pseudo-absence"
+    return pd.concat([labels, _as_labels(study, table, geobox, flag)], ignore_index=True)
+
+
+def _permafrost_free(study, geobox):
+    from helpers.covariates.registry import read_covariates
+    from helpers.grid import warp
+
+    if study.samples.absences == "pseudo":
+        rule = read_covariates(study, [study.domain.covariate])[study.domain.covariate].to_numpy()
+        return rule <= study.domain.above
+    path = study.path(study.samples.permafrost_mask)
+    if not (study.samples.permafrost_mask and path.is_file()):
+        raise SampleError(
+            f"There is no permafrost mask {path.name}.", "name a raster as samples.permafrost_mask: 0 is no permafrost"
+        )
+    return warp(path, geobox, "nearest") == 0
 
 
 # --- Covariates --------------------------------------------------------------------------------------------
@@ -520,19 +413,24 @@ def extract_covariates(study, table):
 
     files = covariate_files(study)
     if missing := [name for name, path in files.items() if not path.is_file()]:
-        raise SampleError(f"Covariates are missing: {_listed(missing)}.", "run notebooks/01-prepare-data.ipynb")
-    easting, northing = _projected(table["longitude"], table["latitude"], named_crs(study.grid.crs))
+        raise SampleError(f"Covariates are missing: {listed(missing)}.", "run notebooks/01-prepare-data.ipynb")
+    easting, northing = projected(table["longitude"], table["latitude"], named_crs(study.grid.crs))
     with ThreadPoolExecutor(THREADS) as pool:
         values = pool.map(lambda path: values_at(path, easting, northing), files.values())
         added = {"easting": easting, "northing": northing, **dict(zip(files, values, strict=True))}
     return pd.concat([table, pd.DataFrame(added, index=table.index)], axis=1)
 
 
-def _projected(longitude, latitude, crs):
+def projected(longitude, latitude, crs):
+    """Return easting and northing (m) of WGS 84 degrees in a projected CRS; inf for impossible ones."""
+    return _projection(str(crs)).transform(np.asarray(longitude), np.asarray(latitude))
+
+
+@cache
+def _projection(crs):
     import pyproj
 
-    project = pyproj.Transformer.from_crs("EPSG:4326", crs, always_xy=True)
-    return project.transform(np.asarray(longitude), np.asarray(latitude))
+    return pyproj.Transformer.from_crs("EPSG:4326", crs, always_xy=True)
 
 
 def values_at(path, easting, northing):
@@ -554,6 +452,9 @@ def values_at(path, easting, northing):
     from rasterio.transform import rowcol
     from rasterio.windows import Window
 
+    # Impossible degrees have no projected coordinates.
+    known = np.isfinite(easting) & np.isfinite(northing)
+    easting, northing = np.where(known, easting, 1e9), np.where(known, northing, 1e9)
     with rasterio.open(path) as source:
         rows, columns = (np.asarray(index) for index in rowcol(source.transform, easting, northing))
         inside = (rows >= 0) & (rows < source.height) & (columns >= 0) & (columns < source.width)
@@ -613,6 +514,92 @@ def _robust_z(values):
     return distance / spread if spread > 0 else distance * 0.0
 
 
+def group_cells(study, table):
+    """Group the samples that share a cell, whose covariates are the same, or merge them.
+
+    Parameters
+    ----------
+    study : helpers.study.Study
+        With `samples.same_cell` ``together``, sites in one cell form a group, which no fold and no split parts; with
+        ``merge`` they become one sample a layer: the most frequent type, of equally frequent ones the icier, and the
+        mean of contents and shares.
+    table : pandas.DataFrame
+        With `easting` and `northing`; training areas have their `group` already.
+
+    Returns
+    -------
+    pandas.DataFrame
+        With the column `group`, the name of a site in it.
+    """
+    column = (table["easting"] // study.grid.resolution).astype(int)
+    row = (table["northing"] // study.grid.resolution).astype(int)
+    given = table["group"] if "group" in table else pd.Series(None, index=table.index, dtype=object)
+    first = table.groupby([row, column])["site_id"].transform("min")
+    # A polygon's group is larger than a cell, so that a site in it joins the polygon.
+    table = table.assign(group=given.groupby([row, column]).transform("first").fillna(first))
+    if study.samples.same_cell == "together":
+        return table
+    keys = [table["group"].where(given.notna(), first), row, column, table["layer"]]
+    numbers = ["ice_content", "ice_content_sd", "permafrost_share", "ice_fraction", "sampled_share"]
+    votes = table.assign(votes=table.groupby([*keys, table["ice_type"]])["site_id"].transform("size"))
+    votes = votes.assign(**{name: table.groupby(keys)[name].transform("mean") for name in numbers})
+    best = votes.sort_values(["votes", "ice_type", "site_id"], ascending=[False, False, True], kind="stable")
+    kept = best.groupby([key.reindex(best.index) for key in keys], sort=False).head(1).sort_index()
+    # Without permafrost there is no ice content, whatever a neighbour has.
+    none = kept["ice_type"] == 0
+    return kept.assign(
+        ice_content=kept["ice_content"].mask(none), ice_content_sd=kept["ice_content_sd"].mask(none)
+    ).drop(columns="votes")
+
+
+def settle_rare_classes(study, table):
+    """Merge, keep or refuse ice types that have fewer sites in a layer than can be learnt from and tested.
+
+    Parameters
+    ----------
+    study : helpers.study.Study
+        `samples.minimum_class_sites`, and by `samples.rare_classes`: ``stop``, ``merge`` with the neighbouring ice type
+        that has fewer sites, or ``keep``.
+    table : pandas.DataFrame
+        With `layer`, `ice_type` and `site_id`.
+
+    Returns
+    -------
+    table : pandas.DataFrame
+    merged : list of dict
+        `layer`, `from` and `into` (ice types), `sites` that changed.
+
+    Raises
+    ------
+    SampleError
+        The setting is ``stop`` and a type is too rare; or there is nothing that it could be merged with.
+    """
+    least, how = study.samples.minimum_class_sites, study.samples.rare_classes
+    if how == "keep":
+        return table, []
+    table, merged = table.copy(), []
+    for layer in map(layer_name, study.layers):
+        rows = table["layer"] == layer
+        while True:
+            sites = table[rows].groupby("ice_type")["site_id"].nunique()
+            rare = sites[sites < least].sort_values(kind="stable")
+            if rare.empty:
+                break
+            kind = int(rare.index[0])
+            others = [code for code in sites.index if code not in (0, kind)]
+            if how == "stop" or kind == 0 or not others:
+                told = f"{ice.ICE_TYPES[kind].name} has {rare.iloc[0]} sites in {layer}, fewer than {least}"
+                also = f"; so do {len(rare) - 1} other types" if len(rare) > 1 else ""
+                raise SampleError(
+                    f"Too few samples: {told}{also}.",
+                    "add sites, or set samples.rare_classes to merge or keep, or samples.minimum_class_sites lower",
+                )
+            into = min(others, key=lambda code: (abs(code - kind), sites[code]))
+            table.loc[rows & (table["ice_type"] == kind), "ice_type"] = into
+            merged.append({"layer": layer, "from": kind, "into": int(into), "sites": int(rare.iloc[0])})
+    return table, merged
+
+
 def _repeated(sites, labels):
     """Return which sites have another one in the same place that has more labels or comes first."""
     from scipy.spatial import cKDTree
@@ -663,7 +650,7 @@ def counts_by_reason(*lost):
 # --- Split and files ---------------------------------------------------------------------------------------
 
 
-def split_sites(study, table, rng, group="site_id"):
+def split_sites(study, table, rng, group="group"):
     """Part sites into training and test samples, once for all layers.
 
     Parameters
@@ -759,7 +746,7 @@ def write_samples(study, table, counts=None):
     path = samples_path(study)
     columns = [*SAMPLE_COLUMNS, *predictor_names(study)]
     if lacking := [name for name in columns if name not in table]:
-        raise SampleError(f"The sample table lacks {_listed(lacking)}.", "extract covariates and split sites first")
+        raise SampleError(f"The sample table lacks {listed(lacking)}.", "extract covariates and split sites first")
     write_text(path, table[columns].to_csv(index=False, lineterminator="\n"))
     if counts is not None:
         write_text(path.with_name("counts.json"), json.dumps(counts, indent=2, ensure_ascii=False) + "\n")
@@ -786,16 +773,21 @@ def read_samples(study):
     path = samples_path(study)
     if not path.is_file():
         raise SampleError(f"This run has no {path.name}.", "run notebooks/02-extract-samples.ipynb for this study")
-    text = dict.fromkeys(("site_id", "layer", "reason", "split"), str)
+    text = dict.fromkeys(("site_id", "group", "layer", "reason", "split"), str)
     table = pd.read_csv(
         path,
         dtype=text | {"ice_type": int, "in_domain": bool},
         keep_default_na=False,
-        na_values={name: [] for name in text} | {"ice_content": [""]},
-        float_precision="round_trip",
+        na_values={name: [] for name in text} | {"ice_content": [""], "ice_content_sd": [""], "sampled_share": [""]},
     )
     floats = [name for name in table if name not in text and name not in ("ice_type", "in_domain")]
     return table.astype(dict.fromkeys(floats, float))
+
+
+def given_files(study):
+    """Return the files that the user gave as samples: both tables, training areas and permafrost mask."""
+    given = [study.samples.sites, study.samples.intervals, study.samples.areas, study.samples.permafrost_mask]
+    return [study.path(path) for path in given if path]
 
 
 def samples_path(study):

@@ -237,7 +237,29 @@ class Ice(_Section):
 
     # Class limits of the volumetric rule; SCIENCE.md section 2 marks them as to be confirmed, so they are settings.
     thresholds: list[Share] = [0.10, 0.20, 0.30, 0.50]
+    richest: Share = 0.70  # the range of the ice-richest type ends here, where a core's type is given without a content
     minimum_sampled_share: Share = 0.5
+    # Errors of measurement (standard deviations), and unfrozen water by texture at the usual -1 degC; orders of
+    # magnitude from the literature, to be replaced by those of one's own laboratory.
+    ice_content_error: Share = 0.03  # m3 m-3
+    water_content_error: Annotated[float, Field(ge=0)] = 0.02  # fraction of the dry mass
+    dry_density_error: Share = 0.05  # share of the density
+    unfrozen_water_error: Annotated[float, Field(ge=0)] = 0.02  # fraction of the dry mass
+    unfrozen_water: dict[Literal["peat", "clay", "silt", "sand", "gravel", "rock", "unknown"], Share] = {
+        "peat": 0.20,
+        "clay": 0.10,
+        "silt": 0.06,
+        "sand": 0.02,
+        "gravel": 0.01,
+        "rock": 0.0,
+        "unknown": 0.05,
+    }
+    organic_density: Positive = 1.5  # of peat's solids, relative to water
+
+    @field_validator("unfrozen_water")
+    @classmethod
+    def _for_every_texture(cls, given):
+        return cls.model_fields["unfrozen_water"].default | given
 
     @field_validator("thresholds")
     @classmethod
@@ -305,10 +327,23 @@ class Boreholes(_Section):
 
 
 class Samples(_Section):
-    """Boreholes and test pits: the two tables, what is dropped, and the split."""
+    """Boreholes and test pits: the tables, what is dropped, and the split."""
 
-    sites: str = ""
+    sites: str = ""  # CSV, xlsx or GeoPackage; empty: the virtual study draws its own
     intervals: str = ""
+    epsg: Annotated[int, Field(gt=0)] = 4326  # of the sites' coordinates; 4490 is CGCS2000; projected ones work as well
+    datum: Literal["wgs84", "gcj02", "bd09"] = "wgs84"  # Chinese web maps shift coordinates
+    severity: dict[str, Literal["error", "drop", "warn"]] = {}  # kinds of problems to treat otherwise than usual
+    elevation_tolerance: Positive = 100.0  # m, beyond the relief around the site
+    areas: str = ""  # polygons with a known ice type: GeoPackage, GeoJSON or shapefile
+    class_column: str = "ice_type"  # of the polygons
+    cells_per_area: Annotated[int, Field(gt=0)] = 20  # at most so many cells of a polygon are samples
+    same_cell: Literal["together", "merge"] = "together"  # sites in one cell: one group, or one sample
+    absences: Literal["refuse", "mask", "pseudo"] = "refuse"  # where no site is free of permafrost
+    permafrost_mask: str = ""  # raster, 0 where there is none
+    absence_sites: Annotated[int, Field(gt=0)] = 100  # drawn from the mask, or outside of the domain
+    minimum_class_sites: Annotated[int, Field(ge=0)] = 15
+    rare_classes: Literal["stop", "merge", "keep"] = "stop"  # ice types with fewer sites in a layer
     outlier_limit: Positive = 20.0  # robust standard deviations; soil maps have few values, so their spread is small
     test_share: Share = 0.3
     seed: int = 20240602
@@ -405,6 +440,11 @@ class Study(_Section):
     def simulated(self):
         """Whether the study stands on the virtual landscape, so that everything made from it says SIMULATED."""
         return self.source == "virtual"
+
+    @property
+    def draws_boreholes(self):
+        """Whether the study draws truth and boreholes itself: a virtual one without tables of its own."""
+        return self.simulated and not (self.samples.sites or self.samples.intervals)
 
     def path(self, relative):
         """Return a path of a study file as an absolute one."""

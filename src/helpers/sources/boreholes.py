@@ -498,9 +498,11 @@ def draw_boreholes(study, ground, rng):
 
 
 def write_tables(study, sites, intervals):
-    """Write the two tables where the study's samples are read from."""
-    from helpers.samples import table_paths
+    """Write the two tables where the study's samples are read from; tables of one's own are never written to."""
+    from helpers.tables import SampleError, table_paths
 
+    if not study.draws_boreholes:
+        raise SampleError("This study names tables of its own.", "leave samples.sites and samples.intervals empty")
     for table, path in zip((sites, intervals), table_paths(study), strict=True):
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f".{path.name}.part")

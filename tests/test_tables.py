@@ -1,0 +1,445 @@
+"""Reading and checking the tables of boreholes and pits."""
+
+import geopandas
+import numpy as np
+import pandas as pd
+import pyproj
+import pytest
+import shapely
+
+from helpers import datum
+from helpers.grid import named_crs, study_area
+from helpers.samples import label_layers
+from helpers.study import ROOT, Study, StudyError
+from helpers.tables import CHECKS, COLUMNS, KINDS, SampleError, read_tables, table_paths
+
+SITES = """site_id,longitude,latitude,depth_reached_m,permafrost,permafrost_table_m,\
+permafrost_base_m,date,method
+A,122.5,52.5,12,yes,1.5,,2024-08-20,borehole
+B,122.0,50.5,2.4,unknown,,,2024-09-03,pit
+007,125.0,47.0,12,no,,,2023-07-11,borehole
+"""
+INTERVALS = """site_id,top_m,bottom_m,frozen,ice_content,texture
+A,0,1.5,no,,peat
+A,1.5,4,yes,0.45,silt
+A,4,12,yes,0.25,sand
+B,0,2.4,no,,silt
+007,0,12,no,,sand
+"""
+
+
+@pytest.fixture
+def tables(tmp_path):
+    """A function that writes both tables and returns a study that names them."""
+
+    def write(sites=SITES, intervals=INTERVALS, encoding="utf-8"):
+        for name, text in (("sites", sites), ("intervals", intervals)):
+            (tmp_path / f"{name}.csv").write_text(text, encoding=encoding)
+        return Study(name="t", samples={n: str(tmp_path / f"{n}.csv") for n in ("sites", "intervals")})
+
+    return write
+
+
+def refusal(study):
+    with pytest.raises(SampleError) as caught:
+        read_tables(study)
+    return caught.value
+
+
+# --- Reading and checking
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_good_tables_are_read_as_they_are(tables, encoding):
+    sites, intervals, problems = read_tables(
+        tables(SITES.replace("A,122", "钻孔一,122"), INTERVALS.replace("A,", "钻孔一,"), encoding)
+    )
+    assert problems.empty
+    assert sites["site_id"].tolist() == ["钻孔一", "B", "007"]
+    assert intervals.groupby("site_id").size().to_dict() == {"钻孔一": 3, "B": 1, "007": 1}
+    assert sites["permafrost_table_m"].tolist()[0] == 1.5
+    assert sites["permafrost_base_m"].isna().all()
+    assert intervals["ice_content"].tolist()[1:3] == [0.45, 0.25]
+
+
+def test_spaces_capitals_blank_rows_and_absent_optional_columns_are_no_problem(tables):
+    sites = SITES.replace(",date,method", "").replace(",2024-08-20,borehole", "").replace(",2024-09-03,pit", "")
+    sites = sites.replace(",2023-07-11,borehole", "").replace("yes", " Yes ").replace("longitude", " Longitude")
+    read, _, problems = read_tables(tables(sites.replace("\nB", "\n\n,,,\nB")))
+    assert problems.empty
+    assert len(read) == 3
+    assert read["permafrost"].tolist() == ["yes", "unknown", "no"]
+    assert read["date"].tolist() == ["", "", ""]
+
+
+def _changed(text, old, new):
+    assert old in text
+    return text.replace(old, new)
+
+
+DEFECTS = {  # table, text, replacement, kind, rows, column
+    "missing column": ("sites", "depth_reached_m", "depth", "missing column", [1], "depth_reached_m"),
+    "overlong row": ("intervals", "0.45,silt", "0,45,silt,", "overlong row", [3], "texture"),
+    "decimal comma without quotes": ("sites", "A,122.5", "A,122,5", "overlong row", [2], "method"),
+    "missing value": ("sites", "122.5,52.5", "122.5,", "missing value", [2], "latitude"),
+    "text in numbers": ("intervals", "1.5,4,", "1.5,4 m,", "not a number", [3], "bottom_m"),
+    "unknown word": ("sites", "no,,,", "maybe,,,", "unknown word", [4], "permafrost"),
+    "repeated site": ("sites", "B,122.0", "A,122.0", "duplicated site", [3], "site_id"),
+    "swapped coordinates": (
+        "sites",
+        "122.5,52.5",
+        "52.5,122.5",
+        "swapped coordinates",
+        [2],
+        "longitude, latitude",
+    ),
+    "outside": ("sites", "125.0,47.0", "105.0,37.0", "outside the study area", [4], "longitude, latitude"),
+    "negative depth": ("sites", "yes,1.5", "yes,-1.5", "negative depth", [2], "permafrost_table_m"),
+    "base above table": (
+        "sites",
+        "yes,1.5,,",
+        "yes,1.5,1.0,",
+        "inverted permafrost",
+        [2],
+        "permafrost_base_m",
+    ),
+    "table without permafrost": (
+        "sites",
+        "no,,,",
+        "no,2.0,,",
+        "depth without permafrost",
+        [4],
+        "permafrost_table_m",
+    ),
+    "stray interval": ("intervals", "007,0", "7,0", "interval without site", [6], "site_id"),
+    "inverted interval": ("intervals", "1.5,4,", "4,1.5,", "inverted interval", [3], "bottom_m"),
+    "overlap": ("intervals", "A,4,12", "A,3.9,12", "overlapping intervals", [4], "top_m"),
+    "nested": ("intervals", "A,4,12", "A,2,3", "overlapping intervals", [4], "top_m"),
+    "one value in percent": ("intervals", "0.45", "45", "impossible ice content", [3], "ice_content"),
+    "negative content": ("intervals", "0.45", "-0.1", "impossible ice content", [3], "ice_content"),
+    "ice in unfrozen ground": (
+        "intervals",
+        "no,,peat",
+        "no,0.3,peat",
+        "ice in unfrozen ground",
+        [2],
+        "ice_content",
+    ),
+}
+
+
+@pytest.mark.parametrize(("table", "old", "new", "kind", "rows", "column"), DEFECTS.values(), ids=DEFECTS.keys())
+def test_a_defect_is_named_with_file_rows_and_column(tables, table, old, new, kind, rows, column):
+    texts = {"sites": SITES, "intervals": INTERVALS}
+    texts[table] = _changed(texts[table], old, new)
+    error = refusal(tables(**texts))
+    found = error.problems[error.problems["kind"] == kind]
+    assert found["row"].tolist() == rows
+    assert set(found["file"]) == {f"{table}.csv"}
+    assert found["column"].tolist() == [column]
+    assert f"{table}.csv, column {column}, row {rows[0]}: " in error.message
+    assert found["remedy"].item() in error.remedy
+
+
+def test_a_misspelt_column_is_told_its_right_name(tables):
+    error = refusal(tables(SITES.replace("permafrost_table_m", "permafrost_table")))
+    assert error.remedy == "permafrost_table_m: rename the column permafrost_table"
+
+
+def test_all_problems_come_at_once_and_rows_are_gathered(tables):
+    sites = SITES.replace("B,122.0", "A,122.0").replace("122.5,52.5", "12.5,52.5")
+    error = refusal(tables(sites, INTERVALS.replace("0.45", "1.5").replace("0.25", "-1").replace("B,0", "X,0")))
+    assert set(error.problems["kind"]) == {
+        "duplicated site", "outside the study area", "impossible ice content", "interval without site",
+    }  # fmt: skip
+    assert (
+        "intervals.csv, column ice_content, rows 3, 4: the ice content lies outside 0-1 ('1.5', '-1')" in error.message
+    )
+    assert "\n" not in error.message
+    assert "site_id" in error.remedy
+    assert "not percent" in error.remedy
+
+
+def test_long_lists_of_rows_are_cut_short(tables):
+    rows = "".join(f"C{i},1000,47.0,12,no,,,,\n" for i in range(30))
+    assert "rows 5, 6, 7, 8, 9, 10, 11, 12, 13, 14 and 20 more" in refusal(tables(SITES + rows)).message
+
+
+def test_severity_can_be_chosen(tables):
+    study = tables(SITES.replace("125.0,47.0", "105.0,37.0"))
+    chosen = {"severity": {"outside the study area": "drop"}}
+    study = study.model_copy(update={"samples": study.samples.model_copy(update=chosen)})
+    sites, intervals, problems = read_tables(study)
+    assert sites["site_id"].tolist() == ["A", "B"]
+    assert set(intervals["site_id"]) == {"A", "B"}
+    assert problems[["file", "row", "severity"]].to_numpy().tolist() == [["sites.csv", 4, "drop"]]
+
+
+def test_a_site_just_off_the_simplified_outline_is_not_refused(tables):
+    outline = study_area(Study(name="t"), named_crs(Study(name="t").grid.crs))
+    corner = outline.envelope.exterior.coords[0]
+    near = shapely.ops.nearest_points(outline, shapely.Point(corner))[0]
+    back = pyproj.Transformer.from_crs(named_crs(Study(name="t").grid.crs), "EPSG:4326", always_xy=True)
+    away = np.subtract(corner, (near.x, near.y)) / near.distance(shapely.Point(corner))
+    for metres, refused in ((900, False), (1100, True)):
+        longitude, latitude = back.transform(near.x + metres * away[0], near.y + metres * away[1])
+        study = tables(SITES.replace("122.5,52.5", f"{longitude:.7f},{latitude:.7f}"))
+        if refused:
+            assert refusal(study).problems["kind"].tolist() == ["outside the study area"]
+        else:
+            assert read_tables(study)[2].empty
+
+
+def test_odd_rows_are_only_told(tables):
+    study = tables(SITES.replace("yes,1.5", "yes,").replace("2024-08-20", "20 Aug"), INTERVALS.replace("4,12", "4,13"))
+    sites, _, problems = read_tables(study)
+    assert len(sites) == 3
+    assert set(problems["kind"]) == {"no permafrost table", "unreadable date", "interval below the hole"}
+    assert set(problems["severity"]) == {"warn"}
+
+
+@pytest.mark.parametrize(
+    ("sites", "told"),
+    [
+        (None, "table of sites, sites.csv, does not exist"),
+        ("", "sites.csv is empty"),
+        (b"\xff\xff\x80", "sites.csv is not readable as a table"),
+        (SITES.replace("date", "lon"), "two columns for longitude"),
+        (SITES.splitlines()[0].encode(), "interval without site|no usable site|there is no such site"),
+    ],
+    ids=["missing", "empty", "no text", "two names of one column", "header only"],
+)
+def test_unreadable_tables_are_told(tables, sites, told):
+    study = tables()
+    path = table_paths(study)[0]
+    path.unlink() if sites is None else path.write_bytes(sites if isinstance(sites, bytes) else sites.encode())
+    with pytest.raises(SampleError, match=told) as caught:
+        read_tables(study)
+    assert str(path.parent) not in str(caught.value)
+
+
+def test_header_only_tables_have_no_usable_site(tables):
+    with pytest.raises(SampleError, match=r"sites\.csv has no usable site"):
+        read_tables(tables(SITES.splitlines()[0], INTERVALS.splitlines()[0]))
+
+
+def test_the_virtual_study_reads_its_own_tables():
+    study = Study(name="t")
+    assert table_paths(study) == tuple(study.results_dir / "samples" / n for n in ("sites.csv", "intervals.csv"))
+
+
+def test_a_real_study_must_name_its_tables():
+    study = Study(name="t").model_copy(update={"source": "open"})
+    with pytest.raises(SampleError, match=r"samples\.sites and samples\.intervals are empty"):
+        table_paths(study)
+
+
+def test_template_examples_are_right_but_never_used(tables):
+    texts = {n: (ROOT / "data" / "samples" / f"{n}.csv").read_text(encoding="utf-8") for n in ("sites", "intervals")}
+    with pytest.raises(SampleError, match="no usable site"):
+        read_tables(tables(**texts))
+    sites, intervals, problems = read_tables(tables(**{n: t.replace("EXAMPLE-", "") for n, t in texts.items()}))
+    assert problems.empty
+    labels, _ = label_layers(Study(name="t"), sites, intervals)
+    assert labels["ice_type"].tolist() == [4, 4, 3, 0, 0, 0]
+
+
+def test_the_data_dictionary_has_every_column_and_kind_of_word():
+    text = (ROOT / "data" / "samples" / "README.md").read_text(encoding="utf-8")
+    for columns in COLUMNS.values():
+        assert all(f"`{column.name}`" in text for column in columns)
+        assert all(alias in text for column in columns for alias in column.aliases if not alias.isascii())
+
+
+def test_the_list_of_checks_can_grow(tables, monkeypatch):
+    from helpers.tables import _problem
+
+    monkeypatch.setitem(KINDS, "odd name", ("warn", "the name is odd", "choose another"))
+    more = [*CHECKS, lambda study, sites, intervals: [_problem(sites, 4, "site_id", "007", "odd name")]]
+    monkeypatch.setattr("helpers.tables.CHECKS", more)
+    assert read_tables(tables())[2]["kind"].tolist() == ["odd name"]
+
+
+# --- Formats, notations and units
+
+
+CHINESE = {
+    "sites": ["孔号", "经度", "纬度", "终孔深度(m)", "多年冻土", "多年冻土上限", "多年冻土下限", "日期", "方法"],
+    "intervals": ["孔号", "顶深", "底深", "冻结", "体积含冰量", "土质"],
+}
+WORDS = {"yes": "是", "no": "否", "unknown": "未知", "borehole": "钻孔", "pit": "探坑"}
+WORDS |= {"peat": "泥炭", "silt": "粉土", "sand": "细砂"}
+
+
+def frames(chinese=False):
+    """Return both tables as text, with English or Chinese headers and words."""
+    found = {}
+    for kind, text in (("sites", SITES), ("intervals", INTERVALS)):
+        lines = [line.split(",") for line in text.splitlines()]
+        frame = pd.DataFrame(lines[1:], columns=CHINESE[kind] if chinese else lines[0])
+        found[kind] = frame.replace(WORDS) if chinese else frame
+    return found
+
+
+def written(folder, how):
+    """Write both tables in a format and return the study that names them."""
+    names = {kind: str(folder / f"{kind}.{how.partition(' ')[0]}") for kind in ("sites", "intervals")}
+    parts = frames(chinese="chinese" in how)
+    if how.startswith("csv"):
+        encoding = "gb18030" if "gb18030" in how else "utf-8-sig" if "bom" in how else "utf-8"
+        separator = ";" if "semicolon" in how else ","
+        for kind, part in parts.items():
+            part.to_csv(names[kind], index=False, encoding=encoding, sep=separator)
+    elif how.startswith("xlsx"):
+        names = dict.fromkeys(names, str(folder / "tables.xlsx"))
+        with pd.ExcelWriter(names["sites"], engine="xlsxwriter") as book:
+            for kind, sheet in (("intervals", "岩芯"), ("sites", "钻孔")):
+                part = parts[kind]
+                for column in part.columns.difference(["孔号"]):
+                    numbers = pd.to_numeric(part[column], errors="coerce")
+                    part[column] = part[column] if numbers.isna().all() else numbers
+                if "日期" in part:
+                    part["日期"] = pd.to_datetime(part["日期"])
+                part.to_excel(book, sheet_name=sheet, index=False)
+    else:
+        names = dict.fromkeys(names, str(folder / "tables.gpkg"))
+        points = geopandas.points_from_xy(*(parts["sites"][n].astype(float) for n in ("longitude", "latitude")))
+        place = parts["sites"].drop(columns=["longitude", "latitude"])
+        geopandas.GeoDataFrame(place, geometry=points, crs=4326).to_file(names["sites"], layer="sites")
+        geopandas.GeoDataFrame(parts["intervals"]).to_file(names["sites"], layer="intervals")
+    return Study(name="t", samples=names)
+
+
+@pytest.mark.parametrize("how", ["csv gb18030 chinese", "csv bom chinese", "csv semicolon", "xlsx chinese", "gpkg"])
+def test_the_same_data_in_any_format_give_equal_samples(tmp_path, tables, how):
+    usual, labels = read_tables(tables()), []
+    other = read_tables(written(tmp_path, how))
+    for one, two, columns in zip(usual[:2], other[:2], ("date", "texture"), strict=True):
+        pd.testing.assert_frame_equal(one, two[one.columns], atol=1e-9, check_dtype=False)
+        assert one[columns].tolist() == two[columns].tolist()
+    for sites, intervals, problems in (usual, other):
+        assert problems.empty
+        labels.append(label_layers(Study(name="t"), sites, intervals)[0])
+    pd.testing.assert_frame_equal(*labels, rtol=1e-9)
+
+
+def problem_of(study):
+    """Return the values that were read, and the only problem."""
+    sites, intervals, problems = read_tables(study)
+    assert len(problems["kind"].unique()) == 1, problems
+    return sites, intervals, problems.iloc[0]
+
+
+@pytest.mark.parametrize("typed", ["52°30'00\"", "52°30′N", "N52°30′0″", "５２°３０′", "52度30分", "52° 30' 0.0''"])
+def test_degrees_minutes_and_seconds_are_converted_and_told(tables, typed):
+    escaped = typed.replace('"', '""')
+    sites, _, problem = problem_of(tables(SITES.replace("A,122.5,52.5", f'A,122.5,"{escaped}"')))
+    assert sites["latitude"][0] == pytest.approx(52.5)
+    assert problem["kind"] == "degrees, minutes, seconds"
+    assert problem["remedy"] == "read as 52.5; write decimal degrees"
+
+
+def test_units_of_whole_columns_are_converted_and_told(tables):
+    text = INTERVALS.replace("0.45", "45").replace("0.25", "25")
+    _, intervals, problem = problem_of(tables(intervals=text))
+    assert (problem["row"], problem["column"], problem["kind"]) == (1, "ice_content", "content in percent")
+    assert intervals["ice_content"].dropna().tolist() == [0.45, 0.25]
+    lines = [line.split(",") for line in INTERVALS.splitlines()]
+    lines[1:] = [[a, f"{float(b) * 100:g}", f"{float(c) * 100:g}", *rest] for a, b, c, *rest in lines[1:]]
+    _, intervals, problem = problem_of(tables(intervals="\n".join(map(",".join, lines))))
+    assert problem["kind"] == "depths in centimetres"
+    assert intervals["bottom_m"].tolist() == [1.5, 4, 12, 2.4, 12]
+
+
+def test_dry_density_in_g_per_cm3_is_converted_and_water_in_percent(tables):
+    text = "site_id,top_m,bottom_m,frozen,water_content,dry_density\nA,2,3,yes,25,1.5\nA,3,4,yes,30,1.4\n"
+    _, intervals, problems = read_tables(tables(intervals=text))
+    assert intervals["dry_density"].tolist() == [1500, 1400]
+    assert intervals["water_content"].tolist() == [0.25, 0.30]
+    assert set(problems["kind"]) == {"dry density in another unit", "content in percent"}
+    assert set(problems["severity"]) == {"warn"}
+
+
+def test_peat_may_hold_more_water_than_solids(tables):
+    text = "site_id,top_m,bottom_m,frozen,water_content,texture\nA,2,3,yes,2.5,peat\nA,3,4,yes,4,peat\nA,4,5,yes,.3,\n"
+    _, intervals, problems = read_tables(tables(intervals=text))
+    assert problems.empty
+    assert intervals["water_content"].tolist() == [2.5, 4.0, 0.3]
+
+
+def test_decimal_commas_are_points_and_thousands_are_not(tables):
+    sites, _, problem = problem_of(tables(SITES.replace("A,122.5", 'A,"122,5"')))
+    assert (sites["longitude"][0], problem["kind"]) == (122.5, "decimal comma")
+    text = SITES.replace("date", "elevation_m").replace("2024-08-20", '"1,234"')
+    assert "not a number" in refusal(tables(text)).problems["kind"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("typed", "read"),
+    [("2023/8/14", "2023-08-14"), ("2023年8月14日", "2023-08-14"), ("20230814", "2023-08-14"), ("2023-02-30", ""),
+     ("2923-08-14", ""), ("14.8.2023", "")],
+)  # fmt: skip
+def test_dates(tables, typed, read):
+    sites, _, problems = read_tables(tables(SITES.replace("2024-08-20", typed)))
+    assert sites["date"][0] == read
+    assert problems["kind"].tolist() == ([] if read else ["unreadable date"])
+
+
+@pytest.mark.parametrize(
+    ("typed", "code"), [("4", 4), ("饱冰冻土", 4), ("Ice-saturated", 4), ("ice layer with soil", 5)]
+)
+def test_ice_types_are_given_by_number_or_name(tables, typed, code):
+    text = f"site_id,top_m,bottom_m,frozen,ice_type\nA,2,3,yes,{typed}\n"
+    _, intervals, problems = read_tables(tables(intervals=text))
+    assert problems.empty
+    assert intervals["ice_type"].tolist() == [code]
+    assert refusal(tables(intervals=text.replace(typed, "wet"))).problems["kind"].tolist() == ["unknown ice type"]
+
+
+def test_intervals_need_one_description_of_ice(tables):
+    text = "site_id,top_m,bottom_m,frozen,ice\nA,2,3,yes,0.3\n"
+    assert refusal(tables(intervals=text)).problems["kind"].tolist() == ["missing column"]
+
+
+@pytest.mark.parametrize("epsg", [4490, 32651])
+def test_coordinates_in_another_system(tables, epsg):
+    step = pyproj.Transformer.from_crs("EPSG:4326", f"EPSG:{epsg}", always_xy=True)
+    text = SITES
+    for place in ("122.5,52.5", "122.0,50.5", "125.0,47.0"):
+        first, second = step.transform(*map(float, place.split(",")))
+        text = text.replace(place, f"{first:.9f},{second:.9f}")
+    names = "easting,northing" if epsg == 32651 else "longitude,latitude"
+    study = tables(text.replace("longitude,latitude", names))
+    study = study.model_copy(update={"samples": study.samples.model_copy(update={"epsg": epsg})})
+    sites, _, problems = read_tables(study)
+    assert problems.empty
+    np.testing.assert_allclose(sites["longitude"], [122.5, 122.0, 125.0], atol=1e-7)
+    np.testing.assert_allclose(sites["latitude"], [52.5, 50.5, 47.0], atol=1e-7)
+
+
+@pytest.mark.parametrize("name", ["gcj02", "bd09"])
+def test_shifted_coordinates_are_taken_back(tables, name):
+    text = SITES
+    for place in ("122.5,52.5", "122.0,50.5", "125.0,47.0"):
+        longitude, latitude = getattr(datum, f"wgs84_to_{name}")(*map(float, place.split(",")))
+        text = text.replace(place, f"{longitude:.8f},{latitude:.8f}")
+    study = tables(text)
+    study = study.model_copy(update={"samples": study.samples.model_copy(update={"datum": name})})
+    sites, _, _ = read_tables(study)
+    np.testing.assert_allclose(sites[["longitude", "latitude"]], [[122.5, 52.5], [122, 50.5], [125, 47]], atol=2e-7)
+
+
+def test_an_unknown_kind_of_problem_is_refused(tables):
+    study = tables()
+    chosen = study.samples.model_copy(update={"severity": {"decimal coma": "warn"}})
+    with pytest.raises(StudyError, match="no kind of problem"):
+        read_tables(study.model_copy(update={"samples": chosen}))
+
+
+def test_tables_of_ones_own_are_never_written_to(tables):
+    from helpers.sources.boreholes import write_tables
+
+    study = tables()
+    with pytest.raises(SampleError, match="tables of its own"):
+        write_tables(study, *frames().values())
+    assert read_tables(study)[2].empty
