@@ -25,6 +25,8 @@ from helpers.study import Study
 
 SITES, INTERVALS = "sites.csv", "intervals.csv"
 WHOLE = 1  # the row of findings that concern a whole column
+MOST_ROWS = 0.1  # of a table get the same kind of defect; one row at least
+PITS = 0.7  # of the sites
 WELL_INSIDE = 25e3  # m between the outline of the study area and the nearest hole
 SITE_COLUMNS = (
     "site_id", "longitude", "latitude", "date", "method", "elevation_m", "depth_reached_m", "permafrost",
@@ -69,11 +71,17 @@ class Tables:
     def __getitem__(self, file):
         return self.sites if file == SITES else self.intervals
 
+    def copy(self):
+        return Tables(self.sites.copy(), self.intervals.copy(), set(self.damaged), set(self.accepted))
+
     def has(self, file, column):
         return column in self[file].columns
 
+    def text(self, file, row, column):
+        return self[file].loc[row, column] if self.has(file, column) and row != WHOLE else ""
+
     def filled(self, file, row, column):
-        return self.has(file, column) and self[file].loc[row, column] not in EMPTY
+        return self.text(file, row, column) not in EMPTY
 
     def intervals_of(self, site_row):
         if not (self.has(SITES, "site_id") and self.has(INTERVALS, "site_id")):
@@ -113,6 +121,11 @@ def _outline(crs=None):
     return study_area(study) if crs is None else study_area(study, crs).simplify(1000).buffer(-WELL_INSIDE)
 
 
+@cache
+def _to_degrees(crs):
+    return pyproj.Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
+
+
 def clean_tables(study, rng, sites=120):
     """Return tables without any defect, with the lawful oddities of real ones.
 
@@ -128,6 +141,7 @@ def clean_tables(study, rng, sites=120):
     Tables
     """
     holes, pieces = [], []
+    study = study.model_copy(update={"boreholes": study.boreholes.model_copy(update={"pit_share": PITS})})
     for number, (longitude, latitude, elevation) in enumerate(zip(*_places(study, sites, rng), strict=True)):
         prefix = rng.choice(["ZK", "TK-", "探坑", "0", "DXAL "])
         site, cores = boreholes._drill(f"{prefix}{number + 1:03}", _ground(rng), study, rng)
@@ -156,12 +170,12 @@ def _places(study, number, rng):
     crs = named_crs(study.grid.crs)
     inside = _outline(crs.to_wkt())
     west, south, east, north = inside.bounds
-    x, y = rng.uniform(west, east, 20 * number), rng.uniform(south, north, 20 * number)
+    x, y = rng.uniform(west, east, 10 * number), rng.uniform(south, north, 10 * number)
     chosen = np.flatnonzero(shapely.contains_xy(inside, x, y))[:number]
     x, y = x[chosen], y[chosen]
     file = covariate_files(study)["elevation"]
     elevation = values_at(file, x, y) if file.is_file() else np.full(len(x), np.nan)
-    return *pyproj.Transformer.from_crs(crs, "EPSG:4326", always_xy=True).transform(x, y), elevation
+    return *_to_degrees(crs.to_wkt()).transform(x, y), elevation
 
 
 def _ground(rng):
@@ -188,13 +202,13 @@ def _described(cores, rng):
         if way in ("water", "both") and (theta is not None or rng.random() < 0.5):
             core |= _laboratory(theta or 0.0, core["texture"], rng)
         if theta is None:
-            core["ice_content"] = rng.choice([None, "0"], p=[0.9, 0.1])
+            core["ice_content"] = "0" if rng.random() < 0.1 else None
         elif way == "water" or rng.random() < 0.03:
             core["ice_content"] = None
         elif way == "type":
             kind = ICE_TYPES[1 + int(np.searchsorted([0.1, 0.2, 0.3, 0.5], theta, side="right"))]
             core |= {"ice_content": None, "ice_type": rng.choice([str(kind.code), kind.name])}
-        core["remarks"] = rng.choice(["", "wet", "lenses, 2-3 cm"], p=[0.9, 0.05, 0.05])
+        core["remarks"] = "lenses, 2-3 cm" if rng.random() < 0.1 else None
     return cores
 
 
@@ -213,13 +227,13 @@ def _laboratory(theta, texture, rng):
 
 
 def _typed(rows, columns):
-    frame = pd.DataFrame([[_text(row.get(name)) for name in columns] for row in rows], columns=list(columns))
+    frame = pd.DataFrame([[_text(row.get(name)) for name in columns] for row in rows], columns=columns, dtype=object)
     frame.index += 2
-    return frame.astype(object)
+    return frame
 
 
 def _text(value):
-    if value is None or (isinstance(value, float) and np.isnan(value)):
+    if value is None or value != value:
         return ""
     return str(value) if isinstance(value, str) else f"{value:g}"
 
@@ -263,7 +277,7 @@ def _value(tables, file, row, column):
 
 
 def _is(tables, file, row, column, *words):
-    return tables.has(file, column) and tables[file].loc[row, column].lower() in words
+    return tables.text(file, row, column).lower() in words
 
 
 def duplicated_site(tables, rng, share):
@@ -306,7 +320,7 @@ def sexagesimal(tables, rng, share):
     def change(text, column):
         degrees, rest = divmod(float(text), 1)
         minutes, rest = divmod(rest * 60, 1)
-        d, m, s, side = int(degrees), int(minutes), rest * 60, "E" if column == "longitude" else "N"
+        d, m, s, side = int(degrees), int(minutes), min(rest * 60, 59.4), "E" if column == "longitude" else "N"
         return [
             f"{d}°{m:02}'{s:02.0f}\"{side}", f"{d}°{m}′{s:.1f}″", f"{d}° {m + rest:.3f}' {side}",
             f"{d}度{m}分{s:.0f}秒", f"{side}{d}°{m}'{s:.2f}\"", f"{d} {m:02} {s:04.1f}",
@@ -658,7 +672,7 @@ def plant(tables, rng, kinds=None):
     planted = {}
     for kind in sorted(kinds or schedule(1, rng)[0], key=list(DEFECTS).index):
         if all(tables.has(*place) for place in NEEDS.get(kind, ())):
-            share = float(np.exp(rng.uniform(np.log(1e-3), np.log(0.1))))
+            share = rng.choice([0.0, rng.uniform(0, MOST_ROWS)])
             planted[kind] = DEFECTS[kind](tables, rng, share)
     return {kind: plants for kind, plants in planted.items() if plants}
 
