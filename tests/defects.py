@@ -447,12 +447,13 @@ def impossible_content(tables, rng, share):
 
 def interval_without_site(tables, rng, share):
     known = set(tables.sites["site_id"].str.lower()) | set(tables.intervals["site_id"].str.lower())
+    made = {}  # the right site_id of each wrong one: no two sites get the same
 
     def change(text, _):
         while True:
             typo = [text + "x", text[:-1], text[:-2] + text[:-3:-1], "S" + text, f"{text[:-3]}{rng.integers(1000):03}"]
             typo = typo[rng.integers(5)]
-            if typo.lower() not in known:
+            if made.setdefault(typo, text) == text and typo.lower() not in known:
                 return typo
 
     return _retype(tables, rng, share, INTERVALS, ["site_id"], change)
