@@ -536,7 +536,7 @@ def group_cells(study, table):
     given = table["group"] if "group" in table else pd.Series(None, index=table.index, dtype=object)
     first = table.groupby([row, column])["site_id"].transform("min")
     # A polygon's group is larger than a cell, so that a site in it joins the polygon.
-    table = table.assign(group=given.groupby([row, column]).transform("first").fillna(first))
+    table = table.assign(group=given.groupby([row, column]).transform("first").fillna(first).astype(str))
     if study.samples.same_cell == "together":
         return table
     keys = [table["group"].where(given.notna(), first), row, column, table["layer"]]

@@ -7,11 +7,13 @@ spreadsheet shows: the header is row 1, and a problem of a whole column stands t
 What is unmistakable is converted and told, such as a column in percent; what is not is an error.
 """
 
+import contextlib
 import csv
 import difflib
 import io
 import re
 from dataclasses import dataclass
+from datetime import datetime
 
 import numpy as np
 import pandas as pd
@@ -477,9 +479,9 @@ def _iso_date(text):
     """Return a date as year-month-day, and an empty text for anything else or a day that has not come."""
     plain = re.sub(r"[年月./]", "-", text.replace("日", ""))
     for form in ("%Y-%m-%d", "%Y%m%d", "%Y-%m", "%Y"):
-        date = pd.to_datetime(plain, format=form, errors="coerce")
-        if not pd.isna(date):
-            return date.strftime("%Y-%m-%d") if pd.Timestamp("1900") <= date <= pd.Timestamp.now() else ""
+        with contextlib.suppress(ValueError):
+            date = datetime.strptime(plain, form)
+            return date.strftime("%Y-%m-%d") if datetime(1900, 1, 1) <= date <= datetime.now() else ""
     return ""
 
 
