@@ -56,9 +56,17 @@ def raster_equal():
     return compare
 
 
-@pytest.fixture(scope="session")
-def quick(tmp_path_factory):
-    """Return a copy of the project with the quick study finished, shared by all tests: do not edit it."""
+def pytest_collection_modifyitems(items):
+    """Let tests that need the finished quick study wait for it: the others run beside it, on the second core."""
+    items.sort(key=lambda item: "quick" in item.fixturenames)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quick_run(request, tmp_path_factory):
+    """Start the quick study in a copy of the project, if any test needs it."""
+    if not any("quick" in item.fixturenames for item in request.session.items):
+        yield None
+        return
     project = tmp_path_factory.mktemp("project") / "quick"
     for name in COPIED:
         source, target = ROOT / name, project / name
@@ -67,12 +75,22 @@ def quick(tmp_path_factory):
             shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
         else:
             shutil.copy2(source, target)
-    done = subprocess.run(
-        [sys.executable, "-m", "helpers", "map", "config/quick.yaml"],
-        cwd=project,
-        env={**os.environ, "PYTHONPATH": str(project / "src")},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    with open(project / "run.log", "w+", encoding="utf-8") as log:
+        run = subprocess.Popen(
+            [sys.executable, "-m", "helpers", "map", "config/quick.yaml"],
+            cwd=project,
+            env={**os.environ, "PYTHONPATH": str(project / "src")},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+        yield project, run
+        run.terminate()
+        run.wait()
+
+
+@pytest.fixture(scope="session")
+def quick(_quick_run):
+    """Return a copy of the project with the quick study finished, shared by all tests: do not edit it."""
+    project, run = _quick_run
+    assert run.wait() == 0, (project / "run.log").read_text(encoding="utf-8")
     return project
