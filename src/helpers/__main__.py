@@ -40,6 +40,21 @@ def _study(options):
         print(f"# {name}: {getattr(study, name).relative_to(study.path('.'))}")
 
 
+def _tables(options):
+    from helpers.study import Study
+    from helpers.tables import find_problems, table_paths
+
+    study = Study.open(options.study)
+    problems = find_problems(study)
+    for one in problems.itertuples():
+        value = f" '{one.value}'" if one.value else ""
+        print(f"{one.severity:<5}  {one.file}, row {one.row}, {one.column}{value}: {one.problem}; {one.remedy}")
+    errors = int((problems["severity"] == "error").sum())
+    names = " and ".join(dict.fromkeys(path.name for path in table_paths(study)))
+    print(f"{names}: {len(problems)} remarks, {errors} of them errors")
+    return 1 if errors else 0
+
+
 def _stage(options):
     from helpers.run import run_stage
 
@@ -74,6 +89,9 @@ def parser():
     command = commands.add_parser("study", help="check a study file and print it with all its defaults")
     command.add_argument("study", nargs="?", default=DEFAULT_STUDY)
     command.set_defaults(do=_study)
+    command = commands.add_parser("tables", help="check a study's tables of boreholes and list every problem")
+    command.add_argument("study", nargs="?", default=DEFAULT_STUDY)
+    command.set_defaults(do=_tables)
     command = commands.add_parser("stage", help="execute one notebook (the Snakefile calls this)")
     command.add_argument("stage")
     command.add_argument("study")
@@ -88,11 +106,10 @@ def main(arguments=None):
     """Run a command; an error that a user can mend is printed without a traceback and ends with status 1."""
     options = parser().parse_args(arguments)
     try:
-        options.do(options)
+        return options.do(options) or 0
     except CompendiumError as error:
         print(error, file=sys.stderr)
         return 1
-    return 0
 
 
 if __name__ == "__main__":
