@@ -1,12 +1,12 @@
 """The hidden truth and its boreholes: what the law must say, and the same again for the same seed."""
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from helpers.grid import geographic_grid
 from helpers.sources import boreholes
 from helpers.study import Study
+from helpers.tables import read_tables
 
 STUDY = Study.open("config/quick.yaml")
 LAW = STUDY.truth
@@ -60,9 +60,12 @@ def test_a_random_field_has_its_variance_and_its_reach():
     assert abs(far) < 0.25
 
 
-def test_the_quick_truth_is_plausible_and_its_tables_are_clean(quick):
+def test_the_quick_tables_are_what_people_would_hand_in(quick):
     folder = quick / "results/quick/main/samples"
-    sites, intervals = (pd.read_csv(folder / f"{name}.csv") for name in ("sites", "intervals"))
+    named = {name: str(folder / f"{name}.csv") for name in ("sites", "intervals")}
+    sites, intervals, problems = read_tables(Study(name="t", samples=named))
+    assert set(problems["kind"]) == {"decimal comma", "unreadable date"}
+    assert set(problems["severity"]) == {"warn"}
     assert len(sites) >= STUDY.boreholes.sites
     assert set(sites["method"]) == {"borehole", "pit"}
     assert set(intervals["site_id"]) == set(sites["site_id"])

@@ -321,6 +321,7 @@ class Boreholes(_Section):
     road_share: Share = 0.4  # of the clusters lie along roads, the others in valleys
     towns: Annotated[int, Field(ge=3)] = 70
     duplicates: Share = 0.01  # sites that were entered twice
+    mistakes: Share = 0.005  # rows with a typing mistake
     ice_error: Annotated[float, Field(ge=0)] = 0.03  # m3 m-3, sd of a measured interval
     hole_scatter: Annotated[float, Field(ge=0)] = 0.35  # sd of log-odds between a hole and its 500 m cell
     table_error: Annotated[float, Field(ge=0)] = 0.2  # m

@@ -497,6 +497,30 @@ def draw_boreholes(study, ground, rng):
     return _entered_twice(sites, intervals, study.boreholes.duplicates, how)
 
 
+def mistype(study, sites, intervals, rng):
+    """Return both tables as people type them: now and then a decimal comma, or a day that no calendar has.
+
+    Parameters
+    ----------
+    study : helpers.study.Study
+        `boreholes.mistakes` is the share of rows with one.
+    sites, intervals : pandas.DataFrame
+        As `draw_boreholes` returns them.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    sites, intervals : pandas.DataFrame
+    """
+    typed = [sites.astype(object), intervals.astype(object)]
+    for table, column in zip(typed, ("longitude", "bottom_m"), strict=True):
+        rows = rng.random(len(table)) < study.boreholes.mistakes
+        table.loc[rows, column] = [str(value).replace(".", ",") for value in table.loc[rows, column]]
+    rows = rng.random(len(sites)) < study.boreholes.mistakes
+    typed[0].loc[rows, "date"] = [f"{date[:4]}-02-30" for date in typed[0].loc[rows, "date"]]
+    return tuple(typed)
+
+
 def write_tables(study, sites, intervals):
     """Write the two tables where the study's samples are read from; tables of one's own are never written to."""
     from helpers.tables import SampleError, table_paths
