@@ -8,23 +8,23 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from helpers.covariates.registry import covariates, read_covariates
+from helpers.covariates.registry import covariate_files, covariates, read_covariates
 from helpers.digest import write_text
 from helpers.errors import CompendiumError
 from helpers.figures import WIDTH_MM, colour_map, covariate_panels, map_panels, mark_simulated, style
-from helpers.grid import THREADS, area_mask, reference_grid
+from helpers.grid import THREADS, area_mask, cell_centres, reference_grid
 from helpers.ice import ICE_TYPES
-from helpers.samples import DUPLICATE, predictor_names, samples_path
+from helpers.samples import DUPLICATE, predictor_names, samples_path, values_at
 
 # Colours of Okabe and Ito, which the colour-blind tell apart; no two markers are alike, so grey prints serve too.
 FATES = {
     "training": ("o", "#d55e00", 6),
     "test": ("^", "#0072b2", 7),
-    "no label": ("x", "#000000", 6),
-    "no data": ("s", "#cc79a7", 9),
-    "outlier": ("D", "#f0e442", 8),
-    "duplicate": ("P", "#009e73", 11),
-    "other reason": ("v", "#56b4e9", 9),
+    "no label": ("x", "#000000", 8),
+    "no data": ("s", "#cc79a7", 14),
+    "outlier": ("D", "#f0e442", 13),
+    "duplicate": ("P", "#009e73", 20),
+    "other reason": ("v", "#56b4e9", 14),
 }
 """Fates of sites in the order they are drawn, the rarer ones above: marker, colour, size in square points."""
 
@@ -198,13 +198,15 @@ def map_cells(study, rng=None, most=MOST_CELLS):
     import pandas as pd
 
     rule, names = study.domain.covariate, predictor_names(study)
-    cells = np.flatnonzero(area_mask(study, reference_grid(study)))
+    geobox, files = reference_grid(study), covariate_files(study)
+    cells = np.flatnonzero(area_mask(study, geobox))
     if rng is not None and len(cells) > most:
         cells = np.sort(rng.choice(cells, most, replace=False))
-    data = read_covariates(study, dict.fromkeys([*names, rule]))
+    (easting, northing), (rows, columns) = cell_centres(geobox), np.unravel_index(cells, geobox.shape)
+    wanted = list(dict.fromkeys([*names, rule]))
     with ThreadPoolExecutor(THREADS) as pool:
-        columns = pool.map(lambda name: data[name].to_numpy().ravel()[cells], data.data_vars)
-        values = pd.DataFrame(dict(zip(data.data_vars, columns, strict=True)))
+        found = pool.map(lambda name: values_at(files[name], easting[columns], northing[rows]), wanted)
+        values = pd.DataFrame(dict(zip(wanted, found, strict=True)))
     return values[names].assign(in_domain=values[rule] > study.domain.above).dropna(ignore_index=True)
 
 
@@ -300,8 +302,9 @@ def draw_distributions(study, table, cells, compared, ncols=4):
 
     style()
     layers, sites, nrows = covariates(study), table.drop_duplicates("site_id"), -(-len(compared) // ncols)
-    size = (WIDTH_MM / 25.4, 0.87 * nrows + 0.35)
-    figure, axes = plt.subplots(nrows, ncols, figsize=size, squeeze=False, layout="constrained")
+    height = 0.87 * nrows + 0.35  # inches; placed by hand, for a layout engine draws all panels several times
+    figure, axes = plt.subplots(nrows, ncols, figsize=(WIDTH_MM / 25.4, height), squeeze=False)
+    figure.subplots_adjust(0.015, 0.3 / height, 0.99, 1 - 0.38 / height, wspace=0.09, hspace=0.75)
     for panel, name in zip(axes.flat, compared.index, strict=False):
         _draw_distribution(panel, sites[name], cells[name], cells.loc[cells["in_domain"], name])
         layer = layers[name]
@@ -312,8 +315,7 @@ def draw_distributions(study, table, cells, compared, ncols=4):
     handles, labels = axes.flat[0].get_legend_handles_labels()
     handles.append(plt.Line2D([], [], linestyle="none"))
     labels.append("right of a title: KS distance of the sites in the domain from its cells")
-    figure.legend(handles, labels, loc="outside upper left", ncols=4, frameon=False)
-    figure.get_layout_engine().set(rect=(0, 0.025, 1, 0.975))
+    figure.legend(handles, labels, loc="upper left", ncols=4, frameon=False)
     if study.simulated:
         mark_simulated(figure)
     return figure
@@ -499,6 +501,7 @@ def browse(tables):
         itables.show(
             table, caption, maxBytes="1MB", showIndex=False, display_logo_when_loading=False,
             style="table-layout:auto;width:auto;margin:0;caption-side:top",
+            columnDefs=[{"targets": "_all", "className": "dt-left"}],
         )  # fmt: skip
 
 
