@@ -421,7 +421,7 @@ def variance_inflation(values):
     Examples
     --------
     >>> variance_inflation([[1, 0], [2, 1], [3, 0], [4, 3]])[0].round(3).tolist()
-    [1.667, 1.667]
+    [2.143, 2.143]
     """
     values = np.asarray(values, float)
     factors, partners = np.full(values.shape[1], np.nan), [[] for _ in range(values.shape[1])]
