@@ -25,7 +25,7 @@ def replicate(study, seed, values, cells):
     sites, intervals = boreholes.draw_boreholes(study, ground, hole_rng)
     labels, _ = samples.label_layers(study, sites, intervals)
     table, _ = samples.drop_unusable(study, samples.extract_covariates(study, labels))
-    table = samples.group_cells(study, table)
+    table, _ = samples.group_cells(study, table)
     table["in_domain"] = samples.in_domain(study, table)
     table["split"] = samples.split_sites(study, table, split_rng)
     table["weight"] = samples.area_weights(study, table)

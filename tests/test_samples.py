@@ -316,10 +316,12 @@ def in_cells(counts, types, easting=0.0):
 def test_sites_in_one_cell_stay_together_or_become_one(mapped):
     study, _ = mapped
     table = in_cells([3, 1, 2], [4, 4, 0, 2, 0, 3])
-    grouped = group_cells(study, table)
+    grouped, none = group_cells(study, table)
+    assert none.empty
     assert grouped["group"].tolist() == ["S0", "S0", "S0", "S3", "S4", "S4"]
     merging = study.model_copy(update={"samples": study.samples.model_copy(update={"same_cell": "merge"})})
-    merged = group_cells(merging, table)
+    merged, others = group_cells(merging, table)
+    assert others["site_id"].tolist() == ["S1", "S2", "S4"]
     assert merged["site_id"].tolist() == ["S0", "S3", "S5"]
     assert merged["ice_type"].tolist() == [4, 2, 3]
     np.testing.assert_allclose(merged["ice_fraction"], [0.8 / 3, 0.2, 0.15])
@@ -387,7 +389,7 @@ def test_training_areas_become_samples_in_groups(mapped, tmp_path):
     assert set(first["ice_type"]) == {3}
     assert first["longitude"].between(121.65, 122.35).all()
     assert first["ice_content"].tolist() == pytest.approx([0.25] * 5)
-    grouped = group_cells(study, extract_covariates(study, areas))
+    grouped, _ = group_cells(study, extract_covariates(study, areas))
     assert grouped["group"].nunique() == 2
     assert label_areas(study, np.random.default_rng(1)).empty
 
@@ -494,7 +496,7 @@ def test_split_never_parts_a_group_and_keeps_the_tolerance(case, share, group):
 def test_samples_come_back_as_they_were(mapped):
     study, table = mapped
     table, lost = drop_unusable(study, extract_covariates(study, table.assign(ice_content_sd=np.nan)))
-    table = group_cells(study, table)
+    table, _ = group_cells(study, table)
     table["in_domain"] = in_domain(study, table)
     table["split"] = split_sites(study, table, np.random.default_rng(1))
     table.loc[table["site_id"] == table["site_id"][0], "site_id"] = "007"

@@ -32,6 +32,7 @@ TOO_LITTLE = "too little of the layer's permafrost was sampled"
 UNKNOWN_STATE = "not known whether there is permafrost in the layer"
 UNKNOWN_TABLE = "depth of the permafrost table unknown"
 DUPLICATE = "another site in the same place"
+MERGED = "merged: another site in the same cell"
 
 _SLACK = 1e-6  # m; depths nearer than this are equal
 _MAD_TO_SD = 1.4826  # the standard deviation of a normal distribution over its median absolute deviation
@@ -528,8 +529,10 @@ def group_cells(study, table):
 
     Returns
     -------
-    pandas.DataFrame
+    table : pandas.DataFrame
         With the column `group`, the name of a site in it.
+    merged : pandas.DataFrame
+        site_id, layer and reason of the samples that went into another one.
     """
     column = (table["easting"] // study.grid.resolution).astype(int)
     row = (table["northing"] // study.grid.resolution).astype(int)
@@ -538,7 +541,7 @@ def group_cells(study, table):
     # A polygon's group is larger than a cell, so that a site in it joins the polygon.
     table = table.assign(group=given.groupby([row, column]).transform("first").fillna(first).astype(str))
     if study.samples.same_cell == "together":
-        return table
+        return table, _lost_table([])
     keys = [table["group"].where(given.notna(), first), row, column, table["layer"]]
     numbers = ["ice_content", "ice_content_sd", "permafrost_share", "ice_fraction", "sampled_share"]
     votes = table.assign(votes=table.groupby([*keys, table["ice_type"]])["site_id"].transform("size"))
@@ -547,9 +550,10 @@ def group_cells(study, table):
     kept = best.groupby([key.reindex(best.index) for key in keys], sort=False).head(1).sort_index()
     # Without permafrost there is no ice content, whatever a neighbour has.
     none = kept["ice_type"] == 0
-    return kept.assign(
-        ice_content=kept["ice_content"].mask(none), ice_content_sd=kept["ice_content_sd"].mask(none)
-    ).drop(columns="votes")
+    content, error = kept["ice_content"].mask(none), kept["ice_content_sd"].mask(none)
+    merged = table.drop(index=kept.index)[["site_id", "layer"]].assign(reason=MERGED)
+    kept = kept.assign(ice_content=content, ice_content_sd=error).drop(columns="votes")
+    return kept.reset_index(drop=True), merged.reset_index(drop=True)
 
 
 def settle_rare_classes(study, table):
