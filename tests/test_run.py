@@ -22,6 +22,7 @@ from helpers.run import STAGES
 QUICK = "config/quick.yaml"
 ALL = list(STAGES)
 FROM_01 = ALL[1:]
+FROM_03 = ALL[3:]
 PREPARE = ("--until", "01-prepare-data")
 """What runs that are started to be stopped reach for: the same machinery in a third of the time."""
 
@@ -140,6 +141,8 @@ def test_results_record_version_code_and_settings(quick):
             ALL,
             id="setting of 00",
         ),
+        pytest.param("config/quick.yaml", "n_estimators: 60", "n_estimators: 61", FROM_03, id="setting of 03"),
+        pytest.param("config/quick.yaml", "name: quick", "name: quick\ntarget: two_stage", FROM_03, id="target"),
         pytest.param("config/quick.yaml", "coarse grid for tests", "for tests", [], id="title"),
     ],
 )

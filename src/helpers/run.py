@@ -22,7 +22,7 @@ from pathlib import Path
 import psutil
 
 from helpers import __version__
-from helpers.digest import file_hash, package_digest, stage_digest, write_text
+from helpers.digest import file_hash, package_digest, short_hash, stage_digest, write_text
 from helpers.errors import CompendiumError
 from helpers.study import ROOT, Study
 
@@ -41,6 +41,10 @@ RUN, LAUNCHER = "GROUND_ICE_RUN", "GROUND_ICE_LAUNCHER"
 """Environment variables that all processes of a run inherit: the run's folder, and the launcher's process."""
 
 MESSAGE_LENGTH = 400
+
+# Settings that are in the names of the shared folders, or change nothing but a name.
+_IN_FOLDER_NAMES = {"name", "title", "run", "source", "area", "grid", "landscape", "covariates"}
+_OF_FORESTS = {"forest", "target"}
 
 
 class RunError(CompendiumError):
@@ -66,10 +70,13 @@ def code_file(study, stage):
     """Return the file with the digest of a stage's code, an input of the stage's rule.
 
     It lies beside the outputs, so that runs which share them agree on what made them. It is rewritten only where the
-    digest differs from the recorded one.
+    digest differs from the recorded one. Stages of a run add the settings that no folder name has, such as `target`.
     """
     path = stage_dir(study, stage) / f".{stage}.code"
     digest = stage_digest(notebook_path(stage))
+    if stage[:2] >= "02":
+        others = _IN_FOLDER_NAMES | (_OF_FORESTS if stage[:2] == "02" else set())
+        digest += short_hash(study.model_dump(mode="json", exclude=others))
     if not path.is_file() or path.read_text() != digest:
         write_text(path, digest)
     return path
