@@ -41,7 +41,7 @@ def replicate(study, seed, values, cells):
             unseen[held] = forest.class_probabilities(grown, known[held], classes)
         calibration = forest.fit_calibration(unseen, types, rows["weight"])
         model = forest.fit(study, table, name, PARAMS)
-        _, shares = mapping.predict(model, calibration, values, classes=classes)
+        _, shares = mapping.predict(model, calibration, values, target=study.target)
         content = np.full(truth["permafrost_share"].shape, np.nan, np.float32)
         content.ravel()[cells] = shares @ np.asarray(forest.class_means(rows, classes), np.float32)
         contents.append(content)

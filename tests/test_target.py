@@ -130,7 +130,15 @@ def test_probabilities_of_two_stages_multiply_and_add_up_to_one():
     np.testing.assert_allclose(found[:, [1, 2, 4]], frozen[:, 1:] * second.predict_proba(cells), atol=1e-12)
     assert (found[:, [3, 5]] == 0).all()
     np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-12)
-    assert np.array_equal(model.predict(cells), found.argmax(axis=1))
+    expected = np.where(frozen[:, 1] > 0.5, second.predict(cells), 0)
+    assert np.array_equal(model.predict(cells), expected)
+    assert np.array_equal(forest.mapped_class(found, "two_stage"), expected)
+
+
+def test_permafrost_is_decided_before_its_type():
+    shares = np.array([[0.4, 0.2, 0.1, 0.3, 0, 0], [0.6, 0.4, 0, 0, 0, 0], [0, 0, 0, 0, 0, 1]])
+    assert forest.mapped_class(shares, "two_stage").tolist() == [3, 0, 5]
+    assert forest.mapped_class(shares).tolist() == [0, 0, 5]
 
 
 def test_one_type_of_ice_is_enough_and_no_permafrost_is_refused():

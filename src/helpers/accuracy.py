@@ -272,7 +272,7 @@ def evaluate(model, card, rows):
     classes = card["classes"]
     probabilities = forest.class_probabilities(model, forest.predictor_values(rows, card["predictors"]), classes)
     calibrated = forest.calibrate(probabilities, card["calibration"])
-    reference, mapped = rows["class"].to_numpy(), np.asarray(classes)[probabilities.argmax(axis=1)]
+    reference, mapped = rows["class"].to_numpy(), forest.mapped_class(probabilities, card["target"])
     result, everywhere = {}, np.ones(len(rows), bool)
     for domain, inside in zip(DOMAINS, (everywhere, rows["in_domain"].to_numpy(bool)), strict=True):
         losses = {

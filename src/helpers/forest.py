@@ -165,7 +165,7 @@ class Search:
 
     Parameters
     ----------
-    layer : str
+    layer, target : str
     params : dict
         The winner's ``max_depth`` and ``min_samples_split``.
     table : pandas.DataFrame
@@ -183,15 +183,38 @@ class Search:
     fold: np.ndarray
     reference: np.ndarray
     out_of_fold: np.ndarray
+    target: str = "ice_type"
 
     @property
     def scores(self):
         """The winner's scores on the pooled out-of-fold predictions."""
-        return score_probabilities(self.reference, self.out_of_fold)
+        return score_probabilities(self.reference, self.out_of_fold, self.target)
 
 
-def score_probabilities(reference, probabilities):
-    """Return kappa and macro F1 of the most probable class, and the log loss.
+def mapped_class(probabilities, target="ice_type"):
+    """Return the class that a forest maps: the most probable one.
+
+    In two stages permafrost is decided first, then its type: against each type alone, no permafrost would win too
+    often.
+
+    Parameters
+    ----------
+    probabilities : numpy.ndarray, shape (n, k)
+        The forest's own.
+    target : str
+        One of `helpers.ice.TARGETS`.
+
+    Returns
+    -------
+    numpy.ndarray of int, shape (n,)
+    """
+    if not TARGETS[target].two_stage:
+        return probabilities.argmax(axis=1)
+    return np.where(probabilities[:, 0] >= 0.5, 0, 1 + probabilities[:, 1:].argmax(axis=1))
+
+
+def score_probabilities(reference, probabilities, target="ice_type"):
+    """Return kappa and macro F1 of the mapped class, and the log loss.
 
     Kappa counts as 0 where nothing but one class occurs and is predicted: such samples tell nothing.
 
@@ -199,13 +222,15 @@ def score_probabilities(reference, probabilities):
     ----------
     reference : array_like of int, shape (n,)
     probabilities : numpy.ndarray, shape (n, k)
+    target : str
+        One of `helpers.ice.TARGETS`.
 
     Returns
     -------
     dict
     """
-    classes = range(probabilities.shape[1])
-    matrix = confusion_matrix(reference, probabilities.argmax(axis=1), classes)
+    classes = TARGETS[target].codes
+    matrix = confusion_matrix(reference, mapped_class(probabilities, target), classes)
     return {
         "kappa": float(np.nan_to_num(kappa(matrix))),
         "macro_f1": macro(f1(matrix), matrix),
@@ -251,7 +276,7 @@ def search(study, table, layer, score="kappa", n_jobs=-1):
     fold = site_folds(rows["site_id"], types, study.forest.folds, study.forest.seed)
     grid = {"max_depth": study.forest.max_depth, "min_samples_split": study.forest.min_samples_split}
     searched = GridSearchCV(
-        _classifier(study, study.forest.search_estimators), grid, scoring=partial(_scores, classes=classes),
+        _classifier(study, study.forest.search_estimators), grid, scoring=partial(_scores, target=study.target),
         cv=PredefinedSplit(fold), refit=False, n_jobs=n_jobs, error_score="raise",
     )  # fmt: skip
     with sklearn.config_context(**_CHECKED):
@@ -273,7 +298,7 @@ def search(study, table, layer, score="kappa", n_jobs=-1):
     out_of_fold = np.empty((len(rows), len(classes)))
     for k, part in enumerate(parts):
         out_of_fold[fold == k] = part
-    return Search(layer, params, scored, fold, types, out_of_fold)
+    return Search(layer, params, scored, fold, types, out_of_fold, study.target)
 
 
 def fit(study, table, layer, params, which="all"):
@@ -321,9 +346,7 @@ def class_means(rows, classes=CLASSES):
 
 
 def class_probabilities(model, values, classes=CLASSES):
-    """Return a forest's own probabilities with one column for each class.
-
-    The most probable class (``probabilities.argmax(axis=1)``) is what the forest predicts.
+    """Return a forest's own probabilities with one column for each class; `mapped_class` says what it predicts.
 
     Parameters
     ----------
@@ -370,8 +393,7 @@ def importance(model, values, types, predictors, seed, repeats=10):
     classes = np.union1d(model.classes_, types)  # kappa does not depend on others
 
     def score(block):
-        mapped = model.classes_[model.predict_proba(block).argmax(axis=1)]
-        return [kappa(confusion_matrix(types, part, classes)) for part in mapped.reshape(-1, len(types))]
+        return [kappa(confusion_matrix(types, part, classes)) for part in model.predict(block).reshape(-1, len(types))]
 
     (whole,) = score(values)
     together = max(1, _BATCH // (repeats * len(values)))
@@ -424,9 +446,9 @@ def _classifier(study, n_estimators=None, **params):
     return kind(trees, class_weight="balanced", random_state=study.forest.seed, n_jobs=1, **params)
 
 
-def _scores(model, values, types, classes):
+def _scores(model, values, types, target):
     """Score a forest as scikit-learn wants it: the larger the better."""
-    found = score_probabilities(types, class_probabilities(model, values, classes))
+    found = score_probabilities(types, class_probabilities(model, values, TARGETS[target].codes), target)
     return found | {"log_loss": -found["log_loss"]}
 
 

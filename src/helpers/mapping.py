@@ -86,7 +86,7 @@ def read_predictors(study, predictors):
     return values[complete], np.flatnonzero(inside)[complete]
 
 
-def predict(model, calibration, values, threads=2, classes=forest.CLASSES):
+def predict(model, calibration, values, threads=2, target="ice_type"):
     """Return a forest's class and its calibrated probabilities for many cells.
 
     The forest itself stays single-threaded and chunks run side by side, so the result is the same to the last bit on
@@ -99,8 +99,8 @@ def predict(model, calibration, values, threads=2, classes=forest.CLASSES):
         From `helpers.forest.fit_calibration`.
     values : numpy.ndarray of float32, shape (cells, predictors)
     threads : int
-    classes : sequence of int
-        Those of the target.
+    target : str
+        One of `helpers.ice.TARGETS`.
 
     Returns
     -------
@@ -110,13 +110,13 @@ def predict(model, calibration, values, threads=2, classes=forest.CLASSES):
         Calibrated.
     """
     model.n_jobs = 1
-    types = np.empty(len(values), np.uint8)
+    types, classes = np.empty(len(values), np.uint8), ice.TARGETS[target].codes
     probabilities = np.empty((len(values), len(classes)), np.float32)
 
     def chunk(start):
         part = slice(start, start + CHUNK)
         raw = forest.class_probabilities(model, values[part], classes)
-        types[part] = raw.argmax(axis=1)
+        types[part] = forest.mapped_class(raw, target)
         probabilities[part] = forest.calibrate(raw, calibration)
 
     with ThreadPoolExecutor(threads) as pool:
@@ -147,7 +147,7 @@ def map_layer(study, layer):
     name, geobox, target = ice.layer_name(layer), reference_grid(study), ice.TARGETS[study.target]
     model, card = forest.load_model(forest.model_path(study, name), study.target)
     values, cells = read_predictors(study, card["predictors"])
-    types, probabilities = predict(model, card["calibration"], values, classes=target.codes)
+    types, probabilities = predict(model, card["calibration"], values, target=study.target)
     content = probabilities @ np.asarray(card["class_means"], np.float32)
     # Rounded shares would not add up to one: the most probable class takes what is over.
     shares = np.rint(probabilities / np.float32(PROBABILITY_SCALE)).astype(np.int32)

@@ -4,7 +4,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.ensemble import RandomForestClassifier
 
-from helpers.forest import ForestError
+from helpers.forest import ForestError, mapped_class
 
 
 class TwoStageForest(ClassifierMixin, BaseEstimator):
@@ -66,5 +66,5 @@ class TwoStageForest(ClassifierMixin, BaseEstimator):
         return np.hstack([1 - permafrost, permafrost * second.predict_proba(values)])
 
     def predict(self, values):
-        """Return the most probable class, shape (n,)."""
-        return self.classes_[self.predict_proba(values).argmax(axis=1)]
+        """Return the mapped class, shape (n,): permafrost or none, then its type."""
+        return self.classes_[mapped_class(self.predict_proba(values), "two_stage")]
