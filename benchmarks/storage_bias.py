@@ -29,22 +29,22 @@ def replicate(study, seed, values, cells):
     table["in_domain"] = samples.in_domain(study, table)
     table["split"] = samples.split_sites(study, table, split_rng)
     table["weight"] = samples.area_weights(study, table)
-    contents = []
+    contents, classes = [], ice.TARGETS[study.target].codes
     for name in map(ice.layer_name, study.layers):
-        rows = forest.layer_rows(table, name)
-        known, types = forest.predictor_values(rows, samples.predictor_names(study)), rows["ice_type"].to_numpy()
+        rows = forest.layer_rows(table, name, target=study.target)
+        known, types = forest.predictor_values(rows, samples.predictor_names(study)), rows["class"].to_numpy()
         folds = forest.site_folds(rows["group"], types, study.forest.folds, study.forest.seed)
-        unseen = np.zeros((len(rows), len(forest.CLASSES)))
+        unseen = np.zeros((len(rows), len(classes)))
         for fold in range(study.forest.folds):
             held = folds == fold
             part = rows[~held].assign(split="train")
             grown = forest.fit(study, part, name, PARAMS)
-            unseen[held] = forest.class_probabilities(grown, known[held])
+            unseen[held] = forest.class_probabilities(grown, known[held], classes)
         calibration = forest.fit_calibration(unseen, types, rows["weight"])
         model = forest.fit(study, table, name, PARAMS)
-        _, shares = mapping.predict(model, calibration, values)
+        _, shares = mapping.predict(model, calibration, values, target=study.target)
         content = np.full(truth["permafrost_share"].shape, np.nan, np.float32)
-        content.ravel()[cells] = shares @ np.asarray(forest.class_means(rows), np.float32)
+        content.ravel()[cells] = shares @ np.asarray(forest.class_means(rows, classes), np.float32)
         contents.append(content)
     true = [truth[f"ice_fraction_{ice.layer_name(layer)}"] for layer in study.layers]
     free = truth["permafrost_share"] == 0

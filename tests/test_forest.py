@@ -204,7 +204,7 @@ def test_folds_have_like_shares_of_every_class():
     ("change", "expected"),
     [
         pytest.param(lambda t: t[t["layer"] != "2-3m"], "no samples of the layer 2-3m.*3-5m", id="no layer"),
-        pytest.param(lambda t: t.assign(ice_type=0), "All 1.. samples.*ice type 0", id="one class"),
+        pytest.param(lambda t: t.assign(ice_type=0), "All 1.. samples.*no permafrost", id="one class"),
         pytest.param(lambda t: t.assign(ice_type=9), r"ice types \[9\]", id="unknown class"),
         pytest.param(lambda t: t.drop(columns="ndvi"), "no column ndvi", id="no predictor"),
         pytest.param(lambda t: t.assign(ndvi=np.nan), "lack a finite value.*ndvi at S0", id="nan"),
@@ -228,7 +228,7 @@ def test_samples_that_cannot_be_used_are_refused(project, table, change, expecte
 
 
 def test_class_means_are_means_of_the_ice_fraction():
-    rows = pd.DataFrame({"ice_type": [0, 0, 2, 2, 5], "ice_fraction": [0.0, 0.0, 0.1, 0.2, 0.6]})
+    rows = pd.DataFrame({"class": [0, 0, 2, 2, 5], "ice_fraction": [0.0, 0.0, 0.1, 0.2, 0.6]})
     assert forest.class_means(rows) == pytest.approx([0, 0, 0.15, 0, 0, 0.6])
 
 
@@ -319,7 +319,7 @@ def test_calibration_of_a_million_cells_in_32_bits():
 @pytest.mark.parametrize(
     ("probabilities", "types", "weight"),
     [
-        pytest.param(np.ones((3, 5)), [0, 1, 2], None, id="columns"),
+        pytest.param(np.ones((3, 2)), [0, 1, 2], None, id="columns"),
         pytest.param(np.ones((3, 6)), [0, 1], None, id="samples"),
         pytest.param(np.ones((3, 6)), [0, 1, 2], [1, 1, -1], id="negative weight"),
         pytest.param(np.ones((3, 6)), [0, 1, 2], [0, 0, 0], id="no weight"),

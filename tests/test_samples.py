@@ -334,7 +334,9 @@ def rare(study, **chosen):
 def test_rare_classes_are_named_merged_or_kept(mapped):
     study, _ = mapped
     table = in_cells([60], np.repeat([0, 1, 2, 4], [30, 4, 20, 6]))
-    with pytest.raises(SampleError, match=r"ice-poor frozen soil has 4 sites in 2-3m, fewer than 15; so do 1 other"):
+    with pytest.raises(
+        SampleError, match=r"ice-poor frozen soil has 4 sites in 2-3m, fewer than 15; so do 1 other classes"
+    ):
         settle_rare_classes(rare(study, rare_classes="stop"), table)
     same, merged = settle_rare_classes(rare(study, rare_classes="keep"), table)
     assert same is table
@@ -342,6 +344,8 @@ def test_rare_classes_are_named_merged_or_kept(mapped):
     settled, merged = settle_rare_classes(rare(study, rare_classes="merge"), table)
     assert settled["ice_type"].value_counts().to_dict() == {0: 30, 2: 30}
     assert [(one["from"], one["into"], one["sites"]) for one in merged] == [(1, 2, 4), (4, 2, 6)]
+    level = rare(study, rare_classes="stop").model_copy(update={"target": "permafrost"})
+    assert settle_rare_classes(level, table)[1] == []
     with pytest.raises(SampleError, match="no permafrost has 3 sites"):
         settle_rare_classes(rare(study, rare_classes="merge"), in_cells([23], np.repeat([0, 4], [3, 20])))
 

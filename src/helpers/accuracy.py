@@ -255,11 +255,11 @@ def evaluate(model, card, rows):
 
     Parameters
     ----------
-    model : sklearn.ensemble.RandomForestClassifier
+    model : sklearn.ensemble.RandomForestClassifier or helpers.two_stage.TwoStageForest
     card : dict
         Its model card, as from `helpers.forest.load_model`.
     rows : pandas.DataFrame
-        The samples, as from `helpers.forest.layer_rows`.
+        The samples, as from `helpers.forest.layer_rows` for the card's target.
 
     Returns
     -------
@@ -269,10 +269,10 @@ def evaluate(model, card, rows):
     """
     from helpers import forest
 
-    probabilities = forest.class_probabilities(model, forest.predictor_values(rows, card["predictors"]))
-    calibrated = forest.calibrate(probabilities, card["calibration"])
     classes = card["classes"]
-    reference, mapped = rows["ice_type"].to_numpy(), np.asarray(classes)[probabilities.argmax(axis=1)]
+    probabilities = forest.class_probabilities(model, forest.predictor_values(rows, card["predictors"]), classes)
+    calibrated = forest.calibrate(probabilities, card["calibration"])
+    reference, mapped = rows["class"].to_numpy(), forest.mapped_class(probabilities, card["target"])
     result, everywhere = {}, np.ones(len(rows), bool)
     for domain, inside in zip(DOMAINS, (everywhere, rows["in_domain"].to_numpy(bool)), strict=True):
         losses = {

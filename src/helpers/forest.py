@@ -1,6 +1,7 @@
 """The random forest of a depth layer: grid search, fit, calibrated probabilities, and safe files.
 
-Probabilities are arrays with one column for each of `CLASSES`, also for classes that no training sample has.
+Probabilities are arrays with one column for each class of the study's target (`helpers.ice.TARGETS`), by default
+the ice types, also for classes that no training sample has.
 """
 
 import hashlib
@@ -16,10 +17,10 @@ import numpy as np
 from helpers.accuracy import PROBABILITY_FLOOR, confusion_matrix, f1, kappa, log_loss, macro, write_json
 from helpers.digest import file_hash, package_digest
 from helpers.errors import CompendiumError
-from helpers.ice import ICE_TYPES
+from helpers.ice import TARGETS
 
-CLASSES = tuple(kind.code for kind in ICE_TYPES)
-"""Codes of the ice types, in the order of the columns of all probabilities."""
+CLASSES = TARGETS["ice_type"].codes
+"""Codes of the ice types, which are the classes of the default target."""
 
 SCORES = ("kappa", "macro_f1", "log_loss")
 """Scores of the grid search; the first decides unless another is asked for."""
@@ -41,8 +42,8 @@ class ModelError(CompendiumError):
 # Samples ----------------------------------------------------------------------------------------------------
 
 
-def layer_rows(table, layer, which="all"):
-    """Return the samples of a depth layer.
+def layer_rows(table, layer, which="all", target="ice_type"):
+    """Return the samples of a depth layer with their class: the one place where ice types become a target's classes.
 
     Parameters
     ----------
@@ -52,15 +53,18 @@ def layer_rows(table, layer, which="all"):
         Name of the layer, such as ``"2-3m"``.
     which : {"all", "train", "test"}
         The part of the split.
+    target : str
+        One of `helpers.ice.TARGETS`.
 
     Returns
     -------
     pandas.DataFrame
+        With one more column, ``class``.
 
     Raises
     ------
     ForestError
-        There are none.
+        There are none, or they have other ice types than 0-5.
     """
     chosen = table["layer"] == layer
     if which != "all":
@@ -71,7 +75,11 @@ def layer_rows(table, layer, which="all"):
             f"There are no samples of the layer {layer} ({which}); the table has the layers {known}.",
             "run 02-extract-samples for these layers, or correct `layers` in the study file",
         )
-    return table[chosen].reset_index(drop=True)
+    rows, of_type = table[chosen].reset_index(drop=True), np.array(TARGETS[target].of_type)
+    types = rows["ice_type"].to_numpy(int)
+    if unknown := sorted(set(types.tolist()) - set(CLASSES)):
+        raise ForestError(f"The samples of {layer} have the ice types {unknown}.", f"use {CLASSES[0]}-{CLASSES[-1]}")
+    return rows.assign(**{"class": of_type[types]})
 
 
 def predictor_values(rows, predictors):
@@ -157,7 +165,7 @@ class Search:
 
     Parameters
     ----------
-    layer : str
+    layer, target : str
     params : dict
         The winner's ``max_depth`` and ``min_samples_split``.
     table : pandas.DataFrame
@@ -175,15 +183,38 @@ class Search:
     fold: np.ndarray
     reference: np.ndarray
     out_of_fold: np.ndarray
+    target: str = "ice_type"
 
     @property
     def scores(self):
         """The winner's scores on the pooled out-of-fold predictions."""
-        return score_probabilities(self.reference, self.out_of_fold)
+        return score_probabilities(self.reference, self.out_of_fold, self.target)
 
 
-def score_probabilities(reference, probabilities):
-    """Return kappa and macro F1 of the most probable class, and the log loss.
+def mapped_class(probabilities, target="ice_type"):
+    """Return the class that a forest maps: the most probable one.
+
+    In two stages permafrost is decided first, then its type: against each type alone, no permafrost would win too
+    often.
+
+    Parameters
+    ----------
+    probabilities : numpy.ndarray, shape (n, k)
+        The forest's own.
+    target : str
+        One of `helpers.ice.TARGETS`.
+
+    Returns
+    -------
+    numpy.ndarray of int, shape (n,)
+    """
+    if not TARGETS[target].two_stage:
+        return probabilities.argmax(axis=1)
+    return np.where(probabilities[:, 0] >= 0.5, 0, 1 + probabilities[:, 1:].argmax(axis=1))
+
+
+def score_probabilities(reference, probabilities, target="ice_type"):
+    """Return kappa and macro F1 of the mapped class, and the log loss.
 
     Kappa counts as 0 where nothing but one class occurs and is predicted: such samples tell nothing.
 
@@ -191,16 +222,19 @@ def score_probabilities(reference, probabilities):
     ----------
     reference : array_like of int, shape (n,)
     probabilities : numpy.ndarray, shape (n, k)
+    target : str
+        One of `helpers.ice.TARGETS`.
 
     Returns
     -------
     dict
     """
-    matrix = confusion_matrix(reference, np.asarray(CLASSES)[probabilities.argmax(axis=1)], CLASSES)
+    classes = TARGETS[target].codes
+    matrix = confusion_matrix(reference, mapped_class(probabilities, target), classes)
     return {
         "kappa": float(np.nan_to_num(kappa(matrix))),
         "macro_f1": macro(f1(matrix), matrix),
-        "log_loss": log_loss(reference, probabilities, CLASSES),
+        "log_loss": log_loss(reference, probabilities, classes),
     }
 
 
@@ -230,18 +264,20 @@ def search(study, table, layer, score="kappa", n_jobs=-1):
     ForestError
         Too few sites or classes, or values that are not finite.
     """
+    from functools import partial
+
     import pandas as pd
     import sklearn
     from sklearn.model_selection import GridSearchCV, PredefinedSplit
     from sklearn.utils.parallel import Parallel, delayed
 
-    rows = layer_rows(table, layer, "train")
+    rows, classes = layer_rows(table, layer, "train", study.target), TARGETS[study.target].codes
     values, types = _training(study, rows, layer)
     fold = site_folds(rows["group"], types, study.forest.folds, study.forest.seed)
     grid = {"max_depth": study.forest.max_depth, "min_samples_split": study.forest.min_samples_split}
     searched = GridSearchCV(
-        _classifier(study, study.forest.search_estimators), grid, scoring=_scores, cv=PredefinedSplit(fold),
-        refit=False, n_jobs=n_jobs, error_score="raise",
+        _classifier(study, study.forest.search_estimators), grid, scoring=partial(_scores, target=study.target),
+        cv=PredefinedSplit(fold), refit=False, n_jobs=n_jobs, error_score="raise",
     )  # fmt: skip
     with sklearn.config_context(**_CHECKED):
         found = searched.fit(values, types).cv_results_
@@ -256,13 +292,13 @@ def search(study, table, layer, score="kappa", n_jobs=-1):
     classifier = _classifier(study, **params)
     with sklearn.config_context(**_CHECKED):
         parts = Parallel(n_jobs=n_jobs)(
-            delayed(_grown_probabilities)(classifier, values[fold != k], types[fold != k], values[fold == k])
+            delayed(_grown_probabilities)(classifier, values[fold != k], types[fold != k], values[fold == k], classes)
             for k in range(study.forest.folds)
         )
-    out_of_fold = np.empty((len(rows), len(CLASSES)))
+    out_of_fold = np.empty((len(rows), len(classes)))
     for k, part in enumerate(parts):
         out_of_fold[fold == k] = part
-    return Search(layer, params, scored, fold, types, out_of_fold)
+    return Search(layer, params, scored, fold, types, out_of_fold, study.target)
 
 
 def fit(study, table, layer, params, which="all"):
@@ -281,12 +317,13 @@ def fit(study, table, layer, params, which="all"):
 
     Returns
     -------
-    sklearn.ensemble.RandomForestClassifier
+    sklearn.ensemble.RandomForestClassifier or helpers.two_stage.TwoStageForest
+        The latter for the target two_stage; it has the methods of the former.
     """
-    return _classifier(study, **params).fit(*_training(study, layer_rows(table, layer, which), layer))
+    return _classifier(study, **params).fit(*_training(study, layer_rows(table, layer, which, study.target), layer))
 
 
-def class_means(rows):
+def class_means(rows, classes=CLASSES):
     """Return the mean ice fraction of each class, m3 of ice per m3 of the layer.
 
     With the calibrated probabilities it gives the expected ice of a cell, sum of p_k m_k.
@@ -294,36 +331,38 @@ def class_means(rows):
     Parameters
     ----------
     rows : pandas.DataFrame
-        The samples that a forest was grown from.
+        The samples that a forest was grown from, with their ``class``.
+    classes : sequence of int
+        Those of the target.
 
     Returns
     -------
     list of float
         One a class; 0 for no permafrost, and for a class without samples, whose probability is 0 everywhere.
     """
-    means = rows.groupby("ice_type")["ice_fraction"].mean().reindex(CLASSES).fillna(0.0)
+    means = rows.groupby("class")["ice_fraction"].mean().reindex(classes).fillna(0.0)
     means.loc[0] = 0.0
     return [float(mean) for mean in means]
 
 
-def class_probabilities(model, values):
-    """Return a forest's own probabilities with one column for each of `CLASSES`.
-
-    The most probable class (``CLASSES[probabilities.argmax(axis=1)]``) is what the forest predicts.
+def class_probabilities(model, values, classes=CLASSES):
+    """Return a forest's own probabilities with one column for each class; `mapped_class` says what it predicts.
 
     Parameters
     ----------
-    model : sklearn.ensemble.RandomForestClassifier
+    model : sklearn.ensemble.RandomForestClassifier or helpers.two_stage.TwoStageForest
     values : numpy.ndarray, shape (n, predictors)
+    classes : sequence of int
+        Those of the target.
 
     Returns
     -------
     numpy.ndarray, shape (n, k)
     """
     if not len(values):
-        return np.zeros((0, len(CLASSES)))
-    probabilities = np.zeros((len(values), len(CLASSES)))
-    probabilities[:, np.searchsorted(CLASSES, model.classes_)] = model.predict_proba(values)
+        return np.zeros((0, len(classes)))
+    probabilities = np.zeros((len(values), len(classes)))
+    probabilities[:, model.classes_] = model.predict_proba(values)
     return probabilities
 
 
@@ -334,7 +373,7 @@ def importance(model, values, types, predictors, seed, repeats=10):
 
     Parameters
     ----------
-    model : sklearn.ensemble.RandomForestClassifier
+    model : sklearn.ensemble.RandomForestClassifier or helpers.two_stage.TwoStageForest
     values : numpy.ndarray, shape (n, predictors)
         Predictors of samples that the forest was not grown from.
     types : array_like of int, shape (n,)
@@ -351,9 +390,10 @@ def importance(model, values, types, predictors, seed, repeats=10):
     """
     import pandas as pd
 
+    classes = np.union1d(model.classes_, types)  # kappa does not depend on others
+
     def score(block):
-        mapped = np.asarray(CLASSES)[class_probabilities(model, block).argmax(axis=1)]
-        return [kappa(confusion_matrix(types, part, CLASSES)) for part in mapped.reshape(-1, len(types))]
+        return [kappa(confusion_matrix(types, part, classes)) for part in model.predict(block).reshape(-1, len(types))]
 
     (whole,) = score(values)
     together = max(1, _BATCH // (repeats * len(values)))
@@ -386,14 +426,12 @@ def _values(study, rows):
 
 def _training(study, rows, layer):
     """Return predictors and classes of samples that a forest can be grown from."""
-    types = rows["ice_type"].to_numpy(int)
-    unknown = sorted(set(types.tolist()) - set(CLASSES))
-    if unknown:
-        raise ForestError(f"The samples of {layer} have the ice types {unknown}.", f"use {CLASSES[0]}-{CLASSES[-1]}")
+    types = rows["class"].to_numpy()
     if len(np.unique(types)) < 2:
+        name = TARGETS[study.target].classes[types[0]].name
         raise ForestError(
-            f"All {len(types)} samples of {layer} have the ice type {types[0]}: nothing is to be told apart.",
-            "give sites with other ice types, or leave the layer out of `layers`",
+            f"All {len(types)} samples of {layer} are of the class {name}: nothing is to be told apart.",
+            "give sites of other classes, leave the layer out of `layers`, or set another `target`",
         )
     return _values(study, rows), types
 
@@ -401,18 +439,21 @@ def _training(study, rows, layer):
 def _classifier(study, n_estimators=None, **params):
     from sklearn.ensemble import RandomForestClassifier
 
+    from helpers.two_stage import TwoStageForest
+
+    kind = TwoStageForest if TARGETS[study.target].two_stage else RandomForestClassifier
     trees = n_estimators or study.forest.n_estimators
-    return RandomForestClassifier(trees, class_weight="balanced", random_state=study.forest.seed, n_jobs=1, **params)
+    return kind(trees, class_weight="balanced", random_state=study.forest.seed, n_jobs=1, **params)
 
 
-def _scores(model, values, types):
+def _scores(model, values, types, target):
     """Score a forest as scikit-learn wants it: the larger the better."""
-    found = score_probabilities(types, class_probabilities(model, values))
+    found = score_probabilities(types, class_probabilities(model, values, TARGETS[target].codes), target)
     return found | {"log_loss": -found["log_loss"]}
 
 
-def _grown_probabilities(classifier, values, types, others):
-    return class_probabilities(classifier.fit(values, types), others)
+def _grown_probabilities(classifier, values, types, others, classes):
+    return class_probabilities(classifier.fit(values, types), others, classes)
 
 
 # Calibration ------------------------------------------------------------------------------------------------
@@ -449,17 +490,18 @@ def fit_calibration(probabilities, types, sample_weight=None):
 
     probabilities, types = np.asarray(probabilities, float), np.asarray(types)
     weight = np.ones(len(types)) if sample_weight is None else np.asarray(sample_weight, float)
-    fits = probabilities.shape == (len(types), len(CLASSES)) and weight.shape == types.shape
+    fits = probabilities.ndim == 2 and probabilities.shape[0] == len(types) and weight.shape == types.shape
+    fits = fits and np.isin(types, range(probabilities.shape[1])).all()
     if not (fits and np.isfinite(weight).all() and (weight >= 0).all() and weight.sum() > 0):
         raise ForestError(
             f"No calibration follows from probabilities of shape {probabilities.shape}, "
             f"{len(types)} types and weights of shape {weight.shape}.",
-            f"give one row, one type and one weight of 0 or more a sample, and {len(CLASSES)} columns",
+            "give one row, one type and one weight of 0 or more a sample, and one column a class",
         )
     kept = weight > 0
     present = np.unique(types[kept])
     size, target = len(present), (types[kept][:, np.newaxis] == present).astype(float)
-    logs = np.log(np.maximum(probabilities[kept][:, np.searchsorted(CLASSES, present)], PROBABILITY_FLOOR))
+    logs = np.log(np.maximum(probabilities[kept][:, present], PROBABILITY_FLOOR))
     share = (weight[kept] / weight.sum())[:, np.newaxis]
 
     # Scores are linear in the parameters: the common slope, an intercept for each class, and a matrix that departs
@@ -502,7 +544,7 @@ def calibrate(probabilities, calibration):
     Parameters
     ----------
     probabilities : numpy.ndarray of float, shape (n, k)
-        A forest's own, one column for each of `CLASSES`. NaN rows stay NaN.
+        A forest's own, one column a class. NaN rows stay NaN.
     calibration : dict
         From `fit_calibration`.
 
@@ -513,7 +555,7 @@ def calibrate(probabilities, calibration):
     """
     probabilities = np.asarray(probabilities)
     kind = probabilities.dtype if probabilities.dtype.kind == "f" else np.dtype(float)
-    columns = np.searchsorted(CLASSES, calibration["classes"])
+    columns = calibration["classes"]
     scores = np.maximum(probabilities[:, columns], kind.type(calibration["floor"]), dtype=kind)
     np.log(scores, out=scores)
     scores = scores @ np.asarray(calibration["matrix"], kind).T
@@ -575,18 +617,19 @@ def save_forests(study, table, found, weight=None, n_jobs=-1):
     from sklearn.utils.parallel import Parallel, delayed
 
     layer, kinds = found.layer, list(dict.fromkeys(["train", study.forest.map_fit]))
-    rows = {kind: layer_rows(table, layer, kind) for kind in [*kinds, "test"]}
+    rows = {kind: layer_rows(table, layer, kind, study.target) for kind in [*kinds, "test"]}
     tested, classifier = _values(study, rows["test"]), _classifier(study, **found.params)
+    classes = TARGETS[study.target].codes
     with sklearn.config_context(**_CHECKED):
         grown = Parallel(n_jobs=n_jobs)(
-            delayed(_grown_bytes)(classifier, *_training(study, rows[kind], layer), tested) for kind in kinds
+            delayed(_grown_bytes)(classifier, *_training(study, rows[kind], layer), tested, classes) for kind in kinds
         )
     unseen = {"train": found.out_of_fold, "all": np.concatenate([found.out_of_fold, grown[0][1]])}
     truth = {"train": rows["train"], "all": pd.concat([rows["train"], rows["test"]])}
     cards = {}
     for kind, (data, _) in zip(kinds, grown, strict=True):
         known = truth[kind]
-        calibration = fit_calibration(unseen[kind], known["ice_type"], known[weight] if weight else None)
+        calibration = fit_calibration(unseen[kind], known["class"], known[weight] if weight else None)
         path = model_path(study, layer, "map" if kind == study.forest.map_fit else "train")
         cards[path] = _write_model(path, data, _card(study, found, kind, rows[kind], calibration))
     return cards
@@ -595,13 +638,15 @@ def save_forests(study, table, found, weight=None, n_jobs=-1):
 def save_model(path, model, card):
     """Write a forest by skops and its model card as JSON beside it; whole new files replace old ones.
 
+    Of a two-stage forest the file holds the list of its two forests, so that it needs no more trust than one.
+
     Parameters
     ----------
     path : path-like
         With the ending ``.skops``.
-    model : sklearn.ensemble.RandomForestClassifier
+    model : sklearn.ensemble.RandomForestClassifier or helpers.two_stage.TwoStageForest
     card : dict
-        Must hold ``predictors``; the file's SHA-256 is added.
+        Must hold ``target`` and ``predictors``; the file's SHA-256 is added.
 
     Returns
     -------
@@ -611,28 +656,36 @@ def save_model(path, model, card):
     return _write_model(Path(path), _model_bytes(model), card)
 
 
-def load_model(path):
+def load_model(path, target=None):
     """Read a forest that `save_model` wrote.
 
-    No code of the file is run: the file must have the SHA-256 of its card, may hold nothing but a forest, and
-    every tree is checked, because a damaged one would take the process down in its first prediction.
+    No code of the file is run: the file must have the SHA-256 of its card, may hold nothing but a forest or the two
+    of a two-stage one, and every tree is checked, because a damaged one would take the process down in its first
+    prediction.
 
     Parameters
     ----------
     path : path-like
+    target : str, optional
+        The study's; a forest of another target is refused.
 
     Returns
     -------
-    model : sklearn.ensemble.RandomForestClassifier
+    model : sklearn.ensemble.RandomForestClassifier or helpers.two_stage.TwoStageForest
     card : dict
 
     Raises
     ------
     ModelError
-        A file is missing, changed, of another scikit-learn, or no sound forest.
+        A file is missing, changed, of another scikit-learn or target, or no sound forest.
     """
     path = Path(path)
     card = read_card(path)
+    if target not in (None, card["target"]):
+        raise ModelError(
+            f"{path.name} is of the target {card['target']}, and the study's is {target}.",
+            "run 03-grid-search again, or give the study a `run` of its own",
+        )
     if not path.is_file():
         raise ModelError(f"There is no model {path.name}.", "run 03-grid-search")
     data = path.read_bytes()
@@ -650,8 +703,7 @@ def load_model(path):
     from skops.io import loads
 
     try:
-        model = loads(data, trusted=_TRUSTED)
-        _check_forest(model, len(card["predictors"]))
+        model = _checked_model(loads(data, trusted=_TRUSTED), TARGETS[card["target"]], len(card["predictors"]))
     # Whatever a forged file makes the reader stumble over, it is no model.
     except Exception as error:
         raise ModelError(
@@ -672,9 +724,9 @@ def read_card(path):
     Returns
     -------
     dict
-        ``layer``, ``fit`` (all or train), ``predictors`` in order, ``classes`` (columns of probabilities),
-        ``params``, ``seed``, ``scores`` (pooled over folds), ``class_counts`` and ``class_means`` (m3 m-3) by
-        class, ``calibration``, ``samples_sha256``, ``versions``, ``sha256`` of the model, and more.
+        ``layer``, ``fit`` (all or train), ``target``, ``predictors`` in order, ``classes`` (columns of
+        probabilities), ``params``, ``seed``, ``scores`` (pooled over folds), ``class_counts`` and ``class_means``
+        (m3 m-3) by class, ``calibration``, ``samples_sha256``, ``versions``, ``sha256`` of the model, and more.
 
     Raises
     ------
@@ -684,7 +736,7 @@ def read_card(path):
     path = Path(path).with_suffix(".json")
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
-        sound = isinstance(card["sha256"], str) and isinstance(card["predictors"], list)
+        sound = isinstance(card["sha256"], str) and isinstance(card["predictors"], list) and card["target"] in TARGETS
     except FileNotFoundError:
         raise ModelError(f"There is no model card {path.name}.", "run 03-grid-search") from None
     except (ValueError, KeyError, TypeError):
@@ -698,21 +750,23 @@ def _card(study, found, kind, rows, calibration):
     """Return what is worth knowing about a forest, beside the forest itself."""
     samples = study.results_dir / "samples" / "samples.csv"
     params = {"n_estimators": study.forest.n_estimators, **found.params, "class_weight": "balanced"}
+    target = TARGETS[study.target]
     return {
         "layer": found.layer,
         "fit": kind,
         "study": study.name,
         "run": study.run,
         "simulated": study.simulated,
+        "target": study.target,
         "predictors": list(_predictors(study)),
-        "classes": list(CLASSES),
-        "class_names": [ice_type.name for ice_type in ICE_TYPES],
+        "classes": list(target.codes),
+        "class_names": [kind.name for kind in target.classes],
         "params": params,
         "seed": study.forest.seed,
         "scores": found.scores,
         "n_samples": len(rows),
-        "class_counts": [int((rows["ice_type"] == code).sum()) for code in CLASSES],
-        "class_means": class_means(rows),
+        "class_counts": [int((rows["class"] == code).sum()) for code in target.codes],
+        "class_means": class_means(rows, target.codes),
         "calibration": calibration,
         "samples_sha256": file_hash(samples),
         "code_digest": package_digest(),
@@ -737,16 +791,34 @@ def _model_bytes(model):
 
     from skops.io import dumps
 
-    return dumps(model, compression=ZIP_DEFLATED, compresslevel=1)
+    return dumps(getattr(model, "stages_", model), compression=ZIP_DEFLATED, compresslevel=1)
 
 
-def _grown_bytes(classifier, values, types, others):
+def _grown_bytes(classifier, values, types, others, classes):
     """Grow a forest; return its file, and its probabilities of other samples."""
     model = classifier.fit(values, types)
-    return _model_bytes(model), class_probabilities(model, others)
+    return _model_bytes(model), class_probabilities(model, others, classes)
 
 
-def _check_forest(model, predictors):
+def _checked_model(loaded, target, predictors):
+    """Return the model of what a file holds: one sound forest, or two in a list; otherwise raise ValueError."""
+    from helpers.two_stage import TwoStageForest
+
+    if not target.two_stage:
+        _check_forest(loaded, predictors, target.codes)
+        return loaded
+    if type(loaded) is not list or len(loaded) != 2:
+        raise ValueError("not the two forests of a two-stage one")
+    for stage, classes in zip(loaded, ((0, 1), target.codes[1:]), strict=True):
+        _check_forest(stage, predictors, classes)
+    if loaded[0].classes_[-1] != 1:
+        raise ValueError("the first forest knows no permafrost")
+    model = TwoStageForest()
+    model.stages_ = loaded
+    return model
+
+
+def _check_forest(model, predictors, known):
     """Raise ValueError if a forest could lead a prediction out of its arrays or round in circles."""
     from sklearn.ensemble import RandomForestClassifier
     from sklearn.tree import DecisionTreeClassifier
@@ -755,7 +827,8 @@ def _check_forest(model, predictors):
     if type(model) is not RandomForestClassifier or model.n_features_in_ != predictors or model.n_outputs_ != 1:
         raise ValueError(f"no random forest of {predictors} predictors")
     classes = np.asarray(model.classes_)
-    if not (classes.ndim == 1 and len(classes) > 1 and set(classes.tolist()) <= set(CLASSES) and model.n_jobs == 1):
+    # One class is no harm: the permafrost samples of a layer may all be of one type.
+    if not (classes.ndim == 1 and len(classes) and set(classes.tolist()) <= set(known) and model.n_jobs == 1):
         raise ValueError("unknown classes")
     if (np.diff(classes) <= 0).any() or model.n_classes_ != len(classes) or not len(model.estimators_):
         raise ValueError("classes and trees do not fit")

@@ -1,7 +1,8 @@
-"""The map: ice types, calibrated probabilities, expected ice and storage of every cell, and totals by region.
+"""The map: classes, calibrated probabilities, expected ice and storage of every cell, and totals by region.
 
-The type of a cell is what the balanced forest predicts, as in the reference's method. Ice is expected from the
-calibrated probabilities, because a balanced forest's own give rare classes too much.
+Classes are those of the study's target, by default the ice types. The class of a cell is what the balanced forest
+predicts, as in the reference's method. Ice is expected from the calibrated probabilities, because a balanced forest's
+own give rare classes too much.
 """
 
 import json
@@ -28,6 +29,9 @@ class MapError(CompendiumError):
 def map_files(study):
     """Return the rasters of the map by name.
 
+    The rasters of classes are named after what the target tells: ``ice_type_<layer>``, also of the target two_stage,
+    ``permafrost_<layer>`` or ``ice_level_<layer>``.
+
     Parameters
     ----------
     study : helpers.study.Study
@@ -37,7 +41,7 @@ def map_files(study):
     dict of str to pathlib.Path
     """
     folder = study.results_dir / "maps"
-    kinds = ("ice_type", "class_probability", "ice_content")
+    kinds = (ice.TARGETS[study.target].file_name, "class_probability", "ice_content")
     names = [f"{kind}_{ice.layer_name(layer)}" for layer in study.layers for kind in kinds]
     return {name: folder / f"{name}.tif" for name in [*names, "ice_storage"]}
 
@@ -82,7 +86,7 @@ def read_predictors(study, predictors):
     return values[complete], np.flatnonzero(inside)[complete]
 
 
-def predict(model, calibration, values, threads=2):
+def predict(model, calibration, values, threads=2, target="ice_type"):
     """Return a forest's class and its calibrated probabilities for many cells.
 
     The forest itself stays single-threaded and chunks run side by side, so the result is the same to the last bit on
@@ -90,26 +94,29 @@ def predict(model, calibration, values, threads=2):
 
     Parameters
     ----------
-    model : sklearn.ensemble.RandomForestClassifier
+    model : sklearn.ensemble.RandomForestClassifier or helpers.two_stage.TwoStageForest
     calibration : dict
         From `helpers.forest.fit_calibration`.
     values : numpy.ndarray of float32, shape (cells, predictors)
     threads : int
+    target : str
+        One of `helpers.ice.TARGETS`.
 
     Returns
     -------
     types : numpy.ndarray of uint8, shape (cells,)
-    probabilities : numpy.ndarray of float32, shape (cells, 6)
+        Codes of classes.
+    probabilities : numpy.ndarray of float32, shape (cells, classes)
         Calibrated.
     """
     model.n_jobs = 1
-    types = np.empty(len(values), np.uint8)
-    probabilities = np.empty((len(values), len(forest.CLASSES)), np.float32)
+    types, classes = np.empty(len(values), np.uint8), ice.TARGETS[target].codes
+    probabilities = np.empty((len(values), len(classes)), np.float32)
 
     def chunk(start):
         part = slice(start, start + CHUNK)
-        raw = forest.class_probabilities(model, values[part])
-        types[part] = raw.argmax(axis=1)
+        raw = forest.class_probabilities(model, values[part], classes)
+        types[part] = forest.mapped_class(raw, target)
         probabilities[part] = forest.calibrate(raw, calibration)
 
     with ThreadPoolExecutor(threads) as pool:
@@ -129,29 +136,29 @@ def map_layer(study, layer):
     Returns
     -------
     dict of str to numpy.ndarray
-        `ice_type`, uint8 (y, x), 255 where there is no prediction; `ice_content`, float32 (y, x), the expected volume
-        of ice per volume of the layer, m3 m-3, NaN where there is no prediction.
+        `class`, its code, uint8 (y, x), 255 where there is no prediction; `ice_content`, float32 (y, x), the expected
+        volume of ice per volume of the layer, m3 m-3, NaN where there is no prediction.
 
     Raises
     ------
     MapError
         The covariates do not fit the forest.
     """
-    name, geobox = ice.layer_name(layer), reference_grid(study)
-    model, card = forest.load_model(forest.model_path(study, name))
+    name, geobox, target = ice.layer_name(layer), reference_grid(study), ice.TARGETS[study.target]
+    model, card = forest.load_model(forest.model_path(study, name), study.target)
     values, cells = read_predictors(study, card["predictors"])
-    types, probabilities = predict(model, card["calibration"], values)
+    types, probabilities = predict(model, card["calibration"], values, target=study.target)
     content = probabilities @ np.asarray(card["class_means"], np.float32)
     # Rounded shares would not add up to one: the most probable class takes what is over.
     shares = np.rint(probabilities / np.float32(PROBABILITY_SCALE)).astype(np.int32)
     rows = np.arange(len(shares))
     shares[rows, shares.argmax(axis=1)] += round(1 / PROBABILITY_SCALE) - shares.sum(axis=1)
     maps = {
-        "ice_type": _raster(geobox, cells, types, np.uint8, ice.NO_TYPE),
+        "class": _raster(geobox, cells, types, np.uint8, ice.NO_TYPE),
         "ice_content": _raster(geobox, cells, content, np.float32, np.nan),
     }
     bands = np.stack([_raster(geobox, cells, column, np.uint16, 65535) for column in shares.T])
-    _write(study, f"ice_type_{name}", maps["ice_type"], "ice type", ice.NO_TYPE, classes=True)
+    _write(study, f"{target.file_name}_{name}", maps["class"], target.name, ice.NO_TYPE, classes=True)
     _write(study, f"class_probability_{name}", bands, "calibrated probability", 65535, PROBABILITY_SCALE)
     _write(study, f"ice_content_{name}", maps["ice_content"], "expected ice content of the layer", unit="m3 m-3")
     return maps
@@ -164,8 +171,8 @@ def _raster(geobox, cells, values, dtype, nodata):
 
 
 def _write(study, name, data, title, nodata=None, scale=1.0, unit="1", classes=False):
-    bands = [name] if data.ndim == 2 else [kind.name for kind in ice.ICE_TYPES]
-    legend = {kind.code: (kind.name, kind.colour) for kind in ice.ICE_TYPES} if classes else None
+    target = ice.TARGETS[study.target]
+    bands = [name] if data.ndim == 2 else [kind.name for kind in target.classes]
     write_raster(
         map_files(study)[name],
         data,
@@ -176,7 +183,7 @@ def _write(study, name, data, title, nodata=None, scale=1.0, unit="1", classes=F
         long_names=title,
         nodata=nodata,
         scale=scale,
-        legend=legend,
+        legend=target.legend if classes else None,
     )
 
 

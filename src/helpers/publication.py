@@ -42,7 +42,7 @@ def sample_map(study, table=None):
 
 
 def ice_maps(study):
-    """Draw the ice types of all layers and the storage, from the run's maps.
+    """Draw the classes of all layers, by default ice types, and the storage, from the run's maps.
 
     Parameters
     ----------
@@ -52,13 +52,12 @@ def ice_maps(study):
     -------
     matplotlib.figure.Figure
     """
-    geobox, files = reference_grid(study), map_files(study)
-    legend = {kind.code: (kind.name, kind.colour) for kind in ice.ICE_TYPES}
+    geobox, files, target = reference_grid(study), map_files(study), ice.TARGETS[study.target]
     panels = []
     for layer in study.layers:
-        title = f"Ice type, {layer[0]:g}-{layer[1]:g} m"
-        values = _read_band(files[f"ice_type_{ice.layer_name(layer)}"])
-        panels.append({"title": title, "values": values, "geobox": geobox, "unit": "", "categories": legend})
+        title = f"{target.name.capitalize()}, {layer[0]:g}-{layer[1]:g} m"
+        values = _read_band(files[f"{target.file_name}_{ice.layer_name(layer)}"])
+        panels.append({"title": title, "values": values, "geobox": geobox, "unit": "", "categories": target.legend})
     storage = _read_band(files["ice_storage"])
     depth = f"{study.layers[0][0]:g}-{study.layers[-1][1]:g} m"
     top = float(np.nanpercentile(storage, 99.5))
@@ -83,7 +82,7 @@ def confusion_matrices(study):
     import matplotlib.pyplot as plt
 
     reports = json.loads((study.results_dir / "tables" / "accuracy.json").read_text(encoding="utf-8"))
-    names = [kind.name.removesuffix(" frozen soil") for kind in ice.ICE_TYPES]
+    names = [kind.name.removesuffix(" frozen soil") for kind in ice.TARGETS[study.target].classes]
     style()
     size = (WIDTH_MM / 25.4, 3.3 * len(reports))
     figure, axes = plt.subplots(len(reports), 2, figsize=size, squeeze=False)

@@ -39,6 +39,8 @@ def readme_block(study):
     lines.append(f"| all | {sum(record['seconds'] for record in records.values()):.0f} |")
     cells = f"{summary['fewest_valid_cells']:,} to {summary['most_valid_cells']:,}"
     lines += ["", f"{summary['predictors']} predictors with {cells} valid cells of {summary['resolution_m']:g} m.", ""]
+    if study.target != "ice_type":
+        lines += [f"Target: {study.target}.", ""]
     lines += ["| layer | overall accuracy, whole area | in the domain | kappa, whole area | in the domain |"]
     lines += ["|---|---|---|---|---|"]
     for layer, found in accuracy.items():

@@ -63,9 +63,11 @@ def stage_dir(study, stage):
 
 
 _SECTIONS = {
-    "02-extract-samples": ("layers", "ice", "truth", "boreholes", "samples", "predictors", "domain"),
-    "03-grid-search": ("forest", "predictors", "domain"),
-    "04-evaluate-accuracy": ("domain",),
+    "02-extract-samples": ("layers", "ice", "truth", "boreholes", "samples", "predictors", "domain", "target"),
+    "03-grid-search": ("forest", "predictors", "domain", "target"),
+    "04-evaluate-accuracy": ("domain", "target"),
+    "05-map-ground-ice": ("target",),
+    "06-publication-figures": ("target",),
 }
 """Settings that a run's own stages read beside the files of earlier ones; those of 00 and 01 are in folder names."""
 
@@ -74,7 +76,7 @@ def code_file(study, stage):
     """Return the file with the digest of a stage's code and settings, an input of the stage's rule.
 
     It lies beside the outputs, so that runs which share them agree on what made them. It is rewritten only where the
-    digest differs from the recorded one.
+    digest differs from the recorded one. Stages of a run add the settings that no folder name has.
     """
     path = stage_dir(study, stage) / f".{stage}.code"
     digest = stage_digest(notebook_path(stage))

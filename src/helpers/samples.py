@@ -557,13 +557,13 @@ def group_cells(study, table):
 
 
 def settle_rare_classes(study, table):
-    """Merge, keep or refuse ice types that have fewer sites in a layer than can be learnt from and tested.
+    """Merge, keep or refuse classes that have fewer sites in a layer than can be learnt from and tested.
 
     Parameters
     ----------
     study : helpers.study.Study
-        `samples.minimum_class_sites`, and by `samples.rare_classes`: ``stop``, ``merge`` with the neighbouring ice type
-        that has fewer sites, or ``keep``.
+        The classes are those of its `target`. By `samples.minimum_class_sites` and `samples.rare_classes`: ``stop``,
+        ``merge`` an ice type with the neighbouring one that has fewer sites, or ``keep``.
     table : pandas.DataFrame
         With `layer`, `ice_type` and `site_id`.
 
@@ -581,19 +581,21 @@ def settle_rare_classes(study, table):
     least, how = study.samples.minimum_class_sites, study.samples.rare_classes
     if how == "keep":
         return table, []
-    table, merged = table.copy(), []
+    table, merged, target = table.copy(), [], ice.TARGETS[study.target]
     for layer in map(layer_name, study.layers):
         rows = table["layer"] == layer
         while True:
-            sites = table[rows].groupby("ice_type")["site_id"].nunique()
+            kinds = np.asarray(target.of_type)[table.loc[rows, "ice_type"]]
+            sites = table.loc[rows, "site_id"].groupby(kinds).nunique()
             rare = sites[sites < least].sort_values(kind="stable")
             if rare.empty:
                 break
             kind = int(rare.index[0])
             others = [code for code in sites.index if code not in (0, kind)]
-            if how == "stop" or kind == 0 or not others:
-                told = f"{ice.ICE_TYPES[kind].name} has {rare.iloc[0]} sites in {layer}, fewer than {least}"
-                also = f"; so do {len(rare) - 1} other types" if len(rare) > 1 else ""
+            # Only ice types have neighbours that they may join; fewer classes are a target of their own.
+            if how == "stop" or kind == 0 or not others or target.classes != ice.ICE_TYPES:
+                told = f"{target.classes[kind].name} has {rare.iloc[0]} sites in {layer}, fewer than {least}"
+                also = f"; so do {len(rare) - 1} other classes" if len(rare) > 1 else ""
                 raise SampleError(
                     f"Too few samples: {told}{also}.",
                     "add sites, or set samples.rare_classes to merge or keep, or samples.minimum_class_sites lower",

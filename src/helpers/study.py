@@ -386,6 +386,7 @@ class Study(_Section):
 
     predictors: list[str] | Literal["all"] = "all"
     layers: list[tuple[float, float]] = [(2, 3), (3, 5), (5, 10)]
+    target: Literal["ice_type", "permafrost", "ice_level", "two_stage"] = "ice_type"  # helpers.ice.TARGETS
     ice: Ice = Ice()
     truth: Truth = Truth()
     boreholes: Boreholes = Boreholes()
