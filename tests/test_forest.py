@@ -40,6 +40,7 @@ def make_table(sites=240, seed=0, noise=0.4):
         kind = np.where(frozen, np.digitize(content, [0.10, 0.20, 0.30, 0.50]) + 1, 0)
         known = {
             "site_id": [f"S{n:03d}" for n in range(sites)],
+            "group": [f"S{n:03d}" for n in range(sites)],
             "layer": layer,
             "ice_type": kind,
             "ice_content": np.where(frozen, content, np.nan),

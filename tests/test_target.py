@@ -34,6 +34,7 @@ def table():
     types = np.repeat(np.arange(6), 30)
     columns = {
         "site_id": [f"S{n:03d}" for n in range(180)],
+        "group": [f"S{n:03d}" for n in range(180)],
         "layer": "2-3m",
         "ice_type": types,
         "ice_fraction": np.array([0, 0.05, 0.15, 0.25, 0.4, 0.6])[types],
