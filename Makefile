@@ -17,7 +17,7 @@ map: $(READY)  ## make the map of a study (STUDY=config/virtual.yaml)
 test: $(READY)  ## run the tests
 	@$(BIN)/python -m pytest -m "not browser and not soak"
 
-test-browser: $(READY)  ## run notebooks 00 and 01 in JupyterLab in a real browser (needs Chromium and ChromeDriver)
+test-browser: $(READY)  ## run all notebooks in JupyterLab in a real browser (needs Chromium and ChromeDriver)
 	@$(BIN)/python -m pytest -m browser
 
 soak: $(READY)  ## run the long tests: kills at many moments

@@ -44,7 +44,8 @@ def replicate(study, seed, values, cells):
         model = forest.fit(study, table, name, PARAMS)
         _, shares = mapping.predict(model, calibration, values, target=study.target)
         content = np.full(truth["permafrost_share"].shape, np.nan, np.float32)
-        content.ravel()[cells] = shares @ np.asarray(forest.class_means(rows, classes), np.float32)
+        expected = shares @ np.asarray(forest.class_means(rows, classes), np.float32)
+        content.ravel()[cells] = mapping.within_extent(expected, 1 - shares[:, 0])
         contents.append(content)
     true = [truth[f"ice_fraction_{ice.layer_name(layer)}"] for layer in study.layers]
     free = truth["permafrost_share"] == 0

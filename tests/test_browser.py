@@ -1,4 +1,4 @@
-"""The first notebooks in JupyterLab, in a real browser: opened, run from top to bottom, compared with papermill."""
+"""The notebooks in JupyterLab, in a real browser: opened, run from top to bottom, compared with papermill."""
 
 import contextlib
 import shutil
@@ -17,7 +17,7 @@ from helpers.run import STAGES
 pytestmark = pytest.mark.browser
 
 MENU = "//div[@class='lm-MenuBar-itemLabel' and text()='Run']"
-NOTEBOOKS = list(STAGES)[:2]  # preparation; the notebooks of a run are tried by papermill only so far
+NOTEBOOKS = list(STAGES)
 
 
 @pytest.fixture
@@ -132,4 +132,4 @@ def test_the_notebooks_run_in_jupyterlab_with_the_same_results(lab, browser, qui
         browser.save_screenshot(str(path.with_suffix(".png")))
         assert not errors, f"{name}: {errors[0].ename}: {errors[0].evalue}"
         assert any("image/png" in o.get("data", {}) for cell in cells for o in cell.outputs), f"{name} shows no figure"
-    assert_same_rasters(project, quick)
+    assert_same_rasters(project, quick, "data", "results")

@@ -286,10 +286,13 @@ def check_next_run(project, reference):
     assert_same_rasters(project, reference)
 
 
-def assert_same_rasters(project, reference):
-    rasters = sorted(p.relative_to(reference) for p in (reference / "data").rglob("*.tif"))
-    assert rasters == sorted(p.relative_to(project) for p in (project / "data").rglob("*.tif"))
-    for path in rasters:
+def assert_same_rasters(project, reference, *folders):
+    ours, theirs = (
+        sorted(p.relative_to(root) for folder in folders or ["data"] for p in (root / folder).rglob("*.tif"))
+        for root in (project, reference)
+    )
+    assert ours == theirs
+    for path in ours:
         with rasterio.open(project / path) as one, rasterio.open(reference / path) as other:
             np.testing.assert_array_equal(one.read(), other.read(), err_msg=str(path))
 
