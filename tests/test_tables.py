@@ -8,7 +8,8 @@ import pytest
 import shapely
 
 from helpers import datum
-from helpers.grid import named_crs, study_area
+from helpers.covariates.registry import fine_files
+from helpers.grid import area_mask, cell_centres, fine_grid, named_crs, study_area, write_raster
 from helpers.samples import label_layers
 from helpers.study import ROOT, Study, StudyError
 from helpers.tables import CHECKS, COLUMNS, KINDS, SampleError, read_tables, table_paths
@@ -443,3 +444,35 @@ def test_tables_of_ones_own_are_never_written_to(tables):
     with pytest.raises(SampleError, match="tables of its own"):
         write_tables(study, *frames().values())
     assert read_tables(study)[2].empty
+
+
+def test_elevations_tell_a_shifted_datum_and_a_wrong_height(tables, tmp_path, monkeypatch):
+    """Ground that differs from cell to cell: a shift by half a kilometre misses the cell of most sites."""
+    monkeypatch.setattr(Study, "processed_dir", property(lambda self: tmp_path / "processed"))
+    study = Study(name="t")
+    geobox, rng = fine_grid(study), np.random.default_rng(4)
+    model = rng.normal(600, 60, geobox.shape).astype(np.float32)
+    path = fine_files(study)["elevation"]
+    path.parent.mkdir(parents=True)
+    write_raster(path, model, geobox, study=study, names="elevation", units="m", long_names="elevation")
+    rows, columns = np.nonzero(area_mask(study, geobox))
+    chosen = rng.choice(len(rows), 60, replace=False)
+    easting, northing = cell_centres(geobox)
+    back = pyproj.Transformer.from_crs(named_crs(study.grid.crs), "EPSG:4326", always_xy=True)
+    place = back.transform(easting[columns[chosen]], northing[rows[chosen]])
+    height = model[rows[chosen], columns[chosen]] + rng.normal(0, 3, 60)
+    found = {}
+    for name, (longitude, latitude) in {"wgs84": place, "gcj02": datum.wgs84_to_gcj02(*place)}.items():
+        lines = zip(longitude, latitude, height, strict=True)
+        text = "".join(f"S{n},{x:.6f},{y:.6f},12,no,,,{z:.0f}\n" for n, (x, y, z) in enumerate(lines))
+        header = (
+            "site_id,longitude,latitude,depth_reached_m,permafrost,permafrost_table_m,permafrost_base_m,elevation_m\n"
+        )
+        found[name] = read_tables(tables(header + text, INTERVALS.splitlines()[0]))[2]
+    assert found["wgs84"].empty
+    told = found["gcj02"][found["gcj02"]["kind"] == "another datum"]
+    assert told["row"].tolist() == [1]
+    assert "as gcj02" in told["value"].item()
+    text = header + text.replace(f",{height[-1]:.0f}\n", ",2600\n")
+    wrong = read_tables(tables(text, INTERVALS.splitlines()[0]))[2]
+    assert (wrong.query("kind == 'elevation far from the elevation model'")["row"] == 61).any()

@@ -642,11 +642,13 @@ def _far_outside(study, longitude, latitude):
 
 def _check_elevation(study, sites, _intervals):
     """Compare elevations with the elevation model; a shifted datum shows in a misfit that a conversion lessens."""
-    from helpers.covariates.registry import covariate_files
+    from helpers.covariates.registry import covariate_files, fine_files
     from helpers.samples import projected, values_at
 
     frame = sites.frame.dropna(subset=["longitude", "latitude", "elevation_m"])
     files = covariate_files(study)
+    # A finer model tells a shift of half a kilometre better.
+    files |= {name: path for name, path in fine_files(study).items() if name == "elevation" and path.is_file()}
     if frame.empty or not files["elevation"].is_file():
         return
     crs, given = named_crs(study.grid.crs), frame["elevation_m"].to_numpy()
@@ -659,11 +661,11 @@ def _check_elevation(study, sites, _intervals):
     relief = model(*place, "relief_amplitude") if files["relief_amplitude"].is_file() else 0.0
     far = np.abs(misfit) > study.samples.elevation_tolerance + np.nan_to_num(relief)
     yield from _found(sites, sites.frame.index.isin(frame.index[far]), "elevation_m", _FAR)
-    near = np.isfinite(misfit) & ~far
-    if study.samples.datum == "wgs84" and near.sum() >= 20:
-        usual = np.median(np.abs(misfit[near]))
+    known = np.isfinite(misfit)
+    if study.samples.datum == "wgs84" and known.sum() >= 20:
+        usual = np.median(np.abs(misfit[known]))
         for datum in ("gcj02", "bd09"):
-            shifted = np.nanmedian(np.abs(given - model(*_wgs84(study, *place, datum)))[near])
+            shifted = np.nanmedian(np.abs(given - model(*_wgs84(study, *place, datum)))[known])
             if shifted < 0.7 * usual:
                 told = f"median misfit {usual:.0f} m, as {datum} {shifted:.0f} m"
                 yield _problem(sites, 1, "longitude, latitude", told, "another datum")
