@@ -3,7 +3,7 @@
 import numpy as np
 
 from helpers import accuracy, ice
-from helpers.covariates.registry import read_covariates
+from helpers.covariates.registry import covariates, read_covariates
 from helpers.figures import WIDTH_MM, covariate_panels, map_panels, mark_simulated, style
 from helpers.grid import reference_grid
 from helpers.mapping import map_files
@@ -106,13 +106,14 @@ def importance(study):
 
     table = pandas.read_csv(study.results_dir / "tables" / "importance.csv")
     order = table.groupby("predictor")["mean"].mean().sort_values().index
-    layers = table["layer"].unique()
+    layers, known = table["layer"].unique(), covariates(study)
     style()
     size = (WIDTH_MM / 25.4, 0.16 * len(order) + 0.7)
     figure, axes = plt.subplots(1, len(layers), figsize=size, sharex=True, sharey=True, squeeze=False)
     for panel, layer in zip(axes[0], layers, strict=True):
         part = table[table["layer"] == layer].set_index("predictor").loc[order]
-        panel.barh(part.index, part["mean"], xerr=part["sd"], error_kw={"linewidth": 0.6}, color="#5b8db8")
+        titles = [known[name].title for name in order]
+        panel.barh(titles, part["mean"], xerr=part["sd"], error_kw={"linewidth": 0.6}, color="#5b8db8")
         panel.axvline(0, color="0.3", linewidth=0.5)
         panel.set(title=f"{layer.removesuffix('m')} m", xlabel="fall of kappa")
     figure.tight_layout(rect=(0, 0.04, 1, 1))
