@@ -78,14 +78,23 @@ def code_file(study, stage):
     It lies beside the outputs, so that runs which share them agree on what made them. It is rewritten only where the
     digest differs from the recorded one. Stages of a run add the settings that no folder name has.
     """
-    path = stage_dir(study, stage) / f".{stage}.code"
-    digest = stage_digest(notebook_path(stage))
-    if stage in _SECTIONS:
-        settings = study.model_dump(mode="json", include=set(_SECTIONS[stage]))
-        digest += " " + short_hash([study.processed_key, settings])
+    path, digest = stage_dir(study, stage) / f".{stage}.code", _made_of(study, stage)
     if not path.is_file() or path.read_text() != digest:
         write_text(path, digest)
+        record = path.with_name(f"{stage}.json")
+        if record.is_file() and json.loads(record.read_text(encoding="utf-8")).get("made_of") == digest:
+            # An edit was undone before anything was made with it: the outputs stand, so the file is older than they.
+            os.utime(path, (record.stat().st_mtime - 86_400,) * 2)
     return path
+
+
+def _made_of(study, stage):
+    """Return the digest of what a stage's outputs are made of, beside the files that it reads."""
+    digest = stage_digest(notebook_path(stage))
+    if stage not in _SECTIONS:
+        return digest
+    settings = study.model_dump(mode="json", include=set(_SECTIONS[stage]))
+    return f"{digest} {short_hash([study.processed_key, settings])}"
 
 
 # The processes of a run -----------------------------------------------------------------------------------------------
@@ -368,7 +377,10 @@ def run_stage(stage, path):
     folder, failed = stage_dir(study, stage), study.results_dir / "failed" / f"{stage}.ipynb"
     folder.mkdir(parents=True, exist_ok=True)
     part = folder / f".{stage}.ipynb.part"
-    since = time.time()
+    # While outputs are being replaced, nothing says what they are made of.
+    (folder / f"{stage}.json").unlink(missing_ok=True)
+    # Before the notebook runs: an edit meanwhile is none that it saw.
+    since, made_of = time.time(), _made_of(study, stage)
     _tell(study, stage, "start", since=since)
     # A plotting backend of the caller's would silently drop the figures from the notebook.
     os.environ.pop("MPLBACKEND", None)
@@ -388,7 +400,7 @@ def run_stage(stage, path):
     os.replace(part, folder / f"{stage}.ipynb")
     failed.unlink(missing_ok=True)
     seconds = time.time() - since
-    _record(study, stage, seconds)
+    _record(study, stage, seconds, made_of)
     _tell(study, stage, "end", seconds=seconds)
 
 
@@ -399,7 +411,7 @@ def _tell(study, stage, event, **more):
         stream.write(json.dumps({"stage": stage, "event": event, **more}) + "\n")
 
 
-def _record(study, stage, seconds):
+def _record(study, stage, seconds, made_of):
     """Write what made a stage's outputs: settings, code, versions; beside the outputs, as JSON."""
     folder = stage_dir(study, stage)
     packages = ("scikit-learn", "numpy", "scipy", "rasterio", "rioxarray", "xarray", "odc-geo", "pyflwdir")
@@ -409,7 +421,7 @@ def _record(study, stage, seconds):
         "simulated": study.simulated,
         "version": __version__,
         "code_digest": package_digest(),
-        "stage_digest": stage_digest(notebook_path(stage)),
+        "made_of": made_of,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(seconds, 1),
         "python": sys.version.split()[0],
