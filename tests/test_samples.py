@@ -382,6 +382,33 @@ def polygons(folder, boxes, types, **columns):
     return str(path)
 
 
+def test_labels_without_areas_keep_their_types_through_merging(mapped):
+    """As in notebook 02: labels, no areas, rare classes merged."""
+    study, table = mapped
+    joined = pd.concat([table, label_areas(study, np.random.default_rng(1))], ignore_index=True)
+    assert joined["ice_type"].dtype == int
+    grouped, _ = group_cells(study, extract_covariates(study, joined))
+    assert len(settle_rare_classes(rare(study, rare_classes="merge"), grouped)[0]) == len(table)
+
+
+def test_outside_of_the_mask_nothing_is_known(mapped, tmp_path):
+    study, table = mapped
+    with rasterio.open(
+        tmp_path / "mask.tif", "w", width=30, height=30, count=1, dtype="uint8", crs="EPSG:4326",
+        transform=rasterio.transform.from_origin(121, 53, 0.1, 0.1),
+    ) as mask:  # fmt: skip
+        mask.write(np.ones((1, 30, 30), np.uint8))
+    chosen = rare(study, absences="mask", permafrost_mask=str(tmp_path / "mask.tif"))
+    with pytest.raises(SampleError, match="No cell is known to be free of permafrost"):
+        add_absences(chosen, table.assign(ice_type=3), np.random.default_rng(0))
+
+
+def test_a_layer_without_any_label_is_told(mapped):
+    study, table = mapped
+    with pytest.raises(SampleError, match="No hole gives a label in 5-10m"):
+        add_absences(study, table[table["layer"] != "5-10m"], np.random.default_rng(0))
+
+
 def test_training_areas_become_samples_in_groups(mapped, tmp_path):
     study, _ = mapped
     path = polygons(tmp_path, [(122, 51, 0.3), (124, 48, 0.001)], ["富冰冻土", "0"], layer=["2-3m", None])
@@ -401,7 +428,7 @@ def test_training_areas_become_samples_in_groups(mapped, tmp_path):
 @pytest.mark.parametrize(
     ("boxes", "types", "told"),
     [
-        ([(122, 51, 0.3), (122.1, 51, 0.3)], [1, 2], "Features 1, 2 of areas.gpkg give cells different types"),
+        ([(122, 51, 0.5), (122.9, 51, 0.5)], [1, 2], "Features 1, 2 of areas.gpkg give cells different types"),
         ([(100, 30, 0.3)], [1], "feature 1, lies outside of the study area"),
         ([(122, 51, 0.3)], ["wet"], "features 1: no ice type in ice_type"),
     ],
@@ -409,7 +436,7 @@ def test_training_areas_become_samples_in_groups(mapped, tmp_path):
 )
 def test_unusable_training_areas_are_told(mapped, tmp_path, boxes, types, told):
     study, _ = mapped
-    chosen = rare(study, areas=polygons(tmp_path, boxes, types), cells_per_area=500)
+    chosen = rare(study, areas=polygons(tmp_path, boxes, types), cells_per_area=5)
     with pytest.raises(SampleError, match=told):
         label_areas(chosen, np.random.default_rng(1))
 

@@ -143,8 +143,8 @@ def test_a_defect_is_named_with_file_rows_and_column(tables, table, old, new, ki
 
 
 def test_a_misspelt_column_is_told_its_right_name(tables):
-    error = refusal(tables(SITES.replace("permafrost_table_m", "permafrost_table")))
-    assert error.remedy == "permafrost_table_m: rename the column permafrost_table"
+    error = refusal(tables(SITES.replace("permafrost_table_m", "permafrost_tabel_m")))
+    assert error.remedy == "permafrost_table_m: rename the column permafrost_tabel_m"
 
 
 def test_all_problems_come_at_once_and_rows_are_gathered(tables):
@@ -476,3 +476,113 @@ def test_elevations_tell_a_shifted_datum_and_a_wrong_height(tables, tmp_path, mo
     text = header + text.replace(f",{height[-1]:.0f}\n", ",2600\n")
     wrong = read_tables(tables(text, INTERVALS.splitlines()[0]))[2]
     assert (wrong.query("kind == 'elevation far from the elevation model'")["row"] == 61).any()
+
+
+WATER = "site_id,top_m,bottom_m,frozen,water_content,texture\n"
+
+
+@pytest.mark.parametrize(
+    ("header", "rows", "read"),
+    [
+        ("water_content (%)", "A,2,3,yes,18,\n", [0.18]),
+        ("含水率(%)", "A,2,3,yes,1.5,砂\nA,3,4,yes,2.8,砂\n", [0.015, 0.028]),
+        ("water content", "A,2,3,yes,4.5,peat\nA,3,4,yes,6.0,peat\nA,4,5,yes,3.6,泥炭\n", [4.5, 6.0, 3.6]),
+    ],
+    ids=["one row", "low percent", "only peat"],
+)
+def test_a_unit_in_the_header_decides_and_peat_stays_wet(tables, header, rows, read):
+    _, intervals, _ = read_tables(tables(intervals=WATER.replace("water_content", header) + rows))
+    assert intervals["water_content"].tolist() == pytest.approx(read)
+
+
+def test_water_that_only_peat_holds_is_an_error_elsewhere(tables):
+    text = WATER + "".join(f"A,{n},{n + 1},yes,{w},gravel\n" for n, w in enumerate((2.5, 2.8, 6, 8), start=2))
+    problems = refusal(tables(intervals=text)).problems
+    assert problems["kind"].unique().tolist() == ["much water for a mineral soil"]
+    assert problems["row"].tolist() == [4, 5]
+
+
+HOLES = SITES.splitlines()[0].removesuffix(",date,method")
+
+
+@pytest.mark.parametrize(
+    ("rows", "cores", "depths"),
+    [
+        ("A,122.5,52.5,120,yes,1.6,60\nB,122,50.5,150,yes,1.8,\n", "A,2,10,yes,0.3\n", [120, 150]),
+        ("A,122.5,52.5,15,yes,0.3,\n", "A,0,0.4,no,\n", [15]),
+        ("A,122.5,52.5,60,yes,12,40\nB,122,50.5,60,yes,11,45\n", "A,30,34,yes,0.3\n", [60, 60]),
+        ("A,122.5,52.5,1500,yes,160,\nB,122,50.5,900,no,,\n", "A,2,10,yes,0.3\n", [15, 9]),
+    ],
+    ids=["deep holes", "active-layer cores", "relict", "centimetres"],
+)  # fmt: skip
+def test_metres_stay_metres(tables, rows, cores, depths):
+    sites, _, _ = read_tables(tables(f"{HOLES}\n{rows}", f"site_id,top_m,bottom_m,frozen,ice_content\n{cores}"))
+    assert sites["depth_reached_m"].tolist() == depths
+
+
+def test_shallow_pits_in_centimetres_need_a_unit_or_are_refused(tables):
+    rows = "A,122.5,52.5,80,yes,60,\nB,122,50.5,90,no,,\nC,125,47,95,yes,70,\n"
+    cores = "site_id,top_m,bottom_m,frozen,ice_content\nA,60,80,yes,0.3\n"
+    assert "unclear unit of depths" in refusal(tables(f"{HOLES}\n{rows}", cores)).problems["kind"].tolist()
+    named = HOLES.replace("depth_reached_m", "终孔深度(cm)").replace("table_m", "table_m (cm)")
+    sites, intervals, _ = read_tables(
+        tables(f"{named}\n{rows}", cores.replace("top_m,bottom_m", "top_m (cm),bottom_m (cm)"))
+    )
+    assert sites["depth_reached_m"].tolist() == [0.8, 0.9, 0.95]
+    assert intervals["bottom_m"].tolist() == [0.8]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "kind"),
+    [
+        ("12,yes,1.5,", "5,yes,8,", "table below the hole"),
+        ("2.4,unknown", "240,unknown", "pit deeper than 10 m"),
+    ],
+)
+def test_depths_that_cannot_be_are_errors(tables, old, new, kind):
+    assert kind in refusal(tables(_changed(SITES, old, new))).problems["kind"].tolist()
+
+
+def test_an_unclosed_quote_does_not_swallow_rows(tables):
+    with pytest.raises(SampleError, match="not readable as a table"):
+        read_tables(tables(SITES.replace("2024-08-20,borehole", '2024-08-20,"borehole')))
+
+
+def test_blank_rows_above_the_header_do_not_matter(tables):
+    sites, _, problems = read_tables(tables("\n,,\n" + SITES.replace("2024-08-20", "soon")))
+    assert len(sites) == 3
+    assert problems["row"].tolist() == [4]
+
+
+def test_an_error_cannot_be_made_a_mere_warning(tables):
+    study = tables(SITES.replace("12,yes", "12,maybe"))
+    for severity, error in (("warn", StudyError), ("drop", None)):
+        chosen = study.samples.model_copy(update={"severity": {"unknown word": severity}})
+        changed = study.model_copy(update={"samples": chosen})
+        if error:
+            with pytest.raises(error, match="lets 'unknown word' pass"):
+                read_tables(changed)
+        else:
+            assert read_tables(changed)[0]["site_id"].tolist() == ["B", "007"]
+
+
+def test_a_header_near_a_known_one_is_told(tables):
+    _, _, problems = read_tables(tables(intervals=INTERVALS.replace("texture", "texturs")))
+    assert problems["kind"].tolist() == ["unused column"]
+    _, intervals, problems = read_tables(tables(intervals=INTERVALS.replace("ice_content", "Ice content (-)")))
+    assert problems.empty
+    assert intervals["ice_content"].tolist()[1] == 0.45
+
+
+@pytest.mark.parametrize(
+    ("typed", "read"),
+    [("泥炭质粉土", "silt"), ("peaty silt", "silt"), ("砂岩", "rock"), ("泥炭", "peat"), ("loess", "loess")],
+)
+def test_textures(tables, typed, read):
+    assert read_tables(tables(intervals=INTERVALS.replace("silt", typed)))[1]["texture"].tolist()[1] == read
+
+
+@pytest.mark.parametrize("code", [99999, 5773, 4978])
+def test_a_system_without_places_is_refused(code):
+    with pytest.raises(ValueError, match=f"EPSG:{code}"):
+        Study(name="t", samples={"epsg": code})

@@ -149,7 +149,7 @@ def _label(site, layer, pieces, settings):
     through = site.depth_reached_m >= bottom - _SLACK
     if site.permafrost == "no":
         return _class_zero("talik", passed) if through else NOT_REACHED
-    if site.permafrost == "unknown":
+    if site.permafrost != "yes":
         unfrozen, share = layer_mean(pieces[:, [0, 1, 4]], top, bottom)
         if through and unfrozen == 1 and share >= settings.minimum_sampled_share - _SLACK:
             return _class_zero("talik", passed)
@@ -204,10 +204,13 @@ def label_areas(study, rng):
         study area, or covers a cell that another polygon gives another type.
     """
     if not study.samples.areas:
-        return pd.DataFrame(columns=[*_LABEL_COLUMNS, "group"])
+        # With the types of a filled table, so that the labels keep theirs when the two are joined.
+        text = dict.fromkeys(("site_id", "layer", "reason", "group"), object)
+        kinds = dict.fromkeys(_LABEL_COLUMNS, float) | text | {"ice_type": int}
+        return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in kinds.items()})
     areas, file = _read_areas(study)
     geobox, inside = reference_grid(study), area_mask(study, reference_grid(study))
-    names, rows = [layer_name(layer) for layer in study.layers], []
+    names, parts, drawn = [layer_name(layer) for layer in study.layers], [], []
     for number, area in enumerate(areas.itertuples(), start=1):
         cells = _cells_of(area.geometry, geobox)
         cells = cells[inside.ravel()[cells]]
@@ -215,17 +218,20 @@ def label_areas(study, rng):
             raise SampleError(
                 f"{file}, feature {number}, lies outside of the study area.", "leave it out, or correct its CRS"
             )
-        if cells.size > study.samples.cells_per_area:
-            cells = np.sort(rng.choice(cells, study.samples.cells_per_area, replace=False))
+        most = study.samples.cells_per_area
+        chosen = np.sort(rng.choice(cells, most, replace=False)) if cells.size > most else cells
+        drawn.append(np.isin(cells, chosen))
         for layer in [area.layer] if area.layer else names:
-            rows += [(f"area-{number}-{cell}", f"area-{number}", cell, layer, area.code) for cell in cells]
-    table = pd.DataFrame(rows, columns=["site_id", "group", "cell", "layer", "ice_type"])
+            part = {"group": f"area-{number}", "cell": cells, "layer": layer, "ice_type": area.code}
+            parts.append(pd.DataFrame(part).assign(drawn=drawn[-1]))
+    table = pd.concat(parts, ignore_index=True)
     types = table.groupby(["cell", "layer"])["ice_type"]
     twice = table[types.transform("min") < types.transform("max")]
     if len(twice):
         listing = listed(twice["group"].str.removeprefix("area-").drop_duplicates())
         raise SampleError(f"Features {listing} of {file} give cells different types.", "let polygons not overlap")
-    table = table.drop_duplicates(["cell", "layer"])
+    table = table[table.pop("drawn")].drop_duplicates(["cell", "layer"])
+    table["site_id"] = table["group"] + "-" + table["cell"].astype(str)
     return _as_labels(study, table, geobox, "training area")
 
 
@@ -240,6 +246,12 @@ def _read_areas(study):
     # The readers' errors are of many classes.
     except Exception as error:
         raise SampleError(f"The training areas {path.name} are not readable: {error}", remedy) from None
+    if not isinstance(areas, geopandas.GeoDataFrame):
+        raise SampleError(f"The training areas {path.name} hold no polygons.", remedy)
+    areas = areas.rename(
+        columns={name: name.lower() for name in areas.columns if name.lower() in (column.lower(), "layer")}
+    )
+    areas = areas.rename(columns={column.lower(): column})
     if column not in areas:
         given = listed(areas.columns.drop(areas.geometry.name))
         raise SampleError(f"{path.name} has no column {column}, but {given}.", "set samples.class_column")
@@ -316,6 +328,11 @@ def add_absences(study, labels, rng):
         A layer has no sample without permafrost and the setting is ``refuse``, or the mask has no such cell.
     """
     names = [layer_name(layer) for layer in study.layers]
+    if nothing := [name for name in names if not (labels["layer"] == name).any()]:
+        raise SampleError(
+            f"No hole gives a label in {listed(nothing)}.",
+            "add deeper holes, or leave these layers out of `layers`; the counts by reason say what the holes lack",
+        )
     without = [name for name in names if not ((labels["layer"] == name) & (labels["ice_type"] == 0)).any()]
     if not without:
         return labels
@@ -336,8 +353,10 @@ def add_absences(study, labels, rng):
 
 
 def _permafrost_free(study, geobox):
+    import pyproj
+    import rasterio
+
     from helpers.covariates.registry import read_covariates
-    from helpers.grid import warp
 
     if study.samples.absences == "pseudo":
         rule = read_covariates(study, [study.domain.covariate])[study.domain.covariate].to_numpy()
@@ -347,7 +366,12 @@ def _permafrost_free(study, geobox):
         raise SampleError(
             f"There is no permafrost mask {path.name}.", "name a raster as samples.permafrost_mask: 0 is no permafrost"
         )
-    return warp(path, geobox, "nearest") == 0
+    with rasterio.open(path) as source:
+        crs = source.crs
+    easting, northing = (values.ravel() for values in np.meshgrid(*cell_centres(geobox)))
+    step = pyproj.Transformer.from_crs(geobox.crs.to_wkt(), crs.to_wkt(), always_xy=True)
+    # Outside of the mask, and where it has no data, nothing is known.
+    return (values_at(path, *step.transform(easting, northing)) == 0).reshape(geobox.shape)
 
 
 # --- Covariates --------------------------------------------------------------------------------------------
@@ -551,8 +575,10 @@ def group_cells(study, table):
     # Without permafrost there is no ice content, whatever a neighbour has.
     none = kept["ice_type"] == 0
     content, error = kept["ice_content"].mask(none), kept["ice_content_sd"].mask(none)
+    share, fraction = (kept[name].mask(none, 0.0) for name in ("permafrost_share", "ice_fraction"))
     merged = table.drop(index=kept.index)[["site_id", "layer"]].assign(reason=MERGED)
-    kept = kept.assign(ice_content=content, ice_content_sd=error).drop(columns="votes")
+    kept = kept.assign(ice_content=content, ice_content_sd=error, permafrost_share=share, ice_fraction=fraction)
+    kept = kept.drop(columns="votes")
     return kept.reset_index(drop=True), merged.reset_index(drop=True)
 
 

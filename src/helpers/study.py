@@ -345,6 +345,21 @@ class Samples(_Section):
     absence_sites: Annotated[int, Field(gt=0)] = 100  # drawn from the mask, or outside of the domain
     minimum_class_sites: Annotated[int, Field(ge=0)] = 15
     rare_classes: Literal["stop", "merge", "keep"] = "stop"  # ice types with fewer sites in a layer
+
+    @field_validator("epsg")
+    @classmethod
+    def _of_places(cls, code):
+        from pyproj import CRS
+        from pyproj.exceptions import CRSError
+
+        try:
+            system = CRS.from_epsg(code)
+        except CRSError:
+            raise ValueError(f"there is no coordinate reference system EPSG:{code}") from None
+        if len(system.axis_info) != 2 or not (system.is_geographic or system.is_projected):
+            raise ValueError(f"EPSG:{code} has no longitude and latitude, or easting and northing")
+        return code
+
     outlier_limit: Positive = 20.0  # robust standard deviations; soil maps have few values, so their spread is small
     test_share: Share = 0.3
     seed: int = 20240602
@@ -446,7 +461,7 @@ class Study(_Section):
     @property
     def draws_boreholes(self):
         """Whether the study draws truth and boreholes itself: a virtual one without tables of its own."""
-        return self.simulated and not (self.samples.sites or self.samples.intervals)
+        return self.simulated and not (self.samples.sites or self.samples.intervals or self.samples.areas)
 
     def path(self, relative):
         """Return a path of a study file as an absolute one."""

@@ -82,9 +82,15 @@ WORDS = {
 }
 """Columns in which only these words may stand, in English or Chinese."""
 
-TEXTURES = {"peat": ("泥炭",), "clay": ("黏土", "粘土"), "silt": ("粉土", "粉质"), "gravel": ("砾", "碎石", "卵石"),
-            "sand": ("砂",), "rock": ("岩",)}  # fmt: skip
-"""Soil textures that are told apart, by the words that name them; the first that a cell holds counts."""
+TEXTURES = {
+    "rock": "rock|stone|granite|basalt|岩",
+    "peat": r"\bpeat\b|泥炭(?!质)",
+    "clay": "clay|黏土|粘土",
+    "silt": "silt|loam|粉土|粉质|壤土",
+    "gravel": "gravel|砾|碎石|卵石",
+    "sand": "sand|砂",
+}
+"""Soil textures that are told apart, by patterns of the words that name them; the first that a cell holds counts."""
 
 # fmt: off
 KINDS = {
@@ -100,6 +106,14 @@ KINDS = {
     "content in percent": ("warn", "the column is in percent", "divided by 100; write fractions"),
     "depths in centimetres": ("warn", "the depths are in centimetres", "divided by 100; write metres"),
     "dry density in another unit": ("warn", "the dry density is in g cm-3", "multiplied by 1000; write kg m-3"),
+    "unclear unit of depths": ("error", "the depths may be in metres or in centimetres",
+        "write the unit into the header, such as depth_reached_m (m) or (cm)"),
+    "pit deeper than 10 m": ("error", "no pit is that deep", "write metres, or method borehole"),
+    "table below the hole": ("error", "the permafrost table lies below the bottom of the hole",
+        "correct one of the two depths, or write permafrost unknown"),
+    "much water for a mineral soil": ("error", "so much water is in peat only",
+        "write fractions, not percent, or the texture peat"),
+    "unused column": ("warn", "the column is not used", "rename it, if it was meant so"),
     "duplicated site": ("error", "an earlier row has the same site_id",
         "give every hole a site_id of its own, or delete the repeated row"),
     "swapped coordinates": ("error", "longitude and latitude are swapped", "exchange the two"),
@@ -133,10 +147,15 @@ KINDS = {
 }
 # fmt: on
 """Kinds of problems: severity, what is wrong, what to do. ``error`` refuses the tables, ``drop`` leaves out the row,
-``warn`` only tells. `samples.severity` of the study file changes it by kind."""
+``warn`` only tells. `samples.severity` of the study file changes it by kind, but no error to a mere warning."""
 
 MOST_WATER = 20.0
 """Gravimetric water content, fraction of the dry mass: fresh peat stays below."""
+
+MOST_WATER_IN_MINERAL_SOIL = 3.0
+"""Gravimetric water content, fraction of the dry mass: more is in peat only."""
+
+DEEPEST_PIT = 10.0  # m
 
 DRY_DENSITY = (40.0, 2700.0)
 """kg m-3: from loose peat to rock."""
@@ -147,6 +166,7 @@ _PROBLEM_COLUMNS = ["file", "row", "column", "value", "kind", "problem", "remedy
 _SLACK = 1e-6  # m; depths nearer than this are equal
 _MOST = 0.8  # of a column's values must tell of a unit before all are converted
 _HALF_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {0x3000: " ", 0xA0: " "}
+_IN_BRACKETS = re.compile(r"\s*[\[(](.*?)[\])]")
 _COMMA = re.compile(r"[+-]?\d+,\d+")
 _THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
 _DEGREES = re.compile(
@@ -244,6 +264,9 @@ def _checked(study):
             near = difflib.get_close_matches(kind, KINDS, n=1)
             message = f"samples.severity names '{kind}', which is no kind of problem."
             raise StudyError(message, f"choose from {', '.join(near or KINDS)}")
+        if KINDS[kind][0] == "error" and study.samples.severity[kind] == "warn":
+            message = f"samples.severity lets '{kind}' pass, but such rows would give wrong samples."
+            raise StudyError(message, "use drop, which leaves the rows out, or error")
     paths = table_paths(study)
     same = paths[0].name == paths[1].name
     shown = [f"{path.parent.name}/{path.name}" if same else path.name for path in paths]
@@ -275,6 +298,7 @@ class _Table:
     text: pd.DataFrame
     frame: pd.DataFrame
     header: list
+    units: dict
     overlong: dict
 
     @property
@@ -294,11 +318,15 @@ def _read_table(path, file, kind):
         raise SampleError(f"{file} is not readable as a table: {' '.join(str(error).split())}", remedy) from None
     if not records:
         raise SampleError(f"{file} is empty.", remedy)
-    known = {alias: c.name for c in COLUMNS[kind] for alias in (c.name, *c.aliases)}
-    header = [known.get(name, name) for name in map(_plain_header, records[0])]
+    first = next((number for number, line in enumerate(records) if any(line)), None)
+    if first is None:
+        raise SampleError(f"{file} is empty.", remedy)
+    known = {alias: c.name for c in COLUMNS[kind] for alias in (c.name, c.name.removesuffix("_m"), *c.aliases)}
+    header = [known.get(name, name) for name in map(_plain_header, records[first])]
+    units = {name: _unit(typed) for name, typed in zip(header, records[first], strict=True)}
     if twice := sorted({name for name in header if name and header.count(name) > 1}):
         raise SampleError(f"{file} has two columns for {', '.join(twice)}.", "delete or rename one of them")
-    lines = {row: line for row, line in enumerate(records[1:], start=2) if any(line)}
+    lines = {row: line for row, line in enumerate(records[first + 1 :], start=first + 2) if any(line)}
     overlong = {row: line[len(header) :] for row, line in lines.items() if any(line[len(header) :])}
     lines = {row: dict(zip(header, line, strict=False)) for row, line in lines.items()}
     columns = list(dict.fromkeys([*(c.name for c in COLUMNS[kind]), *filter(None, header)]))
@@ -307,7 +335,7 @@ def _read_table(path, file, kind):
     for name in columns:
         if name != "site_id":
             text[name] = text[name].mask(text[name].str.lower().isin(_EMPTY), "")
-    return _Table(kind, file, text, text.copy().astype(object), header, overlong)
+    return _Table(kind, file, text, text.copy().astype(object), header, units, overlong)
 
 
 def _plain(value):
@@ -316,8 +344,14 @@ def _plain(value):
 
 
 def _plain_header(name):
-    """Return a header without capitals and without a unit in brackets."""
-    return re.sub(r"\s*[\[(].*?[\])]", "", _plain(name)).strip().lower()
+    """Return a header in small letters, with underscores for spaces, and without a unit in brackets."""
+    return re.sub(r"[\s-]+", "_", _IN_BRACKETS.sub("", _plain(name)).strip().lower())
+
+
+def _unit(header):
+    """Return the unit that stands in brackets after a column's name, and an empty text where there is none."""
+    found = _IN_BRACKETS.search(_plain(header))
+    return re.sub(r"[\s·^]", "", found[1].lower()).replace("³", "3") if found else ""
 
 
 def _csv_records(path, _kind):
@@ -333,7 +367,10 @@ def _csv_records(path, _kind):
         raise ValueError("it holds bytes that no text has")
     first = text.partition("\n")[0]
     separator = max(",;\t", key=first.count)
-    return [[_plain(v) for v in line] for line in csv.reader(io.StringIO(text, newline=""), delimiter=separator)]
+    return [
+        [_plain(v) for v in line]
+        for line in csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    ]
 
 
 def _excel_records(path, kind):
@@ -361,15 +398,16 @@ def _geopackage_records(path, kind):
     import geopandas
     import pyogrio
 
-    layers = [name for name, _ in pyogrio.list_layers(path)]
-    frame = geopandas.read_file(path, layer=kind if kind in layers else layers[0])
+    layers = {_plain_header(name): name for name, _ in pyogrio.list_layers(path)}
+    named = [layers[name] for name in (kind, *_SHEETS[kind]) if name in layers]
+    frame = geopandas.read_file(path, layer=named[0] if named else next(iter(layers.values())))
+    table = pd.DataFrame(frame)
     if isinstance(frame, geopandas.GeoDataFrame):
-        points = frame.geometry
-        table = pd.DataFrame(frame.drop(columns=frame.geometry.name))
-        if "longitude" not in table and "经度" not in table:
+        table = table.drop(columns=frame.geometry.name)
+        given = {alias for c in COLUMNS[kind] if c.name == "longitude" for alias in (c.name, *c.aliases)}
+        if not given & set(map(_plain_header, table.columns)):
+            points = frame.geometry.to_crs(4326) if frame.crs else frame.geometry
             table["longitude"], table["latitude"] = points.x, points.y
-    else:
-        table = pd.DataFrame(frame)
     table = table.astype(object).where(table.notna(), "")
     return [list(map(_plain, table.columns)), *([_cell(v) for v in row] for row in table.itertuples(index=False))]
 
@@ -437,9 +475,9 @@ def _understand(_study, *tables):
                 unreadable = (text != "") & (table.frame[column.name] == "")
                 yield from _found(table, unreadable, column.name, "unreadable date")
     intervals = tables[1].frame
-    for texture, words in TEXTURES.items():
-        holds = tables[1].text["texture"].str.lower().str.contains("|".join((texture, *words)))
-        intervals["texture"] = intervals["texture"].mask(holds & ~intervals["texture"].isin(TEXTURES), texture)
+    typed = tables[1].text["texture"].str.lower()
+    for texture, words in reversed(TEXTURES.items()):
+        intervals["texture"] = intervals["texture"].mask(typed.str.contains(words), texture)
 
 
 def _understand_numbers(table, name, text):
@@ -478,7 +516,7 @@ def ice_type_code(text):
 def _iso_date(text):
     """Return a date as year-month-day, and an empty text for anything else or a day that has not come."""
     plain = re.sub(r"[年月./]", "-", text.replace("日", ""))
-    for form in ("%Y-%m-%d", "%Y%m%d", "%Y-%m", "%Y"):
+    for form in ("%Y%m%d",) if re.fullmatch(r"\d{8}", plain) else ("%Y-%m-%d", "%Y-%m", "%Y"):
         with contextlib.suppress(ValueError):
             date = datetime.strptime(plain, form)
             return date.strftime("%Y-%m-%d") if datetime(1900, 1, 1) <= date <= datetime.now() else ""
@@ -486,41 +524,64 @@ def _iso_date(text):
 
 
 def _convert_units(_study, sites, intervals):
-    """Bring percent to fractions, centimetres to metres and g cm-3 to kg m-3, where a whole column tells it."""
+    """Bring percent to fractions, centimetres to metres, g cm-3 to kg m-3: by the header, or where a column tells."""
     yield from _convert_centimetres(sites, intervals)
-    for name, most in (("ice_content", 1.0), ("water_content", 3.0)):
-        values = intervals.frame[name]
-        some = values[values.notna() & (values != 0)]
-        if len(some) > 1 and (some > most).mean() >= _MOST and some.max() <= 100 * (MOST_WATER if most > 1 else 1):
-            intervals.frame[name] = values / 100
-            yield _problem(intervals, 1, name, f"median {some.median():g}", "content in percent")
-    density = intervals.frame["dry_density"]
-    low = density.between(0, 10, inclusive="neither")
-    intervals.frame["dry_density"] = density.mask(low, density * 1000)
-    if low.any() and low.sum() >= _MOST * density.notna().sum():
-        yield _problem(intervals, 1, "dry_density", f"median {density.median():g}", "dry density in another unit")
+    frame = intervals.frame
+    low = frame["dry_density"].between(0, 10, inclusive="neither")
+    frame["dry_density"] = frame["dry_density"].mask(low, frame["dry_density"] * 1000)
+    if low.any() and low.sum() >= _MOST * frame["dry_density"].notna().sum():
+        told = f"median {frame.loc[low, 'dry_density'].median() / 1000:g}"
+        yield _problem(intervals, 1, "dry_density", told, "dry density in another unit")
     else:
         yield from _found(intervals, low, "dry_density", "dry density in another unit")
+    # Peat may hold several times its own mass; a density that leaves room for the water shows a fraction.
+    mineral = frame["texture"] != "peat"
+    room = (frame["dry_density"] * frame["water_content"] <= 1.1 * ICE_DENSITY).to_numpy()
+    for name, most, where in (("ice_content", 1.0, None), ("water_content", 3.0, mineral & ~room)):
+        values = frame[name]
+        some = values[values.notna() & (values != 0) & (True if where is None else where)]
+        unit = intervals.units.get(name)
+        guessed = not unit and len(some) > 1 and (some > most).mean() >= _MOST and some.max() <= 2000
+        if unit == "%" or (guessed and len(some) >= (values > 0).sum() / 2):
+            frame[name] = values / 100
+            yield _problem(intervals, 1, name, f"median {values.median():g}", "content in percent")
 
 
 def _convert_centimetres(sites, intervals):
-    """Tell centimetres by depths that no hole and no permafrost table has, or by the other table."""
-    depth, cores = sites.frame["depth_reached_m"], intervals.frame.groupby("site_id")["bottom_m"].max()
-    same = depth.set_axis(sites.frame["site_id"]).groupby(level=0).first()
-    ratio = (cores / same.reindex(cores.index)).replace([np.inf, 0], np.nan).median()
-    deep = {"depth_reached_m": depth.median() > 100 or ratio < 0.03}
-    deep["permafrost_table_m"] = sites.frame["permafrost_table_m"].median() > 20
-    base = sites.frame["permafrost_base_m"].median()
-    deep["permafrost_base_m"] = base > 1000 or (base > 100 and any(deep.values()))
-    for name in [name for name, is_deep in deep.items() if is_deep]:
-        yield _problem(sites, 1, name, f"median {sites.frame[name].median():g}", "depths in centimetres")
-        sites.frame[name] /= 100
-    ratio = ratio * 100 if deep["depth_reached_m"] else ratio
-    if cores.median() > 100 or ratio > 30:
-        for name in ("top_m", "bottom_m"):
-            told = f"median {intervals.frame[name].median():g}"
-            yield _problem(intervals, 1, name, told, "depths in centimetres")
-            intervals.frame[name] /= 100
+    """Bring depths to metres: by the unit in the header, or where tables, holes and cores leave no doubt."""
+    # Rows of the template tell nothing of the others.
+    own = sites.frame[~sites.frame["site_id"].str.lower().str.startswith(_EXAMPLE)]
+    depth, table = own["depth_reached_m"], own["permafrost_table_m"]
+    cores = intervals.frame.groupby("site_id")["bottom_m"].max()
+    cores = cores[cores.index.isin(own["site_id"])]
+    hole = depth.set_axis(own["site_id"]).groupby(level=0).first().reindex(cores.index)
+    ratio = (cores / hole).replace([np.inf, 0], np.nan).median()
+    names = ("depth_reached_m", "permafrost_table_m", "permafrost_base_m")
+    given = any(sites.units.get(name) for name in names)
+    # No permafrost table is so deep, and no core that long a part of its hole: metres would be centimetres.
+    deep, long = table.median() > 20, depth.median() > 100
+    in_centimetres = long and (ratio <= 0.0101 or deep)
+    shrunk = False
+    for name in names:
+        if sites.units.get(name) == "cm" or (not given and in_centimetres):
+            shrunk = shrunk or name == "depth_reached_m"
+            yield _in_metres(sites, name)
+    if not given and not in_centimetres:
+        if (table > depth).sum() > _MOST * table.notna().sum() and (table / 100 <= depth).all():
+            yield _in_metres(sites, "permafrost_table_m")
+        elif deep or (long and table.notna().sum() == 0 and not ratio <= 1.5):
+            yield _problem(sites, 1, "depth_reached_m", f"median {depth.median():g}", "unclear unit of depths")
+    ratio = ratio * 100 if shrunk else ratio
+    for name in ("top_m", "bottom_m"):
+        unit = intervals.units.get(name)
+        if unit == "cm" or (not unit and ratio > 30):
+            yield _in_metres(intervals, name)
+
+
+def _in_metres(table, name):
+    values = table.frame[name]
+    table.frame[name] = values / 100
+    return _problem(table, 1, name, f"median {values.median():g}", "depths in centimetres")
 
 
 # --- Checks ------------------------------------------------------------------------------------------------
@@ -535,6 +596,10 @@ def _check_columns(_study, *tables):
             yield _problem(table, 1, name, "", "missing column", f"rename the column {near[0]}" if near else None)
         for row, values in table.overlong.items():
             yield _problem(table, row, table.header[-1], ",".join(values), "overlong row")
+        optional = [c.name for c in COLUMNS[table.kind] if c.need == "optional" and c.name not in table.header]
+        for name in spare:
+            if near := difflib.get_close_matches(name, optional, n=1, cutoff=0.75):
+                yield _problem(table, 1, name, "", "unused column", f"rename it {near[0]}, if that is what it holds")
     intervals = tables[1]
     if not set(ONE_OF) & set(intervals.header):
         spare = sorted(set(intervals.header) - {c.name for c in COLUMNS["intervals"]} - {""})
@@ -681,6 +746,9 @@ def _check_permafrost(_study, sites, _intervals):
     for name in ("permafrost_table_m", "permafrost_base_m"):
         without = frame[name].notna() & frame["permafrost"].isin(("no", "unknown"))
         yield from _found(sites, without, name, "depth without permafrost")
+    pit = (frame["method"] == "pit") & (frame["depth_reached_m"] > DEEPEST_PIT)
+    yield from _found(sites, pit, "depth_reached_m", "pit deeper than 10 m")
+    yield from _found(sites, table > frame["depth_reached_m"] + _SLACK, "permafrost_table_m", "table below the hole")
     silent = table.isna() & (sites.text["permafrost_table_m"] == "") & (frame["permafrost"] == "yes")
     if "permafrost_table_m" in sites.header:
         yield from _found(sites, silent, "permafrost_table_m", "no permafrost table")
@@ -694,11 +762,16 @@ def _check_intervals(_study, sites, intervals):
         yield from _found(intervals, stray, "site_id", "interval without site")
     yield from _found(intervals, frame["bottom_m"] <= frame["top_m"], "bottom_m", "inverted interval")
     yield from _found(intervals, _overlapping(frame), "top_m", "overlapping intervals")
+    none = (frame["ice_type"] == 0) & (frame["frozen"] == "yes") & frame["ice_content"].isna()
+    yield from _found(intervals, none, "ice_type", "unknown ice type")
     for name in ("ice_content", "ice_type"):
         yield from _found(intervals, (frame[name] > 0) & (frame["frozen"] == "no"), name, "ice in unfrozen ground")
     # Ice that would fill more than the ground, even without any unfrozen water: density and water do not go together.
     full = frame["ice_content"].isna() & (frame["dry_density"] * frame["water_content"] > 1.1 * ICE_DENSITY)
     yield from _found(intervals, full, "water_content", "too much water for the dry density")
+    wet = (frame["water_content"] > MOST_WATER_IN_MINERAL_SOIL) & (frame["water_content"] <= MOST_WATER)
+    wet &= (frame["texture"] != "peat") & ~full
+    yield from _found(intervals, wet, "water_content", "much water for a mineral soil")
     yield from _found(intervals, frame["bottom_m"] > depth + _SLACK, "bottom_m", "interval below the hole")
 
 
