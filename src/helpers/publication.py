@@ -116,6 +116,7 @@ def importance(study):
         panel.barh(titles, part["mean"], xerr=part["sd"], error_kw={"linewidth": 0.6}, color="#5b8db8")
         panel.axvline(0, color="0.3", linewidth=0.5)
         panel.set(title=f"{layer.removesuffix('m')} m", xlabel="fall of kappa")
+    axes[0, 0].locator_params(axis="x", nbins=4)
     figure.tight_layout(rect=(0, 0.04, 1, 1))
     if study.simulated:
         mark_simulated(figure)
