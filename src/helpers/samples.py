@@ -210,7 +210,7 @@ def label_areas(study, rng):
         return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in kinds.items()})
     areas, file = _read_areas(study)
     geobox, inside = reference_grid(study), area_mask(study, reference_grid(study))
-    names, parts, drawn = [layer_name(layer) for layer in study.layers], [], []
+    names, parts = [layer_name(layer) for layer in study.layers], []
     for number, area in enumerate(areas.itertuples(), start=1):
         cells = _cells_of(area.geometry, geobox)
         cells = cells[inside.ravel()[cells]]
@@ -220,10 +220,9 @@ def label_areas(study, rng):
             )
         most = study.samples.cells_per_area
         chosen = np.sort(rng.choice(cells, most, replace=False)) if cells.size > most else cells
-        drawn.append(np.isin(cells, chosen))
         for layer in [area.layer] if area.layer else names:
             part = {"group": f"area-{number}", "cell": cells, "layer": layer, "ice_type": area.code}
-            parts.append(pd.DataFrame(part).assign(drawn=drawn[-1]))
+            parts.append(pd.DataFrame(part | {"drawn": np.isin(cells, chosen)}))
     table = pd.concat(parts, ignore_index=True)
     types = table.groupby(["cell", "layer"])["ice_type"]
     twice = table[types.transform("min") < types.transform("max")]

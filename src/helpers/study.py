@@ -345,6 +345,9 @@ class Samples(_Section):
     absence_sites: Annotated[int, Field(gt=0)] = 100  # drawn from the mask, or outside of the domain
     minimum_class_sites: Annotated[int, Field(ge=0)] = 15
     rare_classes: Literal["stop", "merge", "keep"] = "stop"  # ice types with fewer sites in a layer
+    outlier_limit: Positive = 20.0  # robust standard deviations; soil maps have few values, so their spread is small
+    test_share: Share = 0.3
+    seed: int = 20240602
 
     @field_validator("epsg")
     @classmethod
@@ -359,10 +362,6 @@ class Samples(_Section):
         if len(system.axis_info) != 2 or not (system.is_geographic or system.is_projected):
             raise ValueError(f"EPSG:{code} has no longitude and latitude, or easting and northing")
         return code
-
-    outlier_limit: Positive = 20.0  # robust standard deviations; soil maps have few values, so their spread is small
-    test_share: Share = 0.3
-    seed: int = 20240602
 
 
 class Forest(_Section):

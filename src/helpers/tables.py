@@ -558,7 +558,7 @@ def _convert_centimetres(sites, intervals):
     ratio = (cores / hole).replace([np.inf, 0], np.nan).median()
     names = ("depth_reached_m", "permafrost_table_m", "permafrost_base_m")
     given = any(sites.units.get(name) for name in names)
-    # No permafrost table is so deep, and no core that long a part of its hole: metres would be centimetres.
+    # Permafrost tables are hardly ever so deep, nor cores a hundredth of their holes: then metres are centimetres.
     deep, long = table.median() > 20, depth.median() > 100
     in_centimetres = long and (ratio <= 0.0101 or deep)
     shrunk = False
