@@ -1,141 +1,54 @@
-# From raw rasters to the map: one rule a notebook, in the order of a method section.
-# Started by `make map` (python -m helpers map), which resolves the study file, guards the run and shows progress.
+# From raw rasters to the map, in the order of a method section: one rule a notebook, for one study or all runs of a
+# batch. Started by `make map` or `make batch`, which resolve the study files, guard the runs and show progress.
 import sys
 
-from helpers import forest, ice, mapping, publication, samples
-from helpers.covariates.registry import covariate_files, fine_files
-from helpers.run import STAGES, code_file, stage_dir
-from helpers.sources.boreholes import truth_files
-from helpers.sources.products import raw_files
+from helpers.run import SHARED, STAGES, code_file, memory_mb, stage_dir, stage_outputs
 from helpers.study import Study
 
-STUDY = config["study"]
-study = Study.open(STUDY)
+# Each notebook, and those whose files it reads.
+READS = {
+    # Raw products of a virtual Northeast China on real ground, in the formats of the real ones.
+    "00-virtual-landscape": [],
+    # Terrain, vegetation and water, climate and soil on the reference grid, one GeoTIFF a covariate.
+    "01-prepare-data": ["00-virtual-landscape"],
+    # From boreholes and pits to one table: ice type and covariates of each site and depth layer, and the 70/30 split.
+    "02-extract-samples": ["01-prepare-data"],
+    # Grid search by cross-validation on the training samples; the chosen forests, calibrated.
+    "03-grid-search": ["02-extract-samples"],
+    # Confusion matrix, overall accuracy, precision, recall, F1 and kappa on the 30 %.
+    "04-evaluate-accuracy": ["02-extract-samples", "03-grid-search"],
+    # Ice type, class probabilities and ice content of every cell and layer; storage and its totals.
+    "05-map-ground-ice": ["01-prepare-data", "03-grid-search"],
+    # Figures for print, from results only.
+    "06-publication-figures": ["02-extract-samples", "04-evaluate-accuracy", "05-map-ground-ice"],
+}
+
+studies = {path: Study.open(path) for path in config["studies"]}
+wanted = [path for study in studies.values() for stage in config["stages"] for path in stage_outputs(study, stage)]
 
 
-def code(stage):
-    """A digest of the stage's notebook and of the modules that it imports: an edit there reruns the stage."""
-    return str(code_file(study, stage))
-
-
-def executed(stage):
-    return str(stage_dir(study, stage) / f"{stage}.ipynb")
-
-
-def run(stage):
-    return f"'{sys.executable}' -m helpers stage {stage} '{STUDY}'"
-
-
-SAMPLES = str(samples.samples_path(study))
-LAYERS = [ice.layer_name(layer) for layer in study.layers]
-FORESTS = sorted({str(forest.model_path(study, layer, which)) for layer in LAYERS for which in ("map", "train")})
-MAPS = [str(path) for path in mapping.map_files(study).values()]
-TABLES = study.results_dir / "tables"
-FIGURES = [str(study.figures_dir / f"{name}.png") for name in publication.NAMES]
-
-
-# All that `make map` makes.
 rule map:
     input:
-        *(executed(stage) for stage in STAGES),
-        *MAPS,
-        *FIGURES,
-        *(str(path) for path in covariate_files(study).values()),
+        wanted,
 
 
-# Raw products of a virtual Northeast China on real ground, in the formats of the real ones.
-rule virtual_landscape:
-    input:
-        code("00-virtual-landscape"),
-    output:
-        executed("00-virtual-landscape"),
-        **{name: str(path) for name, path in raw_files(study).items()},
-    threads: workflow.cores
-    shell:
-        run("00-virtual-landscape")
+for stage in STAGES:
+    # Runs that share a folder share the rule that fills it.
+    for path, study in {stage_dir(study, stage): (path, study) for path, study in studies.items()}.values():
 
-
-# Terrain, vegetation and water, climate and soil on the reference grid, one GeoTIFF a covariate.
-rule prepare_data:
-    input:
-        code("01-prepare-data"),
-        *(str(path) for path in raw_files(study).values()),
-    output:
-        executed("01-prepare-data"),
-        *(str(path) for path in [*covariate_files(study).values(), *fine_files(study).values()]),
-    threads: workflow.cores
-    shell:
-        run("01-prepare-data")
-
-
-# From boreholes and pits to one table: ice type and covariates of each site and depth layer, and the 70/30 split.
-rule extract_samples:
-    input:
-        code("02-extract-samples"),
-        *rules.prepare_data.output,
-        *(str(path) for path in samples.given_files(study)),
-    output:
-        executed("02-extract-samples"),
-        SAMPLES,
-        *(str(path) for path in truth_files(study).values() if study.draws_boreholes),
-    threads: workflow.cores
-    shell:
-        run("02-extract-samples")
-
-
-# Grid search by cross-validation on the training samples; the chosen forests, calibrated.
-rule grid_search:
-    input:
-        code("03-grid-search"),
-        SAMPLES,
-    output:
-        executed("03-grid-search"),
-        *FORESTS,
-    threads: workflow.cores
-    shell:
-        run("03-grid-search")
-
-
-# Confusion matrix, overall accuracy, precision, recall, F1 and kappa on the 30 %.
-rule evaluate_accuracy:
-    input:
-        code("04-evaluate-accuracy"),
-        SAMPLES,
-        *FORESTS,
-    output:
-        executed("04-evaluate-accuracy"),
-        str(TABLES / "accuracy.json"),
-        str(TABLES / "importance.csv"),
-    threads: workflow.cores
-    shell:
-        run("04-evaluate-accuracy")
-
-
-# Ice type, class probabilities and ice content of every cell and layer; storage and its totals.
-rule map_ground_ice:
-    input:
-        code("05-map-ground-ice"),
-        *FORESTS,
-        *(str(path) for path in covariate_files(study).values()),
-    output:
-        executed("05-map-ground-ice"),
-        *MAPS,
-        str(TABLES / "storage.json"),
-    threads: workflow.cores
-    shell:
-        run("05-map-ground-ice")
-
-
-# Figures for print, from results only.
-rule publication_figures:
-    input:
-        code("06-publication-figures"),
-        SAMPLES,
-        *rules.evaluate_accuracy.output,
-        *MAPS,
-    output:
-        executed("06-publication-figures"),
-        *FIGURES,
-    threads: workflow.cores
-    shell:
-        run("06-publication-figures")
+        rule:
+            name:
+                f"{stage}_{stage_dir(study, stage).name if stage in SHARED else study.run}"
+            input:
+                code_file(study, stage),
+                [file for earlier in READS[stage] for file in stage_outputs(study, earlier)],
+                [*study.given_files, *config["twins"].get(path, [])] if stage == "02-extract-samples" else [],
+            output:
+                stage_outputs(study, stage),
+            params:
+                f"'{sys.executable}' -m helpers stage {stage} '{path}'",
+            threads: workflow.cores if stage in SHARED else config["threads"]
+            resources:
+                mem_mb=memory_mb(study, stage),
+            shell:
+                "{params} --cores {threads}"

@@ -58,7 +58,7 @@ def _tables(options):
 def _stage(options):
     from helpers.run import run_stage
 
-    run_stage(options.stage, options.study)
+    run_stage(options.stage, options.study, options.cores)
 
 
 def _snakemake(options):
@@ -95,6 +95,7 @@ def parser():
     command = commands.add_parser("stage", help="execute one notebook (the Snakefile calls this)")
     command.add_argument("stage")
     command.add_argument("study")
+    command.add_argument("--cores", type=int)
     command.set_defaults(do=_stage)
     command = commands.add_parser("snakemake", help="run Snakemake, tied to the launcher (the launcher calls this)")
     command.add_argument("arguments", nargs=argparse.REMAINDER)

@@ -415,9 +415,9 @@ def _shuffled(values, column, seed, repeats):
 
 
 def _predictors(study):
-    from helpers.samples import predictor_names
+    from helpers.samples import used_predictors
 
-    return predictor_names(study)
+    return used_predictors(study)
 
 
 def _values(study, rows):
@@ -558,7 +558,8 @@ def calibrate(probabilities, calibration):
     columns = calibration["classes"]
     scores = np.maximum(probabilities[:, columns], kind.type(calibration["floor"]), dtype=kind)
     np.log(scores, out=scores)
-    scores = scores @ np.asarray(calibration["matrix"], kind).T
+    # einsum adds up in one order on any number of cores; a matrix product does not.
+    scores = np.einsum("nj,kj->nk", scores, np.asarray(calibration["matrix"], kind))
     scores += np.asarray(calibration["intercept"], kind)
     scores -= scores.max(axis=1, keepdims=True)
     np.exp(scores, out=scores)

@@ -9,6 +9,7 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+from joblib import cpu_count
 
 from helpers import forest, ice
 from helpers.accuracy import write_json
@@ -86,7 +87,7 @@ def read_predictors(study, predictors):
     return values[complete], np.flatnonzero(inside)[complete]
 
 
-def predict(model, calibration, values, threads=2, target="ice_type"):
+def predict(model, calibration, values, threads=None, target="ice_type"):
     """Return a forest's class and its calibrated probabilities for many cells.
 
     The forest itself stays single-threaded and chunks run side by side, so the result is the same to the last bit on
@@ -98,7 +99,8 @@ def predict(model, calibration, values, threads=2, target="ice_type"):
     calibration : dict
         From `helpers.forest.fit_calibration`.
     values : numpy.ndarray of float32, shape (cells, predictors)
-    threads : int
+    threads : int, optional
+        As many as cores by default.
     target : str
         One of `helpers.ice.TARGETS`.
 
@@ -119,7 +121,7 @@ def predict(model, calibration, values, threads=2, target="ice_type"):
         types[part] = forest.mapped_class(raw, target)
         probabilities[part] = forest.calibrate(raw, calibration)
 
-    with ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(threads or cpu_count()) as pool:
         list(pool.map(chunk, range(0, len(values), CHUNK)))
     return types, probabilities
 
@@ -178,7 +180,8 @@ def map_layer(study, layer):
     model, card = forest.load_model(forest.model_path(study, name), study.target)
     values, cells = read_predictors(study, card["predictors"])
     types, probabilities = predict(model, card["calibration"], values, target=study.target)
-    expected = probabilities @ np.asarray(card["class_means"], np.float32)
+    # einsum adds up in one order on any number of cores; a matrix product does not.
+    expected = np.einsum("nk,k->n", probabilities, np.asarray(card["class_means"], np.float32))
     content = within_extent(expected, 1 - probabilities[:, 0])
     # Rounded shares would not add up to one: the most probable class takes what is over.
     shares = np.rint(probabilities / np.float32(PROBABILITY_SCALE)).astype(np.int32)

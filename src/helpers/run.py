@@ -8,21 +8,28 @@ lines or less.
 import contextlib
 import difflib
 import fcntl
+import io
 import json
 import os
+import platform
+import resource
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
 import psutil
+from joblib import cpu_count
 
 from helpers import __version__
-from helpers.digest import file_hash, package_digest, short_hash, stage_digest, write_text
+from helpers.digest import package_digest, short_hash, stage_digest, write_text
 from helpers.errors import CompendiumError
 from helpers.study import ROOT, Study
 
@@ -37,8 +44,31 @@ STAGES = {
 }
 """The notebooks in their order, and the seconds that each may take in the default study on 2 cores."""
 
-RUN, LAUNCHER = "GROUND_ICE_RUN", "GROUND_ICE_LAUNCHER"
-"""Environment variables that all processes of a run inherit: the run's folder, and the launcher's process."""
+IN_PROCESS = ("02-extract-samples", "03-grid-search", "04-evaluate-accuracy", "05-map-ground-ice")
+"""Stages that `run_in_process` does."""
+
+SHARED = ("00-virtual-landscape", "01-prepare-data")
+"""Stages whose outputs runs with the same settings share."""
+
+RUN, LAUNCHER, EVENTS = "GROUND_ICE_RUN", "GROUND_ICE_LAUNCHER", "GROUND_ICE_EVENTS"
+"""Environment variables that all processes of a run or batch inherit: its folder, the launcher's process, and the file
+in which stages tell how far they are.
+"""
+
+_CORES = ("LOKY_MAX_CPU_COUNT", "NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+_PACKAGES = ("scikit-learn", "numpy", "scipy", "rasterio", "rioxarray", "xarray", "odc-geo", "pyflwdir")
+
+_MEMORY_MB = {
+    "00-virtual-landscape": (500, 900),
+    "01-prepare-data": (600, 900),
+    "02-extract-samples": (600, 800),
+    "03-grid-search": (900, 0),
+    "04-evaluate-accuracy": (600, 0),
+    "05-map-ground-ice": (600, 800),
+    "06-publication-figures": (600, 300),
+}
+"""What a stage takes at most: for itself, and for each million cells of the reference grid; records tell the peaks."""
 
 MESSAGE_LENGTH = 400
 
@@ -62,9 +92,40 @@ def stage_dir(study, stage):
     return {"00": study.raw_dir, "01": study.processed_dir}.get(stage[:2], study.results_dir / "notebooks")
 
 
+def stage_outputs(study, stage):
+    """Return the files that tell that a stage is done, the executed notebook first."""
+    from helpers import forest, ice, mapping, publication, samples
+    from helpers.covariates.registry import covariate_files, fine_files
+    from helpers.sources.boreholes import truth_files
+    from helpers.sources.products import raw_files
+
+    layers, tables = [ice.layer_name(layer) for layer in study.layers], study.results_dir / "tables"
+    made = {
+        "00-virtual-landscape": lambda: raw_files(study).values(),
+        "01-prepare-data": lambda: [*covariate_files(study).values(), *fine_files(study).values()],
+        "02-extract-samples": lambda: [
+            samples.samples_path(study),
+            *(truth_files(study).values() if study.draws_boreholes else []),
+        ],
+        "03-grid-search": lambda: sorted(
+            {forest.model_path(study, layer, which) for layer in layers for which in ("map", "train")}
+        ),
+        "04-evaluate-accuracy": lambda: [tables / "accuracy.json", tables / "importance.csv"],
+        "05-map-ground-ice": lambda: [*mapping.map_files(study).values(), tables / "storage.json"],
+        "06-publication-figures": lambda: [study.figures_dir / f"{name}.png" for name in publication.NAMES],
+    }
+    return [stage_dir(study, stage) / f"{stage}.ipynb", *made[stage]()]
+
+
+def memory_mb(study, stage):
+    """Return the memory that a stage takes at most, in MB, for batches and clusters."""
+    fixed, each = _MEMORY_MB[stage]
+    return round(fixed + each * 1.44 * (1000 / study.grid.resolution) ** 2)
+
+
 _SECTIONS = {
     "02-extract-samples": ("layers", "ice", "truth", "boreholes", "samples", "predictors", "domain", "target"),
-    "03-grid-search": ("forest", "predictors", "domain", "target"),
+    "03-grid-search": ("forest", "predictors", "left_out", "domain", "target"),
     "04-evaluate-accuracy": ("domain", "target"),
     "05-map-ground-ice": ("target",),
     "06-publication-figures": ("target",),
@@ -89,31 +150,60 @@ def code_file(study, stage):
 
 
 def _made_of(study, stage):
-    """Return the digest of what a stage's outputs are made of, beside the files that it reads."""
+    """Return the digest of what a stage's outputs are made of, beside the files that earlier stages made."""
     digest = stage_digest(notebook_path(stage))
     if stage not in _SECTIONS:
         return digest
     settings = study.model_dump(mode="json", include=set(_SECTIONS[stage]))
-    return f"{digest} {short_hash([study.processed_key, settings])}"
+    given = list(study.inputs.values()) if stage == "02-extract-samples" else []
+    return f"{digest} {short_hash([study.processed_key, settings, given])}"
+
+
+def is_recorded(study, stage):
+    """Whether a stage was finished with the present code, settings and input files."""
+    record = stage_dir(study, stage) / f"{stage}.json"
+    return record.is_file() and json.loads(record.read_text(encoding="utf-8")).get("made_of") == _made_of(study, stage)
 
 
 # The processes of a run -----------------------------------------------------------------------------------------------
 
 
-def _processes(run):
-    """Return the living processes of a run, except this one: all that inherited its environment variable."""
+def _launcher_mark():
+    """Return what names this process on this machine, also after its number is given to another."""
+    return f"{socket.gethostname()}:{os.getpid()}:{psutil.Process().create_time():.2f}"
+
+
+def _is_alive(mark):
+    """Whether the launcher of a mark lives; one of another machine cannot be seen and counts as living."""
+    host, pid, created = mark.rsplit(":", 2)
+    if host != socket.gethostname():
+        return True
+    try:
+        process = psutil.Process(int(pid))
+        return f"{process.create_time():.2f}" == created and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+def _processes(group):
+    """Return the living processes of a run or batch, except this one, and any of this project without a launcher.
+
+    The environment variables that they inherited tell.
+    """
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
-            if process.pid != os.getpid() and process.environ().get(RUN) == str(run):
+            run, mark = (process.environ().get(name, "") for name in (RUN, LAUNCHER))
+            lost = run.startswith(f"{ROOT}{os.sep}") and mark and not _is_alive(mark)
+            if process.pid != os.getpid() and (run == str(group) or lost):
                 found.append(process)
     return found
 
 
-def _kill(run):
-    """Kill all other processes of a run, and wait until they are gone."""
+def _kill(group):
+    """Kill all other processes of a run or batch, and wait until they are gone."""
     for _ in range(50):
-        found = _processes(run)
+        found = _processes(group)
         if not found:
             return
         for process in found:
@@ -123,37 +213,35 @@ def _kill(run):
 
 
 def follow_launcher():
-    """Make this process, and with it its run, end within a second of the launcher's end, however that came."""
-    if LAUNCHER not in os.environ:
+    """Make this process, and with it its run, end within a second of the launcher's end, however that came.
+
+    On another machine than the launcher's, such as a cluster's node, it is the scheduler that ends it.
+    """
+    mark = os.environ.get(LAUNCHER)
+    if not mark:
         return
-    pid, created = os.environ[LAUNCHER].split(":")
 
     def watch():
-        while True:
+        while _is_alive(mark):
             time.sleep(0.3)
-            try:
-                process = psutil.Process(int(pid))
-                alive = f"{process.create_time():.2f}" == created and process.status() != psutil.STATUS_ZOMBIE
-            except psutil.Error:
-                alive = False
-            if not alive:
-                _kill(os.environ[RUN])
-                os._exit(1)
+        _kill(os.environ[RUN])
+        os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
 
 
 @contextlib.contextmanager
-def _locked(path, busy):
-    """Hold an operating-system lock on a file; the system frees it however the process ends."""
+def _locked(path, busy, share=False):
+    """Hold an operating-system lock on a file, alone or with others; the system frees it however the process ends."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    kind = fcntl.LOCK_SH if share else fcntl.LOCK_EX
     with open(path, "a+", encoding="utf-8") as stream:
         try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(stream, kind | fcntl.LOCK_NB)
         except BlockingIOError:
             stream.seek(0)
             busy(stream.read().strip() or "unknown")
-            fcntl.flock(stream, fcntl.LOCK_EX)
+            fcntl.flock(stream, kind)
         stream.truncate(0)
         stream.write(str(os.getpid()))
         stream.flush()
@@ -161,26 +249,55 @@ def _locked(path, busy):
 
 
 @contextlib.contextmanager
-def _run_locks(study):
-    """Hold the run's own lock, and those of the data folders that it shares with other runs."""
-    run = str(study.results_dir.relative_to(ROOT))
+def locks(studies, group=None):
+    """Hold the locks of runs, and of the data folders that they share with others.
 
-    def refuse(pid):
-        raise RunError(f"{run} is being written by process {pid}.", "wait until that run has ended, or stop it")
+    Parameters
+    ----------
+    studies : list of helpers.study.Study
+    group : pathlib.Path, optional
+        The batch that they are of; its folder is locked, too.
+
+    Raises
+    ------
+    RunError
+        Another process writes one of them.
+    """
+
+    def refuse(pid, folder):
+        raise RunError(f"{_shown(folder)} is being written by process {pid}.", "wait until that has ended, or stop it")
 
     def wait(pid):
         print(f"waiting for process {pid}, which prepares the same data", flush=True)
 
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_locked(state_dir(study) / "lock", refuse))
-        for folder in sorted({study.raw_dir, study.processed_dir}):
-            stack.enter_context(_locked(ROOT / ".run" / f"{folder.parent.name}-{folder.name}.lock", wait))
+        owned = {state_dir(study): study.results_dir for study in studies}
+        if group:
+            owned[ROOT / ".run" / "batches" / group.name] = group
+        for state, folder in sorted(owned.items()):
+            stack.enter_context(_locked(state / "lock", partial(refuse, folder=folder)))
+        shared = {folder: study for study in studies for folder in (study.raw_dir, study.processed_dir)}
+        # Always in one order, so that no two launchers wait for each other. Complete data can be read together.
+        for folder in sorted(shared):
+            lock = ROOT / ".run" / f"{folder.parent.name}-{folder.name}.lock"
+            stack.enter_context(_locked(lock, wait, share=_has_data(shared[folder])))
         yield
 
 
-def _remove_parts(study):
+def _has_data(study):
+    """Whether the shared stages are done, with the present code."""
+    done = (is_recorded(study, stage) and all(map(Path.is_file, stage_outputs(study, stage))) for stage in SHARED)
+    return all(done)
+
+
+def _remove_parts(studies):
     """Remove half-written files of a killed run: they have names of their own and are never anybody's input."""
-    for folder in (study.raw_dir, study.processed_dir, study.results_dir, study.figures_dir, state_dir(study)):
+    folders = {
+        folder
+        for study in studies
+        for folder in (study.raw_dir, study.processed_dir, study.results_dir, study.figures_dir, state_dir(study))
+    }
+    for folder in folders:
         for part in folder.rglob(".*.part"):
             part.unlink(missing_ok=True)
 
@@ -206,23 +323,83 @@ def run_study(path, cores=None, until=None):
         Another process writes this run, or a stage failed; the message has the cell, the cause and the remedy.
     """
     study = Study.open(path)
-    state = state_dir(study)
-    with _run_locks(study):
-        _kill(study.results_dir)
-        _remove_parts(study)
-        events = state / "events.jsonl"
-        write_text(events, "")
-        started = time.monotonic()
-        status = _snakemake(study, _prepare(study, cores or os.cpu_count(), until), events)
-        if status:
-            raise _failure(state)
+    stages = stages_until(until) if until else list(STAGES)
+    with locks([study]):
+        progress, started = _StageProgress(), time.monotonic()
+        launch([study], study.results_dir, stages, progress, cores)
+        if error := failure(study, progress.events):
+            raise error
         seconds = time.monotonic() - started
-    ran = [e for e in _read_events(events) if e["event"] == "end"]
+        write_index(study)
+    ran = [e for e in progress.events if e["event"] == "end"]
     if not ran:
         print(f"{study.name}/{study.run} is up to date: nothing to do ({seconds:.0f} s).")
     else:
         budget = sum(STAGES[e["stage"]] for e in ran)
         print(f"{study.name}/{study.run} is done in {seconds:.0f} s (budget {budget} s): {_shown(study.results_dir)}")
+
+
+def stages_until(last):
+    """Return the stages up to one; raise RunError if there is none of this name."""
+    if last not in STAGES:
+        near = difflib.get_close_matches(str(last), STAGES, n=1, cutoff=0.0)
+        raise RunError(f"There is no stage {last}.", f"name one of {', '.join(STAGES)}, such as {near[0]}")
+    return list(STAGES)[: list(STAGES).index(last) + 1]
+
+
+def launch(studies, group, stages, progress, cores=None, profile=None):
+    """Bring stages of one or many runs up to date by Snakemake, whose log goes to a file; hold `locks` meanwhile.
+
+    Where a stage fails, the others go on that do not need it.
+
+    Parameters
+    ----------
+    studies : list of helpers.study.Study
+    group : pathlib.Path
+        The folder of the run or batch.
+    stages : list of str
+    progress : callable
+        Is given each event of a stage, a dict, and returns a line for the screen, or an empty one; its `now` returns
+        what is under way.
+    cores : int, optional
+        How many cores to use; all by default. Stages of several runs share them.
+    profile : str, optional
+        A Snakemake profile, for a cluster.
+
+    Raises
+    ------
+    RunError
+        It was stopped by a signal, or Snakemake could not start.
+    """
+    state, cores = _state(group), cores or cpu_count()
+    _kill(group)
+    _remove_parts(studies)
+    events = state / "events.jsonl"
+    write_text(events, "")
+    for study in studies:
+        (state_dir(study) / "failure.json").unlink(missing_ok=True)
+    command = _command(studies, state, stages, cores, profile)
+    handlers = {s: signal.signal(s, _stop) for s in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+    try:
+        with open(state / "snakemake.log", "w", encoding="utf-8") as log:
+            child = subprocess.Popen(
+                command,
+                env=environment(group, events),
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+            show_progress(lambda: child.poll() is None, events, progress)
+        if child.returncode and not any(event["event"] == "start" for event in progress.events):
+            lines = (state / "snakemake.log").read_text(encoding="utf-8").splitlines()
+            told = " ".join([line for line in lines if line.strip()][-2:])[:MESSAGE_LENGTH]
+            raise RunError(f"Snakemake stopped: {told}", f"see {_shown(state / 'snakemake.log')}")
+    finally:
+        _kill(group)
+        _remove_parts(studies)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def stale_stages(path):
@@ -239,9 +416,10 @@ def stale_stages(path):
         Snakemake cannot tell.
     """
     study = Study.open(path)
-    with _run_locks(study):
-        command = [*_prepare(study, 1), "--dry-run"]
-        done = subprocess.run(command, capture_output=True, text=True, env=_environment(study), check=False)
+    with locks([study]):
+        state = _state(study.results_dir)
+        command = [*_command([study], state, list(STAGES), 1), "--dry-run"]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment(study.results_dir), check=False)
     if done.returncode:
         lines = (done.stdout + done.stderr).splitlines()
         raise RunError(f"Snakemake stopped: {' '.join(lines[-2:])[:MESSAGE_LENGTH]}", "mend the Snakefile")
@@ -252,113 +430,172 @@ def _shown(path):
     return str(Path(path).relative_to(ROOT))
 
 
-def _prepare(study, cores, until=None):
-    """Write the resolved study file and the digests of code, and return the command that runs Snakemake."""
-    resolved = study.results_dir / "study.yaml"
-    study.write(resolved)
-    for stage in STAGES:
-        code_file(study, stage)
-    if until and until not in STAGES:
-        near = difflib.get_close_matches(until, STAGES, n=1, cutoff=0.0)
-        raise RunError(f"There is no stage {until}.", f"name one of {', '.join(STAGES)}, such as {near[0]}")
-    target = stage_dir(study, until) / f"{until}.ipynb" if until else "map"
-    command = [sys.executable, "-m", "helpers", "snakemake", target, "--snakefile", ROOT / "Snakefile"]
-    command += ["--directory", state_dir(study), "--cores", cores, "--config", f"study={resolved}"]
-    # Only file times decide (settings are in folder names, code is a file); the lock above replaces Snakemake's.
+def _state(group):
+    """Return the hidden folder of a run or batch."""
+    return ROOT / ".run" / group.relative_to(ROOT / "results")
+
+
+def _command(studies, state, stages, cores, profile=None):
+    """Write resolved study files and digests of code, and return the command that runs Snakemake."""
+    paths, first, twins = {}, {}, {}
+    for study in studies:
+        path = paths[study.run] = str(study.results_dir / "study.yaml")
+        study.write(path)
+        for stage in STAGES:
+            code_file(study, stage)
+        # Of runs with equal samples the first draws them, and the others wait for it and copy.
+        samples = _made_of(study, "02-extract-samples")
+        if samples in first:
+            twins[path] = [str(file) for file in stage_outputs(first[samples], "02-extract-samples")]
+        first.setdefault(samples, study)
+    threads = max(1, cores // len(studies))
+    config = {"studies": list(paths.values()), "stages": stages, "threads": threads, "twins": twins}
+    write_text(state / "config.json", json.dumps(config, indent=1))
+    command = [sys.executable, "-m", "helpers", "snakemake", "map", "--snakefile", ROOT / "Snakefile"]
+    command += ["--directory", state, "--configfile", state / "config.json"]
+    command += ["--keep-going"] if len(studies) > 1 else []
+    # Only file times decide (settings are in folder names, code is a file); the locks above replace Snakemake's.
     command += ["--rerun-triggers", "mtime", "--rerun-incomplete", "--nolock", "--scheduler", "greedy"]
     command += ["--latency-wait", 3, "--nocolor", "--printshellcmds"]
+    if profile:
+        command += ["--profile", profile]
+    else:
+        command += ["--cores", cores, "--resources", f"mem_mb={int(psutil.virtual_memory().available / 2**20)}"]
     return [str(part) for part in command]
 
 
-def _environment(study):
-    created = f"{psutil.Process().create_time():.2f}"
-    ours = {RUN: str(study.results_dir), LAUNCHER: f"{os.getpid()}:{created}", "PYTHONPATH": str(ROOT / "src")}
+def environment(group, events=""):
+    """Return the environment of all processes of a run or batch."""
+    ours = {RUN: str(group), LAUNCHER: _launcher_mark(), EVENTS: str(events), "PYTHONPATH": str(ROOT / "src")}
     return {**os.environ, **ours}
-
-
-def _snakemake(study, command, events):
-    """Run Snakemake as a child with its log in a file, show progress, and leave no process behind."""
-    handlers = {s: signal.signal(s, _stop) for s in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
-    try:
-        with open(state_dir(study) / "snakemake.log", "w", encoding="utf-8") as log:
-            child = subprocess.Popen(
-                command,
-                env=_environment(study),
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,
-            )
-            _show_progress(child, events)
-        return child.returncode
-    finally:
-        _kill(study.results_dir)
-        _remove_parts(study)
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
 
 
 def _stop(number, frame):
     raise RunError(f"Stopped by {signal.Signals(number).name}.", "start again: what is done is kept")
 
 
-def _read_events(path):
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+class _StageProgress:
+    """One line a stage with its time and budget."""
+
+    def __init__(self):
+        self.events, self.current = [], None
+
+    def __call__(self, event):
+        self.events.append(event)
+        if event["event"] == "end":
+            self.current = None
+            return f"{event['stage']:<22} {event['seconds']:5.0f} s of {STAGES[event['stage']]} s"
+        self.current = {**(self.current or {}), **event} if event["event"] == "cell" else event
+        return ""
+
+    def now(self):
+        if not self.current:
+            return ""
+        stage, seconds = self.current["stage"], time.time() - self.current["since"]
+        return f"{stage:<22} {seconds:5.0f} s of {STAGES[stage]} s  {self.current.get('cell', '')}"
 
 
-def _show_progress(child, path):
-    """Print one line a stage: on a terminal a line that moves, elsewhere one when the stage ends."""
-    terminal = sys.stdout.isatty()
-    shown = 0
-    current = None
+def show_progress(goes_on, path, progress):
+    """Print the lines that `progress` makes of the events in a file; on a terminal, the last line moves.
+
+    Parameters
+    ----------
+    goes_on : callable
+        Whether more is to come.
+    path : path-like
+        The file that stages tell events to.
+    progress : callable
+        As for `launch`.
+    """
+    terminal, shown = sys.stdout.isatty(), 0
     while True:
-        running = child.poll() is None
-        events = _read_events(path)
-        for event in events[shown:]:
-            if event["event"] in ("start", "cell"):
-                current = {**(current or {}), **event} if event["event"] == "cell" else event
-            elif event["event"] == "end":
-                budget = STAGES[event["stage"]]
-                line = f"{event['stage']:<22} {event['seconds']:5.0f} s of {budget} s"
-                print(f"\r{line:<110}" if terminal else line, flush=True)
-                current = None
-        shown = len(events)
-        if terminal and current:
-            seconds = time.time() - current["since"]
-            line = f"{current['stage']:<22} {seconds:5.0f} s of {STAGES[current['stage']]} s  {current.get('cell', '')}"
-            print(f"\r{line:<110.110}", end="", flush=True)
+        running = goes_on()
+        lines = Path(path).read_text(encoding="utf-8").split("\n")[:-1]
+        for line in lines[shown:]:
+            if told := progress(json.loads(line)):
+                print(f"\r{told:<110}" if terminal else told, flush=True)
+        shown = len(lines)
+        if terminal and (now := progress.now()):
+            print(f"\r{now:<110.110}", end="", flush=True)
         if not running:
             break
         time.sleep(0.2)
-    if terminal and current:
+    if terminal and progress.now():
         print()
 
 
-def _failure(state):
-    """Return the error of a run that failed, from the record that the failed stage left, or from Snakemake's log."""
-    record = state / "failure.json"
+def failure(study, events):
+    """Return the error of a run that failed, from the record that the failed stage left or from its events.
+
+    Parameters
+    ----------
+    study : helpers.study.Study
+    events : list of dict
+
+    Returns
+    -------
+    RunError or None
+        None where nothing failed.
+    """
+    record = state_dir(study) / "failure.json"
     if record.is_file():
         told = json.loads(record.read_text(encoding="utf-8"))
         record.unlink()
         return RunError(told["message"], told["remedy"])
-    log = state / "snakemake.log"
-    started = [e["stage"] for e in _read_events(state / "events.jsonl") if e["event"] == "start"]
-    ended = [e["stage"] for e in _read_events(state / "events.jsonl") if e["event"] == "end"]
-    open_stages = [stage for stage in started if stage not in ended]
-    if open_stages:
-        return RunError(
-            f"{open_stages[-1]} was killed before it could say why; most often memory ran out.",
-            "start again: what is done is kept; close other programs first if memory was short",
-        )
-    lines = [line for line in log.read_text(encoding="utf-8").splitlines() if line.strip()]
-    return RunError(f"Snakemake stopped: {' '.join(lines[-2:])[:MESSAGE_LENGTH]}", f"see {_shown(log)}")
+    ended = [event["stage"] for event in events if event["event"] == "end"]
+    for event in events:
+        if event["event"] == "start" and event["stage"] not in ended:
+            return RunError(
+                f"{event['stage']} was killed before it could say why; most often memory ran out.",
+                "start again: what is done is kept; close other programs first if memory was short",
+            )
+    return None
+
+
+def write_index(study, engine="notebooks"):
+    """Write a run's index, `run.json`: what it is made of, by which code and packages, when, and from which files.
+
+    Parameters
+    ----------
+    study : helpers.study.Study
+    engine : {"notebooks", "process"}
+        Whether papermill executed the notebooks, or their code ran in one process.
+
+    Returns
+    -------
+    dict
+    """
+    records = {}
+    for stage in STAGES:
+        path = stage_dir(study, stage) / f"{stage}.json"
+        if path.is_file():
+            records[stage] = json.loads(path.read_text(encoding="utf-8"))
+    kept = ("made_of", "version", "code_digest", "finished", "seconds", "peak_memory_mb", "copied_from")
+    index = {
+        "study": study.name,
+        "run": study.run,
+        "simulated": study.simulated,
+        "engine": engine,
+        "key": study.key,
+        "identity": short_hash([study.key, *(record["made_of"] for record in records.values())], 16),
+        "settings": "study.yaml",
+        "inputs": study.inputs,
+        "covariates": _shown(study.processed_dir),
+        "stages": {stage: {key: one[key] for key in kept if key in one} for stage, one in records.items()},
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in _PACKAGES},
+    }
+    write_text(study.results_dir / "run.json", json.dumps(index, indent=1, ensure_ascii=False) + "\n")
+    return index
 
 
 # One stage ------------------------------------------------------------------------------------------------------------
 
 
-def run_stage(stage, path):
+def run_stage(stage, path, cores=None):
     """Execute a stage's notebook by papermill, and publish it only if every cell succeeded.
+
+    Samples that another run of the study has drawn with the same settings, files and code are copied instead.
 
     Parameters
     ----------
@@ -366,6 +603,8 @@ def run_stage(stage, path):
         The notebook's name without its ending.
     path : path-like
         The resolved study file, the notebook's only parameter.
+    cores : int, optional
+        How many cores to use; all by default.
 
     Raises
     ------
@@ -374,6 +613,8 @@ def run_stage(stage, path):
     """
     study = Study.open(path)
     follow_launcher()
+    if cores:
+        os.environ |= dict.fromkeys(_CORES, str(cores))
     folder, failed = stage_dir(study, stage), study.results_dir / "failed" / f"{stage}.ipynb"
     folder.mkdir(parents=True, exist_ok=True)
     part = folder / f".{stage}.ipynb.part"
@@ -385,36 +626,111 @@ def run_stage(stage, path):
     # A plotting backend of the caller's would silently drop the figures from the notebook.
     os.environ.pop("MPLBACKEND", None)
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"
+    twin = _copy_samples(study, made_of, part) if stage == "02-extract-samples" else None
     try:
-        execute(
-            notebook_path(stage), part, {"study": str(Path(path))}, lambda cell: _tell(study, stage, "cell", cell=cell)
-        )
+        if not twin:
+            tell = partial(_tell, study, stage, "cell")
+            execute(notebook_path(stage), part, {"study": str(Path(path))}, lambda heading: tell(cell=heading))
     except RunError as error:
         failed.parent.mkdir(parents=True, exist_ok=True)
         if part.is_file():
             os.replace(part, failed)
-        message = f"{stage} failed after {time.time() - since:.0f} s, {error.message}"
-        remedy = f"{error.remedy}\nFailed notebook: {_shown(failed)}" if failed.is_file() else error.remedy
-        write_text(state_dir(study) / "failure.json", json.dumps({"message": message, "remedy": remedy}))
+        _tell_failure(study, stage, since, error, f"\nFailed notebook: {_shown(failed)}" if failed.is_file() else "")
         raise
     os.replace(part, folder / f"{stage}.ipynb")
     failed.unlink(missing_ok=True)
     seconds = time.time() - since
-    _record(study, stage, seconds, made_of)
+    _record(study, stage, seconds, made_of, {"copied_from": _shown(twin)} if twin else {})
     _tell(study, stage, "end", seconds=seconds)
 
 
+def run_in_process(path):
+    """Do in this process what notebooks 02-05 do, for studies of hundreds of replicates.
+
+    It runs the notebooks' own code, cell by cell, without a kernel; cells tagged ``report``, which nothing later needs,
+    are left out. So the result files are the same but for those of reports: importance, quality of samples, figures.
+
+    Parameters
+    ----------
+    path : path-like
+        The resolved study file; covariates must be there.
+
+    Raises
+    ------
+    RunError
+        A cell failed.
+    """
+    from threadpoolctl import threadpool_limits
+
+    study = Study.open(path)
+    since = time.time()
+    for stage in IN_PROCESS:
+        folder = stage_dir(study, stage)
+        folder.mkdir(parents=True, exist_ok=True)
+        for old in (f"{stage}.json", f"{stage}.ipynb"):
+            (folder / old).unlink(missing_ok=True)
+    for stage in IN_PROCESS:
+        started, made_of = time.time(), _made_of(study, stage)
+        _tell(study, stage, "start", since=started)
+        names = {"display": lambda *shown, **more: None}
+        try:
+            with threadpool_limits(1), contextlib.redirect_stdout(io.StringIO()):
+                for heading, tags, source in _code_cells(notebook_path(stage)):
+                    if "report" not in tags:
+                        exec(compile(source, f"{stage}: {heading}", "exec"), names)
+                    if "parameters" in tags:
+                        names["study"] = str(path)
+        except Exception as error:
+            cause = _cell_error(stage, heading, type(error).__name__, str(error))
+            _tell_failure(study, stage, since, cause)
+            raise cause from error
+        _record(study, stage, time.time() - started, made_of)
+        _tell(study, stage, "end", seconds=time.time() - started)
+    write_index(study, "process")
+
+
+def _copy_samples(study, made_of, part):
+    """Copy the samples, with the executed notebook, from a run that made the same ones; return its folder, or None."""
+    notebook = "02-extract-samples.ipynb"
+    prepared = (study.processed_dir / "01-prepare-data.ipynb").stat().st_mtime_ns
+    for record in sorted(study.results_dir.parent.glob(f"*/notebooks/{notebook.replace('.ipynb', '.json')}")):
+        twin, executed = record.parents[1], record.with_suffix(".ipynb")
+
+        def stands(record=record, executed=executed):
+            told = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
+            fresh = executed.is_file() and executed.stat().st_mtime_ns > prepared
+            return fresh and told.get("made_of") == made_of
+
+        if twin != study.results_dir and stands():
+            files = [path for folder in ("samples", "truth") for path in (twin / folder).rglob("*") if path.is_file()]
+            for path in files:
+                ours = study.results_dir / path.relative_to(twin)
+                ours.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, ours.with_name(f".{ours.name}.part"))
+                os.replace(ours.with_name(f".{ours.name}.part"), ours)
+            shutil.copyfile(executed, part)
+            # Unless it was being written anew meanwhile.
+            if stands():
+                return twin
+    return None
+
+
 def _tell(study, stage, event, **more):
-    path = state_dir(study) / "events.jsonl"
+    path = Path(os.environ.get(EVENTS) or state_dir(study) / "events.jsonl")
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a", encoding="utf-8") as stream:
-        stream.write(json.dumps({"stage": stage, "event": event, **more}) + "\n")
+        stream.write(json.dumps({"run": study.run, "stage": stage, "event": event, **more}) + "\n")
 
 
-def _record(study, stage, seconds, made_of):
+def _tell_failure(study, stage, since, error, more=""):
+    message = f"{stage} failed after {time.time() - since:.0f} s, {error.message}"
+    told = {"message": message, "remedy": f"{error.remedy}{more}"}
+    write_text(state_dir(study) / "failure.json", json.dumps(told))
+    _tell(study, stage, "failure")
+
+
+def _record(study, stage, seconds, made_of, more=None):
     """Write what made a stage's outputs: settings, code, versions; beside the outputs, as JSON."""
-    folder = stage_dir(study, stage)
-    packages = ("scikit-learn", "numpy", "scipy", "rasterio", "rioxarray", "xarray", "odc-geo", "pyflwdir")
     record = {
         "stage": stage,
         "study": study.name,
@@ -424,12 +740,20 @@ def _record(study, stage, seconds, made_of):
         "made_of": made_of,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(seconds, 1),
-        "python": sys.version.split()[0],
-        "packages": {name: version(name) for name in packages},
+        "peak_memory_mb": _peak_memory_mb(),
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in _PACKAGES},
         "settings": study.model_dump(mode="json"),
-        "base_layers": {p.name: file_hash(p) for p in study.base_files()},
+        "inputs": study.inputs,
+        **(more or {}),
     }
-    write_text(folder / f"{stage}.json", json.dumps(record, indent=1, ensure_ascii=False))
+    write_text(stage_dir(study, stage) / f"{stage}.json", json.dumps(record, indent=1, ensure_ascii=False))
+
+
+def _peak_memory_mb():
+    """Return the largest memory of this process or a child of it, such as a notebook's kernel."""
+    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return round(peak / (2**20 if sys.platform == "darwin" else 2**10))
 
 
 def execute(notebook, output, parameters, on_cell=lambda heading: None):
@@ -461,7 +785,7 @@ def execute(notebook, output, parameters, on_cell=lambda heading: None):
             f"{notebook.name} has no parameter {', '.join(unknown)}; it has {', '.join(known) or 'none'}.",
             "tag the cell that sets it `parameters`, or correct the name",
         )
-    headings = _headings(notebook)
+    headings = {source: heading for heading, _, source in _code_cells(notebook)}
 
     class Engine(NBClientEngine):
         @classmethod
@@ -470,7 +794,7 @@ def execute(notebook, output, parameters, on_cell=lambda heading: None):
 
             def cell_start(cell, cell_index=None, **more):
                 if cell.cell_type == "code":
-                    on_cell(_heading(headings, cell))
+                    on_cell(headings.get(cell.source, "parameters"))
                 return start(cell, cell_index, **more)
 
             nb_man.cell_start = cell_start
@@ -488,30 +812,28 @@ def execute(notebook, output, parameters, on_cell=lambda heading: None):
             cwd=str(ROOT),
         )
     except papermill.PapermillExecutionError as error:
-        cell = headings.get(error.source, "")
-        cause, _, remedy = error.evalue.partition("\nRemedy: ")
-        cause = " ".join(cause.split())[:MESSAGE_LENGTH]
-        remedy = (
-            " ".join(remedy.split()) or f"open the failed notebook, mend the cell's cause in {notebook.name}, run again"
-        )
-        raise RunError(f'in the cell under "{cell}":\n{error.ename}: {cause}', remedy) from None
+        raise _cell_error(notebook.stem, headings.get(error.source, ""), error.ename, error.evalue) from None
     except nbclient.exceptions.DeadKernelError:
         raise RunError("its kernel died; most often memory ran out.", "close other programs and start again") from None
 
 
-def _headings(notebook):
-    """Return the heading above each code cell, by the cell's source."""
+def _cell_error(stage, heading, name, value):
+    """Return the error of a cell that raised an error of this name and value."""
+    cause, _, remedy = value.partition("\nRemedy: ")
+    cause, remedy = " ".join(cause.split())[:MESSAGE_LENGTH], " ".join(remedy.split())
+    remedy = remedy or f"open the failed notebook, mend the cell's cause in {stage}.ipynb, run again"
+    return RunError(f'in the cell under "{heading}":\n{name}: {cause}', remedy)
+
+
+def _code_cells(notebook):
+    """Return the heading above each code cell, its tags and its source."""
     import nbformat
 
-    above, headings = notebook.stem, {}
+    heading, cells = notebook.stem, []
     for cell in nbformat.read(notebook, as_version=4).cells:
         if cell.cell_type == "markdown":
             titles = [line.lstrip("# ") for line in cell.source.splitlines() if line.startswith("#")]
-            above = titles[-1] if titles else above
+            heading = titles[-1] if titles else heading
         elif cell.cell_type == "code":
-            headings[cell.source] = above
-    return headings
-
-
-def _heading(headings, cell):
-    return headings.get(cell.source, "parameters")
+            cells.append((heading, cell.metadata.get("tags", []), cell.source))
+    return cells

@@ -33,6 +33,7 @@ UNKNOWN_STATE = "not known whether there is permafrost in the layer"
 UNKNOWN_TABLE = "depth of the permafrost table unknown"
 DUPLICATE = "another site in the same place"
 MERGED = "merged: another site in the same cell"
+THINNED = "training sample beyond `samples.train_share`"
 
 _SLACK = 1e-6  # m; depths nearer than this are equal
 _MAD_TO_SD = 1.4826  # the standard deviation of a normal distribution over its median absolute deviation
@@ -377,7 +378,7 @@ def _permafrost_free(study, geobox):
 
 
 def predictor_names(study):
-    """Return the covariates that the forests use, in their order.
+    """Return the covariates that samples must have and that forests may use, in their order.
 
     Parameters
     ----------
@@ -401,10 +402,39 @@ def predictor_names(study):
     return list(dict.fromkeys(study.predictors))
 
 
-def _check_covariate(study, name, setting):
+def used_predictors(study):
+    """Return the predictors of the forests: `predictor_names` without what the study leaves out.
+
+    Samples do not depend on what is left out, so that forests with and without it learn from the same ones.
+
+    Parameters
+    ----------
+    study : helpers.study.Study
+
+    Returns
+    -------
+    list of str
+
+    Raises
+    ------
+    StudyError
+        `left_out` names a covariate or family that the registry does not have, or every predictor.
+    """
     from helpers.covariates.registry import covariates
 
-    known = list(covariates(study))
+    names, family = predictor_names(study), {name: one.family for name, one in covariates(study).items()}
+    for name in study.left_out:
+        _check_covariate(study, name, "left_out", also=family.values())
+    kept = [name for name in names if not {name, family[name]} & set(study.left_out)]
+    if not kept:
+        raise StudyError(f"`left_out` leaves no predictor of {listed(names)}.", "leave out fewer")
+    return kept
+
+
+def _check_covariate(study, name, setting, also=()):
+    from helpers.covariates.registry import covariates
+
+    known = [*covariates(study), *dict.fromkeys(also)]
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
         raise StudyError(
@@ -718,6 +748,31 @@ def split_sites(study, table, rng, group="group"):
     return table[group].map(side).rename("split")
 
 
+def thin_training(study, table, rng):
+    """Keep a share of the training samples, for a learning curve; test samples all stay.
+
+    The same generator gives nested parts: what a smaller `samples.train_share` keeps, a larger one keeps, too.
+
+    Parameters
+    ----------
+    study : helpers.study.Study
+    table : pandas.DataFrame
+        With `group` and `split`.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    table : pandas.DataFrame
+        Without the training groups that are not used.
+    lost : pandas.DataFrame
+        site_id, layer and reason of the rows that went.
+    """
+    groups = np.unique(table.loc[table["split"] == "train", "group"].to_numpy(str))
+    kept = rng.permutation(groups)[: max(1, round(study.samples.train_share * len(groups)))]
+    stays = (table["split"] == "test") | table["group"].isin(kept)
+    return table[stays].reset_index(drop=True), table.loc[~stays, ["site_id", "layer"]].assign(reason=THINNED)
+
+
 def _stratified(matrix, share, rng):
     """Return which groups are for testing, by iterative stratification of counts (group, label)."""
     groups = len(matrix)
@@ -813,12 +868,6 @@ def read_samples(study):
     )
     floats = [name for name in table if name not in text and name not in ("ice_type", "in_domain")]
     return table.astype(dict.fromkeys(floats, float))
-
-
-def given_files(study):
-    """Return the files that the user gave as samples: both tables, training areas and permafrost mask."""
-    given = [study.samples.sites, study.samples.intervals, study.samples.areas, study.samples.permafrost_mask]
-    return [study.path(path) for path in given if path]
 
 
 def samples_path(study):

@@ -347,6 +347,7 @@ class Samples(_Section):
     rare_classes: Literal["stop", "merge", "keep"] = "stop"  # ice types with fewer sites in a layer
     outlier_limit: Positive = 20.0  # robust standard deviations; soil maps have few values, so their spread is small
     test_share: Share = 0.3
+    train_share: Annotated[float, Field(gt=0, le=1)] = 1.0  # of the training groups that is used: for learning curves
     seed: int = 20240602
 
     @field_validator("epsg")
@@ -383,6 +384,12 @@ class Domain(_Section):
     above: float = 0.44  # colder than about +1.5 degC on average; permafrost of this region needs more cold
 
 
+class Compute(_Section):
+    """Where runs in one process are computed; no result depends on it."""
+
+    scheduler: str = ""  # address of a dask.distributed scheduler, such as tcp://10.0.0.5:8786; empty: this machine
+
+
 class Study(_Section):
     """All settings of one study, validated, and the paths that follow from them.
 
@@ -399,6 +406,7 @@ class Study(_Section):
     covariates: Covariates = Covariates()
 
     predictors: list[str] | Literal["all"] = "all"
+    left_out: list[str] = []  # covariates, or families of them such as terrain, that are no predictors
     layers: list[tuple[float, float]] = [(2, 3), (3, 5), (5, 10)]
     target: Literal["ice_type", "permafrost", "ice_level", "two_stage"] = "ice_type"  # helpers.ice.TARGETS
     ice: Ice = Ice()
@@ -407,6 +415,7 @@ class Study(_Section):
     samples: Samples = Samples()
     forest: Forest = Forest()
     domain: Domain = Domain()
+    compute: Compute = Compute()
 
     @field_validator("layers")
     @classmethod
@@ -486,6 +495,27 @@ class Study(_Section):
         polygons = file_hash(self.path(self.area.polygons))
         sections = [self.area, self.grid, self.covariates]
         return short_hash([self.raw_key, polygons, *(s.model_dump(mode="json") for s in sections)])
+
+    @property
+    def given_files(self):
+        """The files that the user gave as samples: both tables, training areas and permafrost mask."""
+        given = (self.samples.sites, self.samples.intervals, self.samples.areas, self.samples.permafrost_mask)
+        return [self.path(path) for path in given if path]
+
+    @cached_property
+    def inputs(self):
+        """SHA-256 of every file that a run reads and none writes, by its path; empty where the file is missing."""
+        files = [*self.base_files(), self.path(self.area.polygons), *self.given_files]
+        return {_relative(path): file_hash(path) if path.is_file() else "" for path in files}
+
+    @cached_property
+    def key(self):
+        """Short hash of all that results depend on but the code: every setting apart from names, and the input files.
+
+        Runs of a batch lie in folders named after it, so that equal runs are one and different ones never meet.
+        """
+        settings = self.model_dump(mode="json", exclude={"name", "title", "run", "compute"})
+        return short_hash([settings, self.inputs])
 
     @property
     def raw_dir(self):
