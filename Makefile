@@ -1,18 +1,22 @@
 # The front door. Each target is one line to `python -m helpers` or to a tool of the virtual environment.
 PYTHON ?= python3
 STUDY ?= config/virtual.yaml
+SWEEP ?= seeds
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help map test test-browser soak lab lint lock clean
+.PHONY: help map batch test test-browser soak lab lint lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
 
 map: $(READY)  ## make the map of a study (STUDY=config/virtual.yaml)
 	@$(BIN)/python -m helpers map $(STUDY)
+
+batch: $(READY)  ## make all runs of a sweep, and compare them (SWEEP=seeds, of config/sweeps)
+	@$(BIN)/python -m helpers batch $(SWEEP)
 
 test: $(READY)  ## run the tests
 	@$(BIN)/python -m pytest -m "not browser and not soak"

@@ -55,6 +55,18 @@ def _tables(options):
     return 1 if errors else 0
 
 
+def _batch(options):
+    from helpers.batch import run_batch
+
+    return 1 if run_batch(options.sweep, options.cores, options.profile) else 0
+
+
+def _compare(options):
+    from helpers.batch import compare
+
+    print(compare(options.runs, options.name))
+
+
 def _stage(options):
     from helpers.run import run_stage
 
@@ -92,6 +104,15 @@ def parser():
     command = commands.add_parser("tables", help="check a study's tables of boreholes and list every problem")
     command.add_argument("study", nargs="?", default=DEFAULT_STUDY)
     command.set_defaults(do=_tables)
+    command = commands.add_parser("batch", help="run all runs of a sweep that are not up to date, and compare them")
+    command.add_argument("sweep", help="a file, or the name of one in config/sweeps, such as seeds")
+    command.add_argument("--cores", type=int, help="how many cores to use (default: all)")
+    command.add_argument("--profile", help="a Snakemake profile, such as config/profiles/slurm")
+    command.set_defaults(do=_batch)
+    command = commands.add_parser("compare", help="compare any finished runs, also of different studies")
+    command.add_argument("runs", nargs="+", help="folders such as results/virtual/main")
+    command.add_argument("--name", default="comparison", help="the comparison goes to results/batches/NAME")
+    command.set_defaults(do=_compare)
     command = commands.add_parser("stage", help="execute one notebook (the Snakefile calls this)")
     command.add_argument("stage")
     command.add_argument("study")

@@ -159,6 +159,11 @@ def _made_of(study, stage):
     return f"{digest} {short_hash([study.processed_key, settings, given])}"
 
 
+def has_equal_samples(study, other):
+    """Whether two runs have the same samples: the same settings and files up to notebook 02, and the same code."""
+    return _made_of(study, "02-extract-samples") == _made_of(other, "02-extract-samples")
+
+
 def is_recorded(study, stage):
     """Whether a stage was finished with the present code, settings and input files."""
     record = stage_dir(study, stage) / f"{stage}.json"
@@ -200,7 +205,7 @@ def _processes(group):
     return found
 
 
-def _kill(group):
+def kill(group):
     """Kill all other processes of a run or batch, and wait until they are gone."""
     for _ in range(50):
         found = _processes(group)
@@ -224,7 +229,7 @@ def follow_launcher():
     def watch():
         while _is_alive(mark):
             time.sleep(0.3)
-        _kill(os.environ[RUN])
+        kill(os.environ[RUN])
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
@@ -280,11 +285,11 @@ def locks(studies, group=None):
         # Always in one order, so that no two launchers wait for each other. Complete data can be read together.
         for folder in sorted(shared):
             lock = ROOT / ".run" / f"{folder.parent.name}-{folder.name}.lock"
-            stack.enter_context(_locked(lock, wait, share=_has_data(shared[folder])))
+            stack.enter_context(_locked(lock, wait, share=has_data(shared[folder])))
         yield
 
 
-def _has_data(study):
+def has_data(study):
     """Whether the shared stages are done, with the present code."""
     done = (is_recorded(study, stage) and all(map(Path.is_file, stage_outputs(study, stage))) for stage in SHARED)
     return all(done)
@@ -325,7 +330,7 @@ def run_study(path, cores=None, until=None):
     study = Study.open(path)
     stages = stages_until(until) if until else list(STAGES)
     with locks([study]):
-        progress, started = _StageProgress(), time.monotonic()
+        progress, started = StageProgress(), time.monotonic()
         launch([study], study.results_dir, stages, progress, cores)
         if error := failure(study, progress.events):
             raise error
@@ -371,17 +376,12 @@ def launch(studies, group, stages, progress, cores=None, profile=None):
     RunError
         It was stopped by a signal, or Snakemake could not start.
     """
-    state, cores = _state(group), cores or cpu_count()
-    _kill(group)
-    _remove_parts(studies)
+    state = _state(group)
     events = state / "events.jsonl"
-    write_text(events, "")
-    for study in studies:
-        (state_dir(study) / "failure.json").unlink(missing_ok=True)
-    command = _command(studies, state, stages, cores, profile)
-    handlers = {s: signal.signal(s, _stop) for s in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
-    try:
-        with open(state / "snakemake.log", "w", encoding="utf-8") as log:
+    with guard(studies, group):
+        write_text(events, "")
+        command = _command(studies, state, stages, cores or cpu_count(), profile)
+        with open(log_path(group), "w", encoding="utf-8") as log:
             child = subprocess.Popen(
                 command,
                 env=environment(group, events),
@@ -390,14 +390,28 @@ def launch(studies, group, stages, progress, cores=None, profile=None):
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
             )
-            show_progress(lambda: child.poll() is None, events, progress)
-        if child.returncode and not any(event["event"] == "start" for event in progress.events):
-            lines = (state / "snakemake.log").read_text(encoding="utf-8").splitlines()
-            told = " ".join([line for line in lines if line.strip()][-2:])[:MESSAGE_LENGTH]
-            raise RunError(f"Snakemake stopped: {told}", f"see {_shown(state / 'snakemake.log')}")
-    finally:
-        _kill(group)
+            _show_progress(child, events, progress)
+    if child.returncode and not any(event["event"] == "start" for event in progress.events):
+        lines = [line for line in log_path(group).read_text(encoding="utf-8").splitlines() if line.strip()]
+        raise RunError(f"Snakemake stopped: {' '.join(lines[-2:])[:MESSAGE_LENGTH]}", f"see {_shown(log_path(group))}")
+
+
+@contextlib.contextmanager
+def guard(studies, group):
+    """Begin and end without a process or a half-written file of a run or batch; a signal becomes a RunError."""
+
+    def clear():
+        kill(group)
         _remove_parts(studies)
+
+    clear()
+    for study in studies:
+        (state_dir(study) / "failure.json").unlink(missing_ok=True)
+    handlers = {s: signal.signal(s, _stop) for s in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        clear()
         for number, handler in handlers.items():
             signal.signal(number, handler)
 
@@ -433,6 +447,11 @@ def _shown(path):
 def _state(group):
     """Return the hidden folder of a run or batch."""
     return ROOT / ".run" / group.relative_to(ROOT / "results")
+
+
+def log_path(group):
+    """Return the file of Snakemake's messages about a run or batch."""
+    return _state(group) / "snakemake.log"
 
 
 def _command(studies, state, stages, cores, profile=None):
@@ -474,13 +493,14 @@ def _stop(number, frame):
     raise RunError(f"Stopped by {signal.Signals(number).name}.", "start again: what is done is kept")
 
 
-class _StageProgress:
+class StageProgress:
     """One line a stage with its time and budget."""
 
     def __init__(self):
         self.events, self.current = [], None
 
     def __call__(self, event):
+        """Take an event of a stage; return the line of one that has ended."""
         self.events.append(event)
         if event["event"] == "end":
             self.current = None
@@ -489,28 +509,19 @@ class _StageProgress:
         return ""
 
     def now(self):
+        """Return the stage and the cell under way."""
         if not self.current:
             return ""
         stage, seconds = self.current["stage"], time.time() - self.current["since"]
         return f"{stage:<22} {seconds:5.0f} s of {STAGES[stage]} s  {self.current.get('cell', '')}"
 
 
-def show_progress(goes_on, path, progress):
-    """Print the lines that `progress` makes of the events in a file; on a terminal, the last line moves.
-
-    Parameters
-    ----------
-    goes_on : callable
-        Whether more is to come.
-    path : path-like
-        The file that stages tell events to.
-    progress : callable
-        As for `launch`.
-    """
+def _show_progress(child, path, progress):
+    """Print the lines that `progress` makes of a file's events; on a terminal, the last line moves."""
     terminal, shown = sys.stdout.isatty(), 0
     while True:
-        running = goes_on()
-        lines = Path(path).read_text(encoding="utf-8").split("\n")[:-1]
+        running = child.poll() is None
+        lines = path.read_text(encoding="utf-8").split("\n")[:-1]
         for line in lines[shown:]:
             if told := progress(json.loads(line)):
                 print(f"\r{told:<110}" if terminal else told, flush=True)
@@ -550,6 +561,19 @@ def failure(study, events):
                 "start again: what is done is kept; close other programs first if memory was short",
             )
     return None
+
+
+def is_finished(study, stages):
+    """Whether a run was finished with the present code, settings, files and covariates, and its index written."""
+    index = study.results_dir / "run.json"
+    if not (index.is_file() and all(is_recorded(study, stage) for stage in (*SHARED, *stages))):
+        return False
+    finished = index.stat().st_mtime_ns
+    return all(
+        (stage_dir(study, stage) / f"{stage}.json").stat().st_mtime_ns <= finished
+        for stage in STAGES
+        if (stage_dir(study, stage) / f"{stage}.json").is_file()
+    )
 
 
 def write_index(study, engine="notebooks"):

@@ -3,7 +3,7 @@
 import difflib
 import itertools
 from datetime import date
-from functools import cached_property
+from functools import cached_property, reduce
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -417,6 +417,13 @@ class Study(_Section):
     domain: Domain = Domain()
     compute: Compute = Compute()
 
+    @field_validator("name")
+    @classmethod
+    def _no_batch(cls, name):
+        if name == "batches":
+            raise ValueError("results/batches/ holds comparisons; give the study another name")
+        return name
+
     @field_validator("layers")
     @classmethod
     def _from_top_to_bottom(cls, layers):
@@ -452,7 +459,45 @@ class Study(_Section):
         try:
             return cls(**_read(path))
         except ValidationError as error:
-            raise StudyError(_explain(error, path), f"correct {_relative(path)} and run again") from None
+            shown = _relative(path)
+            raise StudyError(f"{shown}: {_explain(error)}", f"correct {shown} and run again") from None
+
+    def has_setting(self, name):
+        """Return whether there is a setting of a dotted name; the keys of a setting that is a dictionary count, too."""
+        names, value = valid_names(type(self)), self.model_dump(mode="json")
+        parent, _, last = name.rpartition(".")
+        if name in names or parent not in names:
+            return name in names
+        open_keys = not any(other.startswith(f"{parent}.") for other in names)
+        return open_keys and isinstance(reduce(dict.__getitem__, parent.split("."), value), dict) and bool(last)
+
+    def changed(self, settings):
+        """Return this study with other values of some settings, checked like a study file.
+
+        Parameters
+        ----------
+        settings : dict
+            Dotted names of settings, such as ``forest.seed``, to values.
+
+        Returns
+        -------
+        Study
+
+        Raises
+        ------
+        StudyError
+            A setting is unknown, or a value impossible.
+        """
+        whole = self.model_dump(mode="json")
+        for name, value in settings.items():
+            if not self.has_setting(name):
+                raise StudyError(f"{unknown_setting(name)}.", "correct the name")
+            *sections, last = name.split(".")
+            reduce(dict.__getitem__, sections, whole)[last] = value
+        try:
+            return type(self)(**whole)
+        except ValidationError as error:
+            raise StudyError(f"{_explain(error)}.", "correct the value") from None
 
     def write(self, path):
         """Write the study with every default spelled out; an unchanged file is left alone."""
@@ -592,21 +637,25 @@ def valid_names(model, prefix=""):
     return names
 
 
-def _explain(error, path):
+def unknown_setting(name):
+    """Return what to say of a setting that no study has, with the nearest one that there is."""
+    names = valid_names(Study)
+    by_leaf = {n.rsplit(".", 1)[-1]: n for n in reversed(names)}
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    near = near or [by_leaf[m] for m in difflib.get_close_matches(name.rsplit(".", 1)[-1], by_leaf, n=1)]
+    return f"there is no setting `{name}`" + (f"; did you mean `{near[0]}`?" if near else "")
+
+
+def _explain(error):
     lines = []
     for problem in error.errors():
         name = ".".join(str(part) for part in problem["loc"])
         if problem["type"] == "extra_forbidden":
-            names = valid_names(Study)
-            by_leaf = {n.rsplit(".", 1)[-1]: n for n in reversed(names)}
-            near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
-            near = near or [by_leaf[m] for m in difflib.get_close_matches(name.rsplit(".", 1)[-1], by_leaf, n=1)]
-            hint = f"; did you mean `{near[0]}`?" if near else ""
-            lines.append(f"there is no setting `{name}`{hint}")
+            lines.append(unknown_setting(name))
         elif problem["type"] == "missing":
             lines.append(f"the setting `{name}` is missing")
         else:
             message = problem["msg"].removeprefix("Value error, ")
             given = f" (given: {problem['input']!r})" if not isinstance(problem["input"], dict) else ""
             lines.append(f"`{name}`: {message}{given}")
-    return f"{_relative(path)}: " + "; ".join(lines)
+    return "; ".join(lines)
