@@ -15,8 +15,8 @@ help:  ## list the targets
 map: $(READY)  ## make the map of a study (STUDY=config/virtual.yaml)
 	@$(BIN)/python -m helpers map $(STUDY)
 
-batch: $(READY)  ## make all runs of a sweep, and compare them (SWEEP=seeds, of config/sweeps)
-	@$(BIN)/python -m helpers batch $(SWEEP)
+batch: $(READY)  ## make all runs of a sweep, and compare them (SWEEP=seeds, of config/sweeps; PROFILE=slurm)
+	@$(BIN)/python -m helpers batch $(SWEEP) $(if $(PROFILE),--profile $(PROFILE))
 
 test: $(READY)  ## run the tests
 	@$(BIN)/python -m pytest -m "not browser and not soak"

@@ -47,7 +47,7 @@ for stage in STAGES:
                 stage_outputs(study, stage),
             params:
                 f"'{sys.executable}' -m helpers stage {stage} '{path}'",
-            threads: workflow.cores if stage in SHARED else config["threads"]
+            threads: workflow.cores if stage in SHARED and workflow.cores else config["threads"]
             resources:
                 mem_mb=memory_mb(study, stage),
             shell:

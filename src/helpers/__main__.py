@@ -56,8 +56,12 @@ def _tables(options):
 
 
 def _batch(options):
-    from helpers.batch import run_batch
+    from helpers.batch import plan_batch, run_batch
 
+    if options.dry_run:
+        for stage, jobs in plan_batch(options.sweep, options.profile).items():
+            print(f"{stage:<22} {jobs:5} jobs")
+        return 0
     return 1 if run_batch(options.sweep, options.cores, options.profile) else 0
 
 
@@ -107,7 +111,8 @@ def parser():
     command = commands.add_parser("batch", help="run all runs of a sweep that are not up to date, and compare them")
     command.add_argument("sweep", help="a file, or the name of one in config/sweeps, such as seeds")
     command.add_argument("--cores", type=int, help="how many cores to use (default: all)")
-    command.add_argument("--profile", help="a Snakemake profile, such as config/profiles/slurm")
+    command.add_argument("--profile", help="a Snakemake profile, such as slurm or workstation")
+    command.add_argument("--dry-run", action="store_true", help="say what would run, and run nothing")
     command.set_defaults(do=_batch)
     command = commands.add_parser("compare", help="compare any finished runs, also of different studies")
     command.add_argument("runs", nargs="+", help="folders such as results/virtual/main")

@@ -78,7 +78,7 @@ class Sweep(_Model):
     seed: int = 0
     replicates: Replicates | None = None
     engine: Literal["notebooks", "process"] = "notebooks"
-    until: str = "05-map-ground-ice"  # the last notebook; runs in one process always end with this one
+    until: Literal["05-map-ground-ice", "06-publication-figures"] = "05-map-ground-ice"  # of the notebooks
 
     @model_validator(mode="after")
     def _complete(self):
@@ -120,7 +120,6 @@ class Sweep(_Model):
                 for one in error.errors()
             ]
             raise SweepError(f"{path.name}: {'; '.join(told)}", "correct the sweep file") from None
-        run.stages_until(sweep.until)
         sweep._check_names(path)
         return sweep
 
@@ -254,7 +253,7 @@ def run_batch(path, cores=None, profile=None):
         if one["error"]:
             print(f"impossible: {_told(one['values'])}: {one['error']}", flush=True)
     _write_batch(sweep, group, plan, {})
-    errors = _prepare_data(studies, group, cores)
+    errors = _prepare_data(studies, group, cores, profile)
     studies = [study for study in studies if study.run not in errors]
     if studies:
         with run.locks(studies, group):
@@ -273,6 +272,24 @@ def run_batch(path, cores=None, profile=None):
     done = len(plan) - len(failed)
     print(f"{done} of {len(plan)} runs are done, {len(failed)} are not; {seconds:.0f} s: {_shown(group)}")
     return len(failed)
+
+
+def plan_batch(path, profile=None):
+    """Say how many jobs of each notebook a batch would start now, and start none.
+
+    Parameters
+    ----------
+    path, profile
+        As for `run_batch`.
+
+    Returns
+    -------
+    dict of str to int
+    """
+    sweep, group = Sweep.open(path), ROOT / "results" / "batches" / sweep_path(path).stem
+    studies = [one["study"] for one in planned_runs(sweep) if one["study"]]
+    with run.locks(studies, group):
+        return run.waiting_jobs(studies, group, _stages(sweep), profile=profile)
 
 
 def compare(paths, name):
@@ -356,14 +373,14 @@ def _stages(sweep):
     return run.IN_PROCESS if sweep.engine == "process" else run.stages_until(sweep.until)
 
 
-def _prepare_data(studies, group, cores):
+def _prepare_data(studies, group, cores, profile):
     """Make the covariates that runs share, so that then they are only read; return the errors of runs without them."""
     first = {study.processed_dir: study for study in reversed(studies) if not run.has_data(study)}
     if not first:
         return {}
     progress, shared = run.StageProgress(), list(first.values())
     with run.locks(shared, group):
-        run.launch(shared, group, list(run.SHARED), progress, cores)
+        run.launch(shared, group, list(run.SHARED), progress, cores, profile)
         found = {folder: run.failure(study, progress.events) for folder, study in first.items()}
     failed = {folder: error for folder, error in found.items() if error}
     return {study.run: str(failed[study.processed_dir]) for study in studies if study.processed_dir in failed}
@@ -464,7 +481,7 @@ def _pool(study, group, cores):
         return
     room = psutil.virtual_memory().available / 2**20 / max(run.memory_mb(study, stage) for stage in run.IN_PROCESS)
     before = dict(os.environ)
-    os.environ |= run.environment(group)
+    os.environ |= run.environment(group) | dict.fromkeys(run.CORES, "1")
     # Forked processes would inherit the threads' locks of this one.
     pool = ProcessPoolExecutor(
         max(1, min(cores or cpu_count(), int(room))), get_context("spawn"), initializer=run.follow_launcher

@@ -43,8 +43,8 @@ def read_batch(path):
     table : pandas.DataFrame
         One row a run: ``run``, ``study``, ``status``, ``error``; the axes of the sweep, or else the settings that
         differ; ``training_samples``; the scores of each layer in the potential-permafrost domain, such as
-        ``kappa_2-3m``, and their means over the layers, such as ``kappa``; ``ice_km3``, ``water_km3`` and ``extent_km2`` of the whole area;
-        in a virtual study ``true_km3``, ``bias`` and ``in_permafrost_free_cells``.
+        ``kappa_2-3m``, and their means over the layers, such as ``kappa``; ``ice_km3``, ``water_km3`` and
+        ``extent_km2`` of the whole area; in a virtual study ``true_km3``, ``bias`` and ``in_permafrost_free_cells``.
     axes : list of str
         Its columns of settings, of those that differ between finished runs.
     folders : dict of str to pathlib.Path

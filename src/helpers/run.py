@@ -55,7 +55,8 @@ RUN, LAUNCHER, EVENTS = "GROUND_ICE_RUN", "GROUND_ICE_LAUNCHER", "GROUND_ICE_EVE
 in which stages tell how far they are.
 """
 
-_CORES = ("LOKY_MAX_CPU_COUNT", "NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+CORES = ("LOKY_MAX_CPU_COUNT", "NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+"""Environment variables that tell the libraries how many cores they may use."""
 
 _PACKAGES = ("scikit-learn", "numpy", "scipy", "rasterio", "rioxarray", "xarray", "odc-geo", "pyflwdir")
 
@@ -367,9 +368,9 @@ def launch(studies, group, stages, progress, cores=None, profile=None):
         Is given each event of a stage, a dict, and returns a line for the screen, or an empty one; its `now` returns
         what is under way.
     cores : int, optional
-        How many cores to use; all by default. Stages of several runs share them.
+        How many cores to use; all by default. Stages of several runs share them. With a profile, the cores of a job.
     profile : str, optional
-        A Snakemake profile, for a cluster.
+        A Snakemake profile, for a cluster or a restricted budget: a folder, or the name of one in ``config/profiles``.
 
     Raises
     ------
@@ -380,7 +381,7 @@ def launch(studies, group, stages, progress, cores=None, profile=None):
     events = state / "events.jsonl"
     with guard(studies, group):
         write_text(events, "")
-        command = _command(studies, state, stages, cores or cpu_count(), profile)
+        command = _command(studies, state, stages, cores or (2 if profile else cpu_count()), profile)
         with open(log_path(group), "w", encoding="utf-8") as log:
             child = subprocess.Popen(
                 command,
@@ -431,13 +432,36 @@ def stale_stages(path):
     """
     study = Study.open(path)
     with locks([study]):
-        state = _state(study.results_dir)
-        command = [*_command([study], state, list(STAGES), 1), "--dry-run"]
-        done = subprocess.run(command, capture_output=True, text=True, env=environment(study.results_dir), check=False)
+        jobs = waiting_jobs([study], study.results_dir, list(STAGES))
+    return list(jobs)
+
+
+def waiting_jobs(studies, group, stages, cores=None, profile=None):
+    """Return how many jobs of each stage Snakemake would start now, in the stages' order; hold `locks` meanwhile.
+
+    Parameters
+    ----------
+    studies, group, stages, cores, profile
+        As for `launch`.
+
+    Returns
+    -------
+    dict of str to int
+
+    Raises
+    ------
+    RunError
+        Snakemake cannot tell.
+    """
+    command = [*_command(studies, _state(group), stages, cores or 1, profile), "--dry-run"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(group), check=False)
     if done.returncode:
         lines = (done.stdout + done.stderr).splitlines()
-        raise RunError(f"Snakemake stopped: {' '.join(lines[-2:])[:MESSAGE_LENGTH]}", "mend the Snakefile")
-    return [stage for stage in STAGES if f"helpers stage {stage} " in done.stdout]
+        raise RunError(
+            f"Snakemake stopped: {' '.join(lines[-2:])[:MESSAGE_LENGTH]}", "mend the Snakefile or the profile"
+        )
+    jobs = {stage: done.stdout.count(f"helpers stage {stage} ") for stage in STAGES}
+    return {stage: number for stage, number in jobs.items() if number}
 
 
 def _shown(path):
@@ -467,7 +491,8 @@ def _command(studies, state, stages, cores, profile=None):
         if samples in first:
             twins[path] = [str(file) for file in stage_outputs(first[samples], "02-extract-samples")]
         first.setdefault(samples, study)
-    threads = max(1, cores // len(studies))
+    # Runs share the cores of this machine; with a profile, which knows how many there are, `cores` are those of a job.
+    threads = cores if profile else max(1, cores // len(studies))
     config = {"studies": list(paths.values()), "stages": stages, "threads": threads, "twins": twins}
     write_text(state / "config.json", json.dumps(config, indent=1))
     command = [sys.executable, "-m", "helpers", "snakemake", "map", "--snakefile", ROOT / "Snakefile"]
@@ -475,12 +500,22 @@ def _command(studies, state, stages, cores, profile=None):
     command += ["--keep-going"] if len(studies) > 1 else []
     # Only file times decide (settings are in folder names, code is a file); the locks above replace Snakemake's.
     command += ["--rerun-triggers", "mtime", "--rerun-incomplete", "--nolock", "--scheduler", "greedy"]
-    command += ["--latency-wait", 3, "--nocolor", "--printshellcmds"]
+    command += ["--nocolor", "--printshellcmds"]
     if profile:
-        command += ["--profile", profile]
+        command += ["--profile", _profile(profile)]
     else:
+        command += ["--latency-wait", 3]
         command += ["--cores", cores, "--resources", f"mem_mb={int(psutil.virtual_memory().available / 2**20)}"]
     return [str(part) for part in command]
+
+
+def _profile(path):
+    """Return the folder of a Snakemake profile; raise RunError if there is none."""
+    for folder in (ROOT / path, ROOT / "config" / "profiles" / path, Path.cwd() / path):
+        if (folder / "config.yaml").is_file():
+            return folder.resolve()
+    known = ", ".join(sorted(one.name for one in (ROOT / "config" / "profiles").iterdir()))
+    raise RunError(f"There is no Snakemake profile {path}.", f"name a folder with a config.yaml, or one of {known}")
 
 
 def environment(group, events=""):
@@ -638,7 +673,7 @@ def run_stage(stage, path, cores=None):
     study = Study.open(path)
     follow_launcher()
     if cores:
-        os.environ |= dict.fromkeys(_CORES, str(cores))
+        os.environ |= dict.fromkeys(CORES, str(cores))
     folder, failed = stage_dir(study, stage), study.results_dir / "failed" / f"{stage}.ipynb"
     folder.mkdir(parents=True, exist_ok=True)
     part = folder / f".{stage}.ipynb.part"
@@ -684,6 +719,7 @@ def run_in_process(path):
     RunError
         A cell failed.
     """
+    from joblib import parallel_config
     from threadpoolctl import threadpool_limits
 
     study = Study.open(path)
@@ -698,7 +734,8 @@ def run_in_process(path):
         _tell(study, stage, "start", since=started)
         names = {"display": lambda *shown, **more: None}
         try:
-            with threadpool_limits(1), contextlib.redirect_stdout(io.StringIO()):
+            # One core a run: hundreds of them share a machine.
+            with threadpool_limits(1), parallel_config("sequential"), contextlib.redirect_stdout(io.StringIO()):
                 for heading, tags, source in _code_cells(notebook_path(stage)):
                     if "report" not in tags:
                         exec(compile(source, f"{stage}: {heading}", "exec"), names)
