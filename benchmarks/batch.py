@@ -3,8 +3,8 @@
     python benchmarks/batch.py [config/quick.yaml]
 
 Works on a copy of the project in a temporary folder. The single run is `make map` of the study with all cores, from
-nothing to the figures. The batch has three axes, ends with the figures, too, and starts without covariates. Then the same
-batch is started from nothing again, killed by SIGKILL with half of its runs done, and continued.
+nothing to the figures. The batch has three axes, ends with the figures, too, and starts without covariates. Then the
+same batch is started from nothing again, killed by SIGKILL with half of its runs done, and continued.
 """
 
 import json
