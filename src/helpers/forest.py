@@ -487,6 +487,7 @@ def fit_calibration(probabilities, types, sample_weight=None):
     """
     from scipy.optimize import minimize
     from scipy.special import log_softmax
+    from threadpoolctl import threadpool_limits
 
     probabilities, types = np.asarray(probabilities, float), np.asarray(types)
     weight = np.ones(len(types)) if sample_weight is None else np.asarray(sample_weight, float)
@@ -528,8 +529,11 @@ def fit_calibration(probabilities, types, sample_weight=None):
         flat = design.reshape(-1, len(values))
         return (flat.T * (share * given).ravel()) @ flat - (mean.T * share.ravel()) @ mean + np.diag(pull)
 
-    found = minimize(loss, start, jac=True, hess=curvature, method="trust-exact", options={"gtol": 1e-10})
+    # Products of matrices add up in another order on more cores.
+    with threadpool_limits(1):
+        found = minimize(loss, start, jac=True, hess=curvature, method="trust-exact", options={"gtol": 1e-10})
     slope, intercept, departure = np.split(found.x, [1, 1 + size])
+    intercept = intercept - intercept.mean()  # a common part changes nothing, and nothing determines it
     return {
         "classes": present.tolist(),
         "matrix": (slope * np.eye(size) + departure.reshape(size, size)).round(9).tolist(),

@@ -336,7 +336,8 @@ def run_study(path, cores=None, until=None):
         if error := failure(study, progress.events):
             raise error
         seconds = time.monotonic() - started
-        write_index(study)
+        if not is_finished(study, stages):
+            write_index(study)
     ran = [e for e in progress.events if e["event"] == "end"]
     if not ran:
         print(f"{study.name}/{study.run} is up to date: nothing to do ({seconds:.0f} s).")
