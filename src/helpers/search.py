@@ -93,7 +93,7 @@ def choose(results, score, one_standard_error=False, among=None):
     best = int(np.where(allowed, means, -np.inf).argmax())
     if not one_standard_error:
         return best
-    allowed &= means >= means[best] - standard_error(results, score)[best]
+    allowed = allowed & (means >= means[best] - standard_error(results, score)[best])
     trees = [params.get("n_estimators", 0) for params in results["params"]]
     order = np.lexsort((-means, trees, results["mean_leaves"], ~allowed))
     return int(order[0])
@@ -157,9 +157,7 @@ class OneForestSearchCV(GridSearchCV):
         self, estimator, param_grid, *, scoring=forest_scores, n_jobs=None, refit="kappa", cv=None,
         one_standard_error=False,
     ):  # fmt: skip
-        super().__init__(
-            estimator, param_grid, scoring=scoring, n_jobs=n_jobs, refit=refit, cv=cv, error_score="raise"
-        )
+        super().__init__(estimator, param_grid, scoring=scoring, n_jobs=n_jobs, refit=refit, cv=cv, error_score="raise")
         self.one_standard_error = one_standard_error
 
     def fit(self, X, y, *, groups=None, sample_weight=None):
@@ -418,13 +416,27 @@ class _LightForest(RandomForestClassifier):
     def _make_estimator(self, append=True, random_state=None):
         if not hasattr(self, "_first"):
             self._first = _LightTree(**{name: getattr(self, name) for name in self.estimator_params})
+            self._first._generator = np.random.RandomState()
         tree = copy(self._first)
         tree.random_state = random_state.randint(np.iinfo(np.int32).max)
         return tree
 
 
 class _LightTree(DecisionTreeClassifier):
-    """A tree that trusts its forest: classes are numbers, values finite."""
+    """A tree that trusts its forest: classes are numbers, values finite.
+
+    Its `random_state` is one generator for all copies, seeded anew whenever it is asked for, which costs a tenth of a
+    new one and draws the same.
+    """
+
+    @property
+    def random_state(self):
+        self._generator.seed(self._seed)
+        return self._generator
+
+    @random_state.setter
+    def random_state(self, seed):
+        self._seed = seed
 
     def _fit(self, X, y, sample_weight=None, check_input=False, missing_values_in_feature_mask=None):
         n, predictors = X.shape
@@ -434,10 +446,8 @@ class _LightTree(DecisionTreeClassifier):
         classes = np.array([int(y.max()) + 1], np.intp)
         features = {None: predictors, "sqrt": int(np.sqrt(predictors)), "log2": int(np.log2(predictors))}
         features = features.get(self.max_features) or _number(self.max_features, predictors, 1, int)
-        splitter = BestSplitter(
-            CRITERIA_CLF[self.criterion](1, classes), features, leaf, least, np.random.RandomState(self.random_state),
-            None,
-        )  # fmt: skip
+        criterion = CRITERIA_CLF[self.criterion](1, classes)
+        splitter = BestSplitter(criterion, features, leaf, least, self.random_state, None)
         depth = _UNLIMITED if self.max_depth is None else self.max_depth
         self.tree_ = Tree(predictors, classes, 1)
         builder = DepthFirstTreeBuilder(splitter, split, leaf, least, depth, self.min_impurity_decrease)
