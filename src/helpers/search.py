@@ -330,18 +330,27 @@ def _search_fold(estimator, candidates, values, y, weight, train, test, scorer, 
     grown = time.perf_counter()
     read, leaves = _read(model, values[test], rules, sizes)
     where = [(sizes.index(trees), rules.index((depth, split))) for trees, depth, split in wanted]
-    probabilities, stand_in, scores = np.zeros((len(candidates), len(test), len(classes))), copy(model), []
+    probabilities, scores = np.zeros((len(candidates), len(test), len(classes))), []
     columns = np.searchsorted(classes, model.classes_)
     for index, place in enumerate(where):
         probabilities[index][:, columns] = read[place]
-        # The forest's own `predict` makes classes of the probabilities, so ties go where scikit-learn puts them.
-        stand_in.predict_proba = lambda _, known=read[place]: known
-        scores.append(scorer(stand_in, values[test], y[test]))
+        scores.append(scorer(_answering(model, read[place]), values[test], y[test]))
     times = {
         "fit_time": (grown - start) / len(candidates),
         "score_time": (time.perf_counter() - grown) / len(candidates),
     }
     return [{"test_scores": score, **times} for score in scores], probabilities, leaves[[rule for _, rule in where]]
+
+
+def _answering(model, known):
+    """Return a forest that answers with known probabilities; its own `predict` makes classes of them, also of ties."""
+
+    def predict_proba(_):
+        return known
+
+    stand_in = copy(model)
+    stand_in.predict_proba = predict_proba
+    return stand_in
 
 
 def _read(model, values, rules, sizes):
