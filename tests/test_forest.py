@@ -20,6 +20,7 @@ from sklearn.tree import DecisionTreeClassifier
 
 import helpers.study
 from helpers import accuracy, forest
+from helpers.digest import file_hash
 from helpers.forest import CLASSES, ForestError, ModelError
 from helpers.study import Study
 
@@ -376,6 +377,13 @@ def test_forests_and_cards_of_a_layer(saved, table):
     assert card == cards[folder / "forest_2-3m.skops"]
     assert (card["fit"], card["predictors"], card["classes"]) == ("all", PREDICTORS, list(CLASSES))
     assert card["params"]["max_depth"] == found.params["max_depth"]
+    assert card["grid"] == {"n_estimators": [10, 20], "max_depth": [3, None], "min_samples_split": [2, 20],
+                            "max_features": ["sqrt"], "min_samples_leaf": [1], "criterion": ["gini"]}  # fmt: skip
+    assert (card["decided_by"], card["scores"]) == ("kappa", found.scores)
+    slope = table.loc[table["layer"] == "2-3m", "slope"]
+    assert card["covariates"]["slope"] == {"unit": "degrees", "minimum": slope.min(), "maximum": slope.max()}
+    assert list(card["covariates"]) == PREDICTORS
+    assert card["samples_sha256"] == file_hash(study.results_dir / "samples" / "samples.csv")
     assert card["n_samples"] == sum(card["class_counts"]) == (table["layer"] == "2-3m").sum()
     assert card["class_means"] == pytest.approx(forest.class_means(forest.layer_rows(table, "2-3m")))
     fresh = forest.fit(study, table, "2-3m", found.params)
