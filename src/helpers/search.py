@@ -262,8 +262,9 @@ class OneForestSearchCV(GridSearchCV):
                 )
             self.best_index_ = choose(self.cv_results_, score, self.one_standard_error)
             self.best_score_ = self.cv_results_[f"mean_test_{score}"][self.best_index_]
-        if hasattr(self, "best_index_"):
-            self.best_params_ = self.cv_results_["params"][self.best_index_]
+        else:
+            return
+        self.best_params_ = self.cv_results_["params"][self.best_index_]
 
 
 def _checked_samples(X, y):
@@ -498,6 +499,7 @@ def draw_scores(tables, score):
         2, len(tables), figsize=(7.09, 4.1), sharey="row", squeeze=False, layout="constrained",
         gridspec_kw={"height_ratios": [3, 2]},
     )  # fmt: skip
+    figure.get_layout_engine().set(rect=(0, 0.03, 1, 0.97))  # the lowest line is left to SIMULATED
     for (upper, lower), (title, table) in zip(axes.T, tables.items(), strict=True):
         table = table.astype({"max_depth": str, "max_features": str})
         best = table[table["chosen"]].iloc[0]
