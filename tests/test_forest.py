@@ -20,12 +20,14 @@ from sklearn.tree import DecisionTreeClassifier
 
 import helpers.study
 from helpers import accuracy, forest
+from helpers.digest import file_hash
 from helpers.forest import CLASSES, ForestError, ModelError
 from helpers.study import Study
 
 PREDICTORS = ["elevation", "slope", "twi", "ndvi", "lst"]
 LAYERS = ["2-3m", "3-5m"]
-SMALL = {"n_estimators": 20, "search_estimators": 10, "max_depth": [3, None], "min_samples_split": [2, 20]}  # fmt: skip
+SMALL = {"n_estimators": 20, "search_sizes": [10], "max_depth": [3, None],
+         "min_samples_split": [2, 20], "max_features": ["sqrt"]}  # fmt: skip
 
 
 def make_table(sites=240, seed=0, noise=0.4):
@@ -100,25 +102,40 @@ def random_probabilities(seed, samples=400, spread=2.0):
 # Search -----------------------------------------------------------------------------------------------------
 
 
-def test_the_search_is_grid_search_and_finds_what_is_there(made):
+def test_the_search_finds_what_is_there_among_forests_of_full_size(made):
     found = made[1]
-    assert len(found.table) == 4
-    assert set(found.params) == {"max_depth", "min_samples_split"}
-    best = found.table.iloc[found.table["kappa"].argmax()]
+    assert found.table["n_estimators"].tolist() == [10, 20] * 4
+    assert set(found.params) == set(forest.SEARCHED)
+    full = found.table[found.table["n_estimators"] == 20]
+    best = full.loc[full["kappa"].idxmax()]
     assert best["rank"] == 1
+    assert found.table["chosen"].sum() == 1
+    assert best["chosen"]
     assert best["max_depth"] == (found.params["max_depth"] or "unlimited")
     assert found.scores["kappa"] > 0.4
-    assert set(found.table) >= {name + end for name in forest.SCORES for end in ("", "_sd")}
+    assert set(found.table) >= {name + end for name in forest.SCORES for end in ("", "_se")}
 
 
-def test_out_of_fold_probabilities_are_those_of_forests_grown_without_the_fold(made, table):
-    study, found, *_ = made
+def test_out_of_fold_probabilities_are_those_of_forests_grown_without_the_fold(project, table):
+    study = project(table, max_depth=[None], min_samples_split=[2])
+    found = forest.search(study, table, "2-3m", n_jobs=1)
     rows = forest.layer_rows(table, "2-3m", "train")
     values = forest.predictor_values(rows, PREDICTORS)
     away = found.fold != 2
     plain = RandomForestClassifier(20, class_weight="balanced", random_state=study.forest.seed, **found.params)
     expected = plain.fit(values[away], found.reference[away]).predict_proba(values[~away])
     assert np.array_equal(found.out_of_fold[~away], expected)
+
+
+def test_the_simplest_within_one_standard_error_may_be_asked_for(project, table):
+    grid = {"max_depth": [1, 2, 3, 5, None], "max_features": ["sqrt", 3]}
+    plain, simple = (
+        forest.search(project(table, one_standard_error=rule, **grid), table, "2-3m", n_jobs=1)
+        for rule in (False, True)
+    )
+    best, chosen = (found.table[found.table["chosen"]].iloc[0] for found in (plain, simple))
+    assert chosen["leaves"] < best["leaves"]
+    assert best["kappa"] - best["kappa_se"] <= chosen["kappa"] <= best["kappa"]
 
 
 def test_the_search_never_looks_at_the_test_samples(project, table):
@@ -151,9 +168,10 @@ def test_same_seed_same_forest_on_one_and_two_processes(project, table):
 
 @pytest.mark.parametrize("score", ["macro_f1", "log_loss"])
 def test_another_score_may_decide(project, table, score):
-    found = forest.search(project(table), table, "2-3m", score=score, n_jobs=1)
-    best = found.table[score].min() if score == "log_loss" else found.table[score].max()
-    assert found.table.loc[found.table["rank"] == 1, score].item() == best
+    found = forest.search(project(table, score=score), table, "2-3m", n_jobs=1)
+    full = found.table[found.table["n_estimators"] == 20]
+    best = full[score].min() if score == "log_loss" else full[score].max()
+    assert full.loc[full["chosen"], score].item() == full.loc[full["rank"] == 1, score].item() == best
 
 
 def test_random_labels_have_kappa_about_0(project, table):
@@ -170,7 +188,9 @@ def test_a_class_with_one_member_and_one_without_any(project, table):
     rare = table[table["ice_type"] != 5].copy()
     rare.loc[rare.index[(rare["split"] == "train") & (rare["layer"] == "2-3m")][0], "ice_type"] = 5
     rare = rare[rare["ice_type"] != 1]
-    study = project(rare)
+    with pytest.raises(ForestError, match="only one training site has the class"):
+        forest.search(project(rare), rare, "2-3m", n_jobs=1)
+    study = project(rare).model_copy(update={"samples": helpers.study.Samples(rare_classes="keep")})
     found = forest.search(study, rare, "2-3m", n_jobs=1)
     assert np.allclose(found.out_of_fold.sum(axis=1), 1)
     for card in forest.save_forests(study, rare, found, n_jobs=1).values():
@@ -210,6 +230,7 @@ def test_folds_have_like_shares_of_every_class():
         pytest.param(lambda t: t.drop(columns="ndvi"), "no column ndvi", id="no predictor"),
         pytest.param(lambda t: t.assign(ndvi=np.nan), "lack a finite value.*ndvi at S0", id="nan"),
         pytest.param(lambda t: t.assign(ndvi=1e300), "lack a finite value.*ndvi", id="too large"),
+        pytest.param(lambda t: t.assign(ndvi=0.5, twi=1.0), "one value at all 1.. samples.*: twi, ndvi", id="constant"),
         pytest.param(
             lambda t: t[t["split"] == "train"].groupby(["layer", "ice_type"]).head(1).iloc[:3],
             "sites cannot be dealt into 5 folds",
@@ -223,6 +244,11 @@ def test_samples_that_cannot_be_used_are_refused(project, table, change, expecte
     with pytest.raises(ForestError, match=expected) as caught:
         forest.search(project(changed), changed, "2-3m", n_jobs=1)
     assert "Remedy: " in str(caught.value)
+
+
+def test_a_grid_that_asks_for_more_predictors_than_there_are_is_refused(project, table):
+    with pytest.raises(ForestError, match="asks for 6 predictors at a split, and there are 5"):
+        forest.search(project(table, max_features=["sqrt", 6]), table, "2-3m", n_jobs=1)
 
 
 # What a forest tells ----------------------------------------------------------------------------------------
@@ -351,6 +377,13 @@ def test_forests_and_cards_of_a_layer(saved, table):
     assert card == cards[folder / "forest_2-3m.skops"]
     assert (card["fit"], card["predictors"], card["classes"]) == ("all", PREDICTORS, list(CLASSES))
     assert card["params"]["max_depth"] == found.params["max_depth"]
+    assert card["grid"] == {"n_estimators": [10, 20], "max_depth": [3, None], "min_samples_split": [2, 20],
+                            "max_features": ["sqrt"], "min_samples_leaf": [1], "criterion": ["gini"]}  # fmt: skip
+    assert (card["decided_by"], card["scores"]) == ("kappa", found.scores)
+    slope = table.loc[table["layer"] == "2-3m", "slope"]
+    assert card["covariates"]["slope"] == {"unit": "degrees", "minimum": slope.min(), "maximum": slope.max()}
+    assert list(card["covariates"]) == PREDICTORS
+    assert card["samples_sha256"] == file_hash(study.results_dir / "samples" / "samples.csv")
     assert card["n_samples"] == sum(card["class_counts"]) == (table["layer"] == "2-3m").sum()
     assert card["class_means"] == pytest.approx(forest.class_means(forest.layer_rows(table, "2-3m")))
     fresh = forest.fit(study, table, "2-3m", found.params)

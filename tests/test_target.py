@@ -16,7 +16,7 @@ from helpers.study import Study
 from helpers.two_stage import TwoStageForest
 
 PREDICTORS = ["elevation", "twi"]
-FEW = {"n_estimators": 10, "search_estimators": 5, "max_depth": [None], "min_samples_split": [2], "folds": 3}
+FEW = {"n_estimators": 10, "max_depth": [None], "min_samples_split": [2], "folds": 3}
 PARAMS = {"max_depth": None, "min_samples_split": 2}
 TOLD = {  # classes of the ice types 0-5
     "ice_type": [0, 1, 2, 3, 4, 5],
@@ -41,7 +41,7 @@ def table():
         "in_domain": True,
         "split": np.where(np.arange(180) % 3 == 0, "test", "train"),
         "elevation": types + rng.uniform(-0.2, 0.2, 180),
-        "twi": 0.0,
+        "twi": (np.arange(180) == 1) * 1.0,
     }
     return pd.DataFrame(columns)
 

@@ -23,7 +23,10 @@ CLASSES = TARGETS["ice_type"].codes
 """Codes of the ice types, which are the classes of the default target."""
 
 SCORES = ("kappa", "macro_f1", "log_loss")
-"""Scores of the grid search; the first decides unless another is asked for."""
+"""Scores of the grid search; `forest.score` of the study says which one decides."""
+
+SEARCHED = ("max_depth", "min_samples_split", "max_features", "min_samples_leaf", "criterion")
+"""Hyperparameters that the grid search chooses; a final forest has `forest.n_estimators` trees."""
 
 _TRUSTED = ["sklearn.tree._tree.Tree"]
 _SHRINKAGE = 3.0  # pull of the calibration towards one slope for all classes, in samples: chosen on simulated data
@@ -167,10 +170,10 @@ class Search:
     ----------
     layer, target : str
     params : dict
-        The winner's ``max_depth`` and ``min_samples_split``.
+        The winner's `SEARCHED` hyperparameters.
     table : pandas.DataFrame
-        One row a combination, in the order of the grid: the hyperparameters, mean and standard deviation over
-        folds of each score, and the rank.
+        One row a combination, in the order of the grid: the hyperparameters, the leaves of a tree, mean and standard
+        error over folds of each score, the rank among combinations with as many trees, and whether it was chosen.
     fold, reference : numpy.ndarray of int, shape (n,)
         Fold and class of each training sample.
     out_of_fold : numpy.ndarray, shape (n, k)
@@ -238,11 +241,11 @@ def score_probabilities(reference, probabilities, target="ice_type"):
     }
 
 
-def search(study, table, layer, score="kappa", n_jobs=-1):
-    """Choose a layer's hyperparameters by scikit-learn's grid search on the training samples.
+def search(study, table, layer, n_jobs=-1):
+    """Choose a layer's hyperparameters by a grid search on the training samples (`helpers.search`).
 
-    Every combination of ``forest.max_depth`` and ``forest.min_samples_split`` is scored with
-    ``forest.search_estimators`` trees; the winner's out-of-fold probabilities have ``forest.n_estimators``.
+    All combinations of the study's grid are scored, with `forest.n_estimators` trees and with the first of them
+    (`forest.search_sizes`). Of those with all trees `forest.score` decides: more trees are never worse but by chance.
 
     Parameters
     ----------
@@ -250,8 +253,6 @@ def search(study, table, layer, score="kappa", n_jobs=-1):
     table : pandas.DataFrame
         Samples of all layers; only the layer's training samples are looked at.
     layer : str
-    score : {"kappa", "macro_f1", "log_loss"}
-        What decides; of equals the first of the grid wins.
     n_jobs : int
         Processes at once, -1 for one a core. The result does not depend on it.
 
@@ -262,43 +263,55 @@ def search(study, table, layer, score="kappa", n_jobs=-1):
     Raises
     ------
     ForestError
-        Too few sites or classes, or values that are not finite.
+        Too few sites or classes, values that are not finite, a predictor that is constant, or a grid that asks for
+        more predictors than there are.
     """
-    from functools import partial
-
     import pandas as pd
     import sklearn
-    from sklearn.model_selection import GridSearchCV, PredefinedSplit
-    from sklearn.utils.parallel import Parallel, delayed
+    from sklearn.model_selection import PredefinedSplit
 
-    rows, classes = layer_rows(table, layer, "train", study.target), TARGETS[study.target].codes
+    from helpers.search import OneForestSearchCV, choose, standard_error
+
+    rows, target = layer_rows(table, layer, "train", study.target), TARGETS[study.target]
     values, types = _training(study, rows, layer)
     fold = site_folds(rows["group"], types, study.forest.folds, study.forest.seed)
-    grid = {"max_depth": study.forest.max_depth, "min_samples_split": study.forest.min_samples_split}
-    searched = GridSearchCV(
-        _classifier(study, study.forest.search_estimators), grid, scoring=partial(_scores, target=study.target),
-        cv=PredefinedSplit(fold), refit=False, n_jobs=n_jobs, error_score="raise",
-    )  # fmt: skip
-    with sklearn.config_context(**_CHECKED):
-        found = searched.fit(values, types).cv_results_
-    scored = pd.DataFrame(found["params"], dtype=object)
-    scored["max_depth"] = ["unlimited" if p["max_depth"] is None else p["max_depth"] for p in found["params"]]
-    for name in SCORES:
-        scored[name] = found[f"mean_test_{name}"] * (-1 if name == "log_loss" else 1)
-        scored[f"{name}_sd"] = found[f"std_test_{name}"]
-    scored["rank"] = pd.Series(-found[f"mean_test_{score}"]).rank(method="first").astype(int)
-    params = found["params"][int(scored["rank"].argmin())]
-
-    classifier = _classifier(study, **params)
-    with sklearn.config_context(**_CHECKED):
-        parts = Parallel(n_jobs=n_jobs)(
-            delayed(_grown_probabilities)(classifier, values[fold != k], types[fold != k], values[fold == k], classes)
-            for k in range(study.forest.folds)
+    _check_classes(study, rows, layer)
+    grid = search_grid(study)
+    if too_many := [m for m in grid["max_features"] if isinstance(m, int) and m > values.shape[1]]:
+        raise ForestError(
+            f"The grid asks for {too_many[0]} predictors at a split, and there are {values.shape[1]}.",
+            "set fewer in `forest.max_features`, or a share",
         )
-    out_of_fold = np.empty((len(rows), len(classes)))
-    for k, part in enumerate(parts):
-        out_of_fold[fold == k] = part
+    searched = OneForestSearchCV(_classifier(study), grid, cv=PredefinedSplit(fold), n_jobs=n_jobs, refit=False)
+    with sklearn.config_context(**_CHECKED):
+        searched.fit(values, types)
+    found = searched.cv_results_
+
+    scored = pd.DataFrame(found["params"], columns=list(grid), dtype=object)
+    trees = scored["n_estimators"].astype(int)
+    scored["max_depth"] = scored["max_depth"].fillna("unlimited")
+    scored["leaves"] = found["mean_leaves"]
+    names = dict(zip(SCORES, ("kappa", "macro_f1", "neg_log_loss"), strict=True))
+    for name, key in names.items():
+        scored[name] = np.abs(found[f"mean_test_{key}"]) if name == "log_loss" else found[f"mean_test_{key}"]
+        scored[f"{name}_se"] = standard_error(found, key)
+    decides = names[study.forest.score]
+    scored["rank"] = pd.Series(-found[f"mean_test_{decides}"]).groupby(trees).rank(method="first").astype(int)
+    best = choose(found, decides, study.forest.one_standard_error, among=trees == study.forest.n_estimators)
+    scored["chosen"] = scored.index == best
+    params = {name: value for name, value in found["params"][best].items() if name != "n_estimators"}
+    out_of_fold = np.zeros((len(rows), len(target.codes)))
+    out_of_fold[:, np.unique(types)] = searched.out_of_fold_[best]
     return Search(layer, params, scored, fold, types, out_of_fold, study.target)
+
+
+def search_grid(study):
+    """Return the grid of a study's search, hyperparameter to values; the last number of trees is the final one."""
+    trees = study.forest.n_estimators
+    return {
+        "n_estimators": [*sorted(size for size in set(study.forest.search_sizes) if size < trees), trees],
+        **{name: getattr(study.forest, name) for name in SEARCHED},
+    }
 
 
 def fit(study, table, layer, params, which="all"):
@@ -311,7 +324,7 @@ def fit(study, table, layer, params, which="all"):
         Samples.
     layer : str
     params : dict
-        ``max_depth`` and ``min_samples_split``.
+        Those of `SEARCHED` that are not scikit-learn's defaults.
     which : {"all", "train"}
         The samples to grow it from.
 
@@ -433,27 +446,35 @@ def _training(study, rows, layer):
             f"All {len(types)} samples of {layer} are of the class {name}: nothing is to be told apart.",
             "give sites of other classes, leave the layer out of `layers`, or set another `target`",
         )
-    return _values(study, rows), types
+    values = _values(study, rows)
+    constant = [name for name, same in zip(_predictors(study), (values == values[0]).all(axis=0), strict=True) if same]
+    if constant:
+        raise ForestError(
+            f"Predictors have one value at all {len(types)} samples of {layer}: {', '.join(constant[:5])}.",
+            "correct the rasters of these covariates, or leave them out of `predictors`",
+        )
+    return values, types
 
 
-def _classifier(study, n_estimators=None, **params):
+def _check_classes(study, rows, layer):
+    """Refuse a class with one site, which cannot be learnt and tested, unless the study keeps what is rare."""
+    sites = rows.groupby("class")["group"].nunique()
+    alone = [TARGETS[study.target].classes[code].name for code in sites.index[sites == 1]]
+    if alone and study.samples.rare_classes != "keep":
+        raise ForestError(
+            f"Of {layer} only one training site has the class {', '.join(alone)}: no fold can both learn and test it.",
+            "give more sites, set samples.rare_classes to merge, or to keep if such a class may be missed",
+        )
+
+
+def _classifier(study, **params):
     from sklearn.ensemble import RandomForestClassifier
 
     from helpers.two_stage import TwoStageForest
 
     kind = TwoStageForest if TARGETS[study.target].two_stage else RandomForestClassifier
-    trees = n_estimators or study.forest.n_estimators
-    return kind(trees, class_weight="balanced", random_state=study.forest.seed, n_jobs=1, **params)
-
-
-def _scores(model, values, types, target):
-    """Score a forest as scikit-learn wants it: the larger the better."""
-    found = score_probabilities(types, class_probabilities(model, values, TARGETS[target].codes), target)
-    return found | {"log_loss": -found["log_loss"]}
-
-
-def _grown_probabilities(classifier, values, types, others, classes):
-    return class_probabilities(classifier.fit(values, types), others, classes)
+    fixed = {"class_weight": "balanced", "random_state": study.forest.seed, "n_jobs": 1}
+    return kind(study.forest.n_estimators, **fixed, **params)
 
 
 # Calibration ------------------------------------------------------------------------------------------------
@@ -729,9 +750,11 @@ def read_card(path):
     Returns
     -------
     dict
-        ``layer``, ``fit`` (all or train), ``target``, ``predictors`` in order, ``classes`` (columns of
-        probabilities), ``params``, ``seed``, ``scores`` (pooled over folds), ``class_counts`` and ``class_means``
-        (m3 m-3) by class, ``calibration``, ``samples_sha256``, ``versions``, ``sha256`` of the model, and more.
+        ``layer``, ``fit`` (all or train), ``target``, ``predictors`` in order, ``covariates`` (unit, least and largest
+        value of each at the samples), ``classes`` (columns of probabilities), ``params``, ``seed``, ``grid`` of the
+        search and the score it was ``decided_by``, ``scores`` (pooled over folds), ``class_counts`` and
+        ``class_means`` (m3 m-3) by class, ``calibration``, ``samples_sha256``, ``versions``, ``sha256`` of the model,
+        and more.
 
     Raises
     ------
@@ -764,10 +787,14 @@ def _card(study, found, kind, rows, calibration):
         "simulated": study.simulated,
         "target": study.target,
         "predictors": list(_predictors(study)),
+        "covariates": _ranges(study, rows),
         "classes": list(target.codes),
         "class_names": [kind.name for kind in target.classes],
         "params": params,
         "seed": study.forest.seed,
+        "grid": search_grid(study),
+        "decided_by": study.forest.score,
+        "one_standard_error": study.forest.one_standard_error,
         "scores": found.scores,
         "n_samples": len(rows),
         "class_counts": [int((rows["class"] == code).sum()) for code in target.codes],
@@ -777,6 +804,21 @@ def _card(study, found, kind, rows, calibration):
         "code_digest": package_digest(),
         "versions": {"python": platform.python_version()}
         | {name: version(name) for name in ("scikit-learn", "skops", "numpy")},
+    }
+
+
+def _ranges(study, rows):
+    """Return unit, least and largest value of each predictor at the samples."""
+    from helpers.covariates.registry import covariates
+
+    known = covariates(study)
+    return {
+        name: {
+            "unit": known[name].unit if name in known else None,
+            "minimum": float(rows[name].min()),
+            "maximum": float(rows[name].max()),
+        }
+        for name in _predictors(study)
     }
 
 
@@ -802,6 +844,10 @@ def _model_bytes(model):
 def _grown_bytes(classifier, values, types, others, classes):
     """Grow a forest; return its file, and its probabilities of other samples."""
     model = classifier.fit(values, types)
+    for stage in getattr(model, "stages_", [model]):
+        first = stage.estimators_[0]
+        for tree in stage.estimators_:  # one object is written once, which saves two fifths of the time
+            tree.classes_, tree.n_classes_ = first.classes_, first.n_classes_
     return _model_bytes(model), class_probabilities(model, others, classes)
 
 

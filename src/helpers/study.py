@@ -5,7 +5,7 @@ import itertools
 from datetime import date
 from functools import cached_property, reduce
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -20,6 +20,8 @@ ALBERS = "+proj=aea +lat_1=25 +lat_2=47 +lat_0=0 +lon_0=105 +x_0=0 +y_0=0 +datum
 
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Value = TypeVar("Value")
+Axis = Annotated[list[Value], Field(min_length=1)]  # values of one axis of a grid search
 
 
 class StudyError(CompendiumError):
@@ -366,15 +368,32 @@ class Samples(_Section):
 
 
 class Forest(_Section):
-    """The random forest and its grid search."""
+    """The random forest and its grid search.
+
+    Final forests have `n_estimators` trees; of the combinations with so many, the one with the best `score` is taken.
+    """
 
     n_estimators: Annotated[int, Field(gt=0)] = 1000
-    search_estimators: Annotated[int, Field(gt=0)] = 100  # trees of a forest in the grid search only
-    max_depth: list[Annotated[int, Field(gt=0)] | None] = [8, 16, None]
-    min_samples_split: list[Annotated[int, Field(ge=2)]] = [2, 10]
+    search_sizes: list[Annotated[int, Field(gt=0)]] = [250, 500]  # trees; also scored where n_estimators is more
+    max_depth: Axis[Annotated[int, Field(gt=0)] | None] = [4, 6, 8, 12, None]
+    min_samples_split: Axis[Annotated[int, Field(ge=2)]] = [2, 5, 10, 20]
+    max_features: Axis[str | int | float] = ["sqrt", 0.33]
+    min_samples_leaf: Axis[Annotated[int, Field(gt=0)]] = [1]
+    criterion: Axis[Literal["gini", "entropy"]] = ["gini"]
+    score: Literal["kappa", "macro_f1", "log_loss"] = "kappa"
+    one_standard_error: bool = False  # take the simplest combination within one standard error of the best
     folds: Annotated[int, Field(ge=2)] = 5
     seed: int = 20240603
     map_fit: Literal["all", "train"] = "all"
+
+    @field_validator("max_features")
+    @classmethod
+    def _of_predictors(cls, given):
+        for value in given:
+            number = (isinstance(value, int) and value > 0) or (isinstance(value, float) and 0 < value <= 1)
+            if not number and value not in ("sqrt", "log2"):
+                raise ValueError(f"{value!r} is neither sqrt, log2, a number of predictors, nor a share of them (0-1)")
+        return given
 
 
 class Domain(_Section):

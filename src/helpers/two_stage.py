@@ -16,7 +16,8 @@ class TwoStageForest(ClassifierMixin, BaseEstimator):
 
     Parameters
     ----------
-    n_estimators, max_depth, min_samples_split, class_weight, random_state, n_jobs
+    n_estimators, criterion, max_depth, min_samples_split, min_samples_leaf, max_features, class_weight, random_state, \
+n_jobs
         Of both forests, as of `sklearn.ensemble.RandomForestClassifier`.
 
     Attributes
@@ -28,29 +29,51 @@ class TwoStageForest(ClassifierMixin, BaseEstimator):
     def __init__(
         self,
         n_estimators=100,
+        criterion="gini",
         max_depth=None,
         min_samples_split=2,
+        min_samples_leaf=1,
+        max_features="sqrt",
         class_weight=None,
         random_state=None,
         n_jobs=None,
     ):
         self.n_estimators = n_estimators
+        self.criterion = criterion
         self.max_depth = max_depth
         self.min_samples_split = min_samples_split
+        self.min_samples_leaf = min_samples_leaf
+        self.max_features = max_features
         self.class_weight = class_weight
         self.random_state = random_state
         self.n_jobs = n_jobs
 
-    def fit(self, values, types):
-        """Grow both forests from predictors, shape (n, predictors), and classes, shape (n,)."""
+    def fit(self, values, types, sample_weight=None, forest=RandomForestClassifier):
+        """Grow both forests, of the class `forest`, from predictors, classes and weights.
+
+        Parameters
+        ----------
+        values : numpy.ndarray, shape (n, predictors)
+        types : array_like of int, shape (n,)
+            0 is no permafrost.
+        sample_weight : numpy.ndarray, shape (n,), optional
+        forest : type
+            Class of both forests.
+
+        Returns
+        -------
+        TwoStageForest
+        """
         frozen = np.asarray(types) > 0
         if not frozen.any():
             raise ForestError(
                 "There is no permafrost among the samples that a two-stage forest is to be grown from.",
                 "give more sites with permafrost, or set `target` to ice_type",
             )
-        first, second = (RandomForestClassifier(**self.get_params()) for _ in range(2))
-        self.stages_ = [first.fit(values, frozen.astype(int)), second.fit(values[frozen], types[frozen])]
+        first, second = (forest(**self.get_params()) for _ in range(2))
+        weight = None if sample_weight is None else sample_weight[frozen]
+        second.fit(values[frozen], np.asarray(types)[frozen], weight)
+        self.stages_ = [first.fit(values, frozen.astype(int), sample_weight), second]
         return self
 
     @property
@@ -60,10 +83,14 @@ class TwoStageForest(ClassifierMixin, BaseEstimator):
 
     def predict_proba(self, values):
         """Return probabilities of `classes_`, shape (n, classes)."""
-        first, second = self.stages_
+        return self.combined(*(stage.predict_proba(values) for stage in self.stages_))
+
+    @staticmethod
+    def combined(first, second):
+        """Return probabilities of all classes from those of both forests, shapes (..., classes)."""
         # The last class of the first forest is permafrost, also where all samples had it.
-        permafrost = first.predict_proba(values)[:, -1:]
-        return np.hstack([1 - permafrost, permafrost * second.predict_proba(values)])
+        permafrost = first[..., -1:]
+        return np.concatenate([1 - permafrost, permafrost * second], axis=-1)
 
     def predict(self, values):
         """Return the mapped class, shape (n,): permafrost or none, then its type."""
