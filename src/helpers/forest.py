@@ -144,7 +144,7 @@ def site_folds(sites, types, folds, seed):
     if len(names) < folds:
         raise ForestError(
             f"{len(names)} sites cannot be dealt into {folds} folds.",
-            "give more sites, or set fewer `forest.folds`",
+            "give more sites, or set fewer `folds.number`",
         )
     highest = np.full(len(names), -1)
     np.maximum.at(highest, number, np.asarray(types))
@@ -271,9 +271,11 @@ def search(study, table, layer, score="kappa", n_jobs=-1):
     from sklearn.model_selection import GridSearchCV, PredefinedSplit
     from sklearn.utils.parallel import Parallel, delayed
 
+    from helpers.space import sample_folds
+
     rows, classes = layer_rows(table, layer, "train", study.target), TARGETS[study.target].codes
     values, types = _training(study, rows, layer)
-    fold = site_folds(rows["group"], types, study.forest.folds, study.forest.seed)
+    fold = sample_folds(study, rows)
     grid = {"max_depth": study.forest.max_depth, "min_samples_split": study.forest.min_samples_split}
     searched = GridSearchCV(
         _classifier(study, study.forest.search_estimators), grid, scoring=partial(_scores, target=study.target),
@@ -293,7 +295,7 @@ def search(study, table, layer, score="kappa", n_jobs=-1):
     with sklearn.config_context(**_CHECKED):
         parts = Parallel(n_jobs=n_jobs)(
             delayed(_grown_probabilities)(classifier, values[fold != k], types[fold != k], values[fold == k], classes)
-            for k in range(study.forest.folds)
+            for k in range(study.folds.number)
         )
     out_of_fold = np.empty((len(rows), len(classes)))
     for k, part in enumerate(parts):

@@ -371,9 +371,27 @@ class Forest(_Section):
     search_estimators: Annotated[int, Field(gt=0)] = 100  # trees of a forest in the grid search only
     max_depth: list[Annotated[int, Field(gt=0)] | None] = [8, 16, None]
     min_samples_split: list[Annotated[int, Field(ge=2)]] = [2, 10]
-    folds: Annotated[int, Field(ge=2)] = 5
     seed: int = 20240603
     map_fit: Literal["all", "train"] = "all"
+
+
+class Folds(_Section):
+    """How training samples are dealt into folds, for the search, the calibration and estimates of accuracy."""
+
+    kind: Literal["random", "knndm", "blocks", "column"] = "random"
+    number: Annotated[int, Field(ge=2)] = 5
+    judged: Literal["potential_permafrost", "whole"] = "potential_permafrost"  # the cells that kNNDM looks to
+    block_km: Positive = 100  # side of a block
+    column: str = ""  # of the samples: those with one value stay together
+    together_km: Annotated[float, Field(ge=0)] = 1.0  # sites nearer to each other are never parted
+    seed: int = 20240606
+    estimators: Annotated[int, Field(gt=0)] = 300  # trees of a forest in the estimates; of more, scores hardly differ
+
+    @model_validator(mode="after")
+    def _has_column(self):
+        if self.kind == "column" and not self.column:
+            raise ValueError("folds by a column need its name as `column`")
+        return self
 
 
 class Domain(_Section):
@@ -406,6 +424,7 @@ class Study(_Section):
     boreholes: Boreholes = Boreholes()
     samples: Samples = Samples()
     forest: Forest = Forest()
+    folds: Folds = Folds()
     domain: Domain = Domain()
 
     @field_validator("layers")
