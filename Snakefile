@@ -96,16 +96,18 @@ rule grid_search:
         run("03-grid-search")
 
 
-# Confusion matrix, overall accuracy, precision, recall, F1 and kappa on the 30 %.
+# Confusion matrix, overall accuracy, precision, recall, F1 and kappa on the 30 %; estimates from folds beside the truth.
 rule evaluate_accuracy:
     input:
         code("04-evaluate-accuracy"),
         SAMPLES,
         *FORESTS,
+        *(str(path) for path in covariate_files(study).values()),
     output:
         executed("04-evaluate-accuracy"),
         str(TABLES / "accuracy.json"),
         str(TABLES / "importance.csv"),
+        str(TABLES / "validation.json"),
     threads: workflow.cores
     shell:
         run("04-evaluate-accuracy")

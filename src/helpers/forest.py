@@ -748,6 +748,11 @@ def read_card(path):
     return card
 
 
+def card_params(card):
+    """Return the hyperparameters of a model card, as `fit` takes them."""
+    return {name: value for name, value in card["params"].items() if name != "class_weight"}
+
+
 def _card(study, found, kind, rows, calibration):
     """Return what is worth knowing about a forest, beside the forest itself."""
     samples = study.results_dir / "samples" / "samples.csv"

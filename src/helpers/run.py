@@ -64,8 +64,8 @@ def stage_dir(study, stage):
 
 _SECTIONS = {
     "02-extract-samples": ("layers", "ice", "truth", "boreholes", "samples", "predictors", "domain", "target"),
-    "03-grid-search": ("forest", "predictors", "domain", "target"),
-    "04-evaluate-accuracy": ("domain", "target"),
+    "03-grid-search": ("forest", "folds", "predictors", "domain", "target"),
+    "04-evaluate-accuracy": ("folds", "domain", "target"),
     "05-map-ground-ice": ("target",),
     "06-publication-figures": ("target",),
 }

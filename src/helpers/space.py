@@ -387,7 +387,7 @@ def sample_folds(study, rows, kind=None, cells=None):
     kind = kind or study.folds.kind
     if kind == "knndm":
         return matched_folds(study, rows, cells).fold
-    unit, types, folds = _sample_units(study, rows), rows["class"].to_numpy(), study.folds.number
+    unit, types, folds = sample_units(study, rows), rows["class"].to_numpy(), study.folds.number
     if kind == "random":
         return site_folds(unit, types, folds, study.folds.seed)
     if kind == "blocks":
@@ -408,7 +408,7 @@ def matched_folds(study, rows, cells=None):
     judged = None
     if study.folds.judged == "potential_permafrost":
         places, judged = places[in_domain], _column(rows, "in_domain")
-    unit, settings = _sample_units(study, rows), study.folds
+    unit, settings = sample_units(study, rows), study.folds
     return knndm(_places(rows), places, settings.number, settings.seed, unit, rows["class"].to_numpy(), judged)
 
 
@@ -452,7 +452,8 @@ def missing_classes(fold, types):
     return {k: classes for k, classes in lacking.items() if classes}
 
 
-def _sample_units(study, rows):
+def sample_units(study, rows):
+    """Return the number of each sample's unit by the study's settings: see `units`."""
     return units(_places(rows), _column(rows, "group").astype(str), 1000 * study.folds.together_km)
 
 

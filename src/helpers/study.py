@@ -581,11 +581,16 @@ def valid_names(model, prefix=""):
     return names
 
 
+_RENAMED = {"forest.folds": "folds.number"}
+
+
 def _explain(error, path):
     lines = []
     for problem in error.errors():
         name = ".".join(str(part) for part in problem["loc"])
-        if problem["type"] == "extra_forbidden":
+        if problem["type"] == "extra_forbidden" and name in _RENAMED:
+            lines.append(f"the setting `{name}` is now `{_RENAMED[name]}`")
+        elif problem["type"] == "extra_forbidden":
             names = valid_names(Study)
             by_leaf = {n.rsplit(".", 1)[-1]: n for n in reversed(names)}
             near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)

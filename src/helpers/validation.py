@@ -30,7 +30,22 @@ TRUE_CELLS = 25_000
 
 SCORES = ("overall_accuracy", "kappa", "macro_f1")
 
-COLOURS = {"random": "#d55e00", "knndm": "#0072b2", "blocks": "#009e73", "column": "#cc79a7"}
+REFERENCES = {
+    "samples": ("o", "#0072b2", "against the samples' own class"),
+    "cells": ("s", "#d55e00", "against the true class of their cells"),
+}
+"""What predictions are compared with: marker, colour and label."""
+
+# Colours of Okabe and Ito, which the colour-blind tell apart; lines differ too, so that grey prints serve.
+CURVES = {
+    "prediction": ("map's cells to samples", "0.0", "-", 1.8),
+    "samples": ("samples to samples", "0.55", "-", 0.9),
+    "random": ("random folds", "#d55e00", ":", 1.4),
+    "knndm": ("kNNDM folds", "#0072b2", "--", 1.2),
+    "blocks": ("spatial blocks", "#009e73", "-.", 1.1),
+    "column": ("folds by column", "#cc79a7", "-", 1.1),
+}
+"""Curves of nearest-neighbour distances: label, colour, line and its width."""
 
 
 def fold_kinds(study, rows, cells=None):
@@ -48,9 +63,49 @@ def fold_kinds(study, rows, cells=None):
     Returns
     -------
     dict of str to numpy.ndarray of int, shape (n,)
+        The study's own kind, which must be possible, and of the others those that are.
     """
-    kinds = ["random", "knndm", "blocks", *(["column"] if study.folds.column else [])]
-    return {kind: space.sample_folds(study, rows, kind, cells) for kind in kinds}
+    found = {}
+    for kind in ("random", "knndm", "blocks", "column"):
+        if kind == "column" and not study.folds.column:
+            continue
+        try:
+            found[kind] = space.sample_folds(study, rows, kind, cells)
+        except space.FoldError:
+            if kind == study.folds.kind:
+                raise
+    return found
+
+
+def fold_summary(study, rows, folds, curves):
+    """Return how folds of each kind look, ready to be shown.
+
+    Parameters
+    ----------
+    study : helpers.study.Study
+    rows : pandas.DataFrame
+        Samples of a layer, as from `helpers.forest.layer_rows`.
+    folds : dict of str to numpy.ndarray
+        From `fold_kinds`.
+    curves : dict of str to numpy.ndarray
+        From `distance_curves`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Index kind: samples in the smallest and the largest fold, `wasserstein_km` between the distances that folds and
+        the map are predicted over, and the classes that a fold lacks.
+    """
+    import pandas as pd
+
+    target, names = space.Distribution(curves["prediction"]), [kind.name for kind in TARGETS[study.target].classes]
+    table = {}
+    for kind, fold in folds.items():
+        size, lacking = np.bincount(fold), space.missing_classes(fold, rows["class"])
+        text = "; ".join(f"fold {k}: {', '.join(names[code] for code in codes)}" for k, codes in lacking.items())
+        distance = target.wasserstein(curves[kind])
+        table[kind] = {"smallest": size.min(), "largest": size.max(), "wasserstein_km": distance, "lacking": text}
+    return pd.DataFrame.from_dict(table, orient="index").rename_axis("kind")
 
 
 def out_of_fold(study, jobs, n_jobs=-1):
@@ -230,8 +285,23 @@ def _scores(study, reference, mapped, weight=None):
     return {"n": len(reference), **dict(zip(SCORES, scores, strict=True))}
 
 
+def read_truth(study):
+    """Return the true ice type of each cell for `estimate_accuracy`; None where a study knows no truth."""
+    import rasterio
+
+    from helpers.sources.boreholes import truth_files
+
+    if not study.draws_boreholes:
+        return None
+    truth = {}
+    for name in (f"ice_type_{layer_name(layer)}" for layer in study.layers):
+        with rasterio.open(truth_files(study)[name]) as source:
+            truth[name] = source.read(1)
+    return truth
+
+
 def write_estimates(study, found):
-    """Write the table of `estimate_accuracy` as ``validation.csv``, and as JSON by layer, domain, estimate and reference.
+    """Write the table of `estimate_accuracy` as CSV, and as JSON by layer, domain, estimate and reference.
 
     Parameters
     ----------
@@ -241,7 +311,7 @@ def write_estimates(study, found):
     Returns
     -------
     dict
-        As written to ``validation.json``.
+        As written to ``validation.json``, beside ``validation.csv``.
     """
     record = {}
     for row in found.to_dict("records"):
@@ -254,3 +324,119 @@ def write_estimates(study, found):
     accuracy.write_table(folder / "validation.csv", found)
     accuracy.write_json(folder / "validation.json", record)
     return record
+
+
+def distance_curves(study, rows, folds, cells):
+    """Return nearest-neighbour distances of the judged domain: on the map, among samples, and between folds.
+
+    Parameters
+    ----------
+    study : helpers.study.Study
+        `folds.judged` says whether the whole map or the potential-permafrost domain.
+    rows : pandas.DataFrame
+        Samples of a layer, as from `helpers.forest.layer_rows`.
+    folds : dict of str to numpy.ndarray
+        From `fold_kinds`.
+    cells : tuple of numpy.ndarray
+        From `helpers.space.map_cells`.
+
+    Returns
+    -------
+    dict of str to numpy.ndarray
+        Sorted distances, km: ``prediction``, from cells to samples; ``samples``, leaving one unit out; and by kind of
+        folds.
+    """
+    places = rows[["easting", "northing"]].to_numpy(float)
+    judged = rows["in_domain"].to_numpy(bool) | (study.folds.judged == "whole")
+    labels = {"samples": space.sample_units(study, rows), **folds}
+    found = {name: space.neighbour_distances(places, label)[judged] for name, label in labels.items()}
+    target = cells[0] if study.folds.judged == "whole" else cells[0][cells[1]]
+    found = {"prediction": space.prediction_distances(places, target)} | found
+    return {name: np.sort(distances) / 1000 for name, distances in found.items()}
+
+
+def draw_distances(study, curves):
+    """Draw the share of cells, or of samples, that have their nearest neighbour within a distance.
+
+    Parameters
+    ----------
+    study : helpers.study.Study
+    curves : dict of str to dict
+        Of each layer, from `distance_curves`.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    import matplotlib.pyplot as plt
+
+    from helpers.figures import WIDTH_MM, mark_simulated, style
+
+    style()
+    size = (WIDTH_MM / 25.4, 66 / 25.4)
+    figure, axes = plt.subplots(1, len(curves), figsize=size, sharex=True, sharey=True, squeeze=False)
+    for panel, (layer, found) in zip(axes[0], curves.items(), strict=True):
+        for name, distances in found.items():
+            label, colour, line, width = CURVES[name]
+            share = np.arange(1, len(distances) + 1) / len(distances)
+            kept = np.unique(np.linspace(0, len(share) - 1, 1000).astype(int))  # a million cells draw slowly
+            panel.step(distances[kept], share[kept], line, color=colour, linewidth=width, where="post", label=label)
+        panel.set(title=f"{layer.removesuffix('m')} m", xscale="log", ylim=(0, 1), xlabel="distance (km)")
+        panel.grid(color="0.9", linewidth=0.4)
+        panel.set_axisbelow(True)
+    axes[0, 0].set_xlim(left=0.5)
+    axes[0, 0].set_ylabel("share within the distance")
+    axes[0, 0].xaxis.set_major_formatter("{x:g}")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="upper center", ncols=len(labels), frameon=False, handlelength=2.2)
+    figure.tight_layout(rect=(0, 0.03, 1, 0.93))
+    if study.simulated:
+        mark_simulated(figure)
+    return figure
+
+
+def draw_estimates(study, found, domain="potential_permafrost"):
+    """Draw overall accuracy and kappa of each layer by every estimate, beside the truth where it is known.
+
+    Parameters
+    ----------
+    study : helpers.study.Study
+    found : pandas.DataFrame
+        From `estimate_accuracy`.
+    domain : str
+        One of `helpers.accuracy.DOMAINS`.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    import matplotlib.pyplot as plt
+
+    from helpers.figures import WIDTH_MM, mark_simulated, style
+
+    style()
+    found = found[found["domain"] == domain]
+    names = [name for name in reversed(ESTIMATES) if (found["estimate"] == name).any()]
+    layers, kinds = found["layer"].unique(), {"overall_accuracy": "overall accuracy", "kappa": "kappa"}
+    size = (WIDTH_MM / 25.4, (26 + 9.5 * len(names)) / 25.4)
+    figure, axes = plt.subplots(2, len(layers), figsize=size, sharex="row", sharey=True, squeeze=False)
+    for (score, title), row in zip(kinds.items(), axes, strict=True):
+        for layer, panel in zip(layers, row, strict=True):
+            part = found[found["layer"] == layer].set_index("estimate")
+            for reference, (marker, colour, label) in REFERENCES.items():
+                shown = part.loc[part["reference"] == reference, score]
+                places = [names.index(name) for name in shown.index]
+                panel.plot(shown, places, marker, markersize=4, color=colour, fillstyle="none", label=label)
+            for true in part.loc[part.index == "true_train", score]:
+                panel.axvline(true, color="0.5", linewidth=0.7, zorder=0)
+            panel.set(xlabel=title, ylim=(-0.6, len(names) - 0.4))
+            panel.set_yticks(range(len(names)), [ESTIMATES[name] for name in names])
+            panel.grid(axis="y", color="0.92", linewidth=0.4)
+    for layer, panel in zip(layers, axes[0], strict=True):
+        panel.set_title(f"{layer.removesuffix('m')} m, {domain.replace('_', ' ')}")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="lower center", ncols=2, frameon=False)
+    figure.tight_layout(rect=(0, 0.05, 1, 1))
+    if study.simulated:
+        mark_simulated(figure)
+    return figure
