@@ -35,7 +35,7 @@ def draw(study, seed):
 def calibration_losses(study, table, truth, cells):
     """Return the log loss on the map's cells in the domain of forests calibrated on each kind of folds."""
     values, chosen, inside = cells
-    losses = {}
+    losses = {}  # by kind, one value a layer
     for layer in map(ice.layer_name, study.layers):
         rows = forest.layer_rows(table, layer, "train", study.target)
         kinds = validation.fold_kinds(study, rows)
@@ -44,8 +44,9 @@ def calibration_losses(study, table, truth, cells):
         true = truth[f"ice_type_{layer}"].ravel()[chosen[inside]]
         for kind, part in zip(kinds, unseen, strict=True):
             calibration = forest.fit_calibration(part, rows["class"], samples.area_weights(study, rows))
-            losses[layer, kind] = accuracy.log_loss(true, forest.calibrate(raw, calibration), range(6))
-    return losses
+            loss = accuracy.log_loss(true, forest.calibrate(raw, calibration), ice.TARGETS[study.target].codes)
+            losses.setdefault(kind, []).append(loss)
+    return {kind: np.mean(values) for kind, values in losses.items()}
 
 
 def main(path="config/quick.yaml", number="10"):
@@ -56,20 +57,19 @@ def main(path="config/quick.yaml", number="10"):
         table, truth = draw(study, seed)
         params = dict.fromkeys(map(ice.layer_name, study.layers), PARAMS)
         estimates = validation.estimate_accuracy(study, table, params, truth).assign(replicate=seed)
-        keys = ["replicate", "layer", "domain"]
-        true = estimates[estimates["estimate"] == "true_train"].set_index(keys)[list(validation.SCORES)]
-        off = estimates.set_index(keys)[list(validation.SCORES)] - true
-        found.append(off.assign(estimate=estimates["estimate"].to_numpy(), reference=estimates["reference"].to_numpy()))
+        keys, scores = ["layer", "domain"], list(validation.SCORES)
+        true = estimates[estimates["estimate"] == "true_train"][[*keys, *scores]]
+        both = estimates.merge(true, on=keys, suffixes=("", "_true"))
+        off = {score: both[score] - both[f"{score}_true"] for score in scores}
+        found.append(both[["replicate", "domain", "estimate", "reference"]].assign(**off))
         losses.append(calibration_losses(study, table, truth, cells))
         print(f"replicate {seed}", flush=True)
-    found = pd.concat(found).reset_index().drop(columns="layer")
-    by_replicate = found.groupby(["domain", "estimate", "reference", "replicate"], sort=False).mean()
+    by_replicate = pd.concat(found).groupby(["domain", "estimate", "reference", "replicate"], sort=False).mean()
     told = by_replicate.groupby(level=[0, 1, 2], sort=False).agg(["mean", "sem"])
     print(told.round(3).to_string())
     losses = pd.DataFrame(losses)
-    less = losses.sub(losses.xs("random", axis=1, level=1), level=0)
     print("log loss in the domain after calibration, less that of random folds:")
-    print(less.T.groupby(level=1).mean().T.agg(["mean", "sem"]).round(4).to_string())
+    print(losses.sub(losses["random"], axis=0).agg(["mean", "sem"]).round(4).to_string())
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """Time of kNNDM for 700 clustered sites against all cells of the default study's map, beside brute-force distances.
 
-``python benchmarks/folds.py [config/virtual.yaml] [sites]`` needs no earlier run. The peer is scikit-learn's brute-force
-nearest neighbour for the distances from cells to sites alone, which are asserted to be equal. The last line is JSON:
-seconds of the same distances by ours and by the peer, their ratio (above 1: ours is faster), the seconds of the whole
-of kNNDM, and the peak memory before the peer ran.
+``python benchmarks/folds.py [config/virtual.yaml] [sites]`` needs no earlier run. The peer is scikit-learn's nearest
+neighbour by brute force, for the distances from cells to sites alone, which are asserted to be equal. The last line is
+JSON: seconds of these distances by ours and by the peer, their ratio (above 1: ours is faster), the seconds of the
+whole of kNNDM, and the peak memory before the peer ran.
 """
 
 import json

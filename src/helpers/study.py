@@ -346,6 +346,7 @@ class Samples(_Section):
     minimum_class_sites: Annotated[int, Field(ge=0)] = 15
     rare_classes: Literal["stop", "merge", "keep"] = "stop"  # ice types with fewer sites in a layer
     outlier_limit: Positive = 20.0  # robust standard deviations; soil maps have few values, so their spread is small
+    correlated: Share = 0.7  # predictors whose absolute rank correlation is larger are shown as a group
     test_share: Share = 0.3
     seed: int = 20240602
 
