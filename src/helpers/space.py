@@ -471,7 +471,7 @@ def _places(rows):
 def _column(rows, name):
     if name not in rows:
         raise FoldError(
-            f"The samples have no column {name}.", "run 02-extract-samples, or correct folds.column or folds.kind"
+            f"The samples have no column {name}.", "name it in samples.more_columns, or correct folds.column"
         )
     return rows[name].to_numpy()
 

@@ -336,6 +336,7 @@ class Samples(_Section):
     datum: Literal["wgs84", "gcj02", "bd09"] = "wgs84"  # Chinese web maps shift coordinates
     severity: dict[str, Literal["error", "drop", "warn"]] = {}  # kinds of problems to treat otherwise than usual
     elevation_tolerance: Positive = 100.0  # m, beyond the relief around the site
+    more_columns: list[str] = []  # of the sites table, to be kept in the samples, such as a campaign for `folds.column`
     areas: str = ""  # polygons with a known ice type: GeoPackage, GeoJSON or shapefile
     class_column: str = "ice_type"  # of the polygons
     cells_per_area: Annotated[int, Field(gt=0)] = 20  # at most so many cells of a polygon are samples
@@ -383,7 +384,7 @@ class Folds(_Section):
     number: Annotated[int, Field(ge=2)] = 5
     judged: Literal["potential_permafrost", "whole"] = "potential_permafrost"  # the cells that kNNDM looks to
     block_km: Positive = 100  # side of a block
-    column: str = ""  # of the samples: those with one value stay together
+    column: str = ""  # of the samples: those with one value stay together; samples.more_columns may bring it
     together_km: Annotated[float, Field(ge=0)] = 1.0  # sites nearer to each other are never parted
     seed: int = 20240606
     estimators: Annotated[int, Field(gt=0)] = 300  # trees of a forest in the estimates; of more, scores hardly differ
