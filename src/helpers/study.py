@@ -419,6 +419,7 @@ class Study(_Section):
     covariates: Covariates = Covariates()
 
     predictors: list[str] | Literal["all"] = "all"
+    forward_selection: bool = False  # let notebook 08 choose predictors one by one
     layers: list[tuple[float, float]] = [(2, 3), (3, 5), (5, 10)]
     target: Literal["ice_type", "permafrost", "ice_level", "two_stage"] = "ice_type"  # helpers.ice.TARGETS
     ice: Ice = Ice()
