@@ -387,7 +387,7 @@ class Folds(_Section):
     column: str = ""  # of the samples: those with one value stay together; samples.more_columns may bring it
     together_km: Annotated[float, Field(ge=0)] = 1.0  # sites nearer to each other are never parted
     seed: int = 20240606
-    estimators: Annotated[int, Field(gt=0)] = 300  # trees of a forest in the estimates; of more, scores hardly differ
+    estimators: Annotated[int, Field(gt=0)] = 200  # trees of a forest in the estimates; with more, scores hardly differ
 
     @model_validator(mode="after")
     def _has_column(self):

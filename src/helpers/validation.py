@@ -188,8 +188,11 @@ def estimate_accuracy(study, table, params, truth=None, models=None, n_jobs=-1):
     found = []
     for layer in layers:
         true = None if truth is None else truth[f"ice_type_{layer}"]
+        places = rows[layer][["easting", "northing"]].to_numpy(float)
+        targets = {domain: cells[0][inside] for domain, inside in _domains(cells[1])}
+        away = {d: space.Distribution(space.prediction_distances(places, part)) for d, part in targets.items()}
         for (_, kind), fold in ((key, fold) for key, fold in folds.items() if key[0] == layer):
-            found += _from_folds(study, rows[layer], kind, fold, predicted[layer, kind], cells, true)
+            found += _from_folds(study, rows[layer], kind, fold, predicted[layer, kind], targets, away, true)
         grown = models[layer] if models else _grown(study, table, layer, params[layer])
         found += _from_samples(study, forest.layer_rows(table, layer, "test", study.target), grown["train"], true)
         if truth is not None:
@@ -203,19 +206,17 @@ def _grown(study, table, layer, params):
             (("train", "train"), ("map", study.forest.map_fit))}  # fmt: skip
 
 
-def _from_folds(study, rows, kind, fold, probabilities, cells, true):
+def _from_folds(study, rows, kind, fold, probabilities, targets, away, true):
     """Return the scores of pooled out-of-fold predictions by domain, of random folds also the weighted ones."""
     places, mapped = rows[["easting", "northing"]].to_numpy(float), forest.mapped_class(probabilities, study.target)
     apart, found = space.neighbour_distances(places, fold), []
     for domain, inside in _domains(rows["in_domain"]):
         if not inside.any():
             continue
-        target = cells[0] if domain == "whole" else cells[0][cells[1]]
-        distances = space.Distribution(space.prediction_distances(places, target))
-        more = {"wasserstein_km": distances.wasserstein(apart[inside]) / 1000}
+        more = {"wasserstein_km": away[domain].wasserstein(apart[inside]) / 1000}
         found += _judged(study, rows[inside], mapped[inside], domain, kind, true, more)
         if kind == "random":
-            weight = space.sampling_weights(places[inside], target, study.grid.resolution**2)
+            weight = space.sampling_weights(places[inside], targets[domain], study.grid.resolution**2)
             found += _judged(study, rows[inside], mapped[inside], domain, "random_weighted", true, more, weight)
     return found
 
