@@ -126,6 +126,11 @@ def test_a_class_in_one_place_is_not_left_to_one_fold():
     assert space.missing_classes([0, 1], [1, 1]) == {}
 
 
+def test_units_equally_far_apart_or_in_one_place_fill_all_folds():
+    for points in ([[1, 1], [2, 1], [1, 2], [2, 2]], [[1, 1]] * 4):
+        assert sorted(space.knndm(points, GRID, 3, 1).fold) in ([0, 0, 1, 2], [0, 1, 1, 2], [0, 1, 2, 2])
+
+
 def test_same_seed_same_folds():
     points = random_points(np.random.default_rng(1))
     one, two, other = (space.knndm(points, GRID, 5, seed).fold for seed in (1, 1, 2))

@@ -99,15 +99,17 @@ def compare_models(study, table, params, kind=None, n_jobs=-1):
 
 def _predicted(estimator, values, known, fold):
     from sklearn.base import clone
+    from threadpoolctl import threadpool_limits
 
     mapped = np.empty_like(known)
     for number in np.unique(fold):
         held = fold == number
-        # One class alone is no model's to learn.
-        few = len(np.unique(known[~held])) < 2
-        mapped[held] = (
-            known[~held][0] if few else clone(estimator).fit(values[~held], known[~held]).predict(values[held])
-        )
+        if len(np.unique(known[~held])) < 2:
+            mapped[held] = known[~held][0]  # nothing is to be told apart
+            continue
+        # Samples are few: threads would wait for one another, on a busy machine thirty times as long as they work.
+        with threadpool_limits(1):
+            mapped[held] = clone(estimator).fit(values[~held], known[~held]).predict(values[held])
     return mapped
 
 

@@ -191,7 +191,7 @@ def knndm(points, cells, folds, seed, unit=None, types=None, judged=None):
     cross-validation for map accuracy estimation. Geosci. Model Dev. 17, 5897-5912.
     https://doi.org/10.5194/gmd-17-5897-2024
     """
-    from scipy.cluster.hierarchy import fcluster, ward
+    from scipy.cluster.hierarchy import cut_tree, ward
     from scipy.stats import ks_2samp
 
     points, cells = _checked(points, "samples"), _checked(cells, "cells")
@@ -220,8 +220,9 @@ def knndm(points, cells, folds, seed, unit=None, types=None, judged=None):
         )
     centres = np.stack([np.bincount(unit, column) / size for column in points.T], axis=1)
     tree, along, dealt = ward(centres), _first_coordinate(centres), []
-    for clusters in np.unique(np.geomspace(folds, max(folds, len(size) - 2), _CANDIDATES).round().astype(int)):
-        cluster = fcluster(tree, clusters, "maxclust") - 1
+    numbers = np.unique(np.geomspace(folds, max(folds, len(size) - 2), _CANDIDATES).round().astype(int))
+    # cut_tree gives just these numbers, also where units are equally far apart, and fcluster does not.
+    for clusters, cluster in zip(numbers, cut_tree(tree, numbers).T, strict=True):
         fold = _dealt(cluster, size, along, folds)[unit]
         dealt.append((np.bincount(fold).max(), int(clusters), fold))
     # Two folds can hardly be of one size: then the most even ones pass.
