@@ -52,7 +52,7 @@ def calibration_losses(study, table, truth, cells):
 def main(path="config/quick.yaml", number="10"):
     """Print both tables."""
     study = Study.open(path)
-    cells, found, losses = validation._sampled_cells(study), [], []
+    cells, found, losses = validation.sampled_cells(study), [], []
     for seed in range(int(number)):
         table, truth = draw(study, seed)
         params = dict.fromkeys(map(ice.layer_name, study.layers), PARAMS)

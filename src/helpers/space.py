@@ -83,7 +83,7 @@ def prediction_distances(points, cells):
     """
     from scipy.spatial import cKDTree
 
-    return cKDTree(np.asarray(points, float)).query(np.asarray(cells, float))[0]
+    return cKDTree(np.asarray(points, float)).query(np.asarray(cells, float), workers=-1)[0]
 
 
 class Distribution:

@@ -5,6 +5,8 @@ cells (folds and weights try to mend it), a hole is not its cell (the reference 
 hyperparameters were chosen for the very score (`selection_optimism`).
 """
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 
 from helpers import accuracy, forest, space
@@ -184,13 +186,16 @@ def estimate_accuracy(study, table, params, truth=None, models=None, n_jobs=-1):
     folds = {(layer, kind): fold for layer in layers for kind, fold in fold_kinds(study, rows[layer], cells).items()}
     jobs = [(rows[layer], fold, params[layer]) for (layer, _), fold in folds.items()]
     predicted = dict(zip(folds, out_of_fold(study, jobs, n_jobs), strict=True))
-    sampled = None if truth is None else _sampled_cells(study)
+    sampled = None if truth is None else sampled_cells(study)
     found = []
     for layer in layers:
         true = None if truth is None else truth[f"ice_type_{layer}"]
         places = rows[layer][["easting", "northing"]].to_numpy(float)
         targets = {domain: cells[0][inside] for domain, inside in _domains(cells[1])}
-        away = {d: space.Distribution(space.prediction_distances(places, part)) for d, part in targets.items()}
+        away = {
+            domain: space.Distribution(space.prediction_distances(places, part))
+            for domain, part in targets.items() if len(part)
+        }  # fmt: skip
         for (_, kind), fold in ((key, fold) for key, fold in folds.items() if key[0] == layer):
             found += _from_folds(study, rows[layer], kind, fold, predicted[layer, kind], targets, away, true)
         grown = models[layer] if models else _grown(study, table, layer, params[layer])
@@ -211,7 +216,7 @@ def _from_folds(study, rows, kind, fold, probabilities, targets, away, true):
     places, mapped = rows[["easting", "northing"]].to_numpy(float), forest.mapped_class(probabilities, study.target)
     apart, found = space.neighbour_distances(places, fold), []
     for domain, inside in _domains(rows["in_domain"]):
-        if not inside.any():
+        if domain not in away or not inside.any():
             continue
         more = {"wasserstein_km": away[domain].wasserstein(apart[inside]) / 1000}
         found += _judged(study, rows[inside], mapped[inside], domain, kind, true, more)
@@ -241,18 +246,33 @@ def _judged(study, rows, mapped, domain, estimate, true, more=None, weight=None)
 
 
 def _from_truth(study, layer, models, true, values, cells, in_domain):
-    known, found = _classes(study)[true.ravel()[cells]], []
-    for name, model in models.items():
-        probabilities = forest.class_probabilities(model, values, TARGETS[study.target].codes)
-        mapped = forest.mapped_class(probabilities, study.target)
+    known, found, classes = _classes(study)[true.ravel()[cells]], [], TARGETS[study.target].codes
+    with ThreadPoolExecutor() as pool:
+        probabilities = list(
+            pool.map(lambda model: forest.class_probabilities(model, values, classes), models.values())
+        )
+    for name, part in zip(models, probabilities, strict=True):
+        mapped = forest.mapped_class(part, study.target)
         for domain, inside in _domains(in_domain):
             names = {"layer": layer, "domain": domain, "estimate": f"true_{name}", "reference": "cells"}
             found.append(names | _scores(study, known[inside], mapped[inside]))
     return found
 
 
-def _sampled_cells(study):
-    """Return predictors, flat indices and domain of cells in regular steps over the map."""
+def sampled_cells(study):
+    """Return cells in regular steps over the map, about `TRUE_CELLS` of them.
+
+    Parameters
+    ----------
+    study : helpers.study.Study
+
+    Returns
+    -------
+    values : numpy.ndarray of float32, shape (cells, predictors)
+    cells : numpy.ndarray of int, shape (cells,)
+        Their flat indices on the reference grid.
+    in_domain : numpy.ndarray of bool, shape (cells,)
+    """
     from helpers.covariates.registry import read_covariates
     from helpers.mapping import read_predictors
 
