@@ -15,8 +15,8 @@ READS = {
     "02-extract-samples": ["01-prepare-data"],
     # Grid search by cross-validation on the training samples; the chosen forests, calibrated.
     "03-grid-search": ["02-extract-samples"],
-    # Confusion matrix, overall accuracy, precision, recall, F1 and kappa on the 30 %.
-    "04-evaluate-accuracy": ["02-extract-samples", "03-grid-search"],
+    # Confusion matrix, overall accuracy, precision, recall, F1 and kappa on the 30 %; estimates from folds beside the truth.
+    "04-evaluate-accuracy": ["01-prepare-data", "02-extract-samples", "03-grid-search"],
     # Ice type, class probabilities and ice content of every cell and layer; storage and its totals.
     "05-map-ground-ice": ["01-prepare-data", "03-grid-search"],
     # Figures for print, from results only.

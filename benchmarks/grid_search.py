@@ -50,7 +50,7 @@ def main(path="config/virtual.yaml", trees=1000):
     )
     grid = forest.search_grid(study)
     grid["n_estimators"] = [max(1, size * int(trees) // study.forest.n_estimators) for size in grid["n_estimators"]]
-    fold = forest.site_folds(train["group"], types, study.forest.folds, study.forest.seed)
+    fold = forest.site_folds(train["group"], types, study.folds.number, study.folds.seed)
     print(f"{len(ParameterGrid(grid))} combinations, {fold.max() + 1} folds, {len(types)} samples of {layer}: {grid}")
 
     model = RandomForestClassifier(class_weight="balanced", random_state=study.forest.seed)

@@ -9,7 +9,7 @@ import sys
 
 import numpy as np
 
-from helpers import forest, ice, mapping, samples
+from helpers import forest, ice, mapping, samples, space
 from helpers.covariates.registry import read_covariates
 from helpers.sources import boreholes
 from helpers.study import Study
@@ -33,9 +33,9 @@ def replicate(study, seed, values, cells):
     for name in map(ice.layer_name, study.layers):
         rows = forest.layer_rows(table, name, target=study.target)
         known, types = forest.predictor_values(rows, samples.predictor_names(study)), rows["class"].to_numpy()
-        folds = forest.site_folds(rows["group"], types, study.forest.folds, study.forest.seed)
+        folds = space.sample_folds(study, rows)
         unseen = np.zeros((len(rows), len(classes)))
-        for fold in range(study.forest.folds):
+        for fold in range(study.folds.number):
             held = folds == fold
             part = rows[~held].assign(split="train")
             grown = forest.fit(study, part, name, PARAMS)

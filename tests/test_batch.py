@@ -280,7 +280,7 @@ def test_one_process_gives_what_the_notebooks_give(copy, raster_equal):
         copy,
         engine="process",
         design="list",
-        runs=[{"forest.seed": seed}, {"forest.folds": 5000}, {"samples.test_share": 1.5}],
+        runs=[{"forest.seed": seed}, {"folds.number": 5000}, {"samples.test_share": 1.5}],
     )
     command = [sys.executable, "-u", "-m", "helpers", "batch", "try", "--cores", "1"]
     environment = {**os.environ, "PYTHONPATH": str(copy / "src")}

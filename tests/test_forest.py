@@ -44,6 +44,8 @@ def make_table(sites=240, seed=0, noise=0.4):
             "site_id": [f"S{n:03d}" for n in range(sites)],
             "group": [f"S{n:03d}" for n in range(sites)],
             "layer": layer,
+            "easting": 5000.0 * np.arange(sites),
+            "northing": 0.0,
             "ice_type": kind,
             "ice_content": np.where(frozen, content, np.nan),
             "permafrost_share": np.where(frozen, 1.0, 0.0),

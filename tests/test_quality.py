@@ -282,3 +282,13 @@ quality.browse({"Remarks": pd.DataFrame(), "Sites": pd.DataFrame({"site_id": [f"
     assert not any("unpkg" in html or "cdn." in html for html in shown)
     assert sum(map(len, shown)) < 1_200_000
     assert "S&lt;2999&gt;" in shown[-1] or "S<2999>" in shown[-1]  # none is left out
+
+
+def test_groups_of_predictors_that_tell_the_same():
+    rng = np.random.default_rng(0)
+    heat, wet = rng.normal(size=(2, 300))
+    values = {"warm": heat, "cold": -heat, "warmer": heat + 0.1 * rng.normal(size=300), "wet": wet, "same": 1.0}
+    ranks = rank_correlation(pd.DataFrame(values).assign(site_id=range(300)), list(values))
+    assert quality.correlated_groups(ranks, 0.7) == [["warm", "cold", "warmer"]]
+    assert quality.correlated_groups(ranks, 0.999) == [["warm", "cold"]]
+    assert quality.correlated_groups(ranks.iloc[:1, :1], 0.7) == []

@@ -540,6 +540,18 @@ def test_samples_come_back_as_they_were(mapped):
     assert not [name for name in os.listdir(path.parent) if name.endswith(".part")]
 
 
+def test_more_columns_of_the_sites_come_along(tmp_path, monkeypatch):
+    monkeypatch.setattr(Study, "results_dir", property(lambda self: tmp_path))
+    study = Study(name="t", predictors=["slope"], samples={"more_columns": ["campaign"]})
+    sites = pd.concat([site("S1").assign(campaign="Genhe 2021"), site("S2").assign(campaign="")])
+    labels, _ = label_layers(study, sites, pd.concat([core((0, 12, 0.25), site_id=name) for name in ("S1", "S2")]))
+    table = labels.assign(group="G", easting=0.0, northing=0.0, in_domain=True, split="train", slope=1.0)
+    write_samples(study, table)
+    assert read_samples(study)["campaign"].tolist() == ["Genhe 2021"] * 3 + ["G"] * 3
+    with pytest.raises(SampleError, match="no column campaign"):
+        label_layers(study, site(), WHOLE)
+
+
 def test_a_table_that_lacks_columns_is_not_written(mapped):
     study, table = mapped
     with pytest.raises(SampleError, match="The sample table lacks group, easting, northing"):

@@ -20,6 +20,8 @@ def study_file(tmp_path, text, name="mine.yaml"):
         pytest.param(
             "name: a\ngrid: {resolution: -1}", ["`grid.resolution`", "greater than 0", "given: -1"], id="range"
         ),
+        pytest.param("name: a\nforest: {folds: 3}", ["`forest.folds` is now `folds.number`"], id="renamed"),
+        pytest.param("name: a\nfolds: {kind: column}", ["`folds`", "as `column`"], id="folds without column"),
         pytest.param("name: a\ngrid: {fine_resolution: 300}", ["300 m does not divide", "1000 m"], id="misfit"),
         pytest.param("name: a\nrun: ../b", ["`run`", "../b"], id="path in a name"),
         pytest.param("name: a\ngrid: {crs: Alberts}", ["`grid.crs`", "Alberts"], id="crs"),

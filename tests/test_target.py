@@ -16,7 +16,7 @@ from helpers.study import Study
 from helpers.two_stage import TwoStageForest
 
 PREDICTORS = ["elevation", "twi"]
-FEW = {"n_estimators": 10, "max_depth": [None], "min_samples_split": [2], "folds": 3}
+FEW = {"n_estimators": 10, "max_depth": [None], "min_samples_split": [2]}
 PARAMS = {"max_depth": None, "min_samples_split": 2}
 TOLD = {  # classes of the ice types 0-5
     "ice_type": [0, 1, 2, 3, 4, 5],
@@ -36,6 +36,8 @@ def table():
         "site_id": [f"S{n:03d}" for n in range(180)],
         "group": [f"S{n:03d}" for n in range(180)],
         "layer": "2-3m",
+        "easting": 5000.0 * np.arange(180),
+        "northing": 0.0,
         "ice_type": types,
         "ice_fraction": np.array([0, 0.05, 0.15, 0.25, 0.4, 0.6])[types],
         "in_domain": True,
@@ -53,7 +55,8 @@ def make(study, table, tmp_path, monkeypatch):
     monkeypatch.setattr(Study, "results_dir", property(lambda self: tmp_path / self.target))
 
     def made(target):
-        changed = study.model_copy(update={"target": target, "forest": type(study.forest)(**FEW)})
+        few = {"forest": type(study.forest)(**FEW), "folds": type(study.folds)(number=3)}
+        changed = study.model_copy(update={"target": target, **few})
         (tmp_path / target / "samples").mkdir(parents=True)
         table.to_csv(tmp_path / target / "samples" / "samples.csv", index=False)
         return changed

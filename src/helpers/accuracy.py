@@ -24,8 +24,8 @@ class AccuracyError(CompendiumError):
     """Labels or a confusion matrix from which no accuracy follows."""
 
 
-def confusion_matrix(reference, predicted, classes):
-    """Count samples by mapped and reference class.
+def confusion_matrix(reference, predicted, classes, sample_weight=None):
+    """Count samples by mapped and reference class, or add up their weights.
 
     Parameters
     ----------
@@ -33,11 +33,13 @@ def confusion_matrix(reference, predicted, classes):
         Class of each sample in truth and on the map.
     classes : sequence
         All classes, in the order of rows and columns; some may have no sample.
+    sample_weight : array_like, shape (n,), optional
+        Such as from `helpers.space.sampling_weights`. One each by default.
 
     Returns
     -------
     numpy.ndarray of int, shape (k, k)
-        Rows are mapped, columns are reference classes.
+        Rows are mapped, columns are reference classes; of float where samples have weights.
 
     Raises
     ------
@@ -62,8 +64,9 @@ def confusion_matrix(reference, predicted, classes):
             "correct the labels, or name all classes",
         )
     code = {label: number for number, label in enumerate(classes)}
-    matrix = np.zeros((len(classes), len(classes)), int)
-    np.add.at(matrix, ([code[p] for p in predicted.tolist()], [code[r] for r in reference.tolist()]), 1)
+    weight = 1 if sample_weight is None else np.asarray(sample_weight, float)
+    matrix = np.zeros((len(classes), len(classes)), int if sample_weight is None else float)
+    np.add.at(matrix, ([code[p] for p in predicted.tolist()], [code[r] for r in reference.tolist()]), weight)
     return matrix
 
 

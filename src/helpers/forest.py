@@ -147,7 +147,7 @@ def site_folds(sites, types, folds, seed):
     if len(names) < folds:
         raise ForestError(
             f"{len(names)} sites cannot be dealt into {folds} folds.",
-            "give more sites, or set fewer `forest.folds`",
+            "give more sites, or set fewer `folds.number`",
         )
     highest = np.full(len(names), -1)
     np.maximum.at(highest, number, np.asarray(types))
@@ -271,10 +271,11 @@ def search(study, table, layer, n_jobs=-1):
     from sklearn.model_selection import PredefinedSplit
 
     from helpers.search import OneForestSearchCV, choose, standard_error
+    from helpers.space import sample_folds
 
     rows, target = layer_rows(table, layer, "train", study.target), TARGETS[study.target]
     values, types = _training(study, rows, layer)
-    fold = site_folds(rows["group"], types, study.forest.folds, study.forest.seed)
+    fold = sample_folds(study, rows)
     _check_classes(study, rows, layer)
     grid = search_grid(study)
     if too_many := [m for m in grid["max_features"] if isinstance(m, int) and m > values.shape[1]]:
@@ -772,6 +773,11 @@ def read_card(path):
     if not sound:
         raise ModelError(f"{path.name} is no model card.", "run 03-grid-search again")
     return card
+
+
+def card_params(card):
+    """Return the hyperparameters of a model card, as `fit` takes them."""
+    return {name: value for name, value in card["params"].items() if name != "class_weight"}
 
 
 def _card(study, found, kind, rows, calibration):

@@ -441,6 +441,41 @@ def variance_inflation(values):
     return factors, partners
 
 
+def correlated_groups(ranks, limit):
+    """Return the groups of predictors that tell much the same: each pair within one correlates above a limit.
+
+    Parameters
+    ----------
+    ranks : pandas.DataFrame
+        From `rank_correlation`.
+    limit : float
+        Smallest absolute rank correlation within a group, such as the setting `samples.correlated`.
+
+    Returns
+    -------
+    list of list of str
+        Groups of two or more, by complete linkage, the largest first.
+
+    Examples
+    --------
+    >>> import pandas
+    >>> names = ["a", "b", "c"]
+    >>> ranks = pandas.DataFrame([[1, -0.9, 0.2], [-0.9, 1, 0.1], [0.2, 0.1, 1]], names, names)
+    >>> correlated_groups(ranks, 0.7)
+    [['a', 'b']]
+    """
+    from scipy.cluster.hierarchy import complete, fcluster
+    from scipy.spatial.distance import squareform
+
+    if len(ranks) < 2:
+        return []
+    apart = 1 - np.nan_to_num(np.abs(ranks.to_numpy(float)))
+    np.fill_diagonal(apart, 0)
+    number = fcluster(complete(squareform(apart, checks=False)), 1 - limit, "distance")
+    groups = [[str(name) for name in ranks.index[number == one]] for one in dict.fromkeys(number)]
+    return sorted((group for group in groups if len(group) > 1), key=len, reverse=True)
+
+
 def draw_correlation(study, ranks):
     """Draw a matrix of rank correlations; those of at least 0.7 are written into their fields.
 

@@ -111,7 +111,7 @@ def stage_outputs(study, stage):
         "03-grid-search": lambda: sorted(
             {forest.model_path(study, layer, which) for layer in layers for which in ("map", "train")}
         ),
-        "04-evaluate-accuracy": lambda: [tables / "accuracy.json", tables / "importance.csv"],
+        "04-evaluate-accuracy": lambda: [tables / f for f in ("accuracy.json", "importance.csv", "validation.json")],
         "05-map-ground-ice": lambda: [*mapping.map_files(study).values(), tables / "storage.json"],
         "06-publication-figures": lambda: [study.figures_dir / f"{name}.png" for name in publication.NAMES],
     }
@@ -126,8 +126,8 @@ def memory_mb(study, stage):
 
 _SECTIONS = {
     "02-extract-samples": ("layers", "ice", "truth", "boreholes", "samples", "predictors", "domain", "target"),
-    "03-grid-search": ("forest", "predictors", "left_out", "domain", "target"),
-    "04-evaluate-accuracy": ("domain", "target"),
+    "03-grid-search": ("forest", "folds", "predictors", "left_out", "domain", "target"),
+    "04-evaluate-accuracy": ("folds", "domain", "target"),
     "05-map-ground-ice": ("target",),
     "06-publication-figures": ("target",),
 }

@@ -79,7 +79,12 @@ def label_layers(study, sites, intervals):
                 lost.append(key | {"reason": outcome})
             else:
                 labels.append(key | {"longitude": site.longitude, "latitude": site.latitude} | outcome)
-    return pd.DataFrame(labels, columns=_LABEL_COLUMNS), _lost_table(lost)
+    labels = pd.DataFrame(labels, columns=_LABEL_COLUMNS)
+    for name in study.samples.more_columns:
+        if name not in sites:
+            raise SampleError(f"The table of sites has no column {name}.", "correct samples.more_columns")
+        labels[name] = labels["site_id"].map(sites.set_index("site_id")[name])
+    return labels, _lost_table(lost)
 
 
 _LABEL_COLUMNS = [c for c in SAMPLE_COLUMNS if c not in ("group", "easting", "northing", "in_domain", "split")]
@@ -829,10 +834,12 @@ def write_samples(study, table, counts=None):
     pathlib.Path
         Of the sample table.
     """
-    path = samples_path(study)
-    columns = [*SAMPLE_COLUMNS, *predictor_names(study)]
+    path, more = samples_path(study), study.samples.more_columns
+    columns = [*SAMPLE_COLUMNS, *more, *predictor_names(study)]
     if lacking := [name for name in columns if name not in table]:
         raise SampleError(f"The sample table lacks {listed(lacking)}.", "extract covariates and split sites first")
+    # What has no value, as training areas, has its group's own.
+    table = table.assign(**{name: table[name].where(table[name].fillna("") != "", table["group"]) for name in more})
     write_text(path, table[columns].to_csv(index=False, lineterminator="\n"))
     if counts is not None:
         write_text(path.with_name("counts.json"), json.dumps(counts, indent=2, ensure_ascii=False) + "\n")
@@ -859,7 +866,7 @@ def read_samples(study):
     path = samples_path(study)
     if not path.is_file():
         raise SampleError(f"This run has no {path.name}.", "run notebooks/02-extract-samples.ipynb for this study")
-    text = dict.fromkeys(("site_id", "group", "layer", "reason", "split"), str)
+    text = dict.fromkeys(("site_id", "group", "layer", "reason", "split", *study.samples.more_columns), str)
     table = pd.read_csv(
         path,
         dtype=text | {"ice_type": int, "in_domain": bool},

@@ -338,6 +338,7 @@ class Samples(_Section):
     datum: Literal["wgs84", "gcj02", "bd09"] = "wgs84"  # Chinese web maps shift coordinates
     severity: dict[str, Literal["error", "drop", "warn"]] = {}  # kinds of problems to treat otherwise than usual
     elevation_tolerance: Positive = 100.0  # m, beyond the relief around the site
+    more_columns: list[str] = []  # of the sites table, to be kept in the samples, such as a campaign for `folds.column`
     areas: str = ""  # polygons with a known ice type: GeoPackage, GeoJSON or shapefile
     class_column: str = "ice_type"  # of the polygons
     cells_per_area: Annotated[int, Field(gt=0)] = 20  # at most so many cells of a polygon are samples
@@ -348,6 +349,7 @@ class Samples(_Section):
     minimum_class_sites: Annotated[int, Field(ge=0)] = 15
     rare_classes: Literal["stop", "merge", "keep"] = "stop"  # ice types with fewer sites in a layer
     outlier_limit: Positive = 20.0  # robust standard deviations; soil maps have few values, so their spread is small
+    correlated: Share = 0.7  # predictors whose absolute rank correlation is larger are shown as a group
     test_share: Share = 0.3
     train_share: Annotated[float, Field(gt=0, le=1)] = 1.0  # of the training groups that is used: for learning curves
     seed: int = 20240602
@@ -382,7 +384,6 @@ class Forest(_Section):
     criterion: Axis[Literal["gini", "entropy"]] = ["gini"]
     score: Literal["kappa", "macro_f1", "log_loss"] = "kappa"
     one_standard_error: bool = False  # take the simplest combination within one standard error of the best
-    folds: Annotated[int, Field(ge=2)] = 5
     seed: int = 20240603
     map_fit: Literal["all", "train"] = "all"
 
@@ -394,6 +395,25 @@ class Forest(_Section):
             if not number and value not in ("sqrt", "log2"):
                 raise ValueError(f"{value!r} is neither sqrt, log2, a number of predictors, nor a share of them (0-1)")
         return given
+
+
+class Folds(_Section):
+    """How training samples are dealt into folds, for the search, the calibration and estimates of accuracy."""
+
+    kind: Literal["random", "knndm", "blocks", "column"] = "random"
+    number: Annotated[int, Field(ge=2)] = 5
+    judged: Literal["potential_permafrost", "whole"] = "potential_permafrost"  # the cells that kNNDM looks to
+    block_km: Positive = 100  # side of a block
+    column: str = ""  # of the samples: those with one value stay together; samples.more_columns may bring it
+    together_km: Annotated[float, Field(ge=0)] = 1.0  # sites nearer to each other are never parted
+    seed: int = 20240606
+    estimators: Annotated[int, Field(gt=0)] = 200  # trees of a forest in the estimates; with more, scores hardly differ
+
+    @model_validator(mode="after")
+    def _has_column(self):
+        if self.kind == "column" and not self.column:
+            raise ValueError("folds by a column need its name as `column`")
+        return self
 
 
 class Domain(_Section):
@@ -426,6 +446,7 @@ class Study(_Section):
 
     predictors: list[str] | Literal["all"] = "all"
     left_out: list[str] = []  # covariates, or families of them such as terrain, that are no predictors
+    forward_selection: bool = False  # let notebook 08 choose predictors one by one
     layers: list[tuple[float, float]] = [(2, 3), (3, 5), (5, 10)]
     target: Literal["ice_type", "permafrost", "ice_level", "two_stage"] = "ice_type"  # helpers.ice.TARGETS
     ice: Ice = Ice()
@@ -433,6 +454,7 @@ class Study(_Section):
     boreholes: Boreholes = Boreholes()
     samples: Samples = Samples()
     forest: Forest = Forest()
+    folds: Folds = Folds()
     domain: Domain = Domain()
     compute: Compute = Compute()
 
@@ -656,8 +678,13 @@ def valid_names(model, prefix=""):
     return names
 
 
+_RENAMED = {"forest.folds": "folds.number"}
+
+
 def unknown_setting(name):
     """Return what to say of a setting that no study has, with the nearest one that there is."""
+    if name in _RENAMED:
+        return f"the setting `{name}` is now `{_RENAMED[name]}`"
     names = valid_names(Study)
     by_leaf = {n.rsplit(".", 1)[-1]: n for n in reversed(names)}
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)

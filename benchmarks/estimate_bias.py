@@ -1,0 +1,76 @@
+"""Which estimate of accuracy tells the truth? Replicates of the virtual study: hidden fields, truth and holes redrawn.
+
+Run after ``make map STUDY=config/quick.yaml``: it reads that study's covariates and writes nothing. The forests have
+the settings below instead of a grid search each. Printed are, by domain and estimate, the mean difference from the
+true score of the same forest (the one of the training samples) with its standard error over replicates; then what
+the map's cells make of probabilities that were calibrated on each kind of folds.
+
+``python benchmarks/estimate_bias.py [config/quick.yaml] [replicates]``
+"""
+
+import sys
+
+import numpy as np
+import pandas as pd
+
+from helpers import accuracy, forest, ice, samples, validation
+from helpers.sources import boreholes
+from helpers.study import Study
+
+PARAMS = {"max_depth": None, "min_samples_split": 10}
+
+
+def draw(study, seed):
+    """Return the samples and the true rasters of one replicate."""
+    truth_rng, hole_rng, split_rng = np.random.default_rng(seed).spawn(3)
+    ground = boreholes.draw_ground(study, truth_rng)
+    labels, _ = samples.label_layers(study, *boreholes.draw_boreholes(study, ground, hole_rng))
+    table, _ = samples.drop_unusable(study, samples.extract_covariates(study, labels))
+    table, _ = samples.group_cells(study, table)
+    table["in_domain"] = samples.in_domain(study, table)
+    table["split"] = samples.split_sites(study, table, split_rng)
+    return table, boreholes.true_rasters(study, ground)
+
+
+def calibration_losses(study, table, truth, cells):
+    """Return the log loss on the map's cells in the domain of forests calibrated on each kind of folds."""
+    values, chosen, inside = cells
+    losses = {}  # by kind, one value a layer
+    for layer in map(ice.layer_name, study.layers):
+        rows = forest.layer_rows(table, layer, "train", study.target)
+        kinds = validation.fold_kinds(study, rows)
+        unseen = validation.out_of_fold(study, [(rows, fold, PARAMS) for fold in kinds.values()])
+        raw = forest.class_probabilities(forest.fit(study, table, layer, PARAMS, "train"), values[inside])
+        true = truth[f"ice_type_{layer}"].ravel()[chosen[inside]]
+        for kind, part in zip(kinds, unseen, strict=True):
+            calibration = forest.fit_calibration(part, rows["class"], samples.area_weights(study, rows))
+            loss = accuracy.log_loss(true, forest.calibrate(raw, calibration), ice.TARGETS[study.target].codes)
+            losses.setdefault(kind, []).append(loss)
+    return {kind: np.mean(values) for kind, values in losses.items()}
+
+
+def main(path="config/quick.yaml", number="10"):
+    """Print both tables."""
+    study = Study.open(path)
+    cells, found, losses = validation.sampled_cells(study), [], []
+    for seed in range(int(number)):
+        table, truth = draw(study, seed)
+        params = dict.fromkeys(map(ice.layer_name, study.layers), PARAMS)
+        estimates = validation.estimate_accuracy(study, table, params, truth).assign(replicate=seed)
+        keys, scores = ["layer", "domain"], list(validation.SCORES)
+        true = estimates[estimates["estimate"] == "true_train"][[*keys, *scores]]
+        both = estimates.merge(true, on=keys, suffixes=("", "_true"))
+        off = {score: both[score] - both[f"{score}_true"] for score in scores}
+        found.append(both[["replicate", "domain", "estimate", "reference"]].assign(**off))
+        losses.append(calibration_losses(study, table, truth, cells))
+        print(f"replicate {seed}", flush=True)
+    by_replicate = pd.concat(found).groupby(["domain", "estimate", "reference", "replicate"], sort=False).mean()
+    told = by_replicate.groupby(level=[0, 1, 2], sort=False).agg(["mean", "sem"])
+    print(told.round(3).to_string())
+    losses = pd.DataFrame(losses)
+    print("log loss in the domain after calibration, less that of random folds:")
+    print(losses.sub(losses["random"], axis=0).agg(["mean", "sem"]).round(4).to_string())
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

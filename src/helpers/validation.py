@@ -1,0 +1,463 @@
+"""What estimates of accuracy are worth: several kinds of folds side by side, and beside the truth where it is known.
+
+A score from samples may be off for three reasons, which the tables keep apart: samples lie elsewhere than the map's
+cells (folds and weights try to mend it), a hole is not its cell (the reference `cells` shows by how much), and the
+hyperparameters were chosen for the very score (`selection_optimism`).
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from helpers import accuracy, forest, space
+from helpers.accuracy import DOMAINS
+from helpers.grid import reference_grid
+from helpers.ice import TARGETS, layer_name
+from helpers.samples import used_predictors
+
+ESTIMATES = {
+    "random": "random folds",
+    "random_weighted": "random folds, weighted",
+    "knndm": "kNNDM folds",
+    "blocks": "spatial blocks",
+    "column": "folds by column",
+    "test": "test samples",
+    "true_train": "truth, forest of the training samples",
+    "true_map": "truth, forest of the map",
+}
+"""Estimates of a map's accuracy, by their keys in ``validation.json``."""
+
+TRUE_CELLS = 25_000
+"""Cells, in regular steps, that stand for the map in its true accuracy: the standard error is below 0.004."""
+
+SCORES = ("overall_accuracy", "kappa", "macro_f1")
+
+REFERENCES = {
+    "samples": ("o", "#0072b2", "against the samples' own class"),
+    "cells": ("s", "#d55e00", "against the true class of their cells"),
+}
+"""What predictions are compared with: marker, colour and label."""
+
+# Colours of Okabe and Ito, which the colour-blind tell apart; lines differ too, so that grey prints serve.
+CURVES = {
+    "prediction": ("map's cells to samples", "0.0", "-", 1.8),
+    "samples": ("samples to samples", "0.55", "-", 0.9),
+    "random": ("random folds", "#d55e00", ":", 1.4),
+    "knndm": ("kNNDM folds", "#0072b2", "--", 1.2),
+    "blocks": ("spatial blocks", "#009e73", "-.", 1.1),
+    "column": ("folds by column", "#cc79a7", "-", 1.1),
+}
+"""Curves of nearest-neighbour distances: label, colour, line and its width."""
+
+
+def fold_kinds(study, rows, cells=None):
+    """Deal samples into folds of every kind that the study allows.
+
+    Parameters
+    ----------
+    study : helpers.study.Study
+        Folds by a column are among them where it names one.
+    rows : pandas.DataFrame
+        Samples of a layer, as from `helpers.forest.layer_rows`.
+    cells : tuple of numpy.ndarray, optional
+        From `helpers.space.map_cells`.
+
+    Returns
+    -------
+    dict of str to numpy.ndarray of int, shape (n,)
+        The study's own kind, which must be possible, and of the others those that are.
+    """
+    found = {}
+    for kind in ("random", "knndm", "blocks", "column"):
+        if kind == "column" and not study.folds.column:
+            continue
+        try:
+            found[kind] = space.sample_folds(study, rows, kind, cells)
+        except space.FoldError:
+            if kind == study.folds.kind:
+                raise
+    return found
+
+
+def fold_summary(study, rows, folds, curves):
+    """Return how folds of each kind look, ready to be shown.
+
+    Parameters
+    ----------
+    study : helpers.study.Study
+    rows : pandas.DataFrame
+        Samples of a layer, as from `helpers.forest.layer_rows`.
+    folds : dict of str to numpy.ndarray
+        From `fold_kinds`.
+    curves : dict of str to numpy.ndarray
+        From `distance_curves`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Index kind: samples in the smallest and the largest fold, `wasserstein_km` between the distances that folds and
+        the map are predicted over, and the classes that a fold lacks.
+    """
+    import pandas as pd
+
+    target, names = space.Distribution(curves["prediction"]), [kind.name for kind in TARGETS[study.target].classes]
+    table = {}
+    for kind, fold in folds.items():
+        size, lacking = np.bincount(fold), space.missing_classes(fold, rows["class"])
+        text = "; ".join(f"fold {k}: {', '.join(names[code] for code in codes)}" for k, codes in lacking.items())
+        distance = target.wasserstein(curves[kind])
+        table[kind] = {"smallest": size.min(), "largest": size.max(), "wasserstein_km": distance, "lacking": text}
+    return pd.DataFrame.from_dict(table, orient="index").rename_axis("kind")
+
+
+def out_of_fold(study, jobs, n_jobs=-1):
+    """Predict samples by forests that were grown without their fold, many sets of folds at once.
+
+    Parameters
+    ----------
+    study : helpers.study.Study
+        Forests have its `folds.estimators` trees.
+    jobs : sequence of (rows, fold, params)
+        Samples of one layer with their class, their folds, and the hyperparameters.
+    n_jobs : int
+        Processes at once, -1 for one a core. The result does not depend on it.
+
+    Returns
+    -------
+    list of numpy.ndarray, shape (n, k)
+        Probabilities for each of the jobs.
+    """
+    from joblib import Parallel, delayed
+
+    parts = [(job, number) for job, (_, fold, _) in enumerate(jobs) for number in np.unique(fold)]
+    found = Parallel(n_jobs)(
+        delayed(_held_out)(study, jobs[job][0], jobs[job][1] == number, jobs[job][2]) for job, number in parts
+    )
+    classes = TARGETS[study.target].codes
+    results = [np.empty((len(rows), len(classes))) for rows, _, _ in jobs]
+    for (job, number), part in zip(parts, found, strict=True):
+        results[job][jobs[job][1] == number] = part
+    return results
+
+
+def _held_out(study, rows, held, params):
+    import sklearn
+
+    layer, trees = rows["layer"].iloc[0], {"n_estimators": study.folds.estimators}
+    known, others = rows[~held].assign(split="train"), forest.predictor_values(rows[held], used_predictors(study))
+    with sklearn.config_context(assume_finite=True, skip_parameter_validation=True):
+        model = forest.fit(study, known, layer, {**params, **trees}, "train")
+        return forest.class_probabilities(model, others, TARGETS[study.target].codes)
+
+
+def estimate_accuracy(study, table, params, truth=None, models=None, n_jobs=-1):
+    """Estimate the accuracy of each layer's map in every way, at hyperparameters that are chosen already.
+
+    Folds are dealt among the training samples, and their predictions are pooled before they are scored. The
+    hyperparameters were chosen on the same samples, so that estimates from folds are a little too high:
+    `selection_optimism` says by how much. The test samples are free of that.
+
+    Parameters
+    ----------
+    study : helpers.study.Study
+    table : pandas.DataFrame
+        Samples of all layers.
+    params : dict of str to dict
+        Hyperparameters of each layer, such as `helpers.forest.Search.params`.
+    truth : dict of str to numpy.ndarray, optional
+        True ice type of each cell of the reference grid by ``ice_type_<layer>``, as
+        `helpers.sources.boreholes.true_rasters` returns it. Of `TRUE_CELLS` cells the true accuracy is told.
+    models : dict of str to dict, optional
+        For each layer the forests ``train`` and ``map``; grown here by default.
+    n_jobs : int
+        Processes at once. The result does not depend on it.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a layer, domain, estimate (a key of `ESTIMATES`) and reference: `samples`, and with the truth also
+        `cells`, the true class of the sample's cell. With n, the `SCORES`, and for folds `wasserstein_km`: by how
+        much they miss the distances over which the cells of the domain are predicted.
+    """
+    import pandas as pd
+
+    cells, layers = space.map_cells(study), [layer_name(layer) for layer in study.layers]
+    rows = {layer: forest.layer_rows(table, layer, "train", study.target) for layer in layers}
+    folds = {(layer, kind): fold for layer in layers for kind, fold in fold_kinds(study, rows[layer], cells).items()}
+    jobs = [(rows[layer], fold, params[layer]) for (layer, _), fold in folds.items()]
+    predicted = dict(zip(folds, out_of_fold(study, jobs, n_jobs), strict=True))
+    sampled = None if truth is None else sampled_cells(study)
+    found = []
+    for layer in layers:
+        true = None if truth is None else truth[f"ice_type_{layer}"]
+        places = rows[layer][["easting", "northing"]].to_numpy(float)
+        targets = {domain: cells[0][inside] for domain, inside in _domains(cells[1])}
+        away = {
+            domain: space.Distribution(space.prediction_distances(places, part))
+            for domain, part in targets.items() if len(part)
+        }  # fmt: skip
+        for (_, kind), fold in ((key, fold) for key, fold in folds.items() if key[0] == layer):
+            found += _from_folds(study, rows[layer], kind, fold, predicted[layer, kind], targets, away, true)
+        grown = models[layer] if models else _grown(study, table, layer, params[layer])
+        found += _from_samples(study, forest.layer_rows(table, layer, "test", study.target), grown["train"], true)
+        if truth is not None:
+            found += _from_truth(study, layer, grown, true, *sampled)
+    columns = ["layer", "domain", "estimate", "reference", "n", *SCORES, "wasserstein_km"]
+    return pd.DataFrame(found).reindex(columns=columns)
+
+
+def _grown(study, table, layer, params):
+    return {name: forest.fit(study, table, layer, params, which) for name, which in
+            (("train", "train"), ("map", study.forest.map_fit))}  # fmt: skip
+
+
+def _from_folds(study, rows, kind, fold, probabilities, targets, away, true):
+    """Return the scores of pooled out-of-fold predictions by domain, of random folds also the weighted ones."""
+    places, mapped = rows[["easting", "northing"]].to_numpy(float), forest.mapped_class(probabilities, study.target)
+    apart, found = space.neighbour_distances(places, fold), []
+    for domain, inside in _domains(rows["in_domain"]):
+        if domain not in away or not inside.any():
+            continue
+        more = {"wasserstein_km": away[domain].wasserstein(apart[inside]) / 1000}
+        found += _judged(study, rows[inside], mapped[inside], domain, kind, true, more)
+        if kind == "random":
+            weight = space.sampling_weights(places[inside], targets[domain], study.grid.resolution**2)
+            found += _judged(study, rows[inside], mapped[inside], domain, "random_weighted", true, more, weight)
+    return found
+
+
+def _from_samples(study, rows, model, true):
+    values, classes = forest.predictor_values(rows, used_predictors(study)), TARGETS[study.target].codes
+    mapped = forest.mapped_class(forest.class_probabilities(model, values, classes), study.target)
+    return [one for domain, inside in _domains(rows["in_domain"])
+            for one in _judged(study, rows[inside], mapped[inside], domain, "test", true)]  # fmt: skip
+
+
+def _judged(study, rows, mapped, domain, estimate, true, more=None, weight=None):
+    """Return a row of scores against the samples' own classes, and with the truth one against their cells'."""
+    known = {"samples": rows["class"].to_numpy()}
+    if true is not None:
+        known["cells"] = _class_at(study, true, rows)
+    return [
+        {"layer": rows["layer"].iloc[0], "domain": domain, "estimate": estimate, "reference": reference}
+        | _scores(study, classes, mapped, weight) | (more or {})
+        for reference, classes in known.items() if len(rows)
+    ]  # fmt: skip
+
+
+def _from_truth(study, layer, models, true, values, cells, in_domain):
+    known, found, classes = _classes(study)[true.ravel()[cells]], [], TARGETS[study.target].codes
+    with ThreadPoolExecutor() as pool:
+        probabilities = list(
+            pool.map(lambda model: forest.class_probabilities(model, values, classes), models.values())
+        )
+    for name, part in zip(models, probabilities, strict=True):
+        mapped = forest.mapped_class(part, study.target)
+        for domain, inside in _domains(in_domain):
+            names = {"layer": layer, "domain": domain, "estimate": f"true_{name}", "reference": "cells"}
+            found.append(names | _scores(study, known[inside], mapped[inside]))
+    return found
+
+
+def sampled_cells(study):
+    """Return cells in regular steps over the map, about `TRUE_CELLS` of them.
+
+    Parameters
+    ----------
+    study : helpers.study.Study
+
+    Returns
+    -------
+    values : numpy.ndarray of float32, shape (cells, predictors)
+    cells : numpy.ndarray of int, shape (cells,)
+        Their flat indices on the reference grid.
+    in_domain : numpy.ndarray of bool, shape (cells,)
+    """
+    from helpers.covariates.registry import read_covariates
+    from helpers.mapping import read_predictors
+
+    values, cells = read_predictors(study, used_predictors(study))
+    row, column = np.divmod(cells, reference_grid(study).shape[1])
+    step = max(1, round(np.sqrt(len(cells) / TRUE_CELLS)))
+    kept = (row % step == 0) & (column % step == 0)
+    rule = read_covariates(study, [study.domain.covariate])[study.domain.covariate].to_numpy().ravel()[cells[kept]]
+    return values[kept], cells[kept], rule > study.domain.above
+
+
+def _class_at(study, true, rows):
+    geobox = reference_grid(study)
+    column, row = ~geobox.transform * (rows["easting"].to_numpy(), rows["northing"].to_numpy())
+    return _classes(study)[true[np.floor(row).astype(int), np.floor(column).astype(int)]]
+
+
+def _classes(study):
+    """Return the class of each ice type, and of no type: no class."""
+    return np.append(TARGETS[study.target].of_type, np.full(256 - len(TARGETS[study.target].of_type), -1))
+
+
+def _domains(in_domain):
+    in_domain = np.asarray(in_domain, bool)
+    return zip(DOMAINS, (np.ones(len(in_domain), bool), in_domain), strict=True)
+
+
+def _scores(study, reference, mapped, weight=None):
+    matrix = accuracy.confusion_matrix(reference, mapped, TARGETS[study.target].codes, weight)
+    scores = (accuracy.overall_accuracy(matrix), accuracy.kappa(matrix), accuracy.macro(accuracy.f1(matrix), matrix))
+    return {"n": len(reference), **dict(zip(SCORES, scores, strict=True))}
+
+
+def read_truth(study):
+    """Return the true ice type of each cell for `estimate_accuracy`; None where a study knows no truth."""
+    import rasterio
+
+    from helpers.sources.boreholes import truth_files
+
+    if not study.draws_boreholes:
+        return None
+    truth = {}
+    for name in (f"ice_type_{layer_name(layer)}" for layer in study.layers):
+        with rasterio.open(truth_files(study)[name]) as source:
+            truth[name] = source.read(1)
+    return truth
+
+
+def write_estimates(study, found):
+    """Write the table of `estimate_accuracy` as CSV, and as JSON by layer, domain, estimate and reference.
+
+    Parameters
+    ----------
+    study : helpers.study.Study
+    found : pandas.DataFrame
+
+    Returns
+    -------
+    dict
+        As written to ``validation.json``, beside ``validation.csv``.
+    """
+    record = {}
+    for row in found.to_dict("records"):
+        keys = [row.pop(name) for name in ("layer", "domain", "estimate", "reference")]
+        place = record
+        for key in keys[:-1]:
+            place = place.setdefault(key, {})
+        place[keys[-1]] = row
+    folder = study.results_dir / "tables"
+    accuracy.write_table(folder / "validation.csv", found)
+    accuracy.write_json(folder / "validation.json", record)
+    return record
+
+
+def distance_curves(study, rows, folds, cells):
+    """Return nearest-neighbour distances of the judged domain: on the map, among samples, and between folds.
+
+    Parameters
+    ----------
+    study : helpers.study.Study
+        `folds.judged` says whether the whole map or the potential-permafrost domain.
+    rows : pandas.DataFrame
+        Samples of a layer, as from `helpers.forest.layer_rows`.
+    folds : dict of str to numpy.ndarray
+        From `fold_kinds`.
+    cells : tuple of numpy.ndarray
+        From `helpers.space.map_cells`.
+
+    Returns
+    -------
+    dict of str to numpy.ndarray
+        Sorted distances, km: ``prediction``, from cells to samples; ``samples``, leaving one unit out; and by kind of
+        folds.
+    """
+    places = rows[["easting", "northing"]].to_numpy(float)
+    judged = rows["in_domain"].to_numpy(bool) | (study.folds.judged == "whole")
+    labels = {"samples": space.sample_units(study, rows), **folds}
+    found = {name: space.neighbour_distances(places, label)[judged] for name, label in labels.items()}
+    target = cells[0] if study.folds.judged == "whole" else cells[0][cells[1]]
+    found = {"prediction": space.prediction_distances(places, target)} | found
+    return {name: np.sort(distances) / 1000 for name, distances in found.items()}
+
+
+def draw_distances(study, curves):
+    """Draw the share of cells, or of samples, that have their nearest neighbour within a distance.
+
+    Parameters
+    ----------
+    study : helpers.study.Study
+    curves : dict of str to dict
+        Of each layer, from `distance_curves`.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    import matplotlib.pyplot as plt
+
+    from helpers.figures import WIDTH_MM, mark_simulated, style
+
+    style()
+    size = (WIDTH_MM / 25.4, 66 / 25.4)
+    figure, axes = plt.subplots(1, len(curves), figsize=size, sharex=True, sharey=True, squeeze=False)
+    for panel, (layer, found) in zip(axes[0], curves.items(), strict=True):
+        for name, distances in found.items():
+            label, colour, line, width = CURVES[name]
+            share = np.arange(1, len(distances) + 1) / len(distances)
+            kept = np.unique(np.linspace(0, len(share) - 1, 1000).astype(int))  # a million cells draw slowly
+            panel.step(distances[kept], share[kept], line, color=colour, linewidth=width, where="post", label=label)
+        panel.set(title=f"{layer.removesuffix('m')} m", xscale="log", ylim=(0, 1), xlabel="distance (km)")
+        panel.grid(color="0.9", linewidth=0.4)
+        panel.set_axisbelow(True)
+    axes[0, 0].set_xlim(left=0.5)
+    axes[0, 0].set_ylabel("share within the distance")
+    axes[0, 0].xaxis.set_major_formatter("{x:g}")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="upper center", ncols=len(labels), frameon=False, handlelength=2.2)
+    figure.tight_layout(rect=(0, 0.03, 1, 0.93))
+    if study.simulated:
+        mark_simulated(figure)
+    return figure
+
+
+def draw_estimates(study, found, domain="potential_permafrost"):
+    """Draw overall accuracy and kappa of each layer by every estimate, beside the truth where it is known.
+
+    Parameters
+    ----------
+    study : helpers.study.Study
+    found : pandas.DataFrame
+        From `estimate_accuracy`.
+    domain : str
+        One of `helpers.accuracy.DOMAINS`.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    import matplotlib.pyplot as plt
+
+    from helpers.figures import WIDTH_MM, mark_simulated, style
+
+    style()
+    found = found[found["domain"] == domain]
+    names = [name for name in reversed(ESTIMATES) if (found["estimate"] == name).any()]
+    layers, kinds = found["layer"].unique(), {"overall_accuracy": "overall accuracy", "kappa": "kappa"}
+    size = (WIDTH_MM / 25.4, (26 + 9.5 * len(names)) / 25.4)
+    figure, axes = plt.subplots(2, len(layers), figsize=size, sharex="row", sharey=True, squeeze=False)
+    for (score, title), row in zip(kinds.items(), axes, strict=True):
+        for layer, panel in zip(layers, row, strict=True):
+            part = found[found["layer"] == layer].set_index("estimate")
+            for reference, (marker, colour, label) in REFERENCES.items():
+                shown = part.loc[part["reference"] == reference, score]
+                places = [names.index(name) for name in shown.index]
+                panel.plot(shown, places, marker, markersize=4, color=colour, fillstyle="none", label=label)
+            for true in part.loc[part.index == "true_train", score]:
+                panel.axvline(true, color="0.5", linewidth=0.7, zorder=0)
+            panel.set(xlabel=title, ylim=(-0.6, len(names) - 0.4))
+            panel.set_yticks(range(len(names)), [ESTIMATES[name] for name in names])
+            panel.grid(axis="y", color="0.92", linewidth=0.4)
+    for layer, panel in zip(layers, axes[0], strict=True):
+        panel.set_title(f"{layer.removesuffix('m')} m, {domain.replace('_', ' ')}")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="lower center", ncols=2, frameon=False)
+    figure.tight_layout(rect=(0, 0.05, 1, 1))
+    if study.simulated:
+        mark_simulated(figure)
+    return figure

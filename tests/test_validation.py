@@ -1,0 +1,191 @@
+"""Estimates of accuracy: by hand, beside a known truth, beside baselines; the optimism of a search."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.model_selection import PredefinedSplit, cross_val_predict
+
+from helpers import accuracy, baselines, forest, space, validation
+from helpers.covariates.registry import predictors, write_covariates
+from helpers.grid import area_mask, cell_centres, reference_grid
+
+PARAMS = {"max_depth": None, "min_samples_split": 2}
+LAYER = "2-3m"
+NAMES = ["elevation", "twi"]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A study of one layer on a coarse grid: elevation tells the ice type, up to noise, which the truth is free of."""
+    from helpers.study import Study
+
+    folder = tmp_path_factory.mktemp("world")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Study, "processed_dir", property(lambda self: folder / "processed"))
+        patch.setattr(Study, "results_dir", property(lambda self: folder / "results"))
+        study = Study(
+            name="tiny", grid={"resolution": 20_000, "fine_resolution": 10_000}, layers=[(2, 3)],
+            predictors=NAMES, folds={"number": 3, "estimators": 20, "together_km": 0, "block_km": 300},
+            covariates={"terrain": {"tpi_radii": [20_000], "relief_window_km2": 1600}},
+            forest={"n_estimators": 20, "max_depth": [3, None], "min_samples_split": [2, 30]},
+        )  # fmt: skip
+        rng, geobox = np.random.default_rng(0), reference_grid(study)
+        inside = area_mask(study, geobox)
+        fields = {name: rng.normal(size=geobox.shape) for name in NAMES}
+        fields["air_frost_number"] = 0.44 + 0.1 * fields["elevation"]
+        write_covariates(study, {name: np.where(inside, v, np.nan).astype(np.float32) for name, v in fields.items()})
+        types = np.where(inside, np.digitize(fields["elevation"], [0, 0.7]) * 2, 255).astype(np.uint8)
+        chosen = rng.choice(np.flatnonzero(inside), 240, replace=False)
+        easting, northing = cell_centres(geobox)
+        row, column = np.unravel_index(chosen, geobox.shape)
+        known = types.ravel()[chosen]
+        wrong = rng.random(240) < 0.2
+        table = pd.DataFrame(
+            {
+                "site_id": [f"S{n}" for n in range(240)], "group": [f"S{n}" for n in range(240)], "layer": LAYER,
+                "easting": easting[column], "northing": northing[row], "in_domain": known > 0,
+                "ice_type": np.where(wrong, rng.permutation(known), known), "ice_fraction": 0.1,
+                "split": np.where(np.arange(240) % 4 == 0, "test", "train"),
+                **{name: values.ravel()[chosen].astype(np.float32) for name, values in fields.items()},
+            }
+        )  # fmt: skip
+        yield study, table, {f"ice_type_{LAYER}": types}
+
+
+@pytest.fixture(scope="module")
+def found(world):
+    study, table, truth = world
+    return validation.estimate_accuracy(study, table, {LAYER: PARAMS}, truth, n_jobs=1)
+
+
+def test_the_registry_has_the_predictors_of_this_test(world):
+    assert set(NAMES) <= set(predictors(world[0]))
+
+
+def test_out_of_fold_predictions_are_scikit_learns(world):
+    study, table, _ = world
+    rows = forest.layer_rows(table, LAYER, "train")
+    fold = space.sample_folds(study, rows)
+    (ours,) = validation.out_of_fold(study, [(rows, fold, PARAMS)], n_jobs=1)
+    model = RandomForestClassifier(20, class_weight="balanced", random_state=study.forest.seed, **PARAMS)
+    values = forest.predictor_values(rows, NAMES)
+    plain = cross_val_predict(model, values, rows["class"], cv=PredefinedSplit(fold), method="predict_proba")
+    assert ours[:, [0, 2, 4]] == pytest.approx(plain)
+    (two,) = validation.out_of_fold(study, [(rows, fold, PARAMS)], n_jobs=2)
+    assert np.array_equal(ours, two)
+
+
+def test_every_estimate_stands_beside_the_truth(world, found):
+    assert set(found["estimate"]) == set(validation.ESTIMATES) - {"column"}
+    keys = found.set_index(["domain", "estimate", "reference"])
+    assert keys.index.is_unique
+    assert np.isfinite(found[["overall_accuracy", "macro_f1"]]).all(axis=None)
+    assert keys.loc[("whole", "random", "samples"), "n"] == 180
+    assert keys.loc[("whole", "test", "samples"), "n"] == 60
+    assert keys.loc[("potential_permafrost", "random", "samples"), "n"] < 180
+    # Every fifth sample is wrong and the truth is not, so that cells are predicted better than samples say.
+    scores = keys["overall_accuracy"]
+    for estimate in ("random", "knndm", "blocks", "test"):
+        assert scores["whole", estimate, "cells"] > scores["whole", estimate, "samples"] + 0.05
+    assert scores["whole", "true_train", "cells"] == pytest.approx(scores["whole", "random", "cells"], abs=0.08)
+    folds = keys.loc[pd.IndexSlice["whole", ["random", "blocks"], "samples"], "wasserstein_km"]
+    assert (folds > 0).all()
+
+
+def test_the_test_samples_are_judged_by_the_forest_of_the_training_samples(world, found):
+    study, table, _ = world
+    rows = forest.layer_rows(table, LAYER, "test")
+    mapped = forest.fit(study, table, LAYER, PARAMS, "train").predict(forest.predictor_values(rows, NAMES))
+    one = found[(found["estimate"] == "test") & (found["reference"] == "samples") & (found["domain"] == "whole")]
+    assert one["overall_accuracy"].item() == pytest.approx((mapped == rows["class"]).mean())
+
+
+def test_estimates_are_written_by_stable_keys(world, found):
+    study = world[0]
+    validation.write_estimates(study, found)
+    record = json.loads((study.results_dir / "tables" / "validation.json").read_text())
+    row = record[LAYER]["whole"]["knndm"]["samples"]
+    assert set(row) == {"n", *validation.SCORES, "wasserstein_km"}
+    assert record[LAYER]["whole"]["test"]["samples"]["wasserstein_km"] is None
+    back = pd.read_csv(study.results_dir / "tables" / "validation.csv")
+    pd.testing.assert_frame_equal(back, found.reset_index(drop=True))
+
+
+def test_without_truth_only_samples_are_told(world):
+    study, table, _ = world
+    found = validation.estimate_accuracy(study, table, {LAYER: PARAMS}, n_jobs=1)
+    assert set(found["reference"]) == {"samples"}
+    assert not found["estimate"].str.startswith("true").any()
+
+
+def test_impossible_kinds_are_left_out_but_the_studys_own_is_told(world):
+    study, table, _ = world
+    rows = forest.layer_rows(table, LAYER, "train")
+    few = study.model_copy(update={"folds": study.folds.model_copy(update={"block_km": 9000})})
+    assert set(validation.fold_kinds(few, rows)) == {"random", "knndm"}
+    own = few.model_copy(update={"folds": few.folds.model_copy(update={"kind": "blocks"})})
+    with pytest.raises(space.FoldError, match="groups of samples"):
+        validation.fold_kinds(own, rows)
+
+
+def test_figures_are_drawn_and_folds_summed_up(world, found):
+    study, table, _ = world
+    rows, cells = forest.layer_rows(table, LAYER, "train"), space.map_cells(study)
+    folds = validation.fold_kinds(study, rows, cells)
+    curves = validation.distance_curves(study, rows, folds, cells)
+    assert list(curves) == ["prediction", "samples", *folds]
+    assert len(curves["prediction"]) == cells[1].sum()
+    summary = validation.fold_summary(study, rows, folds, curves)
+    assert (summary["largest"] <= 90).all()
+    for figure in (validation.draw_distances(study, {LAYER: curves}), validation.draw_estimates(study, found)):
+        assert figure.get_size_inches()[0] == pytest.approx(180 / 25.4)
+
+
+# Baselines ------------------------------------------------------------------------------------------------------------
+
+
+def test_scores_of_many_matrices_are_those_of_one():
+    matrices = np.random.default_rng(0).integers(0, 4, (200, 3, 3)) * np.random.default_rng(1).integers(
+        0, 2, (200, 3, 1)
+    )
+    matrices[0] = np.diag([5, 0, 0])
+    matrices = matrices[matrices.sum(axis=(1, 2)) > 0].astype(float)
+    expected = [
+        (accuracy.overall_accuracy(m), np.nan_to_num(accuracy.kappa(m)), accuracy.macro(accuracy.f1(m), m))
+        for m in matrices
+    ]
+    assert baselines.stacked_scores(matrices) == pytest.approx(np.array(expected))
+
+
+def test_baselines_are_judged_in_the_same_folds(world):
+    study, table, _ = world
+    found = baselines.compare_models(study, table, {LAYER: PARAMS}, n_jobs=1).set_index(["domain", "model"])
+    whole = found.loc["whole"]
+    assert list(whole.index) == list(baselines.MODELS)
+    assert whole.loc["most_frequent", "kappa"] == 0
+    # One threshold tells the first two of three classes apart; places tell nothing here.
+    assert whole.loc["forest", "kappa"] > whole.loc["frost_number", "kappa"] > 0.2 > whole.loc["neighbours", "kappa"]
+    others = whole.drop(index="forest")
+    assert (others["kappa_low"] <= others["kappa_difference"]).all()
+    assert (others["kappa_difference"] <= others["kappa_high"]).all()
+    assert others.loc["neighbours", "kappa_low"] > 0
+    difference = whole.loc["forest", "kappa"] - others["kappa"]
+    assert others["kappa_difference"].to_numpy() == pytest.approx(difference.to_numpy())
+
+
+def test_the_optimism_of_a_search(world):
+    study, table, _ = world
+    found = baselines.selection_optimism(study, table, LAYER)
+    assert list(found.index) == list(forest.SCORES)
+    assert found["optimism"].to_numpy() == pytest.approx((found["winner"] - found["nested"]).to_numpy())
+    assert abs(found.loc["kappa", "optimism"]) < 0.15
+
+
+def test_forward_selection_takes_what_tells_the_class_and_stops(world):
+    study, table, _ = world
+    found = baselines.forward_selection(study, table, LAYER, PARAMS, n_jobs=1)
+    assert found.loc[0, "predictor"] == "elevation"
+    assert found["kappa"].is_monotonic_increasing
