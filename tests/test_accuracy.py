@@ -178,3 +178,12 @@ def test_heatmap_shows_counts_row_shares_and_names():
     assert [label.get_text() for label in axes.get_yticklabels()] == ["dry (2)", "wet (2)", "ice (0)"]
     assert [label.get_text() for label in axes.get_xticklabels()] == names
     plt.close(figure)
+
+
+def test_a_weight_counts_as_so_many_samples():
+    rng = np.random.default_rng(0)
+    reference, mapped, weight = rng.integers(0, 3, (3, 50))
+    repeated = accuracy.confusion_matrix(np.repeat(reference, weight), np.repeat(mapped, weight), range(3))
+    weighted = accuracy.confusion_matrix(reference, mapped, range(3), weight)
+    assert np.array_equal(weighted, repeated)
+    assert accuracy.kappa(weighted / 7) == pytest.approx(accuracy.kappa(repeated))
