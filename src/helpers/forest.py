@@ -474,8 +474,8 @@ def _classifier(study, **params):
     from helpers.two_stage import TwoStageForest
 
     kind = TwoStageForest if TARGETS[study.target].two_stage else RandomForestClassifier
-    fixed = {"class_weight": "balanced", "random_state": study.forest.seed, "n_jobs": 1}
-    return kind(study.forest.n_estimators, **fixed, **params)
+    fixed = {"n_estimators": study.forest.n_estimators, "random_state": study.forest.seed}
+    return kind(**{**fixed, "class_weight": "balanced", "n_jobs": 1, **params})
 
 
 # Calibration ------------------------------------------------------------------------------------------------
