@@ -109,7 +109,7 @@ def _outcome(folder):
         for score in SCORES
     }  # fmt: skip
     whole = storage["regions"]["all"]
-    totals = {name: whole[name] for name in (STORAGE, "water_km3", "extent_km2")}
+    totals = {name: whole.get(name) for name in (STORAGE, "water_km3", "extent_km2")}
     truth = storage["against_truth"] or {}
     told = {name: truth[name] for name in ("true_km3", "bias", "in_permafrost_free_cells") if name in truth}
     return {"training_samples": float(np.mean(trained))} | means | totals | told | scores
@@ -167,7 +167,7 @@ def effects(table, axes):
 
 
 def draw_effects(table, axes, simulated):
-    """Draw kappa and storage of every run against each setting; black lines are means of levels.
+    """Draw kappa and storage of every run against each of up to four settings; black lines are means of levels.
 
     Parameters
     ----------
@@ -178,16 +178,19 @@ def draw_effects(table, axes, simulated):
 
     Returns
     -------
-    matplotlib.figure.Figure
+    matplotlib.figure.Figure or None
+        None where no setting differs.
     """
     import matplotlib.pyplot as plt
 
+    if not axes:
+        return None
     done = table[table["status"] == "done"]
     style()
     shown, outcomes = axes[:4], {"kappa": "kappa, mean of layers", STORAGE: "ground ice, km³"}
     figure, panels = plt.subplots(
         len(outcomes),
-        max(len(shown), 1),
+        len(shown),
         figsize=(WIDTH_MM / 25.4, 4.2),
         sharey="row",
         squeeze=False,
@@ -429,11 +432,11 @@ def write_agreement(path, studies, found):
 def agreement_maps(studies, found):
     """Draw the maps of `agreement`."""
     study, panels = studies[0], []
-    geobox = reference_grid(study)
+    geobox, least = reference_grid(study), 1 / len(ice.TARGETS[study.target].codes)
     for top, bottom in study.layers:
         values = found[f"agreement_{ice.layer_name((top, bottom))}"]
         panel = {"title": f"Agreement of {len(studies)} runs, {top:g}-{bottom:g} m", "values": values, "geobox": geobox}
-        panels.append(panel | {"unit": "share of runs", "cmap": "lapaz", "vmin": 1 / len(studies), "vmax": 1.0})
+        panels.append(panel | {"unit": "share of runs", "cmap": "lapaz", "vmin": least, "vmax": 1.0})
     frozen = np.where(found["ice_mean"] > 0, found["ice_sd"], np.where(np.isfinite(found["ice_mean"]), 0, np.nan))
     top = float(np.nanpercentile(frozen, 99.5))
     panel = {"title": "Spread of ground ice between runs", "values": frozen, "geobox": geobox, "unit": "sd, m of ice"}
