@@ -2,8 +2,10 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -63,11 +65,17 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session", autouse=True)
 def _quick_run(request, tmp_path_factory):
-    """Start the quick study in a copy of the project, if any test needs it."""
+    """Start the quick study in a copy of the project, if any test needs it: one for all processes of pytest."""
     if not any("quick" in item.fixturenames for item in request.session.items):
         yield None
         return
-    project = tmp_path_factory.mktemp("project") / "quick"
+    base = tmp_path_factory.getbasetemp()
+    project = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "quick"
+    try:
+        project.mkdir()
+    except FileExistsError:
+        yield project
+        return
     for name in COPIED:
         source, target = ROOT / name, project / name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -75,22 +83,26 @@ def _quick_run(request, tmp_path_factory):
             shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
         else:
             shutil.copy2(source, target)
-    with open(project / "run.log", "w+", encoding="utf-8") as log:
+    with open(project / "run.log", "w", encoding="utf-8") as log:
         run = subprocess.Popen(
-            [sys.executable, "-m", "helpers", "map", "config/quick.yaml"],
+            ["sh", "-c", f"'{sys.executable}' -m helpers map config/quick.yaml; echo $? >.part; mv .part status"],
             cwd=project,
             env={**os.environ, "PYTHONPATH": str(project / "src")},
             stdout=log,
             stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
-        yield project, run
-        run.terminate()
+        yield project
+        # Another process may still wait for it.
+        if request.session.shouldstop:
+            os.killpg(run.pid, signal.SIGTERM)
         run.wait()
 
 
 @pytest.fixture(scope="session")
 def quick(_quick_run):
     """Return a copy of the project with the quick study finished, shared by all tests: do not edit it."""
-    project, run = _quick_run
-    assert run.wait() == 0, (project / "run.log").read_text(encoding="utf-8")
-    return project
+    while not (_quick_run / "status").is_file():
+        time.sleep(0.2)
+    assert (_quick_run / "status").read_text() == "0\n", (_quick_run / "run.log").read_text(encoding="utf-8")
+    return _quick_run

@@ -343,6 +343,19 @@ def test_equal_samples_are_copied_and_others_are_not(copy):
             assert copied.read_bytes() == (copy / "results/quick/main/samples/samples.csv").read_bytes()
 
 
+@pytest.mark.soak
+def test_a_small_budget_of_memory_runs_one_notebook_at_a_time(copy):
+    """By the local executor of Snakemake, with a profile like that of a workstation."""
+    (copy / "small").mkdir()
+    (copy / "small/config.yaml").write_text("cores: 2\nresources: {mem_mb: 1000}\n")
+    write_sweep(copy, axes={"samples.seed": [1, 2]})
+    status, _, err = helpers(copy, "batch", "try", "--profile", "small", "--cores", "1")
+    assert status == 0, err
+    events = [json.loads(line) for line in (copy / ".run/batches/try/events.jsonl").read_text().splitlines()]
+    kinds = [event["event"] for event in events if event["event"] != "cell"]
+    assert kinds == ["start", "end"] * 8
+
+
 def test_any_runs_can_be_compared(copy):
     status, _, err = helpers(copy, "compare", "results/quick/main", "results/quick/nothing")
     assert status == 1

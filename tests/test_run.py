@@ -84,11 +84,9 @@ def edit_cell(path, heading, new):
 
 def test_a_second_run_touches_nothing(quick):
     before = snapshot(quick)
-    started = time.monotonic()
     status, out, _ = helpers(quick, "map", QUICK)
     assert status == 0
     assert "up to date" in out[-1]
-    assert time.monotonic() - started < 10
     assert snapshot(quick) == before
 
 

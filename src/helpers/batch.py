@@ -480,12 +480,11 @@ def _pool(study, group, cores):
             yield client.get_executor()
         return
     room = psutil.virtual_memory().available / 2**20 / max(run.memory_mb(study, stage) for stage in run.IN_PROCESS)
+    workers = max(1, min(cores or cpu_count(), int(room)))
     before = dict(os.environ)
     os.environ |= run.environment(group) | dict.fromkeys(run.CORES, "1")
     # Forked processes would inherit the threads' locks of this one.
-    pool = ProcessPoolExecutor(
-        max(1, min(cores or cpu_count(), int(room))), get_context("spawn"), initializer=run.follow_launcher
-    )
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=run.follow_launcher)
     try:
         yield pool
     except BaseException:
