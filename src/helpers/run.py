@@ -61,12 +61,12 @@ CORES = ("LOKY_MAX_CPU_COUNT", "NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS
 _PACKAGES = ("scikit-learn", "numpy", "scipy", "rasterio", "rioxarray", "xarray", "odc-geo", "pyflwdir")
 
 _MEMORY_MB = {
-    "00-virtual-landscape": (500, 900),
-    "01-prepare-data": (600, 900),
-    "02-extract-samples": (600, 800),
-    "03-grid-search": (900, 0),
-    "04-evaluate-accuracy": (600, 0),
-    "05-map-ground-ice": (600, 800),
+    "00-virtual-landscape": (600, 1000),
+    "01-prepare-data": (1200, 700),
+    "02-extract-samples": (600, 1000),
+    "03-grid-search": (900, 100),
+    "04-evaluate-accuracy": (700, 500),
+    "05-map-ground-ice": (600, 1000),
     "06-publication-figures": (600, 300),
 }
 """What a stage takes at most: for itself, and for each million cells of the reference grid; records tell the peaks."""
