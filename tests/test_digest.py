@@ -29,10 +29,12 @@ def package(tmp_path, monkeypatch):
         for name, text in edits:
             (folder / name).write_text(text)
         digest._parsed.cache_clear()
+        digest._stage_digest.cache_clear()
         return digest.stage_digest(tmp_path / "n.ipynb")
 
     yield stage
     digest._parsed.cache_clear()
+    digest._stage_digest.cache_clear()
 
 
 @pytest.mark.parametrize(

@@ -257,11 +257,17 @@ def run_batch(path, cores=None, profile=None):
     studies = [study for study in studies if study.run not in errors]
     if studies:
         with run.locks(studies, group):
-            names = {one["study"].run: _told(one["values"]) for one in plan if one["study"]}
+            stages = _stages(sweep)
+            todo = {study.run for study in studies if not run.is_finished(study, stages)}
+            names = {
+                one["study"].run: _told(one["values"]) for one in plan if one["study"] and one["study"].run in todo
+            }
+            if len(todo) < len(studies):
+                print(f"{len(studies) - len(todo)} runs are done already", flush=True)
             if sweep.engine == "process":
                 errors |= _run_in_processes(studies, group, names, cores)
             else:
-                errors |= _run_notebooks(studies, group, names, _stages(sweep), cores, profile)
+                errors |= _run_notebooks(studies, group, names, stages, cores, profile)
     index = _write_batch(sweep, group, plan, errors)
     failed = [one for one in json.loads(index.read_text(encoding="utf-8"))["runs"] if one["status"] != "done"]
     if len(failed) < len(plan):
@@ -423,7 +429,7 @@ class _RunProgress:
         """Return the line of a run that ended."""
         self.ended[name] = what
         seconds = time.monotonic() - self.started
-        return f"[{len(self.ended)}/{len(self.names)}, {seconds:.0f} s] {self.names[name]}: {what}"
+        return f"[{len(self.ended)}/{len(self.names)}, {seconds:.0f} s] {self.names.get(name, name)}: {what}"
 
     def now(self):
         """Return how far the batch is."""
@@ -435,8 +441,8 @@ class _RunProgress:
 
 def _run_in_processes(studies, group, names, cores):
     """Do notebooks 02-05 of all runs in a pool of processes, or of dask workers, and return the errors."""
-    todo = deque(study for study in studies if not run.is_finished(study, run.IN_PROCESS))
-    progress, errors = _RunProgress({study.run: names[study.run] for study in todo}), {}
+    todo = deque(study for study in studies if study.run in names)
+    progress, errors = _RunProgress(names), {}
     while todo:
         with run.guard(todo, group), _pool(studies[0], group, cores) as pool:
             futures = {}

@@ -114,6 +114,11 @@ def stage_digest(notebook):
     str
         64 hexadecimal digits.
     """
+    return _stage_digest(Path(notebook), Path(notebook).stat().st_mtime_ns)
+
+
+@cache
+def _stage_digest(notebook, changed):
     cells = notebook_source(notebook)
     code = "\n".join(text for kind, text in cells if kind == "code")
     # IPython's own commands are no Python.
