@@ -12,12 +12,12 @@ import nbformat
 import pytest
 from test_run import assert_same_rasters, environment
 
-from helpers.run import STAGES
+from helpers.run import FULL
 
 pytestmark = pytest.mark.browser
 
 MENU = "//div[@class='lm-MenuBar-itemLabel' and text()='Run']"
-NOTEBOOKS = list(STAGES)
+NOTEBOOKS = list(FULL)
 
 
 @pytest.fixture
