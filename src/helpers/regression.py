@@ -21,7 +21,7 @@ class RegressionError(CompendiumError):
     """Samples whose ice fraction cannot be regressed."""
 
 
-def fit(study, rows, quantiles=False, n_estimators=None):
+def fit(study, rows, weight=None, quantiles=False, n_estimators=None):
     """Grow a regression forest of the ice fraction.
 
     Parameters
@@ -29,6 +29,9 @@ def fit(study, rows, quantiles=False, n_estimators=None):
     study : helpers.study.Study
     rows : pandas.DataFrame
         Samples of one layer.
+    weight : str, optional
+        Column of their weights, such as the area that each stands for; without, a forest shrinks towards the mean of
+        the samples, which is icier than the area's.
     quantiles : bool
         Grow one that also tells quantiles; its trees, and so its mean, are the same.
     n_estimators : int, optional
@@ -61,7 +64,8 @@ def fit(study, rows, quantiles=False, n_estimators=None):
         model = RandomForestQuantileRegressor(max_samples_leaf=None, **params)
     else:
         model = RandomForestRegressor(**params)
-    return model.fit(forest.predictor_values(rows, used_predictors(study)), fraction)
+    values = forest.predictor_values(rows, used_predictors(study))
+    return model.fit(values, fraction, rows[weight].to_numpy(float) if weight else None)
 
 
 def _fraction(rows):
@@ -104,7 +108,7 @@ def predict_interval(model, values, interval):
     return np.column_stack([mean, ends])
 
 
-def out_of_fold(study, rows, fold, n_jobs=-1):
+def out_of_fold(study, rows, fold, weight=None, n_jobs=-1):
     """Predict samples by regression forests that were grown without their fold.
 
     Parameters
@@ -114,6 +118,8 @@ def out_of_fold(study, rows, fold, n_jobs=-1):
     rows : pandas.DataFrame
         Samples of one layer.
     fold : numpy.ndarray of int, shape (n,)
+    weight : str, optional
+        As for `fit`.
     n_jobs : int
         Processes at once. The result does not depend on it.
 
@@ -125,14 +131,14 @@ def out_of_fold(study, rows, fold, n_jobs=-1):
     from joblib import Parallel, delayed
 
     numbers, found = np.unique(fold), np.empty((len(rows), 3))
-    parts = Parallel(n_jobs)(delayed(_held_out)(study, rows, fold == number) for number in numbers)
+    parts = Parallel(n_jobs)(delayed(_held_out)(study, rows, fold == number, weight) for number in numbers)
     for number, part in zip(numbers, parts, strict=True):
         found[fold == number] = part
     return found
 
 
-def _held_out(study, rows, held):
-    model = fit(study, rows[~held], quantiles=True, n_estimators=study.folds.estimators)
+def _held_out(study, rows, held, weight):
+    model = fit(study, rows[~held], weight, quantiles=True, n_estimators=study.folds.estimators)
     values = forest.predictor_values(rows[held], used_predictors(study))
     return predict_interval(model, values, study.regression.interval)
 
@@ -150,8 +156,8 @@ def expected_ice(study, rows, probabilities, fold, weight=None):
     probabilities : numpy.ndarray, shape (n, k)
         The classifier's own, from forests that did not see the sample's fold.
     fold : numpy.ndarray of int, shape (n,)
-    weight : numpy.ndarray, shape (n,), optional
-        Weights in the calibration, such as the area that each sample stands for.
+    weight : str, optional
+        Column of weights in the calibration.
 
     Returns
     -------
@@ -162,8 +168,7 @@ def expected_ice(study, rows, probabilities, fold, weight=None):
     for number in np.unique(fold):
         held = fold == number
         known = rows[~held]
-        weights = None if weight is None else weight[~held]
-        calibration = forest.fit_calibration(probabilities[~held], known["class"], weights)
+        calibration = forest.fit_calibration(probabilities[~held], known["class"], known[weight] if weight else None)
         means = np.asarray(forest.class_means(known, codes))
         expected[held] = np.einsum("nk,k->n", forest.calibrate(probabilities[held], calibration), means)
     return expected
@@ -171,6 +176,8 @@ def expected_ice(study, rows, probabilities, fold, weight=None):
 
 def predict_samples(study, table, params, kind=None, n_jobs=-1):
     """Predict the ice fraction of the training samples out of fold, in both ways and the same folds.
+
+    Both weigh samples by the area that they stand for, as the map does.
 
     Parameters
     ----------
@@ -200,10 +207,11 @@ def predict_samples(study, table, params, kind=None, n_jobs=-1):
     found = []
     for (part, fold, _), chances in zip(jobs, validation.out_of_fold(study, jobs, n_jobs), strict=True):
         places, unit = part[["easting", "northing"]].to_numpy(float), space.sample_units(study, part)
-        mean, low, high = out_of_fold(study, part, fold, n_jobs).T
+        part["area_weight"] = area_weights(study, part)
+        mean, low, high = out_of_fold(study, part, fold, "area_weight", n_jobs).T
         one = part[["layer", "site_id", "in_domain", "ice_fraction"]].assign(
             block=space.blocks(places, unit, 1000 * study.folds.block_km),
-            classes=expected_ice(study, part, chances, fold, np.asarray(area_weights(study, part))),
+            classes=expected_ice(study, part, chances, fold, "area_weight"),
             regression=mean, low=low, high=high,
         )  # fmt: skip
         found.append(one)
@@ -300,7 +308,7 @@ def draw_ice(study, predicted):
     return figure
 
 
-def save_forests(study, table):
+def save_forests(study, table, weight=None):
     """Grow and save the regression forest of each layer that the storage map can be made from.
 
     Parameters
@@ -308,6 +316,8 @@ def save_forests(study, table):
     study : helpers.study.Study
     table : pandas.DataFrame
         Samples; those that `forest.map_fit` names are used.
+    weight : str, optional
+        As for `fit`.
 
     Returns
     -------
@@ -317,7 +327,7 @@ def save_forests(study, table):
     cards = {}
     for layer in map(layer_name, study.layers):
         rows = forest.layer_rows(table, layer, study.forest.map_fit, study.target)
-        model, path = fit(study, rows), forest.model_path(study, layer, "regression")
+        model, path = fit(study, rows, weight), forest.model_path(study, layer, "regression")
         params = {name: getattr(model, name) for name in ("n_estimators", "max_features", "min_samples_leaf")}
         card = forest.model_card(study, layer, study.forest.map_fit, rows, forest.REGRESSED, params)
         cards[path] = forest.save_model(path, model, card)
