@@ -255,7 +255,7 @@ def _scored(first, rows, rng):
         error = rows[model].to_numpy() - known
         squares = np.bincount(number, error**2)
         drawn[model] = np.sqrt(np.einsum("db,b->d", counts, squares) / np.einsum("db,b->d", counts, size))
-        r2 = 1 - squares.sum() / spread if spread > 0 else np.nan
+        r2 = np.nan if np.ptp(known) == 0 else 1 - squares.sum() / spread
         found.append(first | {"model": model, "r2": r2, "rmse": drawn[model][0], "bias": error.mean()})
     more = drawn["regression"] - drawn["classes"]
     low, high = np.percentile(more[1:], [2.5, 97.5])
