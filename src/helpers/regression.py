@@ -292,7 +292,7 @@ def draw_ice(study, predicted):
             part = predicted[predicted["layer"] == layer].sort_values(model)
             if model == "regression":
                 label = f"interval of {100 * study.regression.interval:g} %"
-                panel.vlines(part[model], part["low"], part["high"], color="0.88", linewidth=0.6, label=label)
+                panel.vlines(part[model], part["low"], part["high"], color="0.8", linewidth=0.6, label=label)
             panel.plot(part[model], part["ice_fraction"], ".", markersize=3, color="#0072b2", label="a sample")
             panel.plot([0, top], [0, top], color="0.4", linewidth=0.7, label="known = predicted")
             panel.set_title(f"{layer.removesuffix('m')} m, {title}")

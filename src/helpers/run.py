@@ -44,7 +44,7 @@ STAGES = {
 }
 """The notebooks of `make map` in their order, and the seconds that each may take in the default study on 2 cores."""
 
-FULL = {**STAGES, "08-baselines": 600}
+FULL = {**STAGES, "08-baselines": 400}
 """Those of `make full`: the others say what the map's method is worth, and change no map."""
 
 IN_PROCESS = ("02-extract-samples", "03-grid-search", "04-evaluate-accuracy", "05-map-ground-ice")
