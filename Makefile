@@ -7,13 +7,16 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help map batch test test-browser soak lab lint lock clean
+.PHONY: help map full batch test test-browser soak lab lint lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
 
 map: $(READY)  ## make the map of a study (STUDY=config/virtual.yaml)
 	@$(BIN)/python -m helpers map $(STUDY)
+
+full: $(READY)  ## make the map, and judge it: baselines, what choosing costs, regression of the ice (STUDY=...)
+	@$(BIN)/python -m helpers full $(STUDY)
 
 batch: $(READY)  ## make all runs of a sweep, and compare them (SWEEP=seeds, of config/sweeps; PROFILE=slurm)
 	@$(BIN)/python -m helpers batch $(SWEEP) $(if $(PROFILE),--profile $(PROFILE))

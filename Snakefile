@@ -2,7 +2,7 @@
 # batch. Started by `make map` or `make batch`, which resolve the study files, guard the runs and show progress.
 import sys
 
-from helpers.run import SHARED, STAGES, code_file, memory_mb, stage_dir, stage_outputs
+from helpers.run import FULL, SHARED, STAGES, code_file, memory_mb, stage_dir, stage_outputs
 from helpers.study import Study
 
 # Each notebook, and those whose files it reads.
@@ -21,6 +21,8 @@ READS = {
     "05-map-ground-ice": ["01-prepare-data", "03-grid-search"],
     # Figures for print, from results only.
     "06-publication-figures": ["02-extract-samples", "04-evaluate-accuracy", "05-map-ground-ice"],
+    # Baselines and a regression of the ice in the forest's folds, and what choosing costs; no map depends on it.
+    "08-baselines": ["01-prepare-data", "02-extract-samples", "03-grid-search"],
 }
 
 studies = {path: Study.open(path) for path in config["studies"]}
@@ -32,7 +34,7 @@ rule map:
         wanted,
 
 
-for stage in STAGES:
+for stage in FULL:
     # Runs that share a folder share the rule that fills it.
     for path, study in {stage_dir(study, stage): (path, study) for path, study in studies.items()}.values():
 
@@ -47,6 +49,7 @@ for stage in STAGES:
                 stage_outputs(study, stage),
             params:
                 f"'{sys.executable}' -m helpers stage {stage} '{path}'",
+            priority: int(stage in STAGES)  # the map first
             threads: workflow.cores if stage in SHARED and workflow.cores else config["threads"]
             resources:
                 mem_mb=memory_mb(study, stage),

@@ -14,12 +14,12 @@ import pytest
 from test_run import assert_same_rasters, environment
 
 from helpers.digest import write_text
-from helpers.run import STAGES
+from helpers.run import FULL
 
 pytestmark = pytest.mark.browser
 
 MENU = "//div[@class='lm-MenuBar-itemLabel' and text()='Run']"
-NOTEBOOKS = [*STAGES, "07-compare-runs"]
+NOTEBOOKS = [*FULL, "07-compare-runs"]
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ import psutil
 import pytest
 import rasterio
 
-from helpers.run import STAGES
+from helpers.run import FULL, STAGES
 
 QUICK = "config/quick.yaml"
 ALL = list(STAGES)
@@ -90,6 +90,14 @@ def test_a_second_run_touches_nothing(quick):
     assert snapshot(quick) == before
 
 
+def test_full_adds_what_judges_the_map(quick):
+    assert stale(quick) == []
+    status, out, _ = helpers(quick, "check", "--full", QUICK)
+    assert status == 0
+    assert [line.split()[0] for line in out] == list(FULL)
+    assert [line.split()[0] for line in out if line.endswith("would run")] == ["08-baselines"]
+
+
 def test_results_record_version_code_and_settings(quick):
     (path,) = (quick / "data/processed").glob("quick-*/01-prepare-data.json")
     record = json.loads(path.read_text())
@@ -141,6 +149,9 @@ def test_results_record_version_code_and_settings(quick):
         pytest.param("config/quick.yaml", "forest:", "samples: {seed: 3}\nforest:", ALL[2:], id="setting of 02"),
         pytest.param("config/quick.yaml", "number: 3", "number: 4", ALL[3:], id="setting of 03"),
         pytest.param("config/quick.yaml", "name: quick", "name: quick\ntarget: two_stage", ALL[2:], id="target"),
+        pytest.param(
+            "config/quick.yaml", "name: quick", "name: quick\nstorage_from: regression", ALL[3:], id="storage"
+        ),
         pytest.param("config/quick.yaml", "coarse grid for tests", "for tests", [], id="title"),
     ],
 )

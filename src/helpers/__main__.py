@@ -14,11 +14,17 @@ def _map(options):
     run_study(options.study, options.cores, options.until)
 
 
-def _check(options):
-    from helpers.run import STAGES, stale_stages
+def _full(options):
+    from helpers.run import run_study
 
-    stale = stale_stages(options.study)
-    for stage in STAGES:
+    run_study(options.study, options.cores, full=True)
+
+
+def _check(options):
+    from helpers.run import FULL, STAGES, stale_stages
+
+    stale = stale_stages(options.study, options.full)
+    for stage in FULL if options.full else STAGES:
         print(f"{stage:<22} {'would run' if stage in stale else 'is up to date'}")
 
 
@@ -96,8 +102,13 @@ def parser():
     command.add_argument("--cores", type=int, help="how many cores to use (default: all)")
     command.add_argument("--until", metavar="STAGE", help="stop after this notebook, such as 01-prepare-data")
     command.set_defaults(do=_map)
+    command = commands.add_parser("full", help="the same, and what judges the map: baselines, optimism, regression")
+    command.add_argument("study", nargs="?", default=DEFAULT_STUDY)
+    command.add_argument("--cores", type=int, help="how many cores to use (default: all)")
+    command.set_defaults(do=_full)
     command = commands.add_parser("check", help="say which stages would run, and run nothing")
     command.add_argument("study", nargs="?", default=DEFAULT_STUDY)
+    command.add_argument("--full", action="store_true", help="also of the stages that only `full` runs")
     command.set_defaults(do=_check)
     command = commands.add_parser("readme", help="write the numbers of a study's last run into the README")
     command.add_argument("study", nargs="?", default=DEFAULT_STUDY)

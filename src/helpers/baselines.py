@@ -21,9 +21,6 @@ MODELS = {
 }
 """The forest and its baselines, by their keys in ``baselines.csv``."""
 
-DRAWS = 1000
-"""Bootstrap samples behind an interval."""
-
 _NEIGHBOURS = 5
 
 
@@ -115,12 +112,10 @@ def _predicted(estimator, values, known, fold):
 
 def _drawn_scores(mapped, known, inside, block, classes, rng):
     """Return each model's scores of all samples (first) and of bootstrap draws of whole blocks."""
-    blocks = np.unique(block[inside], return_inverse=True)[1]
-    count = blocks.max() + 1
-    draws = np.vstack([np.ones(count), rng.multinomial(count, np.full(count, 1 / count), DRAWS)])
+    blocks, draws = space.block_draws(block[inside], space.DRAWS, rng)
     scores = {}
     for name, predicted in mapped.items():
-        matrices = np.zeros((count, len(classes), len(classes)))
+        matrices = np.zeros((draws.shape[1], len(classes), len(classes)))
         np.add.at(matrices, (blocks, predicted[inside], known[inside]), 1)
         scores[name] = stacked_scores(np.tensordot(draws, matrices, axes=1))
     return scores

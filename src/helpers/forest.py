@@ -25,6 +25,9 @@ CLASSES = TARGETS["ice_type"].codes
 SCORES = ("kappa", "macro_f1", "log_loss")
 """Scores of the grid search; `forest.score` of the study says which one decides."""
 
+REGRESSED = "ice_fraction"
+"""What a forest of `helpers.regression` predicts: its target on the model card."""
+
 SEARCHED = ("max_depth", "min_samples_split", "max_features", "min_samples_leaf", "criterion")
 """Hyperparameters that the grid search chooses; a final forest has `forest.n_estimators` trees."""
 
@@ -605,14 +608,16 @@ def model_path(study, layer, which="map"):
     ----------
     study : helpers.study.Study
     layer : str
-    which : {"map", "train"}
+    which : {"map", "train", "regression"}
         The one that the map is made with, or the one that never saw the test samples; with
-        ``forest.map_fit: train`` they are the same.
+        ``forest.map_fit: train`` they are the same. Or the one that `helpers.regression` grows.
 
     Returns
     -------
     pathlib.Path
     """
+    if which == "regression":
+        return study.results_dir / "models" / f"regression_{layer}.skops"
     apart = which == "train" and study.forest.map_fit == "all"
     return study.results_dir / "models" / f"forest_{layer}{'_train' if apart else ''}.skops"
 
@@ -671,9 +676,10 @@ def save_model(path, model, card):
     ----------
     path : path-like
         With the ending ``.skops``.
-    model : sklearn.ensemble.RandomForestClassifier or helpers.two_stage.TwoStageForest
+    model : sklearn.ensemble.RandomForestClassifier, sklearn.ensemble.RandomForestRegressor or \
+helpers.two_stage.TwoStageForest
     card : dict
-        Must hold ``target`` and ``predictors``; the file's SHA-256 is added.
+        Must hold ``target`` (`REGRESSED` of a regressor) and ``predictors``; the file's SHA-256 is added.
 
     Returns
     -------
@@ -694,11 +700,12 @@ def load_model(path, target=None):
     ----------
     path : path-like
     target : str, optional
-        The study's; a forest of another target is refused.
+        The study's, or `REGRESSED`; a forest of another target is refused.
 
     Returns
     -------
-    model : sklearn.ensemble.RandomForestClassifier or helpers.two_stage.TwoStageForest
+    model : sklearn.ensemble.RandomForestClassifier, sklearn.ensemble.RandomForestRegressor or \
+helpers.two_stage.TwoStageForest
     card : dict
 
     Raises
@@ -730,7 +737,7 @@ def load_model(path, target=None):
     from skops.io import loads
 
     try:
-        model = _checked_model(loads(data, trusted=_TRUSTED), TARGETS[card["target"]], len(card["predictors"]))
+        model = _checked_model(loads(data, trusted=_TRUSTED), card["target"], len(card["predictors"]))
     # Whatever a forged file makes the reader stumble over, it is no model.
     except Exception as error:
         raise ModelError(
@@ -765,7 +772,8 @@ def read_card(path):
     path = Path(path).with_suffix(".json")
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
-        sound = isinstance(card["sha256"], str) and isinstance(card["predictors"], list) and card["target"] in TARGETS
+        sound = isinstance(card["sha256"], str) and isinstance(card["predictors"], list)
+        sound = sound and card["target"] in (*TARGETS, REGRESSED)
     except FileNotFoundError:
         raise ModelError(f"There is no model card {path.name}.", "run 03-grid-search") from None
     except (ValueError, KeyError, TypeError):
@@ -780,36 +788,60 @@ def card_params(card):
     return {name: value for name, value in card["params"].items() if name != "class_weight"}
 
 
-def _card(study, found, kind, rows, calibration):
-    """Return what is worth knowing about a forest, beside the forest itself."""
-    samples = study.results_dir / "samples" / "samples.csv"
-    params = {"n_estimators": study.forest.n_estimators, **found.params, "class_weight": "balanced"}
-    target = TARGETS[study.target]
+def model_card(study, layer, kind, rows, target, params):
+    """Return what is worth knowing about any forest, beside the forest itself, as `save_model` takes it.
+
+    Parameters
+    ----------
+    study : helpers.study.Study
+        Its samples must be there.
+    layer : str
+    kind : {"all", "train"}
+        The samples that it was grown from.
+    rows : pandas.DataFrame
+        Those samples.
+    target : str
+        One of `helpers.ice.TARGETS`, or `REGRESSED`.
+    params : dict
+        Hyperparameters.
+
+    Returns
+    -------
+    dict
+        Ready for JSON.
+    """
     return {
-        "layer": found.layer,
+        "layer": layer,
         "fit": kind,
         "study": study.name,
         "run": study.run,
         "simulated": study.simulated,
-        "target": study.target,
+        "target": target,
         "predictors": list(_predictors(study)),
         "covariates": _ranges(study, rows),
-        "classes": list(target.codes),
-        "class_names": [kind.name for kind in target.classes],
         "params": params,
         "seed": study.forest.seed,
+        "n_samples": len(rows),
+        "samples_sha256": file_hash(study.results_dir / "samples" / "samples.csv"),
+        "code_digest": package_digest(),
+        "versions": {"python": platform.python_version()}
+        | {name: version(name) for name in ("scikit-learn", "skops", "numpy")},
+    }
+
+
+def _card(study, found, kind, rows, calibration):
+    params = {"n_estimators": study.forest.n_estimators, **found.params, "class_weight": "balanced"}
+    target = TARGETS[study.target]
+    return model_card(study, found.layer, kind, rows, study.target, params) | {
+        "classes": list(target.codes),
+        "class_names": [kind.name for kind in target.classes],
         "grid": search_grid(study),
         "decided_by": study.forest.score,
         "one_standard_error": study.forest.one_standard_error,
         "scores": found.scores,
-        "n_samples": len(rows),
         "class_counts": [int((rows["class"] == code).sum()) for code in target.codes],
         "class_means": class_means(rows, target.codes),
         "calibration": calibration,
-        "samples_sha256": file_hash(samples),
-        "code_digest": package_digest(),
-        "versions": {"python": platform.python_version()}
-        | {name: version(name) for name in ("scikit-learn", "skops", "numpy")},
     }
 
 
@@ -861,6 +893,10 @@ def _checked_model(loaded, target, predictors):
     """Return the model of what a file holds: one sound forest, or two in a list; otherwise raise ValueError."""
     from helpers.two_stage import TwoStageForest
 
+    if target == REGRESSED:
+        _check_forest(loaded, predictors)
+        return loaded
+    target = TARGETS[target]
     if not target.two_stage:
         _check_forest(loaded, predictors, target.codes)
         return loaded
@@ -875,31 +911,38 @@ def _checked_model(loaded, target, predictors):
     return model
 
 
-def _check_forest(model, predictors, known):
-    """Raise ValueError if a forest could lead a prediction out of its arrays or round in circles."""
-    from sklearn.ensemble import RandomForestClassifier
-    from sklearn.tree import DecisionTreeClassifier
+def _check_forest(model, predictors, known=None):
+    """Raise ValueError if a forest could lead a prediction out of its arrays or round in circles.
+
+    It is a classifier of known classes, or else a regressor of shares.
+    """
+    from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
+    from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
     from sklearn.tree._tree import Tree
 
-    if type(model) is not RandomForestClassifier or model.n_features_in_ != predictors or model.n_outputs_ != 1:
+    kind, of_trees = (
+        (RandomForestClassifier, DecisionTreeClassifier) if known else (RandomForestRegressor, DecisionTreeRegressor)
+    )
+    if type(model) is not kind or model.n_features_in_ != predictors or model.n_outputs_ != 1:
         raise ValueError(f"no random forest of {predictors} predictors")
-    classes = np.asarray(model.classes_)
+    classes = np.asarray(model.classes_ if known else [0])
     # One class is no harm: the permafrost samples of a layer may all be of one type.
-    if not (classes.ndim == 1 and len(classes) and set(classes.tolist()) <= set(known) and model.n_jobs == 1):
+    if not (classes.ndim == 1 and len(classes) and set(classes.tolist()) <= set(known or [0]) and model.n_jobs == 1):
         raise ValueError("unknown classes")
-    if (np.diff(classes) <= 0).any() or model.n_classes_ != len(classes) or not len(model.estimators_):
+    if (np.diff(classes) <= 0).any() or not len(model.estimators_) or (known and model.n_classes_ != len(classes)):
         raise ValueError("classes and trees do not fit")
     for number, grown in enumerate(model.estimators_):
         tree = grown.tree_
-        if type(grown) is not DecisionTreeClassifier or type(tree) is not Tree:
+        if type(grown) is not of_trees or type(tree) is not Tree:
             raise ValueError(f"tree {number} is no tree")
-        if grown.n_features_in_ != predictors or grown.n_outputs_ != 1 or grown.n_classes_ != len(classes):
+        fits = grown.n_features_in_ == predictors and grown.n_outputs_ == 1
+        if not fits or (known and grown.n_classes_ != len(classes)):
             raise ValueError(f"tree {number} has other predictors or classes")
-        if not _sound(tree, predictors, len(classes)):
+        if not _sound(tree, predictors, len(classes), voting=bool(known)):
             raise ValueError(f"tree {number} is damaged")
 
 
-def _sound(tree, predictors, classes):
+def _sound(tree, predictors, classes, voting):
     nodes = tree.node_count
     if (tree.n_features, tree.n_outputs, tree.max_n_classes) != (predictors, 1, classes):
         return False
@@ -911,5 +954,6 @@ def _sound(tree, predictors, classes):
     # A child after its parent: no circles.
     below = all(((side[inner] > number) & (side[inner] < nodes)).all() for side in (left, right))
     splits = ((feature >= 0) & (feature < predictors)).all() and np.isfinite(tree.threshold[inner]).all()
-    votes = np.isfinite(value).all() and (value >= 0).all() and (value.sum(axis=2) > 0).all()
-    return bool(below and (right[~inner] == -1).all() and splits and votes)
+    values = np.isfinite(value).all() and (value >= 0).all()
+    values = values and ((value.sum(axis=2) > 0).all() if voting else (value <= 1).all())
+    return bool(below and (right[~inner] == -1).all() and splits and values)

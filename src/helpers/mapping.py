@@ -2,7 +2,7 @@
 
 Classes are those of the study's target, by default the ice types. The class of a cell is what the balanced forest
 predicts, as in the reference's method. Ice is expected from the calibrated probabilities, because a balanced forest's
-own give rare classes too much.
+own give rare classes too much; with `storage_from: regression`, by a forest of the ice fraction itself.
 """
 
 import json
@@ -111,7 +111,6 @@ def predict(model, calibration, values, threads=None, target="ice_type"):
     probabilities : numpy.ndarray of float32, shape (cells, classes)
         Calibrated.
     """
-    model.n_jobs = 1
     types, classes = np.empty(len(values), np.uint8), ice.TARGETS[target].codes
     probabilities = np.empty((len(values), len(classes)), np.float32)
 
@@ -121,9 +120,40 @@ def predict(model, calibration, values, threads=None, target="ice_type"):
         types[part] = forest.mapped_class(raw, target)
         probabilities[part] = forest.calibrate(raw, calibration)
 
-    with ThreadPoolExecutor(threads or cpu_count()) as pool:
-        list(pool.map(chunk, range(0, len(values), CHUNK)))
+    _in_chunks(model, chunk, len(values), threads)
     return types, probabilities
+
+
+def predict_ice(model, values, threads=None):
+    """Return the ice fraction that a regression forest expects in many cells, side by side like `predict`.
+
+    Parameters
+    ----------
+    model : sklearn.ensemble.RandomForestRegressor
+        From `helpers.regression.fit`.
+    values : numpy.ndarray of float32, shape (cells, predictors)
+    threads : int, optional
+        As many as cores by default.
+
+    Returns
+    -------
+    numpy.ndarray of float32, shape (cells,)
+        m3 of ice per m3 of the layer.
+    """
+    expected = np.empty(len(values), np.float32)
+
+    def chunk(start):
+        part = slice(start, start + CHUNK)
+        expected[part] = model.predict(values[part])
+
+    _in_chunks(model, chunk, len(values), threads)
+    return expected
+
+
+def _in_chunks(model, chunk, cells, threads):
+    model.n_jobs = 1
+    with ThreadPoolExecutor(threads or cpu_count()) as pool:
+        list(pool.map(chunk, range(0, cells, CHUNK)))
 
 
 def within_extent(ice_content, probability):
@@ -180,8 +210,14 @@ def map_layer(study, layer):
     model, card = forest.load_model(forest.model_path(study, name), study.target)
     values, cells = read_predictors(study, card["predictors"])
     types, probabilities = predict(model, card["calibration"], values, target=study.target)
-    # einsum adds up in one order on any number of cores; a matrix product does not.
-    expected = np.einsum("nk,k->n", probabilities, np.asarray(card["class_means"], np.float32))
+    if study.storage_from == "regression":
+        twin, known = forest.load_model(forest.model_path(study, name, "regression"), forest.REGRESSED)
+        if known["predictors"] != card["predictors"]:
+            raise MapError(f"The two forests of {name} have other predictors.", "run 03-grid-search again")
+        expected = predict_ice(twin, values)
+    else:
+        # einsum adds up in one order on any number of cores; a matrix product does not.
+        expected = np.einsum("nk,k->n", probabilities, np.asarray(card["class_means"], np.float32))
     content = within_extent(expected, 1 - probabilities[:, 0])
     # Rounded shares would not add up to one: the most probable class takes what is over.
     shares = np.rint(probabilities / np.float32(PROBABILITY_SCALE)).astype(np.int32)
@@ -297,6 +333,7 @@ def write_totals(study, table, truth=None):
         "depth_m": [first, last],
         "datum": "below the surface",
         "simulated": study.simulated,
+        "storage_from": study.storage_from,
         "units": {
             "ice_km3": "km3 of ice",
             "water_km3": "km3 of water",

@@ -42,7 +42,10 @@ STAGES = {
     "05-map-ground-ice": 130,
     "06-publication-figures": 25,
 }
-"""The notebooks in their order, and the seconds that each may take in the default study on 2 cores."""
+"""The notebooks of `make map` in their order, and the seconds that each may take in the default study on 2 cores."""
+
+FULL = {**STAGES, "08-baselines": 400}
+"""Those of `make full`: the others say what the map's method is worth, and change no map."""
 
 IN_PROCESS = ("02-extract-samples", "03-grid-search", "04-evaluate-accuracy", "05-map-ground-ice")
 """Stages that `run_in_process` does."""
@@ -68,6 +71,7 @@ _MEMORY_MB = {
     "04-evaluate-accuracy": (700, 500),
     "05-map-ground-ice": (600, 1000),
     "06-publication-figures": (600, 300),
+    "08-baselines": (900, 300),
 }
 """What a stage takes at most: for itself, and for each million cells of the reference grid; records tell the peaks."""
 
@@ -101,6 +105,8 @@ def stage_outputs(study, stage):
     from helpers.sources.products import raw_files
 
     layers, tables = [ice.layer_name(layer) for layer in study.layers], study.results_dir / "tables"
+    twin = ["regression"] if study.storage_from == "regression" else []
+    judged = ["baselines", "optimism", "ice_fraction", *(["forward_selection"] if study.forward_selection else [])]
     made = {
         "00-virtual-landscape": lambda: raw_files(study).values(),
         "01-prepare-data": lambda: [*covariate_files(study).values(), *fine_files(study).values()],
@@ -109,11 +115,12 @@ def stage_outputs(study, stage):
             *(truth_files(study).values() if study.draws_boreholes else []),
         ],
         "03-grid-search": lambda: sorted(
-            {forest.model_path(study, layer, which) for layer in layers for which in ("map", "train")}
+            {forest.model_path(study, layer, which) for layer in layers for which in ("map", "train", *twin)}
         ),
         "04-evaluate-accuracy": lambda: [tables / f for f in ("accuracy.json", "importance.csv", "validation.json")],
         "05-map-ground-ice": lambda: [*mapping.map_files(study).values(), tables / "storage.json"],
         "06-publication-figures": lambda: [study.figures_dir / f"{name}.png" for name in publication.NAMES],
+        "08-baselines": lambda: [tables / f"{name}.csv" for name in judged],
     }
     return [stage_dir(study, stage) / f"{stage}.ipynb", *made[stage]()]
 
@@ -126,10 +133,20 @@ def memory_mb(study, stage):
 
 _SECTIONS = {
     "02-extract-samples": ("layers", "ice", "truth", "boreholes", "samples", "predictors", "domain", "target"),
-    "03-grid-search": ("forest", "folds", "predictors", "left_out", "domain", "target"),
+    "03-grid-search": ("forest", "folds", "predictors", "left_out", "domain", "target", "storage_from", "regression"),
     "04-evaluate-accuracy": ("folds", "domain", "target"),
-    "05-map-ground-ice": ("target",),
+    "05-map-ground-ice": ("target", "storage_from"),
     "06-publication-figures": ("target",),
+    "08-baselines": (
+        "forest",
+        "folds",
+        "predictors",
+        "left_out",
+        "forward_selection",
+        "domain",
+        "target",
+        "regression",
+    ),
 }
 """Settings that a run's own stages read beside the files of earlier ones; those of 00 and 01 are in folder names."""
 
@@ -311,7 +328,7 @@ def _remove_parts(studies):
 # The launcher ---------------------------------------------------------------------------------------------------------
 
 
-def run_study(path, cores=None, until=None):
+def run_study(path, cores=None, until=None, full=False):
     """Bring a study's results up to date.
 
     Parameters
@@ -321,7 +338,9 @@ def run_study(path, cores=None, until=None):
     cores : int, optional
         How many cores to use; all by default.
     until : str, optional
-        The last stage to run; all by default.
+        The last stage to run; all of `STAGES` by default.
+    full : bool
+        Run all of `FULL`.
 
     Raises
     ------
@@ -329,7 +348,7 @@ def run_study(path, cores=None, until=None):
         Another process writes this run, or a stage failed; the message has the cell, the cause and the remedy.
     """
     study = Study.open(path)
-    stages = stages_until(until) if until else list(STAGES)
+    stages = stages_until(until) if until else list(FULL if full else STAGES)
     with locks([study]):
         progress, started = StageProgress(), time.monotonic()
         launch([study], study.results_dir, stages, progress, cores)
@@ -342,7 +361,7 @@ def run_study(path, cores=None, until=None):
     if not ran:
         print(f"{study.name}/{study.run} is up to date: nothing to do ({seconds:.0f} s).")
     else:
-        budget = sum(STAGES[e["stage"]] for e in ran)
+        budget = sum(FULL[e["stage"]] for e in ran)
         print(f"{study.name}/{study.run} is done in {seconds:.0f} s (budget {budget} s): {_shown(study.results_dir)}")
 
 
@@ -418,13 +437,15 @@ def guard(studies, group):
             signal.signal(number, handler)
 
 
-def stale_stages(path):
+def stale_stages(path, full=False):
     """Return the stages that a run would execute now, in their order.
 
     Parameters
     ----------
     path : path-like
         The study file.
+    full : bool
+        Look at all of `FULL`, not only at `STAGES`.
 
     Raises
     ------
@@ -433,7 +454,7 @@ def stale_stages(path):
     """
     study = Study.open(path)
     with locks([study]):
-        jobs = waiting_jobs([study], study.results_dir, list(STAGES))
+        jobs = waiting_jobs([study], study.results_dir, list(FULL if full else STAGES))
     return list(jobs)
 
 
@@ -461,7 +482,7 @@ def waiting_jobs(studies, group, stages, cores=None, profile=None):
         raise RunError(
             f"Snakemake stopped: {' '.join(lines[-2:])[:MESSAGE_LENGTH]}", "mend the Snakefile or the profile"
         )
-    jobs = {stage: done.stdout.count(f"helpers stage {stage} ") for stage in STAGES}
+    jobs = {stage: done.stdout.count(f"helpers stage {stage} ") for stage in FULL}
     return {stage: number for stage, number in jobs.items() if number}
 
 
@@ -485,7 +506,7 @@ def _command(studies, state, stages, cores, profile=None):
     for study in studies:
         path = paths[study.run] = str(study.results_dir / "study.yaml")
         study.write(path)
-        for stage in STAGES:
+        for stage in FULL:
             code_file(study, stage)
         # Of runs with equal samples the first draws them, and the others wait for it and copy.
         samples = _made_of(study, "02-extract-samples")
@@ -540,7 +561,7 @@ class StageProgress:
         self.events.append(event)
         if event["event"] == "end":
             self.current = None
-            return f"{event['stage']:<22} {event['seconds']:5.0f} s of {STAGES[event['stage']]} s"
+            return f"{event['stage']:<22} {event['seconds']:5.0f} s of {FULL[event['stage']]} s"
         self.current = {**(self.current or {}), **event} if event["event"] == "cell" else event
         return ""
 
@@ -549,7 +570,7 @@ class StageProgress:
         if not self.current:
             return ""
         stage, seconds = self.current["stage"], time.time() - self.current["since"]
-        return f"{stage:<22} {seconds:5.0f} s of {STAGES[stage]} s  {self.current.get('cell', '')}"
+        return f"{stage:<22} {seconds:5.0f} s of {FULL[stage]} s  {self.current.get('cell', '')}"
 
 
 def _show_progress(child, path, progress):
@@ -607,7 +628,7 @@ def is_finished(study, stages):
     finished = index.stat().st_mtime_ns
     return all(
         (stage_dir(study, stage) / f"{stage}.json").stat().st_mtime_ns <= finished
-        for stage in STAGES
+        for stage in FULL
         if (stage_dir(study, stage) / f"{stage}.json").is_file()
     )
 
@@ -626,7 +647,7 @@ def write_index(study, engine="notebooks"):
     dict
     """
     records = {}
-    for stage in STAGES:
+    for stage in FULL:
         path = stage_dir(study, stage) / f"{stage}.json"
         if path.is_file():
             records[stage] = json.loads(path.read_text(encoding="utf-8"))
@@ -637,7 +658,8 @@ def write_index(study, engine="notebooks"):
         "simulated": study.simulated,
         "engine": engine,
         "key": study.key,
-        "identity": short_hash([study.key, *(record["made_of"] for record in records.values())], 16),
+        # What only judges the map is no part of it.
+        "identity": short_hash([study.key, *(records[stage]["made_of"] for stage in STAGES if stage in records)], 16),
         "settings": "study.yaml",
         "inputs": study.inputs,
         "covariates": _shown(study.processed_dir),

@@ -17,6 +17,9 @@ LARGEST_FOLD = 0.5
 CLUSTERED = 0.05
 """Below this p-value of the Kolmogorov-Smirnov test the samples count as clustered."""
 
+DRAWS = 1000
+"""Bootstrap samples behind an interval."""
+
 _CANDIDATES = 100  # numbers of clusters that kNNDM tries, and ways of dealing blocks
 _SLACK = 0.05  # share of the Wasserstein distance that a class in every fold may cost
 
@@ -118,6 +121,28 @@ class Distribution:
 
 
 # Folds ----------------------------------------------------------------------------------------------------------------
+
+
+def block_draws(block, draws, rng):
+    """Return how often a bootstrap draws each block: whole blocks are drawn, because neighbours are not independent.
+
+    Parameters
+    ----------
+    block : array_like, shape (n,)
+        Block of each sample, as from `blocks`.
+    draws : int
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    number : numpy.ndarray of int, shape (n,)
+        Number of each sample's block, without gaps.
+    counts : numpy.ndarray of int, shape (1 + draws, blocks)
+        The first row has each block once: the samples as they are.
+    """
+    number = np.unique(block, return_inverse=True)[1]
+    blocks = number.max() + 1
+    return number, np.vstack([np.ones(blocks, int), rng.multinomial(blocks, np.full(blocks, 1 / blocks), draws)])
 
 
 @dataclass(frozen=True, eq=False)

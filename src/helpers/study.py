@@ -397,6 +397,17 @@ class Forest(_Section):
         return given
 
 
+class Regression(_Section):
+    """The regression twin: a quantile regression forest of the ice fraction, with `forest.n_estimators` trees.
+
+    Defaults are those that Breiman's random forest has for regression.
+    """
+
+    max_features: Annotated[float, Field(gt=0, le=1)] = 0.33  # share of the predictors that is tried at a split
+    min_samples_leaf: Annotated[int, Field(gt=0)] = 5
+    interval: Annotated[float, Field(gt=0, lt=1)] = 0.9  # probability of the interval
+
+
 class Folds(_Section):
     """How training samples are dealt into folds, for the search, the calibration and estimates of accuracy."""
 
@@ -454,6 +465,8 @@ class Study(_Section):
     boreholes: Boreholes = Boreholes()
     samples: Samples = Samples()
     forest: Forest = Forest()
+    storage_from: Literal["classes", "regression"] = "classes"  # what the ice content of a cell is expected from
+    regression: Regression = Regression()
     folds: Folds = Folds()
     domain: Domain = Domain()
     compute: Compute = Compute()
