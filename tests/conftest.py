@@ -8,11 +8,16 @@ import sys
 import time
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 import rasterio
 
 from helpers.study import Study
+
+# How long an example takes says how busy the machine is.
+hypothesis.settings.register_profile("ours", deadline=None)
+hypothesis.settings.load_profile("ours")
 
 ROOT = Path(__file__).parents[1]
 COPIED = (
