@@ -237,7 +237,8 @@ def _spread(place, values):
 
 def _sign(figure, simulated):
     if simulated:
-        figure.get_layout_engine().set(rect=(0, 0.03, 1, 0.97))
+        foot = 0.2 / figure.get_size_inches()[1]  # of 0.2 inches, whatever the figure's height
+        figure.get_layout_engine().set(rect=(0, foot, 1, 1 - foot))
         mark_simulated(figure)
 
 
@@ -263,8 +264,9 @@ def learning_curve(table, simulated):
         return None
     style()
     figure, panels = plt.subplots(1, 3, figsize=(WIDTH_MM / 25.4, 2.3), layout="constrained")
-    # Runs of one size differ by a few samples; their mean is drawn at their mean size.
-    bins = np.round(np.log2(sizes) * 4)
+    # Runs of one size differ by a few samples: a gap of a fifth parts sizes. Means are drawn at mean sizes.
+    ordered = np.sort(sizes)
+    bins = np.searchsorted(ordered[1:][np.diff(np.log(ordered)) > np.log(1.2)], sizes, side="right")
     for panel, (name, title) in zip(
         panels, {**dict(list(SCORES.items())[:2]), STORAGE: "ground ice, km³"}.items(), strict=True
     ):
