@@ -258,7 +258,10 @@ def run_batch(path, cores=None, profile=None):
     if studies:
         with run.locks(studies, group):
             stages = _stages(sweep)
-            todo = {study.run for study in studies if not run.is_finished(study, stages)}
+            done = [study for study in studies if run.is_finished(study, stages)]
+            if sweep.engine == "notebooks":  # what one process did has no executed notebooks
+                done = [study for study in done if all(run.stage_outputs(study, one)[0].is_file() for one in stages)]
+            todo = {study.run for study in studies} - {study.run for study in done}
             names = {
                 one["study"].run: _told(one["values"]) for one in plan if one["study"] and one["study"].run in todo
             }
