@@ -819,7 +819,7 @@ def _repaired(matrix, test, share):
 
 
 def write_samples(study, table, counts=None):
-    """Write the sample table, and the counts by reason of loss.
+    """Write the sample table, the counts by reason of loss, and the study's settings to the run's folder.
 
     Parameters
     ----------
@@ -841,6 +841,7 @@ def write_samples(study, table, counts=None):
     # What has no value, as training areas, has its group's own.
     table = table.assign(**{name: table[name].where(table[name].fillna("") != "", table["group"]) for name in more})
     write_text(path, table[columns].to_csv(index=False, lineterminator="\n"))
+    study.write(path.parents[1] / "study.yaml")  # a run made by hand in JupyterLab can be compared, too
     if counts is not None:
         write_text(path.with_name("counts.json"), json.dumps(counts, indent=2, ensure_ascii=False) + "\n")
     return path
