@@ -173,7 +173,7 @@ def differences():
         ours.fit(values, types)
         for probabilities, params in zip(ours.out_of_fold_, ours.cv_results_["params"], strict=True):
             # Light trees save half of the time, and are scikit-learn's to the last bit: see above.
-            direct = search._grow(forest(60, random_state=seed, **params), values[~test], types[~test], None)
+            direct = search.grow(forest(60, random_state=seed, **params), values[~test], types[~test])
             both = [probabilities[test], search._read(direct, values[test], [(None, 2)], [60])[0][0, 0]]
             losses = [log_loss(types[test], known) for known in both]
             kappas = [cohen_kappa_score(types[test], known.argmax(axis=1)) for known in both]

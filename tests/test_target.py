@@ -160,7 +160,7 @@ def pair(tmp_path):
     """A two-stage forest, its card, and the path that it is saved to."""
     types = np.repeat(np.arange(6), 15)
     model = TwoStageForest(6, random_state=1, n_jobs=1).fit(noisy(types), types)
-    path = tmp_path / "forest.skops"
+    path = tmp_path / "forest.npz"
     versions = {"scikit-learn": forest.version("scikit-learn")}
     card = forest.save_model(path, model, {"target": "two_stage", "predictors": PREDICTORS, "versions": versions})
     return model, card, path
@@ -191,19 +191,17 @@ def knows_no_permafrost(stages):
 @pytest.mark.parametrize(
     ("forge", "expected"),
     [
-        pytest.param(lambda stages: stages[1], "not the two forests", id="one forest"),
-        pytest.param(lambda stages: stages * 2, "not the two forests", id="four forests"),
-        pytest.param(lambda stages: dict(enumerate(stages)), "not the two forests", id="no list"),
+        pytest.param(lambda stages: stages[1:], "not 2 forests", id="one forest"),
+        pytest.param(lambda stages: stages * 2, "not 2 forests", id="four forests"),
         pytest.param(lambda stages: stages[::-1], "unknown classes", id="turned round"),
-        pytest.param(lambda stages: [stages[0], forest.fit], "no sound forest", id="function"),
-        pytest.param(lambda stages: [stages[0], stages[1].estimators_[0]], "no random forest", id="tree"),
         pytest.param(knows_no_permafrost, "knows no permafrost", id="one class"),
         pytest.param(spoiled_tree, "tree 2 is damaged", id="tree damaged"),
     ],
 )
 def test_forged_stages_are_refused(pair, forge, expected):
     model, card, path = pair
-    forest.save_model(path, forge(model.stages_), card)
+    model.stages_ = forge(model.stages_)
+    forest.save_model(path, model, card)
     with pytest.raises(ModelError, match=expected):
         forest.load_model(path)
 
@@ -213,7 +211,7 @@ def test_a_changed_file_and_another_target_are_refused(pair):
     with pytest.raises(ModelError, match="of the target two_stage, and the study's is permafrost"):
         forest.load_model(path, "permafrost")
     path.with_suffix(".json").write_text(json.dumps(card | {"target": "ice_type"}))
-    with pytest.raises(ModelError, match="no random forest"):
+    with pytest.raises(ModelError, match="not 1 forests"):
         forest.load_model(path)
     path.with_suffix(".json").write_text(json.dumps(card | {"target": "gold"}))
     with pytest.raises(ModelError, match="no model card"):

@@ -31,7 +31,6 @@ REGRESSED = "ice_fraction"
 SEARCHED = ("max_depth", "min_samples_split", "max_features", "min_samples_leaf", "criterion")
 """Hyperparameters that the grid search chooses; a final forest has `forest.n_estimators` trees."""
 
-_TRUSTED = ["sklearn.tree._tree.Tree"]
 _SHRINKAGE = 3.0  # pull of the calibration towards one slope for all classes, in samples: chosen on simulated data
 _CHECKED = {"assume_finite": True, "skip_parameter_validation": True}  # checked here, once; saves a sixth
 _BATCH = 100_000  # rows of one prediction: about the fastest size
@@ -337,7 +336,9 @@ def fit(study, table, layer, params, which="all"):
     sklearn.ensemble.RandomForestClassifier or helpers.two_stage.TwoStageForest
         The latter for the target two_stage; it has the methods of the former.
     """
-    return _classifier(study, **params).fit(*_training(study, layer_rows(table, layer, which, study.target), layer))
+    from helpers.search import grow
+
+    return grow(_classifier(study, **params), *_training(study, layer_rows(table, layer, which, study.target), layer))
 
 
 def class_means(rows, classes=CLASSES):
@@ -617,9 +618,9 @@ def model_path(study, layer, which="map"):
     pathlib.Path
     """
     if which == "regression":
-        return study.results_dir / "models" / f"regression_{layer}.skops"
+        return study.results_dir / "models" / f"regression_{layer}.npz"
     apart = which == "train" and study.forest.map_fit == "all"
-    return study.results_dir / "models" / f"forest_{layer}{'_train' if apart else ''}.skops"
+    return study.results_dir / "models" / f"forest_{layer}{'_train' if apart else ''}.npz"
 
 
 def save_forests(study, table, found, weight=None, n_jobs=-1):
@@ -668,14 +669,12 @@ def save_forests(study, table, found, weight=None, n_jobs=-1):
 
 
 def save_model(path, model, card):
-    """Write a forest by skops and its model card as JSON beside it; whole new files replace old ones.
-
-    Of a two-stage forest the file holds the list of its two forests, so that it needs no more trust than one.
+    """Write a forest (`helpers.forest_file`) and its model card as JSON beside it; whole new files replace old ones.
 
     Parameters
     ----------
     path : path-like
-        With the ending ``.skops``.
+        With the ending ``.npz``.
     model : sklearn.ensemble.RandomForestClassifier, sklearn.ensemble.RandomForestRegressor or \
 helpers.two_stage.TwoStageForest
     card : dict
@@ -734,10 +733,8 @@ helpers.two_stage.TwoStageForest
             f"{path.name} was written by scikit-learn {written or 'of no known version'}; this is {ours}.",
             "run 03-grid-search again, or install that version",
         )
-    from skops.io import loads
-
     try:
-        model = _checked_model(loads(data, trusted=_TRUSTED), card["target"], len(card["predictors"]))
+        model = _read_model(data, card["target"], len(card["predictors"]))
     # Whatever a forged file makes the reader stumble over, it is no model.
     except Exception as error:
         raise ModelError(
@@ -753,7 +750,7 @@ def read_card(path):
     Parameters
     ----------
     path : path-like
-        The ``.skops`` file.
+        The ``.npz`` file.
 
     Returns
     -------
@@ -824,8 +821,7 @@ def model_card(study, layer, kind, rows, target, params):
         "n_samples": len(rows),
         "samples_sha256": file_hash(study.results_dir / "samples" / "samples.csv"),
         "code_digest": package_digest(),
-        "versions": {"python": platform.python_version()}
-        | {name: version(name) for name in ("scikit-learn", "skops", "numpy")},
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in ("scikit-learn", "numpy")},
     }
 
 
@@ -872,88 +868,31 @@ def _write_model(path, data, card):
 
 
 def _model_bytes(model):
-    from zipfile import ZIP_DEFLATED
+    from helpers.forest_file import write_forests
 
-    from skops.io import dumps
-
-    return dumps(getattr(model, "stages_", model), compression=ZIP_DEFLATED, compresslevel=1)
+    return write_forests(getattr(model, "stages_", [model]))
 
 
 def _grown_bytes(classifier, values, types, others, classes):
     """Grow a forest; return its file, and its probabilities of other samples."""
-    model = classifier.fit(values, types)
-    for stage in getattr(model, "stages_", [model]):
-        first = stage.estimators_[0]
-        for tree in stage.estimators_:  # one object is written once, which saves two fifths of the time
-            tree.classes_, tree.n_classes_ = first.classes_, first.n_classes_
+    from helpers.search import grow
+
+    model = grow(classifier, values, types)
     return _model_bytes(model), class_probabilities(model, others, classes)
 
 
-def _checked_model(loaded, target, predictors):
-    """Return the model of what a file holds: one sound forest, or two in a list; otherwise raise ValueError."""
+def _read_model(data, target, predictors):
+    """Return the model of a file: one sound forest, or two; otherwise raise ValueError."""
+    from helpers.forest_file import read_forests
     from helpers.two_stage import TwoStageForest
 
     if target == REGRESSED:
-        _check_forest(loaded, predictors)
-        return loaded
+        return read_forests(data, predictors, [None])[0]
     target = TARGETS[target]
     if not target.two_stage:
-        _check_forest(loaded, predictors, target.codes)
-        return loaded
-    if type(loaded) is not list or len(loaded) != 2:
-        raise ValueError("not the two forests of a two-stage one")
-    for stage, classes in zip(loaded, ((0, 1), target.codes[1:]), strict=True):
-        _check_forest(stage, predictors, classes)
-    if loaded[0].classes_[-1] != 1:
-        raise ValueError("the first forest knows no permafrost")
+        return read_forests(data, predictors, [target.codes])[0]
     model = TwoStageForest()
-    model.stages_ = loaded
+    model.stages_ = read_forests(data, predictors, [(0, 1), target.codes[1:]])
+    if model.stages_[0].classes_[-1] != 1:
+        raise ValueError("the first forest knows no permafrost")
     return model
-
-
-def _check_forest(model, predictors, known=None):
-    """Raise ValueError if a forest could lead a prediction out of its arrays or round in circles.
-
-    It is a classifier of known classes, or else a regressor of shares.
-    """
-    from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
-    from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
-    from sklearn.tree._tree import Tree
-
-    kind, of_trees = (
-        (RandomForestClassifier, DecisionTreeClassifier) if known else (RandomForestRegressor, DecisionTreeRegressor)
-    )
-    if type(model) is not kind or model.n_features_in_ != predictors or model.n_outputs_ != 1:
-        raise ValueError(f"no random forest of {predictors} predictors")
-    classes = np.asarray(model.classes_ if known else [0])
-    # One class is no harm: the permafrost samples of a layer may all be of one type.
-    if not (classes.ndim == 1 and len(classes) and set(classes.tolist()) <= set(known or [0]) and model.n_jobs == 1):
-        raise ValueError("unknown classes")
-    if (np.diff(classes) <= 0).any() or not len(model.estimators_) or (known and model.n_classes_ != len(classes)):
-        raise ValueError("classes and trees do not fit")
-    for number, grown in enumerate(model.estimators_):
-        tree = grown.tree_
-        if type(grown) is not of_trees or type(tree) is not Tree:
-            raise ValueError(f"tree {number} is no tree")
-        fits = grown.n_features_in_ == predictors and grown.n_outputs_ == 1
-        if not fits or (known and grown.n_classes_ != len(classes)):
-            raise ValueError(f"tree {number} has other predictors or classes")
-        if not _sound(tree, predictors, len(classes), voting=bool(known)):
-            raise ValueError(f"tree {number} is damaged")
-
-
-def _sound(tree, predictors, classes, voting):
-    nodes = tree.node_count
-    if (tree.n_features, tree.n_outputs, tree.max_n_classes) != (predictors, 1, classes):
-        return False
-    if not 0 < nodes <= tree.capacity or tree.value.shape != (nodes, 1, classes):
-        return False
-    left, right, value = tree.children_left, tree.children_right, tree.value
-    inner = left != -1
-    number, feature = np.arange(nodes)[inner], tree.feature[inner]
-    # A child after its parent: no circles.
-    below = all(((side[inner] > number) & (side[inner] < nodes)).all() for side in (left, right))
-    splits = ((feature >= 0) & (feature < predictors)).all() and np.isfinite(tree.threshold[inner]).all()
-    values = np.isfinite(value).all() and (value >= 0).all()
-    values = values and ((value.sum(axis=2) > 0).all() if voting else (value <= 1).all())
-    return bool(below and (right[~inner] == -1).all() and splits and values)

@@ -26,6 +26,7 @@ from sklearn.utils.parallel import Parallel, delayed
 
 from helpers.accuracy import confusion_matrix, f1, kappa, log_loss, macro
 from helpers.errors import CompendiumError
+from helpers.forest_file import forest_of_trees
 from helpers.two_stage import TwoStageForest
 
 STOPPING = ("n_estimators", "max_depth", "min_samples_split")
@@ -327,7 +328,7 @@ def _search_fold(estimator, candidates, values, y, weight, train, test, scorer, 
         min_samples_split=min(splits) if all(isinstance(split, int) for split in splits) else 2,
         n_jobs=1,
     )
-    model = _grow(estimator, values[train], y[train], None if weight is None else weight[train])
+    model = grow(estimator, values[train], y[train], None if weight is None else weight[train])
     grown = time.perf_counter()
     read, leaves = _read(model, values[test], rules, sizes)
     where = [(sizes.index(trees), rules.index((depth, split))) for trees, depth, split in wanted]
@@ -406,14 +407,38 @@ def _follow(left, right, feature, threshold, size, value, samples, depths, split
 # Growing ----------------------------------------------------------------------------------------------------
 
 
-def _grow(estimator, values, y, weight):
-    """Grow a forest, by the light trees where this scikit-learn is the one that they are known to equal."""
-    light = sklearn.__version__.startswith(_LIGHT_VERSION)
+def grow(estimator, values, y, weight=None):
+    """Fit a forest: the very trees of its own `fit`, in a third of the time where this scikit-learn is a known one.
+
+    Parameters
+    ----------
+    estimator : sklearn.ensemble.RandomForestClassifier or helpers.two_stage.TwoStageForest
+        It stays as it is.
+    values : numpy.ndarray of float32, shape (n, predictors)
+    y : numpy.ndarray of int, shape (n,)
+        Classes.
+    weight : numpy.ndarray, shape (n,), optional
+
+    Returns
+    -------
+    RandomForestClassifier or TwoStageForest
+    """
     if isinstance(estimator, TwoStageForest):
-        return estimator.fit(values, y, weight, _LightForest if light else RandomForestClassifier)
-    if light and type(estimator) is RandomForestClassifier and estimator.monotonic_cst is None:
-        estimator = _LightForest(**estimator.get_params())
-    return estimator.fit(values, y, weight)
+        model = clone(estimator)
+        return model.fit(values, y, weight, _grow_one)
+    return _grow_one(estimator, values, y, weight)
+
+
+def _grow_one(estimator, values, y, weight):
+    light = sklearn.__version__.startswith(_LIGHT_VERSION) and type(estimator) is RandomForestClassifier
+    if not light or estimator.monotonic_cst is not None or estimator.oob_score:
+        return clone(estimator).fit(values, y, weight)
+    params = estimator.get_params()
+    model = _LightForest(**params).fit(values, y, weight)
+    trees = [grown.tree_ for grown in model.estimators_]
+    plain = forest_of_trees(RandomForestClassifier, params, model.n_features_in_, model.classes_, trees)
+    plain._n_samples, plain._n_samples_bootstrap = model._n_samples, model._n_samples_bootstrap
+    return plain
 
 
 class _LightForest(RandomForestClassifier):

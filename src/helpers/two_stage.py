@@ -48,8 +48,8 @@ n_jobs
         self.random_state = random_state
         self.n_jobs = n_jobs
 
-    def fit(self, values, types, sample_weight=None, forest=RandomForestClassifier):
-        """Grow both forests, of the class `forest`, from predictors, classes and weights.
+    def fit(self, values, types, sample_weight=None, grow=RandomForestClassifier.fit):
+        """Grow both forests from predictors, classes and weights.
 
         Parameters
         ----------
@@ -57,8 +57,8 @@ n_jobs
         types : array_like of int, shape (n,)
             0 is no permafrost.
         sample_weight : numpy.ndarray, shape (n,), optional
-        forest : type
-            Class of both forests.
+        grow : callable
+            Takes a forest and what its `fit` does, and returns it grown.
 
         Returns
         -------
@@ -70,10 +70,11 @@ n_jobs
                 "There is no permafrost among the samples that a two-stage forest is to be grown from.",
                 "give more sites with permafrost, or set `target` to ice_type",
             )
-        first, second = (forest(**self.get_params()) for _ in range(2))
         weight = None if sample_weight is None else sample_weight[frozen]
-        second.fit(values[frozen], np.asarray(types)[frozen], weight)
-        self.stages_ = [first.fit(values, frozen.astype(int), sample_weight), second]
+        self.stages_ = [
+            grow(RandomForestClassifier(**self.get_params()), values, frozen.astype(int), sample_weight),
+            grow(RandomForestClassifier(**self.get_params()), values[frozen], np.asarray(types)[frozen], weight),
+        ]
         return self
 
     @property
