@@ -29,7 +29,7 @@ def draw(study, seed):
     table, _ = samples.group_cells(study, table)
     table["in_domain"] = samples.in_domain(study, table)
     table["split"] = samples.split_sites(study, table, split_rng)
-    return table, boreholes.true_rasters(study, ground)
+    return table, boreholes.true_rasters(study, ground, truth_rng)
 
 
 def calibration_losses(study, table, truth, cells):

@@ -21,7 +21,7 @@ def replicate(study, seed, values, cells):
     """Return the comparison of mapped with true storage of one replicate."""
     truth_rng, hole_rng, split_rng = np.random.default_rng(seed).spawn(3)
     ground = boreholes.draw_ground(study, truth_rng)
-    truth = boreholes.true_rasters(study, ground)
+    truth = boreholes.true_rasters(study, ground, truth_rng)
     sites, intervals = boreholes.draw_boreholes(study, ground, hole_rng)
     labels, _ = samples.label_layers(study, sites, intervals)
     table, _ = samples.drop_unusable(study, samples.extract_covariates(study, labels))

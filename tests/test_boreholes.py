@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+import rasterio
 
+from helpers import ice
 from helpers.grid import geographic_grid
 from helpers.sources import boreholes
 from helpers.study import Study
@@ -76,3 +78,23 @@ def test_the_quick_tables_are_what_people_would_hand_in(quick):
     deepest = intervals.groupby("site_id")["bottom_m"].max()
     reached = sites.set_index("site_id")["depth_reached_m"]
     np.testing.assert_allclose(deepest, reached[deepest.index])
+
+
+def test_one_hole_a_cell_finds_the_classes_in_their_shares_but_not_always_the_cell_s_own(quick):
+    for layer in ("2-3m", "3-5m", "5-10m"):
+        own, hole, fraction = (
+            read_band(quick / f"results/quick/main/truth/{name}_{layer}.tif")
+            for name in ("ice_type", "hole_type", "ice_fraction")
+        )
+        inside = own != ice.NO_TYPE
+        assert np.array_equal(inside, hole != ice.NO_TYPE)
+        frozen = fraction[inside] > 0
+        assert not (hole[inside] > 0)[~frozen].any()
+        assert 0.4 < (own == hole)[inside & (own > 0)].mean() < 0.9
+        # A cell's own class is the most frequent of its places: shares of holes are as those of places.
+        assert (hole[inside] > 0).mean() == pytest.approx((own[inside] > 0).mean(), abs=0.02)
+
+
+def read_band(path):
+    with rasterio.open(path) as source:
+        return source.read(1)

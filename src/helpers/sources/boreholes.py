@@ -15,7 +15,7 @@ Its constants are `study.Truth`. Permafrost of the Xing'an type is kept by the e
 
 import itertools
 import os
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -32,6 +32,9 @@ CEILING_TREES = 40
 
 SLICES = 6
 """Depths at which the ice content of a layer's permafrost part is taken and averaged."""
+
+CORE_LENGTHS = (0.3, 1.0)
+"""Shortest and longest core that is measured as one, m."""
 
 
 @dataclass
@@ -266,8 +269,8 @@ def ice_content_at(ground, depth, law, scatter=0.0):
     return np.where(depth > ground.soil_depth, np.float32(law.rock_ice), np.float32(law.ice_cap) * _sigmoid(odds))
 
 
-def layer_truth(ground, layer, law, thresholds):
-    """Return the truth of one depth layer on the fine cells.
+def layer_truth(ground, layer, law, thresholds, scatter=0.0, error=0.0):
+    """Return the truth of one depth layer on the fine cells, or what holes in them find.
 
     Parameters
     ----------
@@ -277,6 +280,8 @@ def layer_truth(ground, layer, law, thresholds):
     law : helpers.study.Truth
     thresholds : sequence of float
         Limits between ice types.
+    scatter, error : float or numpy.ndarray
+        What a hole has beyond its cell: in log-odds of ice content, and as an error of the content, m3 m-3.
 
     Returns
     -------
@@ -290,8 +295,8 @@ def layer_truth(ground, layer, law, thresholds):
     content = np.zeros_like(ground.odds)
     for part in (np.arange(SLICES) + 0.5) / SLICES:
         depth = np.where(share > 0, top + part * (bottom - top), layer[0]).astype(np.float32)
-        content += ice_content_at(ground, depth, law) / SLICES
-    content = np.where(share > 0, content, 0).astype(np.float32)
+        content += ice_content_at(ground, depth, law, scatter) / SLICES
+    content = np.where(share > 0, np.clip(content + error, 0, 1), 0).astype(np.float32)
     types = np.where(share > 0, ice.ice_type(content, thresholds), 0).astype(np.uint8)
     return types, (content * share).astype(np.float32)
 
@@ -301,18 +306,23 @@ def layer_truth(ground, layer, law, thresholds):
 
 def truth_files(study):
     """Return the rasters of the truth on the reference grid, by name."""
-    folder = study.results_dir / "truth"
-    names = [f"{kind}_{ice.layer_name(layer)}" for layer in study.layers for kind in ("ice_type", "ice_fraction")]
+    folder, kinds = study.results_dir / "truth", ("ice_type", "ice_fraction", "hole_type")
+    names = [f"{kind}_{ice.layer_name(layer)}" for layer in study.layers for kind in kinds]
     return {name: folder / f"{name}.tif" for name in [*names, "permafrost_share"]}
 
 
-def true_rasters(study, ground):
-    """Return the truth of each layer on the reference grid: dominant type, and areal mean of the ice fraction.
+def true_rasters(study, ground, rng):
+    """Return the truth of each layer on the reference grid: dominant type, areal mean of the ice fraction, and holes.
+
+    ``hole_type_<layer>`` is what one hole at a random place of each cell would find, with the errors that the study's
+    boreholes have: a probability sample that nobody could pay for. It is what an accuracy told by holes can promise.
 
     Parameters
     ----------
     study : helpers.study.Study
     ground : Ground
+    rng : numpy.random.Generator
+        For the holes.
 
     Returns
     -------
@@ -336,12 +346,37 @@ def true_rasters(study, ground):
         dominant = np.argmax(np.round(shares, 4), axis=0)
         truth[f"ice_type_{name}"] = np.where(inside, dominant, ice.NO_TYPE).astype(np.uint8)
         truth[f"ice_fraction_{name}"] = mean(fraction)
-    return truth
+    holes = _hole_types(study, ground, rng)
+    return truth | {name: np.where(inside, types, ice.NO_TYPE).astype(np.uint8) for name, types in holes.items()}
 
 
-def write_truth(study, ground):
+def _hole_types(study, ground, rng):
+    """Return the type that a hole at a random place of each reference cell finds, by name of its raster."""
+    plan, shape, fine = study.boreholes, reference_grid(study).shape, fine_grid(study)
+    divisor = round(study.grid.resolution / study.grid.fine_resolution)
+    row, column = (np.indices(shape) * divisor + rng.integers(divisor, size=(2, *shape))).reshape(2, -1)
+    cells = row * fine.shape[1] + column
+    place = np.minimum(np.searchsorted(ground.cells, cells), ground.cells.size - 1)
+    known = np.flatnonzero(ground.cells[place] == cells)
+    hole, found = ground.at(place[known]), {}
+    table = np.maximum(0.4, hole.table + rng.normal(0, plan.table_error, known.size))
+    base = np.maximum(table + 0.2, hole.base + rng.normal(0, 2 * plan.table_error, known.size))
+    hole = replace(hole, table=table.astype(np.float32), base=base.astype(np.float32))
+    scatter = rng.normal(0, plan.hole_scatter, known.size).astype(np.float32)
+    for top, bottom in study.layers:
+        error = rng.normal(0, plan.ice_error / np.sqrt(max(1, (bottom - top) / np.mean(CORE_LENGTHS))), known.size)
+        types, _ = layer_truth(
+            hole, (top, bottom), study.truth, study.ice.thresholds, scatter, error.astype(np.float32)
+        )
+        drilled = np.zeros(cells.size, np.uint8)
+        drilled[known] = types
+        found[f"hole_type_{ice.layer_name((top, bottom))}"] = drilled.reshape(shape)
+    return found
+
+
+def write_truth(study, ground, rng):
     """Write the rasters of `true_rasters`, and return them."""
-    truth, files = true_rasters(study, ground), truth_files(study)
+    truth, files = true_rasters(study, ground, rng), truth_files(study)
     legend = {kind.code: (kind.name, kind.colour) for kind in ice.ICE_TYPES}
     for name, values in truth.items():
         classes = values.dtype == np.uint8
@@ -650,7 +685,7 @@ def _drill(name, hole, study, rng):
 
 def _cores(name, hole, depth, table, base, study, law, rng):
     scatter = rng.normal(0, study.boreholes.hole_scatter)
-    edges = np.round(np.cumsum(rng.uniform(0.3, 1.0, 70)), 1)
+    edges = np.round(np.cumsum(rng.uniform(*CORE_LENGTHS, 70)), 1)
     breaks = {0.0, depth, *edges[edges < depth].tolist(), *(b for b in (table, base) if b < depth)}
     breaks = sorted(breaks)
     rows = []
