@@ -1,0 +1,450 @@
+"""The interval of a total: how far the ice of the map may be from the ice in the ground.
+
+A total errs for three reasons, and each is drawn:
+
+1. *Sites.* Other boreholes would have told other shares of the classes. Sites are resampled by square blocks, because
+   neighbours are not independent, and probabilities are calibrated anew. What the calibration learns from are
+   predictions of forests that were grown on the other half of the blocks.
+2. *Class contents.* The mean ice of a class is taken over the same resampled sites.
+3. *Residual field.* Covariates explain a part of the ice alone. What is left is correlated over some distance, and its
+   mean over the map is not zero. The variogram of out-of-fold residuals tells the correlated part from the nugget
+   (measurement, variation within a cell), which averages out over a map and is left out.
+
+The layers are drawn jointly: with the same blocks, and with one residual field whose correlation between layers is that
+of the residuals. Draws are taken on a systematic sample of cells, around the total of the whole map.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from helpers import accuracy, forest, ice
+from helpers.errors import CompendiumError
+
+_PULL = 3.0  # of the calibration's slope towards the one of all samples, in samples, as in `forest.fit_calibration`
+_STEPS = 50
+_BINS = 12
+
+
+class UncertaintyError(CompendiumError):
+    """Samples or settings from which no interval follows."""
+
+
+# Sites ----------------------------------------------------------------------------------------------------------------
+
+
+def half_samples(blocks, bags, rng):
+    """Return halves of the blocks in pairs, of which the second is what the first leaves out.
+
+    Parameters
+    ----------
+    blocks : int
+    bags : int
+        Even, so that each block is left out equally often.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    numpy.ndarray of bool, shape (bags, blocks)
+        Whether a block is in a half.
+    """
+    halves = np.zeros((bags, blocks), bool)
+    for pair in halves.reshape(-1, 2, blocks):
+        pair[0, rng.permutation(blocks)[: blocks // 2]] = True
+        pair[1] = ~pair[0]
+    return halves
+
+
+def refit_shares(scores, types, share):
+    """Fit intercepts and one slope of given scores anew for many weightings of the samples.
+
+    It is the calibration of `helpers.forest.fit_calibration`, but for the slopes between classes, which stay those of all
+    samples: they hardly move a total. Newton's method, all draws at once.
+
+    Parameters
+    ----------
+    scores : numpy.ndarray, shape (n, k)
+        Calibrated log-probabilities.
+    types : numpy.ndarray of int, shape (n,)
+        Columns of the true classes.
+    share : numpy.ndarray, shape (draws, n)
+        Weights, which add up to 1 in each draw.
+
+    Returns
+    -------
+    slope : numpy.ndarray, shape (draws,)
+    intercept : numpy.ndarray, shape (draws, k)
+        Of a class without a weighted sample so low that its probability is 0.
+    """
+    draws, (n, k) = len(share), scores.shape
+    target = np.eye(k)[types]
+    present = np.einsum("dn,nk->dk", share, target) > 0
+    values = np.concatenate([np.ones((draws, 1)), np.where(present, 0.0, -60.0)], axis=1)
+    pull, eye = _PULL / n, np.eye(1 + k)
+
+    def loss(values, probabilities, part):
+        given = np.take_along_axis(probabilities[part], types[np.newaxis, :, np.newaxis], 2)[:, :, 0]
+        logs = np.log(np.maximum(given, 1e-300))
+        return pull * (values[:, 0] - 1) ** 2 / 2 - np.einsum("dn,dn->d", share, logs)
+
+    probabilities = _shares(scores, values)
+    reached = loss(values, probabilities, slice(None))
+    for _ in range(_STEPS):
+        wrong = probabilities - target
+        gradient = np.empty_like(values)
+        gradient[:, 0] = np.einsum("dn,nk,dnk->d", share, scores, wrong) + pull * (values[:, 0] - 1)
+        gradient[:, 1:] = np.einsum("dn,dnk->dk", share, wrong)
+        if np.abs(gradient).max() < 1e-8:
+            break
+        weighted, mean = share[:, :, np.newaxis] * probabilities, np.einsum("dnk,nk->dn", probabilities, scores)
+        curvature = np.empty((draws, 1 + k, 1 + k))
+        curvature[:, 0, 0] = np.einsum("dnk,nk->d", weighted, scores**2) - np.einsum("dn,dn->d", share, mean**2) + pull
+        cross = np.einsum("dnk,nk->dk", weighted, scores) - np.einsum("dnk,dn->dk", weighted, mean)
+        curvature[:, 0, 1:] = curvature[:, 1:, 0] = cross
+        curvature[:, 1:, 1:] = np.eye(k) * weighted.sum(axis=1)[:, :, np.newaxis] - np.matmul(
+            weighted.transpose(0, 2, 1), probabilities
+        )
+        # Neither a common part of all intercepts nor the intercept of an absent class is determined.
+        curvature[:, 1:, 1:] += np.where(present, 1 / k, 0)[:, np.newaxis] * np.where(present, 1, 0)[:, :, np.newaxis]
+        curvature += eye * np.concatenate([np.zeros((draws, 1)), ~present], axis=1)[:, :, np.newaxis] + 1e-12 * eye
+        step = np.linalg.solve(curvature, gradient[:, :, np.newaxis])[:, :, 0]
+        length = np.ones((draws, 1))
+        for _ in range(30):
+            tried = values - length * step
+            probabilities = _shares(scores, tried)
+            now = loss(tried, probabilities, slice(None))
+            worse = now > reached + 1e-12
+            if not worse.any():
+                break
+            length[worse] /= 2
+        values, reached = tried, now
+    return values[:, 0], values[:, 1:]
+
+
+def _shares(scores, values):
+    """Return probabilities, shape (draws, n, k), by slope and intercepts in the columns of values."""
+    raised = values[:, 0, np.newaxis, np.newaxis] * scores + values[:, np.newaxis, 1:]
+    raised -= raised.max(axis=2, keepdims=True)
+    np.exp(raised, out=raised)
+    raised /= raised.sum(axis=2, keepdims=True)
+    return raised
+
+
+# Residual field -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Variogram:
+    """An exponential variogram: nugget + partial_sill (1 - exp(-h / reach)).
+
+    Parameters
+    ----------
+    nugget, partial_sill : float
+        Shares of the residuals' variance.
+    reach : float
+        Distance at which the correlated part has fallen to 1/e, in units of the points.
+    """
+
+    nugget: float
+    partial_sill: float
+    reach: float
+
+
+def covariogram(points, residuals, sd, farthest):
+    """Return the covariance of residuals by distance, over that of standardised residuals at one place.
+
+    Pairs are weighted by the product of their standard deviations, for a total's variance is made where these are large;
+    standardised residuals themselves have long tails, where permafrost was hardly expected and found.
+
+    Parameters
+    ----------
+    points : sequence of numpy.ndarray, shape (n, 2)
+        Places of the samples of each layer. Only pairs within a layer are looked at.
+    residuals, sd : sequence of numpy.ndarray, shape (n,)
+        Residuals, and the standard deviations that were expected of them.
+    farthest : float
+        Longest distance.
+
+    Returns
+    -------
+    distance, covariance, weight : numpy.ndarray
+        Of bins that become wider with distance; empty bins are left out.
+    """
+    from scipy.spatial.distance import pdist
+
+    distance = [pdist(part) for part in points]
+    pairs = [np.triu_indices(len(part), 1) for part in points]
+    products, weights = (
+        np.concatenate([part[i] * part[j] for part, (i, j) in zip(values, pairs, strict=True)])
+        for values in (residuals, sd)
+    )
+    distance = np.concatenate(distance)
+    near = distance < farthest
+    number = (np.sqrt(distance[near] / farthest) * _BINS).astype(int)
+    weight = np.bincount(number, weights[near], _BINS)
+    some = weight > 0
+    where, covariance = (np.bincount(number, part[near], _BINS)[some] for part in (weights * distance, products))
+    return where / weight[some], covariance / weight[some], weight[some]
+
+
+def fit_variogram(distance, covariance, weight, farthest):
+    """Fit an exponential variogram of sill 1 to a covariogram by weighted least squares.
+
+    Parameters
+    ----------
+    distance, covariance, weight : numpy.ndarray
+        From `covariogram`.
+    farthest : float
+        The correlation must have fallen to 0.05 at this distance: what reaches farther is a trend, which the resampled
+        sites tell.
+
+    Returns
+    -------
+    Variogram
+    """
+    found = []
+    for reach in np.geomspace(farthest / 60, farthest / 3, 40):
+        shape = np.exp(-distance / reach)
+        sill = min(max(float((weight * shape * covariance).sum() / (weight * shape**2).sum()), 0.0), 1.0)
+        found.append(((weight * (covariance - sill * shape) ** 2).sum(), sill, float(reach)))
+    _, sill, reach = min(found)
+    return Variogram(1 - sill, sill, reach)
+
+
+def block_covariance(variogram, shape, side, parts=5):
+    """Return the correlated part's covariance between the means of two squares of a lattice, by their lag.
+
+    Parameters
+    ----------
+    variogram : Variogram
+    shape : tuple of int
+        Rows and columns of the lattice.
+    side : float
+        Of a square, in units of the variogram.
+    parts : int
+        Points of a square along each side, over which covariances are averaged.
+
+    Returns
+    -------
+    numpy.ndarray, shape (2 rows - 1, 2 columns - 1)
+        Lag 0 lies in the middle. For squares much larger than the reach it falls to 0, and for small ones it is the
+        covariance between points.
+    """
+    # The difference of two even spreads over a square is a triangle.
+    offset = np.arange(1 - parts, parts) / parts
+    triangle = (parts - np.abs(np.arange(1 - parts, parts))) / parts**2
+    down, right = (np.arange(1 - size, size)[:, np.newaxis] + offset for size in shape)
+    down, right = (down * side).reshape(-1), (right * side).reshape(-1)
+    covariance = variogram.partial_sill * np.exp(-np.hypot(down[:, np.newaxis], right) / variogram.reach)
+    covariance = covariance.reshape(2 * shape[0] - 1, len(offset), 2 * shape[1] - 1, len(offset))
+    return np.einsum("iajb,a,b->ij", covariance, triangle, triangle)
+
+
+def field_covariance(loads, between, covariance):
+    """Return the covariance of sums over a lattice: of each group of squares, the sum of load times field.
+
+    Sums of a Gaussian field are Gaussian, so that this says all of them that simulated fields could, without their noise.
+
+    Parameters
+    ----------
+    loads : numpy.ndarray, shape (groups, layers, rows, columns)
+        What a unit of the field adds to a group's total in each square and layer.
+    between : numpy.ndarray, shape (layers, layers)
+        Correlation of the layers' fields in one place.
+    covariance : numpy.ndarray, shape (2 rows - 1, 2 columns - 1)
+        From `block_covariance`.
+
+    Returns
+    -------
+    numpy.ndarray, shape (groups, groups)
+    """
+    from scipy.signal import fftconvolve
+
+    spread = np.stack([[fftconvolve(covariance, load, mode="valid") for load in group] for group in loads])
+    return np.einsum("glij,lm,hmij->gh", loads, between, spread)
+
+
+# Totals ---------------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Layer:
+    """What draws of a layer are made from: its samples, and the systematic sample of cells."""
+
+    rows: object  # samples, with `block` and `weight`
+    column: np.ndarray  # (n,) class of each sample, counted among those that occur
+    at_samples: np.ndarray  # (n, k) calibrated log-probabilities out of fold
+    at_cells: np.ndarray  # (cells, k)
+    free: int  # column of no permafrost
+    depth: float
+
+    def class_means(self, count):
+        """Return the mean ice fraction of each class by how often each sample counts, shape (draws, k)."""
+        kinds, fraction = np.eye(self.at_samples.shape[1])[self.column], self.rows["ice_fraction"].to_numpy()
+        number = np.einsum("dn,nk->dk", count, kinds)
+        means = np.einsum("dn,nk->dk", count * fraction, kinds) / np.where(number > 0, number, 1)
+        means[:, self.free] = 0
+        return means
+
+    def redrawn(self, counts):
+        """Return slope and intercepts by draws of blocks, shape (draws, 1 + k), and class means, shape (draws, k)."""
+        count = counts[:, self.rows["block"]].astype(float)
+        share, inside = np.zeros_like(count), self.rows["in_domain"].to_numpy()
+        for part in (inside, ~inside):  # either stands for its share of the area in every draw
+            drawn = np.maximum(count[:, part].sum(axis=1, keepdims=True), 1)
+            share[:, part] = count[:, part] / drawn * self.rows["weight"].to_numpy()[part].sum()
+        slope, intercept = refit_shares(self.at_samples, self.column, share / share.sum(axis=1, keepdims=True))
+        return np.concatenate([slope[:, np.newaxis], intercept], axis=1), self.class_means(count)
+
+    def totals(self, fitted, means, number):
+        """Return metres of ice in all cells of each group by draws, shape (draws, groups), within the extent."""
+        from helpers.mapping import within_extent
+
+        sums, before, probability = [], None, None
+        for values, contents in zip(fitted, means, strict=True):
+            if before is None or (values != before).any():
+                before, probability = values, _shares(self.at_cells, values[np.newaxis])[0]
+            expected = np.einsum("nk,k->n", probability, contents)
+            sums.append(np.bincount(number, within_extent(expected, 1 - probability[:, self.free])))
+        return np.stack(sums) * self.depth
+
+    def expected(self, logs):
+        """Return mean and standard deviation of the ice fraction at a place, by its class probabilities."""
+        kinds = np.eye(logs.shape[1])[self.column]
+        fraction, number = self.rows["ice_fraction"].to_numpy(), kinds.sum(axis=0)
+        mean, square = (np.einsum("n,nk->k", fraction**power, kinds) / number for power in (1, 2))
+        probability = np.exp(logs)
+        expected = np.einsum("nk,k->n", probability, mean)
+        variance = np.einsum("nk,k->n", probability, square) - expected**2
+        return expected, np.sqrt(np.maximum(variance, 0))
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Draws of how far the ice of groups of cells may be from the map's totals, km3.
+
+    Parameters
+    ----------
+    sites, classes, field : numpy.ndarray, shape (draws, groups)
+        By resampled sites, class means included; by resampled class means alone; by the residual field.
+    variogram : Variogram
+        Of the residuals; distances in m.
+    cells : int
+        In the systematic sample.
+    """
+
+    sites: np.ndarray
+    classes: np.ndarray
+    field: np.ndarray
+    variogram: Variogram
+    cells: int
+
+
+def storage_draws(study, groups):
+    """Draw how far the totals of groups of cells may be from the truth.
+
+    Parameters
+    ----------
+    study : helpers.study.Study
+        With samples and forests; its section `uncertainty`.
+    groups : numpy.ndarray of int, shape (y, x)
+        Number of each cell's group, such as a province; cells of negative numbers are left out.
+
+    Returns
+    -------
+    Draws
+    """
+    from helpers import mapping, samples, space
+
+    settings, table = study.uncertainty, samples.read_samples(study)
+    places = table[["easting", "northing"]].to_numpy()
+    table["weight"] = samples.area_weights(study, table)
+    table["block"] = space.blocks(places, space.sample_units(study, table), 1000 * settings.block_km)
+    blocks, rng = int(table["block"].max()) + 1, np.random.default_rng(settings.seed)
+    halves = half_samples(blocks, settings.bags, rng)
+    counts = rng.multinomial(blocks, np.full(blocks, 1 / blocks), settings.draws)
+
+    card = forest.read_card(forest.model_path(study, ice.layer_name(study.layers[0])))
+    values, cells, step = _systematic(*mapping.read_predictors(study, card["predictors"]), groups, settings.cells)
+    number, cell = groups.ravel()[cells], (step * study.grid.resolution) ** 2 / 1e9  # km3 for each metre of ice
+    layers = [_layer(study, table, layer, values, halves) for layer in study.layers]
+
+    shape = (settings.draws, int(groups.max()) + 1)
+    sites, classes = np.zeros(shape), np.zeros(shape)
+    for layer in layers:
+        fitted, means = layer.redrawn(counts)
+        (usual,), _ = layer.redrawn(np.ones((1, blocks), int))
+        sites += layer.totals(fitted, means, number) * cell
+        classes += layer.totals(np.broadcast_to(usual, fitted.shape), means, number) * cell
+    covariance, variogram = _field(study, layers, cells, number, groups.shape, step, cell)
+    field = rng.multivariate_normal(np.zeros(shape[1]), covariance, settings.draws, method="eigh")
+    return Draws(sites - sites.mean(axis=0), classes - classes.mean(axis=0), field, variogram, len(cells))
+
+
+def _systematic(values, cells, groups, wanted):
+    """Return predictors and flat indices of every so many-th cell in both directions, and the step."""
+    kept = groups.ravel()[cells] >= 0
+    step = max(1, round(np.sqrt(kept.sum() / wanted)))
+    row, column = np.divmod(cells, groups.shape[1])
+    kept &= (row % step == step // 2) & (column % step == step // 2)
+    return values[kept], cells[kept], step
+
+
+def _layer(study, table, layer, values, halves):
+    """Grow forests of half the blocks each, and calibrate what they say of the other half."""
+    import sklearn
+
+    from helpers import search
+
+    name, classes = ice.layer_name(layer), ice.TARGETS[study.target].codes
+    rows = forest.layer_rows(table, name, study.forest.map_fit, study.target)
+    card = forest.read_card(forest.model_path(study, name))
+    known, types, block = forest.predictor_values(rows, card["predictors"]), rows["class"].to_numpy(), rows["block"]
+    both, trees = np.concatenate([known, values]), study.uncertainty.trees
+    unseen, mapped, number = np.zeros((len(rows), len(classes))), np.zeros((len(values), len(classes))), 0
+    for number, half in enumerate(halves):
+        grown = half[block]
+        params = forest.card_params(card) | {"n_estimators": trees, "random_state": study.uncertainty.seed + number}
+        with sklearn.config_context(assume_finite=True, skip_parameter_validation=True):
+            model = search._grow(forest._classifier(study, **params), known[grown], types[grown], None)
+        given = np.zeros((len(both), len(classes)))
+        given[:, model.classes_] = search._read(model, both, [(None, 2)], [trees])[0][0, 0]
+        unseen[~grown] += given[: len(rows)][~grown]
+        mapped += given[len(rows) :]
+    unseen, mapped = unseen * 2 / len(halves), mapped / len(halves)
+    calibration = forest.fit_calibration(unseen, types, rows["weight"])
+    present = calibration["classes"]
+    logs = [np.log(forest.calibrate(part, calibration)[:, present]) for part in (unseen, mapped)]
+    return _Layer(rows, np.searchsorted(present, types), *logs, present.index(0), layer[1] - layer[0])
+
+
+def _field(study, layers, cells, number, shape, step, cell):
+    """Return the covariance of the groups' totals by the residual field, and the residuals' variogram."""
+    points, residuals, spread, farthest = [], [], [], 1000 * study.uncertainty.farthest_km
+    for layer in layers:
+        expected, sd = layer.expected(layer.at_samples)
+        judged = layer.rows["in_domain"].to_numpy()
+        points.append(layer.rows.loc[judged, ["easting", "northing"]].to_numpy())
+        residuals.append((layer.rows["ice_fraction"].to_numpy() - expected)[judged])
+        spread.append(sd[judged])
+    variogram = fit_variogram(*covariogram(points, residuals, spread, farthest), farthest)
+    between = _between(layers, residuals, spread)
+    row, column = np.divmod(cells, shape[1])
+    lattice = (shape[0] // step + 1, shape[1] // step + 1)
+    loads = np.zeros((int(number.max()) + 1, len(layers), *lattice))
+    for index, layer in enumerate(layers):
+        loads[number, index, row // step, column // step] = layer.expected(layer.at_cells)[1] * layer.depth * cell
+    covariance = field_covariance(loads, between, block_covariance(variogram, lattice, step * study.grid.resolution))
+    return (covariance + covariance.T) / 2, variogram
+
+
+def _between(layers, residuals, spread):
+    """Return the correlation of residuals between layers, from sites that have both, pairs weighted as elsewhere."""
+    sites = [layer.rows.loc[layer.rows["in_domain"], "site_id"] for layer in layers]
+    between = np.eye(len(layers))
+    for i, j in zip(*np.triu_indices(len(layers), 1), strict=True):
+        _, first, second = np.intersect1d(sites[i], sites[j], return_indices=True)
+        a, b = residuals[i][first], residuals[j][second]
+        weight = np.sqrt((a**2).sum() * (b**2).sum())
+        between[i, j] = between[j, i] = (a * b).sum() / weight if weight > 0 else 0.0
+    return between
