@@ -448,3 +448,190 @@ def _between(layers, residuals, spread):
         weight = np.sqrt((a**2).sum() * (b**2).sum())
         between[i, j] = between[j, i] = (a * b).sum() / weight if weight > 0 else 0.0
     return between
+
+
+# Intervals ------------------------------------------------------------------------------------------------------------
+
+
+def interval_files(study):
+    """Return the files of the interval by name: `table` as CSV, `record` as JSON."""
+    folder = study.results_dir / "tables"
+    return {"table": folder / "storage_interval.csv", "record": folder / "storage_interval.json"}
+
+
+def region_draws(study):
+    """Draw the totals of provinces and leagues by `storage_draws`; the columns are those of `mapping.region_numbers`."""
+    from helpers.mapping import region_numbers
+
+    return storage_draws(study, region_numbers(study)[0].astype(int) - 1)
+
+
+def intervals(totals, draws, probability):
+    """Return the interval of each total.
+
+    Parameters
+    ----------
+    totals : pandas.Series
+        km3 by region, in the order of the draws' columns, and then ``all``.
+    draws : Draws
+    probability : float
+        Of the interval.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a region and one for all: `km3`, `lower` and `upper` end (not below 0), `se`, the standard deviation of
+        the draws, and its parts: `sites_se` by resampled sites, of which `classes_se` by class means, and `field_se`
+        by the residual field. `draws` is their number.
+    """
+    import pandas as pd
+
+    named = {"sites": draws.sites, "classes": draws.classes, "field": draws.field}
+    named = {name: np.column_stack([part, part.sum(axis=1)]) for name, part in named.items()}
+    either = named["sites"] + named["field"]
+    low, high = np.quantile(either, [(1 - probability) / 2, (1 + probability) / 2], axis=0)
+    table = pd.DataFrame({"km3": totals})
+    table["lower"], table["upper"] = np.maximum(totals + low, 0), np.maximum(totals + high, 0)
+    table["se"] = either.std(axis=0, ddof=1)
+    for name, part in named.items():
+        table[f"{name}_se"] = part.std(axis=0, ddof=1)
+    return table.assign(draws=len(either)).rename_axis("region")
+
+
+def convergence(deviations, probability, rng, repeats=200):
+    """Return the standard error of an interval's ends by the number of draws.
+
+    Parameters
+    ----------
+    deviations : numpy.ndarray, shape (draws,)
+    probability : float
+    rng : numpy.random.Generator
+        Draws again from the draws.
+    repeats : int
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns draws, lower_se and upper_se, in units of the draws.
+    """
+    import pandas as pd
+
+    sizes = np.unique(np.geomspace(min(25, len(deviations)), len(deviations), 6).round().astype(int))
+    rows = []
+    for size in sizes:
+        again = rng.choice(deviations, (repeats, size))
+        ends = np.quantile(again, [(1 - probability) / 2, (1 + probability) / 2], axis=1)
+        rows.append((int(size), *ends.std(axis=1, ddof=1)))
+    return pd.DataFrame(rows, columns=["draws", "lower_se", "upper_se"])
+
+
+def true_totals(study, contents):
+    """Return the true ice by region over the mapped cells of the virtual study, km3, as `mapping.storage_totals` does."""
+    import rasterio
+
+    from helpers.mapping import storage_totals
+    from helpers.sources.boreholes import truth_files
+
+    truth = []
+    for layer, content in zip(study.layers, contents, strict=True):
+        with rasterio.open(truth_files(study)[f"ice_fraction_{ice.layer_name(layer)}"]) as source:
+            truth.append(np.where(np.isfinite(content), source.read(1), np.nan))
+    return storage_totals(study, truth)["ice_km3"]
+
+
+def write_intervals(study, table, draws, truth=None):
+    """Write the intervals as CSV, and as JSON with the variogram and the convergence of the ends of the whole.
+
+    Parameters
+    ----------
+    study : helpers.study.Study
+    table : pandas.DataFrame
+        From `intervals`.
+    draws : Draws
+    truth : pandas.Series, optional
+        From `true_totals`: adds `true_km3` and whether the interval `holds` it.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The table as written.
+    """
+    settings = study.uncertainty
+    if truth is not None:
+        table = table.assign(true_km3=truth.reindex(table.index))
+        table["holds"] = (table["true_km3"] >= table["lower"]) & (table["true_km3"] <= table["upper"])
+    files, whole = interval_files(study), (draws.sites + draws.field).sum(axis=1)
+    ends = convergence(whole, settings.interval, np.random.default_rng(settings.seed))
+    table = table.round(6)
+    accuracy.write_table(files["table"], table.reset_index())
+    record = {
+        "simulated": study.simulated,
+        "unit": "km3 of ice",
+        "probability": settings.interval,
+        "draws": settings.draws,
+        "cells": draws.cells,
+        "block_km": settings.block_km,
+        "variogram": {
+            "model": "exponential",
+            "nugget": draws.variogram.nugget,
+            "partial_sill": draws.variogram.partial_sill,
+            "reach_km": draws.variogram.reach / 1000,
+        },
+        "regions": table.to_dict(orient="index"),
+        "convergence": ends.round(6).to_dict(orient="records"),
+    }
+    accuracy.write_json(files["record"], record)
+    return table
+
+
+def draw_interval(study, draws):
+    """Draw the density of the total with its interval, and how sure its ends are by the number of draws.
+
+    Parameters
+    ----------
+    study : helpers.study.Study
+        Its intervals must be written.
+    draws : Draws
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    import json
+
+    import matplotlib.pyplot as plt
+
+    from helpers.figures import WIDTH_MM, mark_simulated, style
+
+    record = json.loads(interval_files(study)["record"].read_text(encoding="utf-8"))
+    whole, share = record["regions"]["all"], f"{100 * record['probability']:g} %"
+    style()
+    figure, (left, right) = plt.subplots(
+        1, 2, figsize=(WIDTH_MM / 25.4, 2.4), width_ratios=[3, 2], layout="constrained"
+    )
+    figure.get_layout_engine().set(rect=(0, 0.04, 1, 0.96))
+    totals = whole["km3"] + (draws.sites + draws.field).sum(axis=1)
+    left.hist(totals, bins=30, color="#9ecae1", edgecolor="white", linewidth=0.3)
+    left.axvspan(whole["lower"], whole["upper"], color="0.9", zorder=0, label=f"{share} interval")
+    left.axvline(whole["km3"], color="black", linewidth=1.2, label="map")
+    if "true_km3" in whole:
+        left.axvline(whole["true_km3"], color="#d55e00", linewidth=1.2, linestyle="--", label="truth")
+    left.set(title=f"{len(totals)} draws of the total", xlabel="km³ of ice", ylabel="draws")
+    left.set_ylim(0, left.get_ylim()[1] * 1.25)
+    left.legend(loc="upper left", ncols=3, frameon=False)
+    ends = record["convergence"]
+    for name, colour, marker in (("lower", "#0072b2", "o"), ("upper", "#d55e00", "s")):
+        errors = [one[f"{name}_se"] for one in ends]
+        right.loglog(
+            [one["draws"] for one in ends], errors, marker, color=colour, markersize=3, label=f"{name} end", ls="-"
+        )
+    right.set(title="Standard error of the ends", xlabel="number of draws", ylabel="km³ of ice")
+    ticks = [one["draws"] for one in ends]
+    right.set_xticks(ticks, [str(tick) for tick in ticks])
+    right.set_xticks([], minor=True)
+    right.yaxis.set_major_formatter("{x:g}")
+    right.yaxis.set_minor_formatter("{x:g}")
+    right.legend(frameon=False)
+    if study.simulated:
+        mark_simulated(figure)
+    return figure
