@@ -1,4 +1,4 @@
-"""The interval of a total: variances known by hand, the calibration refitted, the variogram, and the quick run's files."""
+"""The interval of a total: variances known by hand, calibrations refitted, the variogram, the quick run's files."""
 
 import json
 
@@ -62,7 +62,7 @@ def totals_covariance(variogram, between, side=1.0):
 
 
 def test_independent_errors_have_the_sum_of_the_variances():
-    """A reach far below the side: the mean of a square keeps 2 pi reach^2 / side^2 of the variance, and no two share it."""
+    """A reach far below the side: the mean of a square keeps 2 pi reach^2 / side^2 of the variance."""
     lags = uncertainty.block_covariance(Variogram(0, 1, 0.02), (3, 3), 1.0, parts=150)
     assert lags[2, 2] == pytest.approx(2 * np.pi * 0.02**2, rel=0.1)
     assert lags[0, 0] < 1e-12

@@ -58,8 +58,8 @@ def half_samples(blocks, bags, rng):
 def refit_shares(scores, types, share):
     """Fit intercepts and one slope of given scores anew for many weightings of the samples.
 
-    It is the calibration of `helpers.forest.fit_calibration`, but for the slopes between classes, which stay those of all
-    samples: they hardly move a total. Newton's method, all draws at once.
+    It is the calibration of `helpers.forest.fit_calibration`, but for the slopes between classes, which stay those of
+    all samples: they hardly move a total. Newton's method, all draws at once.
 
     Parameters
     ----------
@@ -153,8 +153,8 @@ class Variogram:
 def covariogram(points, residuals, sd, farthest):
     """Return the covariance of residuals by distance, over that of standardised residuals at one place.
 
-    Pairs are weighted by the product of their standard deviations, for a total's variance is made where these are large;
-    standardised residuals themselves have long tails, where permafrost was hardly expected and found.
+    Pairs are weighted by the product of their standard deviations, for a total's variance is made where these are
+    large; standardised residuals themselves have long tails, where permafrost was hardly expected and found.
 
     Parameters
     ----------
@@ -243,7 +243,7 @@ def block_covariance(variogram, shape, side, parts=5):
 def field_covariance(loads, between, covariance):
     """Return the covariance of sums over a lattice: of each group of squares, the sum of load times field.
 
-    Sums of a Gaussian field are Gaussian, so that this says all of them that simulated fields could, without their noise.
+    Sums of a Gaussian field are Gaussian: this tells of them what simulated fields could, without their noise.
 
     Parameters
     ----------
@@ -460,7 +460,7 @@ def interval_files(study):
 
 
 def region_draws(study):
-    """Draw the totals of provinces and leagues by `storage_draws`; the columns are those of `mapping.region_numbers`."""
+    """Draw the totals of provinces and leagues by `storage_draws`, in the order of `mapping.region_numbers`."""
     from helpers.mapping import region_numbers
 
     return storage_draws(study, region_numbers(study)[0].astype(int) - 1)
@@ -526,7 +526,7 @@ def convergence(deviations, probability, rng, repeats=200):
 
 
 def true_totals(study, contents):
-    """Return the true ice by region over the mapped cells of the virtual study, km3, as `mapping.storage_totals` does."""
+    """Return the true ice of the mapped cells by region, km3, as `mapping.storage_totals` does; virtual study only."""
     import rasterio
 
     from helpers.mapping import storage_totals
