@@ -125,7 +125,7 @@ def test_intervals_of_two_regions_and_their_sum():
 
     rng = np.random.default_rng(2)
     sites, field = rng.normal(0, 3, (20_000, 2)), rng.normal(0, 4, (20_000, 2))
-    draws = uncertainty.Draws(sites, sites / 2, field, Variogram(1, 0, 1), 100)
+    draws = uncertainty.Draws(sites, sites / 2, field, Variogram(1, 0, 1), None)
     totals = pd.Series({"north": 100.0, "south": 2.0, "all": 102.0})
     table = uncertainty.intervals(totals, draws, 0.9)
     np.testing.assert_allclose(table["se"], [5, 5, 50**0.5], rtol=0.02)

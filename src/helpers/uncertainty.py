@@ -296,17 +296,17 @@ class _Layer:
         slope, intercept = refit_shares(self.at_samples, self.column, share / share.sum(axis=1, keepdims=True))
         return np.concatenate([slope[:, np.newaxis], intercept], axis=1), self.class_means(count)
 
-    def totals(self, fitted, means, number):
-        """Return metres of ice in all cells of each group by draws, shape (draws, groups), within the extent."""
+    def totals(self, fitted, means, cells):
+        """Return km3 of ice in each region by draws, shape (draws, regions), within the extent of permafrost."""
         from helpers.mapping import within_extent
 
         sums, before, probability = [], None, None
         for values, contents in zip(fitted, means, strict=True):
             if before is None or (values != before).any():
                 before, probability = values, _shares(self.at_cells, values[np.newaxis])[0]
-            expected = np.einsum("nk,k->n", probability, contents)
-            sums.append(np.bincount(number, within_extent(expected, 1 - probability[:, self.free])))
-        return np.stack(sums) * self.depth
+            content = within_extent(np.einsum("nk,k->n", probability, contents), 1 - probability[:, self.free])
+            sums.append(np.bincount(cells.region, content, len(cells.names)))
+        return np.stack(sums) * (self.depth * cells.side**2 / 1e9)
 
     def expected(self, logs):
         """Return mean and standard deviation of the ice fraction at a place, by its class probabilities."""
@@ -321,73 +321,142 @@ class _Layer:
 
 @dataclass(frozen=True)
 class Draws:
-    """Draws of how far the ice of groups of cells may be from the map's totals, km3.
+    """Draws of how far the ice of regions may be from the map's totals, km3.
 
     Parameters
     ----------
-    sites, classes, field : numpy.ndarray, shape (draws, groups)
+    sites, classes, field : numpy.ndarray, shape (draws, regions)
         By resampled sites, class means included; by resampled class means alone; by the residual field.
     variogram : Variogram
         Of the residuals; distances in m.
-    cells : int
-        In the systematic sample.
+    cells : Cells
     """
 
     sites: np.ndarray
     classes: np.ndarray
     field: np.ndarray
     variogram: Variogram
-    cells: int
+    cells: "Cells"
+
+    @property
+    def regions(self):
+        """Deviations for all reasons, shape (draws, regions)."""
+        return self.sites + self.field
+
+    @property
+    def whole(self):
+        """Deviations of the sum of all regions, shape (draws,)."""
+        return self.regions.sum(axis=1)
 
 
-def storage_draws(study, groups):
-    """Draw how far the totals of groups of cells may be from the truth.
+@dataclass(frozen=True)
+class Cells:
+    """A systematic sample of the map's cells: every so many-th in both directions, with all predictors.
+
+    Parameters
+    ----------
+    values : numpy.ndarray of float32, shape (n, predictors)
+    row, column : numpy.ndarray of int, shape (n,)
+        Place in the sample's own lattice.
+    region : numpy.ndarray of int, shape (n,)
+        Number of the province or league, in the order of `names`.
+    names : list of str
+    side : float
+        Distance between neighbours, m: each stands for a square of this side.
+    """
+
+    values: np.ndarray
+    row: np.ndarray
+    column: np.ndarray
+    region: np.ndarray
+    names: list
+    side: float
+
+
+def sample_cells(study, predictors, wanted):
+    """Return a systematic sample of about so many cells; only their rows of the covariates are read.
+
+    Parameters
+    ----------
+    study : helpers.study.Study
+    predictors : sequence of str
+    wanted : int
+
+    Returns
+    -------
+    Cells
+    """
+    import geopandas
+    import rasterio
+    import shapely
+
+    from helpers.covariates.registry import covariate_files
+    from helpers.grid import cell_centres, reference_grid
+
+    geobox, files = reference_grid(study), covariate_files(study)
+    regions = geopandas.read_file(study.path(study.area.polygons), layer=study.area.regions_layer)
+    shapes = regions.to_crs(geobox.crs.to_wkt()).geometry
+    step = max(1, round(np.sqrt(shapes.area.sum() / study.grid.resolution**2 / wanted)))
+    rows, columns = (np.arange(step // 2, size, step) for size in geobox.shape)
+    easting, northing = cell_centres(geobox)
+    easting, northing = np.meshgrid(easting[columns], northing[rows])
+    region = np.full(easting.shape, -1)
+    for number, shape in enumerate(shapes):
+        region[shapely.contains_xy(shape, easting, northing)] = number
+    values = np.empty((len(predictors), *region.shape), np.float32)
+    for layer, name in zip(values, predictors, strict=True):
+        with rasterio.open(files[name]) as source:
+            for line, row in zip(layer, rows, strict=True):
+                line[:] = source.read(1, window=((row, row + 1), (0, geobox.shape[1])))[0, columns]
+    row, column = np.nonzero((region >= 0) & np.isfinite(values).all(axis=0))
+    if not row.size:
+        raise UncertaintyError("No cell of the sample has all predictors.", "set more `uncertainty.cells`")
+    values = np.ascontiguousarray(values[:, row, column].T)
+    names = regions["name"].tolist()
+    return Cells(values, row, column, region[row, column], names, step * study.grid.resolution)
+
+
+def storage_draws(study):
+    """Draw how far the ice of provinces and leagues may be from the map's totals.
 
     Parameters
     ----------
     study : helpers.study.Study
         With samples and forests; its section `uncertainty`.
-    groups : numpy.ndarray of int, shape (y, x)
-        Number of each cell's group, such as a province; cells of negative numbers are left out.
 
     Returns
     -------
     Draws
     """
-    from helpers import mapping, samples, space
+    from helpers import samples, space
 
     settings, table = study.uncertainty, samples.read_samples(study)
     places = table[["easting", "northing"]].to_numpy()
     table["weight"] = samples.area_weights(study, table)
     table["block"] = space.blocks(places, space.sample_units(study, table), 1000 * settings.block_km)
     blocks, rng = int(table["block"].max()) + 1, np.random.default_rng(settings.seed)
+    if blocks < 4:
+        raise UncertaintyError(
+            f"The sites lie in {blocks} blocks of {settings.block_km:g} km: too few to be resampled.",
+            "set a smaller uncertainty.block_km",
+        )
     halves = half_samples(blocks, settings.bags, rng)
     counts = rng.multinomial(blocks, np.full(blocks, 1 / blocks), settings.draws)
 
     card = forest.read_card(forest.model_path(study, ice.layer_name(study.layers[0])))
-    values, cells, step = _systematic(*mapping.read_predictors(study, card["predictors"]), groups, settings.cells)
-    number, cell = groups.ravel()[cells], (step * study.grid.resolution) ** 2 / 1e9  # km3 for each metre of ice
-    layers = [_layer(study, table, layer, values, halves) for layer in study.layers]
+    cells = sample_cells(study, card["predictors"], settings.cells)
+    layers = [_layer(study, table, layer, cells.values, halves) for layer in study.layers]
 
-    shape = (settings.draws, int(groups.max()) + 1)
+    shape = (settings.draws, len(cells.names))
     sites, classes = np.zeros(shape), np.zeros(shape)
     for layer in layers:
         fitted, means = layer.redrawn(counts)
         (usual,), _ = layer.redrawn(np.ones((1, blocks), int))
-        sites += layer.totals(fitted, means, number) * cell
-        classes += layer.totals(np.broadcast_to(usual, fitted.shape), means, number) * cell
-    covariance, variogram = _field(study, layers, cells, number, groups.shape, step, cell)
+        sites += layer.totals(fitted, means, cells)
+        classes += layer.totals(np.broadcast_to(usual, fitted.shape), means, cells)
+    covariance, variogram = _field(layers, cells, 1000 * settings.farthest_km)
     field = rng.multivariate_normal(np.zeros(shape[1]), covariance, settings.draws, method="eigh")
-    return Draws(sites - sites.mean(axis=0), classes - classes.mean(axis=0), field, variogram, len(cells))
-
-
-def _systematic(values, cells, groups, wanted):
-    """Return predictors and flat indices of every so many-th cell in both directions, and the step."""
-    kept = groups.ravel()[cells] >= 0
-    step = max(1, round(np.sqrt(kept.sum() / wanted)))
-    row, column = np.divmod(cells, groups.shape[1])
-    kept &= (row % step == step // 2) & (column % step == step // 2)
-    return values[kept], cells[kept], step
+    return Draws(sites - sites.mean(axis=0), classes - classes.mean(axis=0), field, variogram, cells)
 
 
 def _layer(study, table, layer, values, halves):
@@ -418,9 +487,9 @@ def _layer(study, table, layer, values, halves):
     return _Layer(rows, np.searchsorted(present, types), *logs, present.index(0), layer[1] - layer[0])
 
 
-def _field(study, layers, cells, number, shape, step, cell):
-    """Return the covariance of the groups' totals by the residual field, and the residuals' variogram."""
-    points, residuals, spread, farthest = [], [], [], 1000 * study.uncertainty.farthest_km
+def _field(layers, cells, farthest):
+    """Return the covariance of the regions' totals by the residual field, and the residuals' variogram."""
+    points, residuals, spread = [], [], []
     for layer in layers:
         expected, sd = layer.expected(layer.at_samples)
         judged = layer.rows["in_domain"].to_numpy()
@@ -428,18 +497,18 @@ def _field(study, layers, cells, number, shape, step, cell):
         residuals.append((layer.rows["ice_fraction"].to_numpy() - expected)[judged])
         spread.append(sd[judged])
     variogram = fit_variogram(*covariogram(points, residuals, spread, farthest), farthest)
-    between = _between(layers, residuals, spread)
-    row, column = np.divmod(cells, shape[1])
-    lattice = (shape[0] // step + 1, shape[1] // step + 1)
-    loads = np.zeros((int(number.max()) + 1, len(layers), *lattice))
+    lattice = (cells.row.max() + 1, cells.column.max() + 1)
+    loads = np.zeros((len(cells.names), len(layers), *lattice))
     for index, layer in enumerate(layers):
-        loads[number, index, row // step, column // step] = layer.expected(layer.at_cells)[1] * layer.depth * cell
-    covariance = field_covariance(loads, between, block_covariance(variogram, lattice, step * study.grid.resolution))
+        sd = layer.expected(layer.at_cells)[1]
+        loads[cells.region, index, cells.row, cells.column] = sd * (layer.depth * cells.side**2 / 1e9)
+    lags = block_covariance(variogram, lattice, cells.side)
+    covariance = field_covariance(loads, _between(layers, residuals), lags)
     return (covariance + covariance.T) / 2, variogram
 
 
-def _between(layers, residuals, spread):
-    """Return the correlation of residuals between layers, from sites that have both, pairs weighted as elsewhere."""
+def _between(layers, residuals):
+    """Return the correlation of residuals between layers, from sites that have both."""
     sites = [layer.rows.loc[layer.rows["in_domain"], "site_id"] for layer in layers]
     between = np.eye(len(layers))
     for i, j in zip(*np.triu_indices(len(layers), 1), strict=True):
@@ -457,13 +526,6 @@ def interval_files(study):
     """Return the files of the interval by name: `table` as CSV, `record` as JSON."""
     folder = study.results_dir / "tables"
     return {"table": folder / "storage_interval.csv", "record": folder / "storage_interval.json"}
-
-
-def region_draws(study):
-    """Draw the totals of provinces and leagues by `storage_draws`, in the order of `mapping.region_numbers`."""
-    from helpers.mapping import region_numbers
-
-    return storage_draws(study, region_numbers(study)[0].astype(int) - 1)
 
 
 def intervals(totals, draws, probability):
@@ -525,18 +587,38 @@ def convergence(deviations, probability, rng, repeats=200):
     return pd.DataFrame(rows, columns=["draws", "lower_se", "upper_se"])
 
 
-def true_totals(study, contents):
-    """Return the true ice of the mapped cells by region, km3, as `mapping.storage_totals` does; virtual study only."""
-    import rasterio
+def true_totals(study):
+    """Return the true ice of the mapped cells by region and of `all` regions, km3; virtual study only.
 
-    from helpers.mapping import storage_totals
+    Returns
+    -------
+    pandas.Series
+    """
+    import geopandas
+    import pandas as pd
+    import rasterio
+    from rasterio.features import rasterize
+
+    from helpers.grid import reference_grid
+    from helpers.mapping import map_files
     from helpers.sources.boreholes import truth_files
 
-    truth = []
-    for layer, content in zip(study.layers, contents, strict=True):
-        with rasterio.open(truth_files(study)[f"ice_fraction_{ice.layer_name(layer)}"]) as source:
-            truth.append(np.where(np.isfinite(content), source.read(1), np.nan))
-    return storage_totals(study, truth)["ice_km3"]
+    geobox, files = reference_grid(study), truth_files(study)
+    regions = geopandas.read_file(study.path(study.area.polygons), layer=study.area.regions_layer)
+    shapes = zip(regions.to_crs(geobox.crs.to_wkt()).geometry, range(1, len(regions) + 1), strict=True)
+    number = rasterize(shapes, out_shape=geobox.shape, transform=geobox.transform, dtype="uint8")
+    sums = np.zeros(len(regions) + 1)
+    for layer in study.layers:
+        name = f"ice_{{}}_{ice.layer_name(layer)}"
+        with (
+            rasterio.open(map_files(study)[name.format("content")]) as ours,
+            rasterio.open(files[name.format("fraction")]) as true,
+        ):
+            depth = np.where(np.isfinite(ours.read(1)), true.read(1), 0) * (layer[1] - layer[0])
+        sums += np.bincount(number.ravel(), depth.ravel(), len(sums))
+    volume = pd.Series(sums[1:] * study.grid.resolution**2 / 1e9, index=regions["name"])
+    volume["all"] = volume.sum()
+    return volume
 
 
 def write_intervals(study, table, draws, truth=None):
@@ -556,12 +638,11 @@ def write_intervals(study, table, draws, truth=None):
     pandas.DataFrame
         The table as written.
     """
-    settings = study.uncertainty
+    settings, files = study.uncertainty, interval_files(study)
     if truth is not None:
         table = table.assign(true_km3=truth.reindex(table.index))
         table["holds"] = (table["true_km3"] >= table["lower"]) & (table["true_km3"] <= table["upper"])
-    files, whole = interval_files(study), (draws.sites + draws.field).sum(axis=1)
-    ends = convergence(whole, settings.interval, np.random.default_rng(settings.seed))
+    ends = convergence(draws.whole, settings.interval, np.random.default_rng(settings.seed))
     table = table.round(6)
     accuracy.write_table(files["table"], table.reset_index())
     record = {
@@ -569,7 +650,7 @@ def write_intervals(study, table, draws, truth=None):
         "unit": "km3 of ice",
         "probability": settings.interval,
         "draws": settings.draws,
-        "cells": draws.cells,
+        "cells": len(draws.cells.values),
         "block_km": settings.block_km,
         "variogram": {
             "model": "exponential",
@@ -610,7 +691,7 @@ def draw_interval(study, draws):
         1, 2, figsize=(WIDTH_MM / 25.4, 2.4), width_ratios=[3, 2], layout="constrained"
     )
     figure.get_layout_engine().set(rect=(0, 0.04, 1, 0.96))
-    totals = whole["km3"] + (draws.sites + draws.field).sum(axis=1)
+    totals = whole["km3"] + draws.whole
     left.hist(totals, bins=30, color="#9ecae1", edgecolor="white", linewidth=0.3)
     left.axvspan(whole["lower"], whole["upper"], color="0.9", zorder=0, label=f"{share} interval")
     left.axvline(whole["km3"], color="black", linewidth=1.2, label="map")
