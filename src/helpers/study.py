@@ -434,8 +434,8 @@ class Uncertainty(_Section):
     draws: Annotated[int, Field(ge=20)] = 400
     cells: Annotated[int, Field(ge=100)] = 3000  # about so many, of a systematic sample, serve for the draws
     block_km: Positive = 50  # side of the blocks of sites that are resampled
-    bags: Annotated[int, Field(ge=2, multiple_of=2)] = 20  # half-samples of the blocks with a small forest each
-    trees: Annotated[int, Field(gt=0)] = 10  # of such a forest
+    bags: Annotated[int, Field(ge=2, multiple_of=2)] = 10  # half-samples of the blocks with a small forest each
+    trees: Annotated[int, Field(gt=0)] = 20  # of such a forest
     farthest_km: Positive = 200  # longest distance in the variogram of residuals
     seed: int = 20240607
 
