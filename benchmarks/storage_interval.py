@@ -2,9 +2,9 @@
 
     python benchmarks/storage_interval.py [study file] [draws of the full computation]
 
-Run after ``make map`` of the study. For each of the peer's draws, blocks of sites are drawn with replacement, the forests
-of the folds and of the map regrown from them, the calibration fitted in full, and class means taken anew; blocks are the
-folds' units. Both standard deviations of the total are printed, and the seconds of as many draws.
+Run after ``make map`` of the study. For each of the peer's draws, blocks of sites are drawn with replacement, the
+forests of the folds and of the map regrown from them, the calibration fitted in full, and class means taken anew; no
+block is parted by folds. Both standard deviations of the total are printed, and the seconds of as many draws.
 """
 
 import json
