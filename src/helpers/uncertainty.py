@@ -698,8 +698,7 @@ def draw_interval(study, draws):
     if "true_km3" in whole:
         left.axvline(whole["true_km3"], color="#d55e00", linewidth=1.2, linestyle="--", label="truth")
     left.set(title=f"{len(totals)} draws of the total", xlabel="km³ of ice", ylabel="draws")
-    left.set_ylim(0, left.get_ylim()[1] * 1.25)
-    left.legend(loc="upper left", ncols=3, frameon=False)
+    left.legend(loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0.1, ncols=3, frameon=False)
     ends = record["convergence"]
     for name, colour, marker in (("lower", "#0072b2", "o"), ("upper", "#d55e00", "s")):
         errors = [one[f"{name}_se"] for one in ends]
