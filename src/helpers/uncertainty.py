@@ -428,6 +428,8 @@ def storage_draws(study):
     -------
     Draws
     """
+    from threadpoolctl import threadpool_limits
+
     from helpers import samples, space
 
     settings, table = study.uncertainty, samples.read_samples(study)
@@ -449,13 +451,15 @@ def storage_draws(study):
 
     shape = (settings.draws, len(cells.names))
     sites, classes = np.zeros(shape), np.zeros(shape)
-    for layer in layers:
-        fitted, means = layer.redrawn(counts)
-        (usual,), _ = layer.redrawn(np.ones((1, blocks), int))
-        sites += layer.totals(fitted, means, cells)
-        classes += layer.totals(np.broadcast_to(usual, fitted.shape), means, cells)
-    covariance, variogram = _field(layers, cells, 1000 * settings.farthest_km)
-    field = rng.multivariate_normal(np.zeros(shape[1]), covariance, settings.draws, method="eigh")
+    # Products of matrices add up in another order on more cores.
+    with threadpool_limits(1):
+        for layer in layers:
+            fitted, means = layer.redrawn(counts)
+            (usual,), _ = layer.redrawn(np.ones((1, blocks), int))
+            sites += layer.totals(fitted, means, cells)
+            classes += layer.totals(np.broadcast_to(usual, fitted.shape), means, cells)
+        covariance, variogram = _field(layers, cells, 1000 * settings.farthest_km)
+        field = rng.multivariate_normal(np.zeros(shape[1]), covariance, settings.draws, method="eigh")
     return Draws(sites - sites.mean(axis=0), classes - classes.mean(axis=0), field, variogram, cells)
 
 
