@@ -22,6 +22,7 @@ from helpers import accuracy, forest, ice
 from helpers.errors import CompendiumError
 
 _PULL = 3.0  # of the calibration's slope towards the one of all samples, in samples, as in `forest.fit_calibration`
+_REGROWN = 1.1  # standard deviation with all forests regrown over that with forests that stay, by the benchmark
 _STEPS = 50
 _BINS = 12
 
@@ -460,7 +461,8 @@ def storage_draws(study):
             classes += layer.totals(np.broadcast_to(usual, fitted.shape), means, cells)
         covariance, variogram = _field(layers, cells, 1000 * settings.farthest_km)
         field = rng.multivariate_normal(np.zeros(shape[1]), covariance, settings.draws, method="eigh")
-    return Draws(sites - sites.mean(axis=0), classes - classes.mean(axis=0), field, variogram, cells)
+    sites = _REGROWN * (sites - sites.mean(axis=0))
+    return Draws(sites, classes - classes.mean(axis=0), field, variogram, cells)
 
 
 def _layer(study, table, layer, values, halves):
