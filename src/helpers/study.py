@@ -427,6 +427,19 @@ class Folds(_Section):
         return self
 
 
+class Uncertainty(_Section):
+    """The interval of a total (`helpers.uncertainty`)."""
+
+    interval: Annotated[float, Field(gt=0, lt=1)] = 0.9  # probability of the interval
+    draws: Annotated[int, Field(ge=20)] = 400
+    cells: Annotated[int, Field(ge=100)] = 3000  # about so many, of a systematic sample, serve for the draws
+    block_km: Positive = 50  # side of the blocks of sites that are resampled
+    bags: Annotated[int, Field(ge=2, multiple_of=2)] = 10  # half-samples of the blocks with a small forest each
+    trees: Annotated[int, Field(gt=0)] = 20  # of such a forest
+    farthest_km: Positive = 200  # longest distance in the variogram of residuals
+    seed: int = 20240607
+
+
 class Domain(_Section):
     """The potential-permafrost domain: a rule on one covariate, fixed before any model."""
 
@@ -469,6 +482,7 @@ class Study(_Section):
     regression: Regression = Regression()
     folds: Folds = Folds()
     domain: Domain = Domain()
+    uncertainty: Uncertainty = Uncertainty()
     compute: Compute = Compute()
 
     @field_validator("name")
