@@ -481,7 +481,7 @@ def _layer(study, table, layer, values, halves):
         grown = half[block]
         params = forest.card_params(card) | {"n_estimators": trees, "random_state": study.uncertainty.seed + number}
         with sklearn.config_context(assume_finite=True, skip_parameter_validation=True):
-            model = search._grow(forest._classifier(study, **params), known[grown], types[grown], None)
+            model = search.grow(forest._classifier(study, **params), known[grown], types[grown])
         given = np.zeros((len(both), len(classes)))
         given[:, model.classes_] = search._read(model, both, [(None, 2)], [trees])[0][0, 0]
         unseen[~grown] += given[: len(rows)][~grown]
