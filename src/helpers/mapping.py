@@ -18,7 +18,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from threading import Lock
 
 import numpy as np
 from joblib import cpu_count
@@ -28,7 +27,7 @@ from helpers.accuracy import write_json
 from helpers.covariates.registry import covariate_files
 from helpers.digest import file_hash, package_digest, short_hash
 from helpers.errors import CompendiumError
-from helpers.grid import BLOCK, area_mask, open_raster, reference_grid
+from helpers.grid import BLOCK, open_raster, reference_grid
 from helpers.study import Study
 
 CHUNK = 100_000
@@ -39,8 +38,6 @@ PROBABILITY_SCALE = 1e-4
 _UNITS = round(1 / PROBABILITY_SCALE)
 _MISSING = 65535  # in chunks and rasters of probabilities
 _WINDOW = 1024  # cells along a side of the windows that totals are summed up by
-_MASKING = Lock()
-"""In two threads at once rasterio's masks warn of a missing transform: they turn warnings off and on."""
 _ELEVATIONS = (-500.0, 9000.0)  # m, of any ground
 
 
@@ -95,13 +92,16 @@ def read_predictors(study, predictors, part=None, units=None):
     """
     geobox = reference_grid(study)
     part = part or (slice(0, geobox.shape[0]), slice(0, geobox.shape[1]))
-    with _MASKING:
-        inside = area_mask(study, geobox[part])
-    values = np.empty((len(predictors), np.count_nonzero(inside)), np.float32)
-    if values.size:
-        for row, name in zip(values, predictors, strict=True):
-            with _open_covariate(study, name, geobox, (units or {}).get(name)) as source:
-                row[:] = source.read(1, window=part)[inside]
+    inside = values = None
+    for number, name in enumerate(predictors):
+        with _open_covariate(study, name, geobox, (units or {}).get(name)) as source:
+            band = source.read(1, window=part)
+        if inside is None:
+            inside = np.isfinite(band)  # covariates have no values outside of the study area
+            values = np.empty((len(predictors), np.count_nonzero(inside)), np.float32)
+            if not values.size:
+                break
+        values[number] = band[inside]
     complete = np.isfinite(values).all(axis=0)
     return np.ascontiguousarray(values[:, complete].T), np.flatnonzero(inside)[complete]
 
