@@ -28,7 +28,9 @@ SIMULATED = "yes: made from the virtual landscape, a test bed for methods; it sa
 BLOCK = (256, 512)
 """Rows and columns of the windows in which `open_raster` best gets a cloud-optimised raster."""
 
-_DRAFT = {"blockysize": BLOCK[0], "blockxsize": BLOCK[1], "interleave": "pixel", "sparse_ok": True}
+# What GDAL copies a cloud-optimised file from: not compressed, for it is soon deleted.
+_DRAFT = {"tiled": True, "blockysize": BLOCK[0], "blockxsize": BLOCK[1], "interleave": "pixel", "bigtiff": "if_safer",
+          "sparse_ok": True}  # fmt: skip
 _COG = {
     "blocksize": 512,
     "compress": "deflate",
@@ -598,8 +600,7 @@ def open_raster(
         "crs": crs,
         "transform": geobox.transform,
         "nodata": np.nan if dtype.kind == "f" else nodata,
-        **_creation_options(dtype),
-        **(_DRAFT if overviews else {}),
+        **(_DRAFT if overviews else _creation_options(dtype)),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -632,11 +633,14 @@ def open_raster(
 
 
 def _creation_options(dtype):
-    """Return options of the GeoTIFF driver: deflate level 1 is the fastest that every reader knows."""
+    """Return options of the GeoTIFF driver: deflate level 1 is the fastest that every reader knows.
+
+    Blocks fit into those of the map, so that none of a covariate is read twice.
+    """
     return {
         "tiled": True,
-        "blockxsize": 512,
-        "blockysize": 512,
+        "blockxsize": 256,
+        "blockysize": 256,
         "compress": "deflate",
         "zlevel": 1,
         "predictor": 3 if dtype.kind == "f" else 2,

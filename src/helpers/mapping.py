@@ -468,16 +468,17 @@ def _sums(columns):
 
 def _ice_content(columns, weights, means, sds, limit, share):
     """Return ice content within the extent and its standard deviation, float32 of shape (2, y, x); NaN is missing."""
-    missing, columns = columns[0] == _MISSING, columns * PROBABILITY_SCALE
+    valid = columns[0] != _MISSING
+    steps = columns[:, valid]
     # One class after the other: sums by matrix products depend on cores, and on the shape of the array.
     expected, mean, square = (
-        sum(one * column for one, column in zip(factors, columns, strict=False))
+        PROBABILITY_SCALE * sum(one * column for one, column in zip(factors, steps, strict=False))
         for factors in (weights, means, means**2 + sds**2)
     )
-    inside = columns[0] <= 1 - (limit - 0.5) * PROBABILITY_SCALE
-    values = np.stack([np.where(inside, expected * share, 0), np.sqrt(np.maximum(square - mean**2, 0))])
-    values[:, missing] = np.nan
-    return values.astype(np.float32)
+    values = np.full((2, *valid.shape), np.nan, np.float32)
+    values[0, valid] = np.where(_UNITS - steps[0].astype(int) >= limit, expected * share, 0)
+    values[1, valid] = np.sqrt(np.maximum(square - mean**2, 0))
+    return values
 
 
 def in_parallel(study, work, jobs, threads=None):
