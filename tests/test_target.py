@@ -88,10 +88,11 @@ def test_ice_types_become_the_classes_of_the_target(target, table):
     assert places[0] == 0
 
 
-def test_mean_ice_of_each_class_by_hand():
+def test_ice_of_each_class_by_hand():
     rows = pd.DataFrame({"class": [0, 0, 1, 1, 1], "ice_fraction": [0.0, 0.0, 0.1, 0.2, 0.6]})
     assert forest.class_means(rows, (0, 1)) == pytest.approx([0, 0.3])
     assert forest.class_means(rows, (0, 1, 2)) == pytest.approx([0, 0.3, 0])
+    assert forest.class_sds(rows, (0, 1, 2)) == pytest.approx([0, 0.07**0.5, 0])
 
 
 @targets
