@@ -460,4 +460,4 @@ def test_totals_add_up(quick):
         assert sum(part[name] for part in regions.values()) == pytest.approx(whole[name])
     assert whole["water_km3"] == pytest.approx(0.917 * whole["ice_km3"])
     storage, _ = read(quick, "ice_storage")
-    assert np.nansum(storage) * 36 / 1000 == pytest.approx(whole["ice_km3"], rel=0.02)
+    assert np.nansum(storage[0]) * 36 / 1000 == pytest.approx(whole["ice_km3"], rel=0.02)
