@@ -9,9 +9,10 @@ import pytest
 import rasterio
 from sklearn.ensemble import RandomForestClassifier
 
-from helpers import accuracy, forest, ice, mapping
+from helpers import accuracy, forest, ice, mapping, samples
+from helpers.covariates.registry import write_covariates
 from helpers.forest import ForestError, ModelError
-from helpers.grid import reference_grid
+from helpers.grid import area_mask, reference_grid
 from helpers.study import Study
 from helpers.two_stage import TwoStageForest
 
@@ -87,10 +88,11 @@ def test_ice_types_become_the_classes_of_the_target(target, table):
     assert places[0] == 0
 
 
-def test_mean_ice_of_each_class_by_hand():
+def test_ice_of_each_class_by_hand():
     rows = pd.DataFrame({"class": [0, 0, 1, 1, 1], "ice_fraction": [0.0, 0.0, 0.1, 0.2, 0.6]})
     assert forest.class_means(rows, (0, 1)) == pytest.approx([0, 0.3])
     assert forest.class_means(rows, (0, 1, 2)) == pytest.approx([0, 0.3, 0])
+    assert forest.class_sds(rows, (0, 1, 2)) == pytest.approx([0, 0.07**0.5, 0])
 
 
 @targets
@@ -231,10 +233,19 @@ def test_a_changed_file_and_another_target_are_refused(pair):
 def test_maps_have_the_classes_of_the_target(target, make, table, monkeypatch):
     study, told = make(target), ice.TARGETS[target]
     forest.save_forests(study, table, forest.search(study, table, "2-3m", n_jobs=1), n_jobs=1)
-    cells = np.arange(100, 160)
-    values = np.stack([np.arange(60) // 10, np.zeros(60)], axis=1).astype(np.float32)  # ten cells of each ice type
-    monkeypatch.setattr(mapping, "read_predictors", lambda *_: (values, cells))
-    maps = mapping.map_layer(study, (2, 3))
+    geobox = reference_grid(study)
+    cells = np.flatnonzero(area_mask(study, geobox))[100:160]
+    fields = {name: np.full(geobox.shape, np.nan, np.float32) for name in PREDICTORS}
+    fields["elevation"].ravel()[cells], fields["twi"].ravel()[cells] = np.arange(60) // 10, 0  # ten of each ice type
+    write_covariates(study, fields)
+    monkeypatch.setattr(samples, "used_predictors", lambda study: PREDICTORS)
+    told_cells = mapping.map_layer(study, (2, 3))["cells"]
+    assert told_cells == dict(enumerate(np.bincount(np.repeat(TOLD[target], 10)).tolist()))
+    files = mapping.map_files(study)
+    maps = {}
+    for kind, file in (("class", told.file_name), ("ice_content", "ice_content")):
+        with rasterio.open(files[f"{file}_2-3m"]) as source:
+            maps[kind] = source.read(1)
     assert maps["class"].ravel()[cells].tolist() == np.repeat(TOLD[target], 10).tolist()
     assert (maps["class"] != ice.NO_TYPE).sum() == 60
     name = {"two_stage": "ice_type"}.get(target, target)
@@ -252,4 +263,3 @@ def test_maps_have_the_classes_of_the_target(target, make, table, monkeypatch):
     means = table.assign(known=np.array(TOLD[target])[table["ice_type"]]).groupby("known")["ice_fraction"].mean()
     content = maps["ice_content"].ravel()[cells]
     np.testing.assert_allclose(content, means.to_numpy() @ (shares / 1e4), atol=1e-3)
-    assert maps["class"].shape == reference_grid(study).shape

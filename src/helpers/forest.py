@@ -363,6 +363,28 @@ def class_means(rows, classes=CLASSES):
     return [float(mean) for mean in means]
 
 
+def class_sds(rows, classes=CLASSES):
+    """Return the standard deviation of the ice fraction within each class, m3 of ice per m3 of the layer.
+
+    It is that of holes: it holds what varies within a cell, and what was measured wrongly.
+
+    Parameters
+    ----------
+    rows : pandas.DataFrame
+        The samples that a forest was grown from, with their ``class``.
+    classes : sequence of int
+        Those of the target.
+
+    Returns
+    -------
+    list of float
+        One a class; 0 for no permafrost, and for a class with fewer than two samples, which is improbable everywhere.
+    """
+    sds = rows.groupby("class")["ice_fraction"].std().reindex(classes).fillna(0.0)
+    sds.loc[0] = 0.0
+    return [float(sd) for sd in sds]
+
+
 def class_probabilities(model, values, classes=CLASSES):
     """Return a forest's own probabilities with one column for each class; `mapped_class` says what it predicts.
 
@@ -757,8 +779,8 @@ def read_card(path):
     dict
         ``layer``, ``fit`` (all or train), ``target``, ``predictors`` in order, ``covariates`` (unit, least and largest
         value of each at the samples), ``classes`` (columns of probabilities), ``params``, ``seed``, ``grid`` of the
-        search and the score it was ``decided_by``, ``scores`` (pooled over folds), ``class_counts`` and
-        ``class_means`` (m3 m-3) by class, ``calibration``, ``samples_sha256``, ``versions``, ``sha256`` of the model,
+        search and the score it was ``decided_by``, ``scores`` (pooled over folds), ``class_counts``, ``class_means``
+        and ``class_sds`` (m3 m-3) by class, ``calibration``, ``samples_sha256``, ``versions``, ``sha256`` of the model,
         and more.
 
     Raises
@@ -837,6 +859,7 @@ def _card(study, found, kind, rows, calibration):
         "scores": found.scores,
         "class_counts": [int((rows["class"] == code).sum()) for code in target.codes],
         "class_means": class_means(rows, target.codes),
+        "class_sds": class_sds(rows, target.codes),
         "calibration": calibration,
     }
 

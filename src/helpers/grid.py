@@ -4,6 +4,7 @@ Every raw raster is warped once, onto a grid that divides the reference grid eve
 get averaged in blocks. Arrays are ``(y, x)`` or ``(band, y, x)``, the first row in the north.
 """
 
+import contextlib
 import math
 import os
 from dataclasses import dataclass
@@ -23,6 +24,21 @@ THREADS = 2
 """Threads of a warp and of the compression of a file."""
 
 SIMULATED = "yes: made from the virtual landscape, a test bed for methods; it says nothing about the real ground"
+
+BLOCK = (256, 512)
+"""Rows and columns of the windows in which `open_raster` best gets a cloud-optimised raster."""
+
+# What GDAL copies a cloud-optimised file from: not compressed, for it is soon deleted.
+_DRAFT = {"tiled": True, "blockysize": BLOCK[0], "blockxsize": BLOCK[1], "interleave": "pixel", "bigtiff": "if_safer",
+          "sparse_ok": True}  # fmt: skip
+_COG = {
+    "blocksize": 512,
+    "compress": "deflate",
+    "level": 1,
+    "predictor": "yes",
+    "num_threads": THREADS,
+    "bigtiff": "if_safer",
+}
 
 _SNAP = 1e-9  # cells; keeps bounds that are whole multiples already from growing by rounding errors
 _LATTICE_CELLS = 32  # spacing of the lattice on which projection factors are computed exactly
@@ -483,44 +499,17 @@ def _linear_weights(size, knots):
     return np.stack([np.interp(np.arange(size), knots, unit) for unit in np.eye(len(knots))], axis=1).astype(np.float32)
 
 
-def write_raster(
-    path,
-    data,
-    geobox,
-    *,
-    study,
-    names,
-    units,
-    long_names=None,
-    nodata=None,
-    scale=1.0,
-    offset=0.0,
-    tags=None,
-    legend=None,
-):
+def write_raster(path, data, geobox, **described):
     """Write a GeoTIFF that says what it holds; a file that stood there is replaced only by a whole one.
 
     Parameters
     ----------
     path : path-like
-        Missing folders are made.
     data : numpy.ndarray, shape (y, x) or (band, y, x)
         The numbers as they are stored; the value is number * scale + offset.
     geobox : odc.geo.geobox.GeoBox
-    study : helpers.study.Study
-        Its name, and SIMULATED where it is, go into the tags.
-    names, units, long_names : str or sequence of str
-        For each band its short name (the band's description), unit and long name; one string stands for all
-        bands.
-    nodata : float, optional
-        For floats always NaN; none for whole numbers by default.
-    scale, offset : float
-        Of all bands.
-    tags : dict, optional
-        More tags of the file.
-    legend : dict of int to (str, str), optional
-        Name and hexadecimal colour of each class of a raster of classes: written as its colour table, as
-        tags ``class_<code>`` of the band, and as category names in the ``.aux.xml`` that GDAL and QGIS read.
+    **described
+        What `open_raster` takes.
 
     Returns
     -------
@@ -531,8 +520,6 @@ def write_raster(
     RasterError
         The array has another shape than the grid, or the file could not be written or has lost its CRS.
     """
-    import rasterio
-
     path, data = Path(path), np.asarray(data)
     bands = data[np.newaxis] if data.ndim == 2 else data
     if bands.ndim != 3 or bands.shape[1:] != tuple(geobox.shape):
@@ -540,27 +527,93 @@ def write_raster(
             f"{path.name}: data of shape {data.shape} do not fit a grid of {tuple(geobox.shape)} cells.",
             "hand over (y, x) or (band, y, x) on that grid",
         )
-    crs = rasterio.CRS.from_wkt(geobox.crs.to_wkt())
+    with open_raster(path, geobox, len(bands), bands.dtype, **described) as target:
+        target.write(bands)
+    return path
+
+
+@contextlib.contextmanager
+def open_raster(
+    path,
+    geobox,
+    count,
+    dtype,
+    *,
+    study,
+    names,
+    units,
+    long_names=None,
+    nodata=None,
+    scale=1.0,
+    offset=0.0,
+    tags=None,
+    legend=None,
+    overviews=None,
+):
+    """Give a new GeoTIFF to be written window by window; at the end of the block it takes its place, whole.
+
+    Parameters
+    ----------
+    path : path-like
+        Missing folders are made.
+    geobox : odc.geo.geobox.GeoBox
+    count : int
+        Bands.
+    dtype : numpy.dtype or str
+    study : helpers.study.Study
+        Its name, and SIMULATED where it is, go into the tags.
+    names, units, long_names : str or sequence of str
+        For each band its short name (the band's description), unit and long name; one string stands for all
+        bands.
+    nodata : float, optional
+        For floats always NaN; none for whole numbers by default. Cells that are not written have it.
+    scale, offset : float
+        Of all bands.
+    tags : dict, optional
+        More tags of the file.
+    legend : dict of int to (str, str), optional
+        Name and hexadecimal colour of each class of a raster of classes: written as its colour table, as
+        tags ``class_<code>`` of the band, and as category names in the ``.aux.xml`` that GDAL and QGIS read.
+    overviews : {"mode", "average"}, optional
+        Make the file cloud-optimised, with overviews by this rule: ``mode`` for classes, ``average`` for the rest.
+
+    Yields
+    ------
+    rasterio.io.DatasetWriter
+        With blocks of `BLOCK`, so that windows aligned with them are written the fastest.
+
+    Raises
+    ------
+    RasterError
+        The file could not be written or has lost its CRS.
+    """
+    import rasterio
+    import rasterio.shutil
+
+    path, dtype, crs = Path(path), np.dtype(dtype), rasterio.CRS.from_wkt(geobox.crs.to_wkt())
+    part, whole = path.with_name(f".{path.name}.part"), path.with_name(f".{path.name}.cog.part")
     profile = {
-        "driver": "GTiff",
-        "count": len(bands),
+        "count": count,
         "height": geobox.shape[0],
         "width": geobox.shape[1],
-        "dtype": bands.dtype.name,
+        "dtype": dtype.name,
         "crs": crs,
         "transform": geobox.transform,
-        "nodata": np.nan if bands.dtype.kind == "f" else nodata,
-        **_creation_options(bands),
+        "nodata": np.nan if dtype.kind == "f" else nodata,
+        **(_DRAFT if overviews else _creation_options(dtype)),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
     try:
-        with rasterio.open(part, "w", **profile) as target:
-            target.write(bands)
+        with rasterio.open(part, "w", driver="GTiff", **profile) as target:
             _describe(target, names, units, long_names, scale, offset)
             target.update_tags(**_file_tags(study), **(tags or {}))
             if legend:
                 _colour(target, legend)
+            yield target
+        if overviews:
+            # GDAL lays out a cloud-optimised file from a finished one, so that no map has to fit into memory.
+            rasterio.shutil.copy(part, whole, driver="COG", overview_resampling=overviews, **_COG)
+            os.replace(whole, part)
         with rasterio.open(part) as written:
             if written.crs != crs or written.transform != geobox.transform:
                 raise RasterError(
@@ -576,18 +629,21 @@ def write_raster(
         ) from error
     finally:
         part.unlink(missing_ok=True)
-    return path
+        whole.unlink(missing_ok=True)
 
 
-def _creation_options(bands):
-    """Return options of the GeoTIFF driver: deflate level 1 is the fastest that every reader knows."""
+def _creation_options(dtype):
+    """Return options of the GeoTIFF driver: deflate level 1 is the fastest that every reader knows.
+
+    Blocks fit into those of the map, so that none of a covariate is read twice.
+    """
     return {
         "tiled": True,
-        "blockxsize": 512,
-        "blockysize": 512,
+        "blockxsize": 256,
+        "blockysize": 256,
         "compress": "deflate",
         "zlevel": 1,
-        "predictor": 3 if bands.dtype.kind == "f" else 2,
+        "predictor": 3 if dtype.kind == "f" else 2,
         "num_threads": THREADS,
         "bigtiff": "if_safer",
         "interleave": "band",

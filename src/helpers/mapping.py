@@ -3,24 +3,42 @@
 Classes are those of the study's target, by default the ice types. The class of a cell is what the balanced forest
 predicts, as in the reference's method. Ice is expected from the calibrated probabilities, because a balanced forest's
 own give rare classes too much; with `storage_from: regression`, by a forest of the ice fraction itself.
+
+A map is made in two passes. The first predicts chunks side by side, and keeps each in a file of its own, so that an
+interrupted run continues with the missing ones; they hold whole numbers, whose sums are the same in any order. From
+these sums follows the extent of permafrost, and the second pass writes the rasters. Memory depends on the size of a
+chunk, not on that of the map.
 """
 
+import contextlib
 import json
+import os
+import shutil
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
 
 import numpy as np
 from joblib import cpu_count
 
-from helpers import forest, ice
+from helpers import forest, ice, qgis
 from helpers.accuracy import write_json
 from helpers.covariates.registry import covariate_files
+from helpers.digest import file_hash, package_digest, short_hash
 from helpers.errors import CompendiumError
-from helpers.grid import area_mask, reference_grid, write_raster
+from helpers.grid import BLOCK, open_raster, reference_grid
+from helpers.study import Study
 
 CHUNK = 100_000
-"""Cells predicted at a time: about the fastest size, and small in memory."""
+"""Rows predicted at a time from an array: about the fastest number, and small in memory; chunks of a map are alike."""
 
 PROBABILITY_SCALE = 1e-4
+
+_UNITS = round(1 / PROBABILITY_SCALE)
+_MISSING = 65535  # in chunks and rasters of probabilities
+_WINDOW = 1024  # cells along a side of the windows that totals are summed up by
+_ELEVATIONS = (-500.0, 9000.0)  # m, of any ground
 
 
 class MapError(CompendiumError):
@@ -47,44 +65,68 @@ def map_files(study):
     return {name: folder / f"{name}.tif" for name in [*names, "ice_storage"]}
 
 
-def read_predictors(study, predictors):
-    """Return the predictors of all cells that have every one of them.
+def read_predictors(study, predictors, part=None, units=None):
+    """Return the predictors of all cells, or those of a window, that have every one of them.
 
     Parameters
     ----------
     study : helpers.study.Study
     predictors : sequence of str
         Names of covariates, in the order of the forest.
+    part : tuple of slice, optional
+        Rows and columns of the reference grid; all by default.
+    units : dict of str to str, optional
+        The unit that each covariate must have.
 
     Returns
     -------
     values : numpy.ndarray of float32, shape (cells, predictors)
         In raster order, which predicts faster than any other.
     cells : numpy.ndarray of int, shape (cells,)
-        Their flat indices on the reference grid.
+        Their flat indices on the reference grid, or in the window.
 
     Raises
     ------
     MapError
-        A covariate is missing, or lies on another grid.
+        A covariate is missing, lies on another grid, or has another unit.
     """
+    geobox = reference_grid(study)
+    part = part or (slice(0, geobox.shape[0]), slice(0, geobox.shape[1]))
+    inside = values = None
+    for number, name in enumerate(predictors):
+        with _open_covariate(study, name, geobox, (units or {}).get(name)) as source:
+            band = source.read(1, window=part)
+        if inside is None:
+            inside = np.isfinite(band)  # covariates have no values outside of the study area
+            values = np.empty((len(predictors), np.count_nonzero(inside)), np.float32)
+            if not values.size:
+                break
+        values[number] = band[inside]
+    complete = np.isfinite(values).all(axis=0)
+    return np.ascontiguousarray(values[:, complete].T), np.flatnonzero(inside)[complete]
+
+
+def _open_covariate(study, name, geobox, unit=None):
+    """Return the opened file of a covariate that is what the forest learnt from."""
     import rasterio
 
-    files, geobox = covariate_files(study), reference_grid(study)
-    inside = area_mask(study, geobox)
-    columns = []
-    for name in predictors:
-        if name not in files or not files[name].is_file():
-            raise MapError(f"The covariate {name} of the forest is missing.", "run 01-prepare-data for this study")
-        with rasterio.open(files[name]) as source:
-            if source.shape != tuple(geobox.shape) or not source.transform.almost_equals(geobox.transform):
-                raise MapError(
-                    f"{files[name].name} is not on the reference grid.", "run 01-prepare-data for this study"
-                )
-            columns.append(source.read(1)[inside])
-    values = np.stack(columns, axis=1)
-    complete = np.isfinite(values).all(axis=1)
-    return values[complete], np.flatnonzero(inside)[complete]
+    path, again = covariate_files(study).get(name), "run 01-prepare-data for this study"
+    if path is None or not path.is_file():
+        raise MapError(f"The covariate {name} of the forest is missing.", again)
+    try:
+        source = rasterio.open(path)
+    except rasterio.errors.RasterioError as error:
+        raise MapError(f"{path.name} cannot be read: {error}", again) from None
+    if source.shape != tuple(geobox.shape) or not source.transform.almost_equals(geobox.transform):
+        raise MapError(f"{path.name} is not on the reference grid.", again)
+    if source.crs != rasterio.CRS.from_wkt(geobox.crs.to_wkt()):
+        raise MapError(f"{path.name} is in another coordinate reference system than the reference grid.", again)
+    if unit is not None and source.units[0] != unit:
+        raise MapError(
+            f"{path.name} is in {source.units[0] or 'no unit'}, and the forest learnt {name} in {unit}.",
+            "convert the raster, or run 01-prepare-data and 03-grid-search again",
+        )
+    return source
 
 
 def predict(model, calibration, values, threads=None, target="ice_type"):
@@ -116,12 +158,15 @@ def predict(model, calibration, values, threads=None, target="ice_type"):
 
     def chunk(start):
         part = slice(start, start + CHUNK)
-        raw = forest.class_probabilities(model, values[part], classes)
-        types[part] = forest.mapped_class(raw, target)
-        probabilities[part] = forest.calibrate(raw, calibration)
+        types[part], probabilities[part] = _classify(model, calibration, values[part], target)
 
-    _in_chunks(model, chunk, len(values), threads)
+    _by_rows(model, chunk, len(values), threads)
     return types, probabilities
+
+
+def _classify(model, calibration, values, target):
+    raw = forest.class_probabilities(model, values, ice.TARGETS[target].codes)
+    return forest.mapped_class(raw, target), forest.calibrate(raw, calibration)
 
 
 def predict_ice(model, values, threads=None):
@@ -146,11 +191,11 @@ def predict_ice(model, values, threads=None):
         part = slice(start, start + CHUNK)
         expected[part] = model.predict(values[part])
 
-    _in_chunks(model, chunk, len(values), threads)
+    _by_rows(model, chunk, len(values), threads)
     return expected
 
 
-def _in_chunks(model, chunk, cells, threads):
+def _by_rows(model, chunk, cells, threads):
     model.n_jobs = 1
     with ThreadPoolExecutor(threads or cpu_count()) as pool:
         list(pool.map(chunk, range(0, cells, CHUNK)))
@@ -169,165 +214,483 @@ def within_extent(ice_content, probability):
     ice_content : numpy.ndarray of float, shape (cells,)
         Expected, m3 m-3.
     probability : numpy.ndarray of float, shape (cells,)
-        Of permafrost in the layer, calibrated.
+        Of permafrost in the layer, calibrated; rounded to `PROBABILITY_SCALE`.
 
     Returns
     -------
     numpy.ndarray of float, shape (cells,)
         0 outside of the extent; unchanged where the probabilities do not add up to one cell.
     """
-    total = probability.sum(dtype=np.float64)
+    chance = np.rint(probability / PROBABILITY_SCALE).astype(int)
+    counts = np.bincount(chance, minlength=_UNITS + 1)
+    limit, share = _extent(counts, np.bincount(chance, ice_content, _UNITS + 1))
+    return np.where(chance >= limit, ice_content * share, 0).astype(ice_content.dtype)
+
+
+def _extent(counts, content):
+    """Return the least probability within the extent, in steps of the scale, and by how much ice grows in it.
+
+    From the number of cells and their ice at each step of probability, which is as exact as from all cells: stored
+    probabilities have no more steps.
+    """
+    cells, total = counts.sum(), (counts * np.arange(_UNITS + 1)).sum() / _UNITS
     if total < 1:
-        return ice_content
-    limit = np.quantile(probability, 1 - total / probability.size)
-    inside = probability >= limit
-    kept = ice_content[inside].sum(dtype=np.float64)
-    share = ice_content.sum(dtype=np.float64) / kept if kept else 1.0
-    return np.where(inside, ice_content * share, 0).astype(ice_content.dtype)
+        return 0, 1.0
+    # The quantile of the cells, as numpy.quantile has it: linear between two cells.
+    place = (cells - 1) * (1 - total / cells)
+    low, high = np.searchsorted(np.cumsum(counts), [int(place), int(place) + 1], side="right")
+    limit = int(np.ceil(low + (high - low) * (place % 1)))
+    kept = content[limit:].sum()
+    return limit, content.sum() / kept if kept else 1.0
 
 
-def map_layer(study, layer):
-    """Predict one depth layer and write its three rasters.
+# The rasters of a layer -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What the chunks of a layer are predicted from; small enough to be sent to another machine."""
+
+    study: Study
+    layer: str
+    models: tuple  # path, target and SHA-256 of the classifier and, for storage from it, of the regression
+    folder: Path  # of finished chunks
+
+
+def map_layer(study, layer, threads=None, block=BLOCK):
+    """Predict one depth layer and write its three rasters, each with a QGIS style beside it.
+
+    These are the class; the calibrated probability of each class; and the expected ice content within the extent of
+    permafrost (`within_extent`) with its standard deviation, in two bands, m3 of ice per m3 of the layer. The standard
+    deviation is that of a hole in the cell, by the law of total variance from the probabilities, and mean and standard
+    deviation of each class's samples: sum of p_k (s_k^2 + m_k^2) less the square of the expected content, as it is
+    before ice is moved. It tells the doubt about the class also where ice is regressed.
+
+    Chunks that an interrupted run has finished are not predicted again, as long as forests, covariates, settings and
+    code are the same; `remove_chunks` deletes them.
 
     Parameters
     ----------
     study : helpers.study.Study
+        With ``compute.scheduler``, its dask cluster predicts the chunks; it must see the same files.
     layer : tuple of float
         Top and bottom, m.
+    threads : int, optional
+        As many as cores by default. No result depends on it.
+    block : tuple of int
+        Rows and columns of a chunk. No result depends on it.
 
     Returns
     -------
-    dict of str to numpy.ndarray
-        `class`, its code, uint8 (y, x), 255 where there is no prediction; `ice_content`, float32 (y, x), the expected
-        volume of ice per volume of the layer, within the extent of permafrost, m3 m-3, NaN without a prediction.
+    dict
+        `cells` of each class by its code, the number of `chunks`, and how many of them were `kept` from an earlier run.
 
     Raises
     ------
     MapError
-        The covariates do not fit the forest.
+        The covariates do not fit the forest, or the forest not the study.
     """
     name, geobox, target = ice.layer_name(layer), reference_grid(study), ice.TARGETS[study.target]
-    model, card = forest.load_model(forest.model_path(study, name), study.target)
-    values, cells = read_predictors(study, card["predictors"])
-    types, probabilities = predict(model, card["calibration"], values, target=study.target)
+    plan, card = _plan(study, name, geobox, block)
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    parts = [
+        (slice(row, min(row + block[0], geobox.shape[0])), slice(column, min(column + block[1], geobox.shape[1])))
+        for row in range(0, geobox.shape[0], block[0])
+        for column in range(0, geobox.shape[1], block[1])
+    ]
+    kept, sums, cells = 0, 0, 0
+    for before, more, classes in in_parallel(study, partial(_finish_chunk, plan), parts, threads):
+        kept, sums, cells = kept + before, sums + more, cells + classes
+    means, sds = (np.array(card[key]) for key in ("class_means", "class_sds"))
+    regressed = len(plan.models) > 1
+    weights = [*np.zeros(len(means)), 1.0] if regressed else means
+    limit, share = _extent(sums[0], sum(weight * part for weight, part in zip(weights, sums[1:], strict=True)))
+
+    files, highest = map_files(study), 0.0
+    paths = [files[f"{kind}_{name}"] for kind in (target.file_name, "class_probability", "ice_content")]
+    titles = ["expected ice content of the layer", "standard deviation of the ice content of the layer"]
+    common = {"study": study, "geobox": geobox}
+    with contextlib.ExitStack() as stack:
+        types, shares, content = (
+            stack.enter_context(raster)
+            for raster in (
+                open_raster(paths[0], count=1, dtype="uint8", names=paths[0].stem, units="1", long_names=target.name,
+                            nodata=ice.NO_TYPE, legend=target.legend, overviews="mode", **common),
+                open_raster(paths[1], count=len(means), dtype="uint16", names=[kind.name for kind in target.classes],
+                            units="1", long_names="calibrated probability", nodata=_MISSING, scale=PROBABILITY_SCALE,
+                            overviews="average", **common),
+                open_raster(paths[2], count=2, dtype="float32", names=["ice_content", "ice_content_sd"],
+                            units="m3 m-3", long_names=titles, overviews="average", **common),
+            )
+        )  # fmt: skip
+        for part in parts:
+            numbers = np.load(_chunk_file(plan, part))
+            if numbers.size:
+                types.write(numbers[0].astype(np.uint8), 1, window=part)
+                shares.write(numbers[1 : 1 + len(means)], window=part)
+                values = _ice_content(numbers[1:], weights, means, sds, limit, share)
+                content.write(values, window=part)
+                highest = max(highest, float(np.nanmax(values[0])))
+    qgis.write_class_style(paths[0], target.legend)
+    qgis.write_ramp_style(paths[1], 1.0, "")
+    qgis.write_ramp_style(paths[2], highest or 1.0, "m³ m⁻³")
+    counts = {code: int(cells[code]) for code in np.flatnonzero(cells).tolist()}
+    return {"cells": counts, "chunks": len(parts), "kept": kept}
+
+
+def _plan(study, layer, geobox, block):
+    """Return the plan of a layer and the classifier's card; what does not fit together is refused."""
+    paths = [(forest.model_path(study, layer), study.target)]
     if study.storage_from == "regression":
-        twin, known = forest.load_model(forest.model_path(study, name, "regression"), forest.REGRESSED)
-        if known["predictors"] != card["predictors"]:
-            raise MapError(f"The two forests of {name} have other predictors.", "run 03-grid-search again")
-        expected = predict_ice(twin, values)
+        paths.append((forest.model_path(study, layer, "regression"), forest.REGRESSED))
+    cards = [forest.read_card(path) for path, _ in paths]
+    for (path, _), card in zip(paths, cards, strict=True):
+        _check_card(study, path, card)
+    files, units = covariate_files(study), _units(cards[0])
+    for name in cards[0]["predictors"]:
+        _open_covariate(study, name, geobox, units[name]).close()
+    # The content of covariates is told by their files' time and size: to read them all would take minutes at 30 m.
+    states = [[name, (state := files[name].stat()).st_mtime_ns, state.st_size] for name in cards[0]["predictors"]]
+    hashes = [card["sha256"] for card in cards]
+    key = short_hash([hashes, cards[0]["calibration"], states, list(geobox.shape), block, package_digest()])
+    models = tuple((path, target, sha) for (path, target), sha in zip(paths, hashes, strict=True))
+    for old in _chunks_dir(study).glob(f"{layer}_*"):
+        if old.name != f"{layer}_{key}":
+            shutil.rmtree(old)
+    for path, target, sha in models:
+        _load(path, target, sha)
+    return _Plan(study, layer, models, _chunks_dir(study) / f"{layer}_{key}"), cards[0]
+
+
+def _check_card(study, path, card):
+    """Refuse a forest of another study, run, samples or predictors."""
+    from helpers.samples import samples_path, used_predictors
+
+    again = "run 03-grid-search for this study"
+    if (card["study"], card["run"]) != (study.name, study.run):
+        raise MapError(
+            f"{path.name} is a forest of the study {card['study']}, run {card['run']}, and not of "
+            f"{study.name}, run {study.run}.",
+            again,
+        )
+    samples = samples_path(study)
+    if samples.is_file() and file_hash(samples) != card["samples_sha256"]:
+        raise MapError(f"{path.name} was grown from other samples than those of this run.", again)
+    used = used_predictors(study)
+    if card["predictors"] != used:
+        if sorted(card["predictors"]) == sorted(used):
+            raise MapError(f"{path.name} has the study's predictors in another order.", again)
+        other = ", ".join(sorted(set(used) ^ set(card["predictors"]))[:5])
+        raise MapError(f"{path.name} has other predictors than the study: {other}.", again)
+    if missing := [key for key in ("covariates", "class_sds") if key not in card and study.target == card["target"]]:
+        raise MapError(f"The model card of {path.name} is of an older version: it lacks {missing[0]}.", again)
+
+
+def _units(card):
+    return {name: told["unit"] for name, told in card["covariates"].items()}
+
+
+@lru_cache(maxsize=2)
+def _load(path, target, _sha256):
+    """Return a forest for threads that predict side by side, and its card."""
+    model, card = forest.load_model(path, target)
+    model.n_jobs = 1
+    return model, card
+
+
+def _chunks_dir(study):
+    return study.results_dir / "maps" / ".chunks"
+
+
+def remove_chunks(study):
+    """Delete the finished chunks of a study's map, which only an interrupted run needs."""
+    shutil.rmtree(_chunks_dir(study), ignore_errors=True)
+
+
+def _chunk_file(plan, part):
+    return plan.folder / f"{part[0].start:06d}-{part[1].start:06d}.npy"
+
+
+def _finish_chunk(plan, part):
+    """Predict a window, unless that is done.
+
+    Returned are whether it was, the sums by probability of permafrost (`_sums`), and the cells of each class.
+    """
+    path = _chunk_file(plan, part)
+    if kept := path.is_file():
+        numbers = np.load(path)
     else:
-        # einsum adds up in one order on any number of cores; a matrix product does not.
-        expected = np.einsum("nk,k->n", probabilities, np.asarray(card["class_means"], np.float32))
-    content = within_extent(expected, 1 - probabilities[:, 0])
+        numbers, draft = _predict_chunk(plan, part), path.with_name(f".{path.name}.part")
+        with open(draft, "wb") as stream:
+            np.save(stream, numbers)
+        os.replace(draft, path)
+    columns = len(ice.TARGETS[plan.study.target].codes) + len(plan.models) - 1
+    if not numbers.size:
+        return kept, np.zeros((1 + columns, _UNITS + 1)), np.zeros(ice.NO_TYPE, int)
+    valid = numbers[0] != ice.NO_TYPE
+    return kept, _sums(numbers[1:, valid]), np.bincount(numbers[0][valid], minlength=ice.NO_TYPE)
+
+
+def _predict_chunk(plan, part):
+    """Return the numbers of a window as uint16, shape (bands, y, x); an empty array where nothing can be predicted.
+
+    Bands are the class, the probabilities, and ice where it is regressed, both in steps of the scale.
+    """
+    study = plan.study
+    (model, card), *twin = (_load(*model) for model in plan.models)
+    values, cells = read_predictors(study, card["predictors"], part, _units(card))
+    if not len(cells):
+        return np.empty(0, np.uint16)
+    types, probabilities = _classify(model, card["calibration"], values, study.target)
+    shares = np.rint(probabilities / PROBABILITY_SCALE).astype(np.int32)
     # Rounded shares would not add up to one: the most probable class takes what is over.
-    shares = np.rint(probabilities / np.float32(PROBABILITY_SCALE)).astype(np.int32)
     rows = np.arange(len(shares))
-    shares[rows, shares.argmax(axis=1)] += round(1 / PROBABILITY_SCALE) - shares.sum(axis=1)
-    maps = {
-        "class": _raster(geobox, cells, types, np.uint8, ice.NO_TYPE),
-        "ice_content": _raster(geobox, cells, content, np.float32, np.nan),
-    }
-    bands = np.stack([_raster(geobox, cells, column, np.uint16, 65535) for column in shares.T])
-    _write(study, f"{target.file_name}_{name}", maps["class"], target.name, ice.NO_TYPE, classes=True)
-    _write(study, f"class_probability_{name}", bands, "calibrated probability", 65535, PROBABILITY_SCALE)
-    _write(study, f"ice_content_{name}", maps["ice_content"], "expected ice content of the layer", unit="m3 m-3")
-    return maps
+    shares[rows, shares.argmax(axis=1)] += _UNITS - shares.sum(axis=1)
+    bands = [types, *shares.T, *(np.rint(model.predict(values) / PROBABILITY_SCALE) for model, _ in twin)]
+    shape = tuple(one.stop - one.start for one in part)
+    numbers = np.full((len(bands), shape[0] * shape[1]), _MISSING, np.uint16)
+    numbers[0] = ice.NO_TYPE
+    for row, band in zip(numbers, bands, strict=True):
+        row[cells] = band
+    return numbers.reshape(-1, *shape)
 
 
-def _raster(geobox, cells, values, dtype, nodata):
-    raster = np.full(geobox.shape, nodata, dtype)
-    raster.ravel()[cells] = values
-    return raster
+def _sums(columns):
+    """Return for each step of the probability of permafrost the number of cells, and the sum of each column.
 
-
-def _write(study, name, data, title, nodata=None, scale=1.0, unit="1", classes=False):
-    target = ice.TARGETS[study.target]
-    bands = [name] if data.ndim == 2 else [kind.name for kind in target.classes]
-    write_raster(
-        map_files(study)[name],
-        data,
-        reference_grid(study),
-        study=study,
-        names=bands,
-        units=unit,
-        long_names=title,
-        nodata=nodata,
-        scale=scale,
-        legend=target.legend if classes else None,
+    They are whole numbers below 2^53, so that they add up exactly, in any order.
+    """
+    chance = _UNITS - columns[0].astype(int)
+    return np.stack(
+        [np.bincount(chance, column, _UNITS + 1) for column in [np.ones(len(chance)), *columns]],
     )
 
 
-def map_storage(study, contents):
-    """Write ground-ice storage, the thickness of ice over all layers, and return it.
+def _ice_content(columns, weights, means, sds, limit, share):
+    """Return ice content within the extent and its standard deviation, float32 of shape (2, y, x); NaN is missing."""
+    valid = columns[0] != _MISSING
+    steps = columns[:, valid]
+    # One class after the other: sums by matrix products depend on cores, and on the shape of the array.
+    expected, mean, square = (
+        PROBABILITY_SCALE * sum(one * column for one, column in zip(factors, steps, strict=False))
+        for factors in (weights, means, means**2 + sds**2)
+    )
+    values = np.full((2, *valid.shape), np.nan, np.float32)
+    values[0, valid] = np.where(_UNITS - steps[0].astype(int) >= limit, expected * share, 0)
+    values[1, valid] = np.sqrt(np.maximum(square - mean**2, 0))
+    return values
+
+
+def in_parallel(study, work, jobs, threads=None):
+    """Yield what a function makes of each job, side by side and in their order.
 
     Parameters
     ----------
     study : helpers.study.Study
-    contents : sequence of numpy.ndarray, shape (y, x)
-        Expected ice content of each layer, m3 m-3.
+        Its ``compute.scheduler`` decides: threads of this process, or a dask cluster. A run that is itself a task of
+        the cluster uses threads, because it would wait for workers that wait for it.
+    work : callable
+        That and the jobs must be picklable for a cluster.
+    jobs : list
+    threads : int, optional
+        As many as cores by default.
 
-    Returns
-    -------
-    numpy.ndarray of float32, shape (y, x)
-        Metres of ice.
+    Yields
+    ------
+    object
     """
-    thickness = ice.thickness(np.stack(contents), study.layers).astype(np.float32)
-    top, bottom = study.layers[0][0], study.layers[-1][1]
-    title = f"ground ice between {top:g} and {bottom:g} m below the surface, thickness of ice"
-    _write(study, "ice_storage", thickness, title, unit="m")
-    return thickness
+    if study.compute.scheduler and not _is_dask_task():
+        from distributed import Client
+
+        with Client(study.compute.scheduler) as client:
+            futures = client.map(work, jobs, pure=False)
+            while futures:
+                yield futures.pop(0).result()
+        return
+    with ThreadPoolExecutor(threads or cpu_count()) as pool:
+        yield from pool.map(work, jobs)
 
 
-def region_numbers(study):
-    """Return the number of each cell's region, counted from 1, and the regions' names; 0 lies in no region."""
-    import geopandas
-    from rasterio.features import rasterize
+def _is_dask_task():
+    from distributed import get_worker
 
-    geobox = reference_grid(study)
-    regions = geopandas.read_file(study.path(study.area.polygons), layer=study.area.regions_layer)
-    shapes = zip(regions.to_crs(geobox.crs.to_wkt()).geometry, range(1, len(regions) + 1), strict=True)
-    numbers = rasterize(shapes, out_shape=geobox.shape, transform=geobox.transform, dtype="uint8")
-    return numbers, regions["name"].tolist()
+    try:
+        get_worker()
+    except ValueError:
+        return False
+    return True
 
 
-def storage_totals(study, contents):
-    """Return the volume of ground ice by layer and region.
+# Storage ----------------------------------------------------------------------------------------------------
+
+
+STORAGE_BANDS = {
+    "ice_thickness": ("m", "thickness of ice"),
+    "ice_mass": ("kg m-2", "mass of ice"),
+    "water_equivalent": ("mm", "water that the ice melts to"),
+}
+"""Bands of the raster ``ice_storage``: unit and long name."""
+
+
+def _windows(geobox):
+    """Return the rows and columns of windows of a grid, always the same ones."""
+    starts = [range(0, size, _WINDOW) for size in geobox.shape]
+    ends = geobox.shape
+    return [
+        tuple(slice(start, min(start + _WINDOW, end)) for start, end in zip(corner, ends, strict=True))
+        for corner in ((row, column) for row in starts[0] for column in starts[1])
+    ]
+
+
+@contextlib.contextmanager
+def _open_all(paths):
+    """Give opened rasters, as functions that read the first band of a window."""
+    import rasterio
+
+    if missing := [path for path in paths if not path.is_file()]:
+        raise MapError(f"There is no {missing[0].name} of this run.", "run 05-map-ground-ice, or what is before it")
+    with contextlib.ExitStack() as stack:
+        sources = [stack.enter_context(rasterio.open(path)) for path in paths]
+        yield [lambda part, source=source: source.read(1, window=part) for source in sources]
+
+
+def _layer_files(study, kind):
+    files = map_files(study)
+    return [files[f"{kind}_{ice.layer_name(layer)}"] for layer in study.layers]
+
+
+def map_storage(study):
+    """Write ground-ice storage over all layers from their ice contents: thickness, mass and water equivalent.
 
     Parameters
     ----------
     study : helpers.study.Study
-    contents : sequence of numpy.ndarray, shape (y, x)
-        Expected ice content of each layer, m3 m-3; NaN is no ice.
+        With the rasters of all layers (`map_layer`).
 
     Returns
     -------
-    pandas.DataFrame
-        One row a region and one for the whole area (`all`): `ice_km3_<layer>` of each layer, `ice_km3`, `water_km3` of
-        all, `mapped_km2`, `extent_km2` with permafrost in any layer, and `mean_thickness_m` of ice over the latter.
+    pathlib.Path
+        A raster of the bands `STORAGE_BANDS`.
+    """
+    geobox, path, highest = reference_grid(study), map_files(study)["ice_storage"], 0.0
+    depth = f"ground ice between {study.layers[0][0]:g} and {study.layers[-1][1]:g} m below the surface"
+    units, titles = zip(*STORAGE_BANDS.values(), strict=True)
+    described = {"names": list(STORAGE_BANDS), "units": units, "long_names": [f"{depth}, {one}" for one in titles]}
+    with (
+        _open_all(_layer_files(study, "ice_content")) as contents,
+        open_raster(path, geobox, len(units), "float32", study=study, overviews="average", **described) as target,
+    ):
+        for part in _windows(geobox):
+            thickness = ice.thickness([read(part) for read in contents], study.layers)
+            if np.isfinite(thickness).any():
+                highest = max(highest, float(np.nanmax(thickness)))
+                water = 1000 * ice.water_equivalent(thickness)
+                target.write(np.stack([thickness, ice.mass(thickness), water]).astype(np.float32), window=part)
+    qgis.write_ramp_style(path, highest or 1.0, "m")
+    return path
+
+
+def storage_totals(study):
+    """Return the volume of ground ice by layer, and by region, elevation band and class.
+
+    The rasters of the map are summed up by windows, always the same ones, so that no sum depends on how they were made.
+
+    Parameters
+    ----------
+    study : helpers.study.Study
+        With the rasters of all layers (`map_layer`).
+
+    Returns
+    -------
+    dict of str to pandas.DataFrame
+        `regions` and `elevation_bands`: one row each and one for the whole area (`all`), with `ice_km3_<layer>` of each
+        layer, `ice_km3`, `water_km3` of all, `mapped_km2`, `extent_km2` with permafrost in any layer, and means over
+        the latter: `mean_thickness_m_<layer>` and `mean_thickness_m` of ice, its mass `mean_mass_kg_m2`, and
+        `mean_water_equivalent_mm`. `types`: one row a class, with `area_km2_<layer>`, where it is mapped, and
+        `ice_km3_<layer>` there.
     """
     import pandas
+    from rasterio.features import rasterize
 
-    numbers, names = region_numbers(study)
-    cell = study.grid.resolution**2 / 1e6
-    regions = np.where(np.isfinite(contents[0]), numbers, 0).ravel()
-    count = np.bincount(regions, minlength=len(names) + 1)
-    table = pandas.DataFrame({"mapped_km2": count[1:] * cell}, index=pandas.Index(names, name="region"))
-    frozen = np.any([np.nan_to_num(content) > 0 for content in contents], axis=0).ravel()
-    table["extent_km2"] = np.bincount(regions, frozen, minlength=len(names) + 1)[1:] * cell
-    for (top, bottom), content in zip(study.layers, contents, strict=True):
-        depth = np.nan_to_num(content).ravel() * (bottom - top)
-        total = np.bincount(regions, depth, minlength=len(names) + 1)[1:]
-        table[f"ice_km3_{ice.layer_name((top, bottom))}"] = total * cell / 1000
+    geobox, target, cell = reference_grid(study), ice.TARGETS[study.target], study.grid.resolution**2 / 1e6
+    regions, shapes = _regions(study, geobox)
+    width, layers = study.maps.elevation_band, [ice.layer_name(layer) for layer in study.layers]
+    first, last = (int(np.floor(height / width)) for height in _ELEVATIONS)
+    bands = [f"{n * width:g}-{(n + 1) * width:g}m" for n in range(first, last + 1)]
+    by_region, by_band = (np.zeros((len(names) + 1, 2 + len(layers))) for names in (regions, bands))
+    by_type = np.zeros((len(layers), len(target.classes), 2))
+    with (
+        _open_all(_layer_files(study, "ice_content")) as contents,
+        _open_all(_layer_files(study, target.file_name)) as types,
+        _open_all([covariate_files(study)["elevation"]]) as (elevation,),
+    ):
+        for part in _windows(geobox):
+            ices = [read(part) for read in contents]
+            if not np.isfinite(ices[0]).any():
+                continue
+            inner = geobox[part]
+            region = rasterize(shapes, out_shape=inner.shape, transform=inner.transform, dtype="uint8")
+            mapped = np.isfinite(ices[0]) & (region > 0)
+            depths = [one[mapped].astype(float) * (b - t) for one, (t, b) in zip(ices, study.layers, strict=True)]
+            frozen = np.any([depth > 0 for depth in depths], axis=0)
+            columns = [np.ones(len(frozen)), frozen, *depths]
+            # Cells without an elevation count in the last row, which is left out.
+            height = np.nan_to_num(elevation(part)[mapped], nan=np.inf) / width
+            band = np.clip(np.floor(height), first, last + 1).astype(int) - first
+            for sums, group in ((by_region, region[mapped] - 1), (by_band, band)):
+                sums += _by_group(group, columns, len(sums))
+            for sums, read, depth in zip(by_type, types, depths, strict=True):
+                sums += _by_group(read(part)[mapped], [np.ones(len(depth)), depth], len(sums))
+    found = {
+        name: _storage_table(study, pandas.Index(rows, name=title), sums[:-1] * cell)
+        for name, title, rows, sums in (
+            ("regions", "region", regions, by_region),
+            ("elevation_bands", "elevation", bands, by_band),
+        )
+    }
+    found["elevation_bands"] = found["elevation_bands"].query("mapped_km2 > 0")
+    table = pandas.DataFrame(index=pandas.Index([kind.name for kind in target.classes], name="class"))
+    for layer, sums in zip(layers, by_type, strict=True):
+        table[f"area_km2_{layer}"], table[f"ice_km3_{layer}"] = sums.T * [[cell], [cell / 1000]]
+    return found | {"types": table}
+
+
+def _regions(study, geobox):
+    """Return the names of the regions, and their shapes on the grid with numbers from 1."""
+    import geopandas
+
+    regions = geopandas.read_file(study.path(study.area.polygons), layer=study.area.regions_layer)
+    shapes = list(zip(regions.to_crs(geobox.crs.to_wkt()).geometry, range(1, len(regions) + 1), strict=True))
+    return regions["name"].tolist(), shapes
+
+
+def _by_group(group, columns, size):
+    """Return the sum of each column in each group, shape (size, columns)."""
+    return np.stack([np.bincount(group, column, size) for column in columns], axis=1)
+
+
+def _storage_table(study, index, sums):
+    """Return a table of storage from sums over cells times their area (km2): one, permafrost, and metres of ice."""
+    import pandas
+
+    table = pandas.DataFrame({"mapped_km2": sums[:, 0], "extent_km2": sums[:, 1]}, index=index)
+    names = [ice.layer_name(layer) for layer in study.layers]
+    for name, column in zip(names, sums.T[2:], strict=True):
+        table[f"ice_km3_{name}"] = column / 1000
     table.loc["all"] = table.sum()
     table["ice_km3"] = table.filter(like="ice_km3_").sum(axis=1)
     table["water_km3"] = table["ice_km3"] * ice.ICE_DENSITY / ice.WATER_DENSITY
-    table["mean_thickness_m"] = table["ice_km3"] * 1000 / table["extent_km2"].where(table["extent_km2"] > 0)
+    extent = table["extent_km2"].where(table["extent_km2"] > 0)
+    for name in names:
+        table[f"mean_thickness_m_{name}"] = table[f"ice_km3_{name}"] * 1000 / extent
+    table["mean_thickness_m"] = table["ice_km3"] * 1000 / extent
+    table["mean_mass_kg_m2"] = ice.mass(table["mean_thickness_m"].to_numpy())
+    table["mean_water_equivalent_mm"] = 1000 * ice.water_equivalent(table["mean_thickness_m"].to_numpy())
     return table
 
 
-def write_totals(study, table, truth=None):
-    """Write the table of `storage_totals` as JSON, with the comparison of `against_truth` where there is one."""
-    folder = study.results_dir / "tables"
+def write_totals(study, totals, truth=None):
+    """Write the tables of `storage_totals` as JSON, with the comparison of `against_truth` where there is one."""
     first, last = study.layers[0][0], study.layers[-1][1]
     record = {
         "depth_m": [first, last],
@@ -339,23 +702,25 @@ def write_totals(study, table, truth=None):
             "water_km3": "km3 of water",
             "mapped_km2": "km2",
             "extent_km2": "km2",
+            "area_km2": "km2",
             "mean_thickness_m": "m of ice",
+            "mean_mass_kg_m2": "kg of ice per m2",
+            "mean_water_equivalent_mm": "mm of water",
         },
         "against_truth": truth,
-        "regions": json.loads(table.round(6).to_json(orient="index")),
+        **{name: json.loads(table.round(6).to_json(orient="index")) for name, table in totals.items()},
     }
-    write_json(folder / "storage.json", record)
+    write_json(study.results_dir / "tables" / "storage.json", record)
     return record
 
 
-def against_truth(study, contents):
+def against_truth(study):
     """Compare storage with the hidden truth of the virtual study.
 
     Parameters
     ----------
     study : helpers.study.Study
-    contents : sequence of numpy.ndarray, shape (y, x)
-        Expected ice content of each layer, m3 m-3.
+        With the rasters of all layers (`map_layer`).
 
     Returns
     -------
@@ -363,30 +728,39 @@ def against_truth(study, contents):
         `mapped_km3` and `true_km3` of ice over the mapped cells, `bias` as a share of the true total, and
         `in_permafrost_free_cells`: the share of the mapped ice that lies in cells which have no permafrost at all.
     """
-    import rasterio
-
     from helpers.sources.boreholes import truth_files
 
-    files = truth_files(study)
-    truth = []
-    for layer in study.layers:
-        with rasterio.open(files[f"ice_fraction_{ice.layer_name(layer)}"]) as source:
-            truth.append(source.read(1))
-    with rasterio.open(files["permafrost_share"]) as source:
-        free = source.read(1) == 0
-    return compare_storage(study, contents, truth, free)
+    files, sums = truth_files(study), 0.0
+    known = [files[f"ice_fraction_{ice.layer_name(layer)}"] for layer in study.layers]
+    with (
+        _open_all(_layer_files(study, "ice_content")) as contents,
+        _open_all(known) as truth,
+        _open_all([files["permafrost_share"]]) as (share,),
+    ):
+        for part in _windows(reference_grid(study)):
+            ours, true = ([read(part) for read in sources] for sources in (contents, truth))
+            sums = sums + _truth_sums(study, ours, true, share(part) == 0)
+    return _compared(sums)
 
 
 def compare_storage(study, contents, truth, free):
     """Return what `against_truth` does, from arrays; `free` marks the cells without any permafrost."""
+    return _compared(_truth_sums(study, contents, truth, free))
+
+
+def _truth_sums(study, contents, truth, free):
+    """Return km3 of ice mapped, true, and mapped where there is no permafrost, over the mapped cells."""
     mapped = np.isfinite(contents[0])
-    cell = study.grid.resolution**2 / 1e9
-    ours, true = (ice.thickness(np.stack(part), study.layers) for part in (contents, truth))
-    total, known = (float(part[mapped].sum() * cell) for part in (ours, true))
-    leaked = float(ours[mapped & free].sum() * cell)
+    ours, true = (ice.thickness(np.stack(part), study.layers)[mapped] for part in (contents, truth))
+    sums = [part.sum(dtype=float) for part in (ours, true, ours[free[mapped]])]
+    return np.array(sums) * study.grid.resolution**2 / 1e9
+
+
+def _compared(sums):
+    mapped, true, leaked = (float(value) for value in sums)
     return {
-        "mapped_km3": total,
-        "true_km3": known,
-        "bias": total / known - 1,
-        "in_permafrost_free_cells": leaked / total,
+        "mapped_km3": mapped,
+        "true_km3": true,
+        "bias": mapped / true - 1,
+        "in_permafrost_free_cells": leaked / mapped,
     }

@@ -447,8 +447,14 @@ class Domain(_Section):
     above: float = 0.44  # colder than about +1.5 degC on average; permafrost of this region needs more cold
 
 
+class Maps(_Section):
+    """How storage is summed up."""
+
+    elevation_band: Positive = 200  # m
+
+
 class Compute(_Section):
-    """Where runs in one process are computed; no result depends on it."""
+    """Where runs in one process, and the map's chunks, are computed; no result depends on it."""
 
     scheduler: str = ""  # address of a dask.distributed scheduler, such as tcp://10.0.0.5:8786; empty: this machine
 
@@ -483,6 +489,7 @@ class Study(_Section):
     folds: Folds = Folds()
     domain: Domain = Domain()
     uncertainty: Uncertainty = Uncertainty()
+    maps: Maps = Maps()
     compute: Compute = Compute()
 
     @field_validator("name")
