@@ -434,6 +434,40 @@ class Domain(_Section):
     above: float = 0.44  # colder than about +1.5 degC on average; permafrost of this region needs more cold
 
 
+class Trust(_Section):
+    """How far the map may be believed."""
+
+    coverage: Annotated[float, Field(gt=0, lt=1)] = 0.9  # of the sets of classes
+    similar_samples: Annotated[int, Field(gt=0)] = 1  # fewer than so many like it, and a cell counts as extrapolated
+
+
+class OtherMap(_Section):
+    """A map that somebody already has, and what its values mean: a raster, polygons, or one of the covariates.
+
+    Either `classes` says which class of ours each of its values is, or `above`, beyond which value it has permafrost.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+    covariate: str = ""
+    file: str = ""
+    layer: str = ""  # of a GeoPackage; the first by default
+    column: str = ""  # of polygons
+    compares: Literal["permafrost", "class", "storage"] = "permafrost"  # yes or no, classes of a depth layer, m of ice
+    depth: tuple[float, float] | None = None  # the depth layer of classes
+    classes: dict[str, Annotated[int, Field(ge=0)]] = {}  # values of theirs to codes of ours; others are no data
+    above: float | None = None
+
+    @model_validator(mode="after")
+    def _is_one_map(self):
+        if bool(self.covariate) == bool(self.file):
+            raise ValueError("a map to compare with needs either `file` or `covariate`")
+        if self.compares == "class" and (self.depth is None or not self.classes):
+            raise ValueError("classes are compared in one layer: give `depth`, such as [2, 3], and `classes`")
+        if self.compares == "permafrost" and (self.above is None) == (not self.classes):
+            raise ValueError("permafrost needs either `above`, a limit, or `classes`, values to 0 and 1")
+        return self
+
+
 class Compute(_Section):
     """Where runs in one process are computed; no result depends on it."""
 
@@ -469,6 +503,8 @@ class Study(_Section):
     regression: Regression = Regression()
     folds: Folds = Folds()
     domain: Domain = Domain()
+    trust: Trust = Trust()
+    compare_with: list[OtherMap] = [OtherMap(name="air-frost-number", covariate="air_frost_number", above=0.5)]
     compute: Compute = Compute()
 
     @field_validator("name")
@@ -601,10 +637,15 @@ class Study(_Section):
         given = (self.samples.sites, self.samples.intervals, self.samples.areas, self.samples.permafrost_mask)
         return [self.path(path) for path in given if path]
 
+    @property
+    def other_maps(self):
+        """The files of maps that ours is compared with."""
+        return [self.path(other.file) for other in self.compare_with if other.file]
+
     @cached_property
     def inputs(self):
         """SHA-256 of every file that a run reads and none writes, by its path; empty where the file is missing."""
-        files = [*self.base_files(), self.path(self.area.polygons), *self.given_files]
+        files = [*self.base_files(), self.path(self.area.polygons), *self.given_files, *self.other_maps]
         return {_relative(path): file_hash(path) if path.is_file() else "" for path in files}
 
     @cached_property
