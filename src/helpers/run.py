@@ -99,7 +99,7 @@ def stage_dir(study, stage):
 
 def stage_outputs(study, stage):
     """Return the files that tell that a stage is done, the executed notebook first."""
-    from helpers import forest, ice, mapping, publication, samples
+    from helpers import forest, ice, mapping, other_maps, publication, samples, trust
     from helpers.covariates.registry import covariate_files, fine_files
     from helpers.sources.boreholes import truth_files
     from helpers.sources.products import raw_files
@@ -118,7 +118,12 @@ def stage_outputs(study, stage):
             {forest.model_path(study, layer, which) for layer in layers for which in ("map", "train", *twin)}
         ),
         "04-evaluate-accuracy": lambda: [tables / f for f in ("accuracy.json", "importance.csv", "validation.json")],
-        "05-map-ground-ice": lambda: [*mapping.map_files(study).values(), tables / "storage.json"],
+        "05-map-ground-ice": lambda: [
+            *mapping.map_files(study).values(),
+            *trust.trust_files(study).values(),
+            *other_maps.difference_files(study).values(),
+            *(tables / f"{name}.json" for name in ("storage", "applicability", "other_maps")),
+        ],
         "06-publication-figures": lambda: [study.figures_dir / f"{name}.png" for name in publication.NAMES],
         "08-baselines": lambda: [tables / f"{name}.csv" for name in judged],
     }
@@ -135,7 +140,7 @@ _SECTIONS = {
     "02-extract-samples": ("layers", "ice", "truth", "boreholes", "samples", "predictors", "domain", "target"),
     "03-grid-search": ("forest", "folds", "predictors", "left_out", "domain", "target", "storage_from", "regression"),
     "04-evaluate-accuracy": ("folds", "domain", "target"),
-    "05-map-ground-ice": ("target", "storage_from"),
+    "05-map-ground-ice": ("target", "storage_from", "trust", "compare_with"),
     "06-publication-figures": ("target",),
     "08-baselines": (
         "forest",
@@ -173,7 +178,10 @@ def _made_of(study, stage):
     if stage not in _SECTIONS:
         return digest
     settings = study.model_dump(mode="json", include=set(_SECTIONS[stage]))
-    given = list(study.inputs.values()) if stage == "02-extract-samples" else []
+    given = {
+        "02-extract-samples": [digest for path, digest in study.inputs.items() if path not in study.other_inputs],
+        "05-map-ground-ice": list(study.other_inputs.values()),
+    }.get(stage, [])
     return f"{digest} {short_hash([study.processed_key, settings, given])}"
 
 

@@ -437,7 +437,9 @@ class Domain(_Section):
 class Trust(_Section):
     """How far the map may be believed."""
 
-    coverage: Annotated[float, Field(gt=0, lt=1)] = 0.9  # of the sets of classes
+    coverage: Annotated[float, Field(gt=0, lt=1)] = (
+        0.9  # of the sets of classes; and the probability that counts as sure
+    )
     similar_samples: Annotated[int, Field(gt=0)] = 1  # fewer than so many like it, and a cell counts as extrapolated
 
 
@@ -456,6 +458,11 @@ class OtherMap(_Section):
     depth: tuple[float, float] | None = None  # the depth layer of classes
     classes: dict[str, Annotated[int, Field(ge=0)]] = {}  # values of theirs to codes of ours; others are no data
     above: float | None = None
+
+    @field_validator("classes", mode="before")
+    @classmethod
+    def _by_text(cls, given):
+        return {f"{key:g}" if isinstance(key, int | float) else key: code for key, code in given.items()}
 
     @model_validator(mode="after")
     def _is_one_map(self):
@@ -638,15 +645,20 @@ class Study(_Section):
         return [self.path(path) for path in given if path]
 
     @property
-    def other_maps(self):
-        """The files of maps that ours is compared with."""
+    def _other_maps(self):
         return [self.path(other.file) for other in self.compare_with if other.file]
 
     @cached_property
     def inputs(self):
         """SHA-256 of every file that a run reads and none writes, by its path; empty where the file is missing."""
-        files = [*self.base_files(), self.path(self.area.polygons), *self.given_files, *self.other_maps]
+        files = [*self.base_files(), self.path(self.area.polygons), *self.given_files, *self._other_maps]
         return {_relative(path): file_hash(path) if path.is_file() else "" for path in files}
+
+    @cached_property
+    def other_inputs(self):
+        """Of `inputs` those that are maps which ours is compared with."""
+        names = {_relative(path) for path in self._other_maps}
+        return {name: digest for name, digest in self.inputs.items() if name in names}
 
     @cached_property
     def key(self):

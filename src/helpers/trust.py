@@ -23,13 +23,13 @@ from helpers.samples import area_weights
 
 LEVELS = {
     1: ("unlike the samples", "#b2182b", "Too few samples are like this cell: the forest extrapolates."),
-    2: ("permafrost in doubt", "#fdae61", "Samples are like it, and it may have permafrost or none."),
-    3: ("permafrost sure, class in doubt", "#9ecae1", "It has permafrost, and may be of more than one class."),
-    4: ("sure", "#08519c", "It has no permafrost, or has permafrost and is of one class."),
+    2: ("permafrost in doubt", "#fdae61", "Samples are like it, but neither permafrost nor none is sure."),
+    3: ("permafrost sure, class in doubt", "#9ecae1", "It surely has permafrost, and may be of more than one class."),
+    4: ("sure", "#08519c", "It surely has no permafrost, or surely has permafrost of one class."),
 }
 """Levels of trust by code: name, colour and meaning.
 
-What may be is in a prediction set: of permafrost and none, and of the classes.
+Sure is a calibrated probability of at least `trust.coverage`; a class may be where it is in the prediction set.
 """
 
 NO_LEVEL = 0
@@ -40,7 +40,7 @@ DENSITIES = (0, 1, 3, 10, 30)
 QUANTILES = 5
 """Rows of the table by dissimilarity."""
 
-CEILING = {"n_estimators": 40, "min_samples_leaf": 5, "max_samples": 0.3, "oob_score": True}
+CEILING = {"n_estimators": 25, "min_samples_leaf": 5, "max_samples": 0.3, "oob_score": True}
 """The forest that is shown the true classes of `CEILING_CELLS` cells, for the error that no forest avoids."""
 
 CEILING_CELLS = 30_000
@@ -64,8 +64,6 @@ class LayerTrust:
         Weight of each predictor.
     limits : numpy.ndarray, shape (k,)
         From `helpers.conformal.set_limits`; NaN for a class of too few samples.
-    frozen_limits : numpy.ndarray, shape (2,)
-        The same for no permafrost and permafrost, whatever its class.
     rows : pandas.DataFrame
         The samples that the map's forest was grown from.
     members : numpy.ndarray of bool, shape (n, k)
@@ -78,7 +76,6 @@ class LayerTrust:
     applicability: Applicability
     weights: dict
     limits: np.ndarray
-    frozen_limits: np.ndarray
     rows: object
     members: np.ndarray
     judged: np.ndarray
@@ -141,17 +138,11 @@ def learn(study, table, n_jobs=-1):
                 applicability.fit(values, card["predictors"], weights, fold),
                 dict(zip(card["predictors"], weights.tolist(), strict=True)),
                 conformal.set_limits(chances, types, study.trust.coverage),
-                conformal.set_limits(_frozen(chances[:, 0]), types > 0, study.trust.coverage),
                 part,
                 *conformal.held_out_sets(chances, types, fold, study.trust.coverage),
             )
         )
     return found
-
-
-def _frozen(none, whole=1.0):
-    """Return the probabilities of no permafrost and of permafrost."""
-    return np.stack([none, whole - none], axis=1)
 
 
 def _importance(study, layer):
@@ -176,21 +167,20 @@ def _calibrated(raw, types, fold, weight):
 # The map --------------------------------------------------------------------------------------------------------------
 
 
-def level_of(density, frozen, members, in_domain, similar_samples=1):
+def level_of(density, none, members, in_domain, trust):
     """Return the level of trust of cells in one layer.
 
     Parameters
     ----------
-    density : numpy.ndarray of int, shape (cells,)
+    density : array_like of int, shape (cells,)
         Local point density; 0 is outside of the area of applicability.
-    frozen : numpy.ndarray of bool, shape (cells, 2)
-        Prediction sets of no permafrost and permafrost.
+    none : array_like, shape (cells,)
+        Calibrated probability of no permafrost.
     members : numpy.ndarray of bool, shape (cells, k)
         Prediction sets of classes, the first of which is no permafrost.
-    in_domain : numpy.ndarray of bool, shape (cells,)
+    in_domain : array_like of bool, shape (cells,)
         Whether permafrost is possible by the climate. Where it is not, no sample is needed to know that there is none.
-    similar_samples : int
-        Fewer are too few.
+    trust : helpers.study.Trust
 
     Returns
     -------
@@ -198,16 +188,18 @@ def level_of(density, frozen, members, in_domain, similar_samples=1):
 
     Examples
     --------
-    >>> frozen = np.array([[True, False], [True, True], [False, True], [False, True]])
+    >>> from helpers.study import Trust
     >>> sets = np.array([[True, True, False], [True, True, False], [False, True, True], [True, False, True]])
-    >>> level_of(np.ones(4), frozen, sets, np.ones(4, bool)).tolist()
+    >>> none = np.array([0.95, 0.5, 0.1, 0.1])
+    >>> level_of(np.ones(4), none, sets, np.ones(4, bool), Trust()).tolist()
     [4, 2, 3, 4]
-    >>> level_of(np.zeros(4), frozen, sets, np.zeros(4, bool)).tolist()
+    >>> level_of(np.zeros(4), none, sets, np.zeros(4, bool), Trust()).tolist()
     [4, 1, 1, 1]
     """
-    none, some = frozen.T
-    levels = np.where(none & some, 2, np.where(some & (members[:, 1:].sum(axis=1) > 1), 3, 4))
-    known = (density >= similar_samples) | (none & ~some & ~np.asarray(in_domain, bool))
+    sure = trust.coverage - PROBABILITY_SCALE / 2  # probabilities of a raster are rounded
+    free, frozen = np.asarray(none) >= sure, 1 - np.asarray(none) >= sure
+    levels = np.where(free, 4, np.where(frozen, np.where(members[:, 1:].sum(axis=1) > 1, 3, 4), 2))
+    known = (np.asarray(density) >= trust.similar_samples) | (free & ~np.asarray(in_domain, bool))
     return np.where(known, levels, 1).astype(np.uint8)
 
 
@@ -254,7 +246,7 @@ def map_trust(study, found, threads=None):
 
 
 def _new_raster(study, geobox, name):
-    kind, _, layer = name.rpartition("_")
+    kind = name.rpartition("_")[0]
     more = {"units": "1", "nodata": None, "overviews": "mode", "long_names": None}
     if kind == "dissimilarity_index":
         more |= {"names": name, "dtype": np.float32, "overviews": "average"}
@@ -323,11 +315,7 @@ def _window(study, found, geobox, window, step):
 def _sets_and_levels(study, one, chances, density, in_domain):
     """Return prediction sets and levels of trust of cells from their probabilities as the raster has them."""
     members = conformal.prediction_sets(chances, np.rint(one.limits / PROBABILITY_SCALE))
-    whole = round(1 / PROBABILITY_SCALE)
-    frozen = conformal.prediction_sets(
-        _frozen(chances[:, 0].astype(int), whole), np.rint(one.frozen_limits / PROBABILITY_SCALE)
-    )
-    return members, level_of(density, frozen, members, in_domain, study.trust.similar_samples)
+    return members, level_of(density, chances[:, 0] * PROBABILITY_SCALE, members, in_domain, study.trust)
 
 
 # Tables ---------------------------------------------------------------------------------------------------------------
@@ -425,9 +413,7 @@ def _error_rows(one, cells):
     fifths = pd.qcut(cells["dissimilarity"], QUANTILES, duplicates="drop")
     groups = {
         "all": _grouped(np.zeros(len(cells), int), ["all"]),
-        "area of applicability": _grouped(
-            cells["dissimilarity"] > one.applicability.threshold, ["inside", "outside"]
-        ),
+        "area of applicability": _grouped(cells["dissimilarity"] > one.applicability.threshold, ["inside", "outside"]),
         "dissimilarity": _grouped(
             fifths.cat.codes, [f"{max(part.left, 0):.3f}-{part.right:.3f}" for part in fifths.cat.categories]
         ),
