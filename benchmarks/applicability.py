@@ -1,11 +1,11 @@
 """Time of dissimilarity index and local point density for the default study's number of cells, beside brute force.
 
-``python benchmarks/applicability.py [cells] [samples] [covariates]`` needs no earlier run. Samples are clustered, so that
-densities are as on a map. The peer is scikit-learn's nearest neighbour by brute force, which finds the distances alone,
-from the same numbers already scaled and in whichever precision is faster for it; they are asserted to be equal to ours
-within 1e-6, and the densities, of some cells, to be exact. The last line is JSON: seconds of both indices by ours and of
-the distances by the peer, their ratio (above 1: ours is faster), and the memory that our pass takes
-on one thread, in windows of `WINDOW` cells, beside its inputs and results.
+``python benchmarks/applicability.py [cells] [samples] [covariates]`` needs no earlier run. Samples are clustered, so
+that densities are as on a map. The peer is scikit-learn's nearest neighbour by brute force, which finds the distances
+alone, from the same numbers already scaled and in whichever precision is faster for it; they are asserted to be equal
+to ours within 1e-6, the densities of some cells to be exact, and all to be the same on one thread. The last line is
+JSON: seconds of both indices by ours and of the distances by the peer, their ratio (above 1: ours is faster), and the
+memory that our pass takes on one thread, in windows of `WINDOW` cells, beside its inputs and results.
 """
 
 import json

@@ -33,7 +33,7 @@ def test_the_most_probable_class_is_always_in_and_one_without_limit_only_so():
 
 @pytest.mark.parametrize("coverage", [0.8, 0.9])
 def test_exchangeable_data_are_covered_class_by_class(coverage):
-    """Of n new ones of a class the number covered is beta-binomial, if the limit is the r-th of m calibration scores."""
+    """The number covered of n new ones of a class is beta-binomial, if the limit is the r-th of m scores."""
     rng = np.random.default_rng(5)
     types = rng.choice(4, 12_000, p=[0.6, 0.25, 0.1, 0.05])
     signal = rng.normal(size=(len(types), 4)) + 1.2 * np.eye(4)[types]
