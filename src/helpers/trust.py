@@ -349,10 +349,11 @@ def tables(study, found, sampled):
     everywhere = _read(covariate_files(study)[study.domain.covariate])[0][0] > study.domain.above
     for one in found:
         cells = _cells(study, one, everywhere, truth)
-        if truth is not None:
+        if truth is not None and len(sampled[1]):
             _add_ceiling(study, cells, sampled)
         for domain, inside in zip(DOMAINS, (np.ones(len(cells), bool), cells["in_domain"].to_numpy()), strict=True):
-            errors.append(_error_rows(one, cells[inside]).assign(layer=one.layer, domain=domain))
+            if inside.any():
+                errors.append(_error_rows(one, cells[inside]).assign(layer=one.layer, domain=domain))
             sets += _set_rows(study, one, domain, cells[inside])
     errors, sets = (pd.concat(errors, ignore_index=True), pd.DataFrame(sets))
     errors = errors[["layer", "domain", *errors.columns.drop(["layer", "domain"])]]
