@@ -437,9 +437,7 @@ class Domain(_Section):
 class Trust(_Section):
     """How far the map may be believed."""
 
-    coverage: Annotated[float, Field(gt=0, lt=1)] = (
-        0.9  # of the sets of classes; and the probability that counts as sure
-    )
+    coverage: Annotated[float, Field(gt=0, lt=1)] = 0.9  # of sets of classes, and probability that is sure
     similar_samples: Annotated[int, Field(gt=0)] = 1  # fewer than so many like it, and a cell counts as extrapolated
 
 
