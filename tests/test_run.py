@@ -148,6 +148,7 @@ def test_results_record_version_code_and_settings(quick):
         ),
         pytest.param("config/quick.yaml", "forest:", "samples: {seed: 3}\nforest:", ALL[2:], id="setting of 02"),
         pytest.param("config/quick.yaml", "number: 3", "number: 4", ALL[3:], id="setting of 03"),
+        pytest.param("config/quick.yaml", "forest:", "trust: {coverage: 0.8}\nforest:", ALL[5:], id="setting of 05"),
         pytest.param("config/quick.yaml", "name: quick", "name: quick\ntarget: two_stage", ALL[2:], id="target"),
         pytest.param(
             "config/quick.yaml", "name: quick", "name: quick\nstorage_from: regression", ALL[3:], id="storage"

@@ -2,14 +2,14 @@
 
 import numpy as np
 
-from helpers import accuracy, ice
+from helpers import accuracy, ice, trust
 from helpers.covariates.registry import covariates, read_covariates
-from helpers.figures import WIDTH_MM, covariate_panels, map_panels, mark_simulated, style
+from helpers.figures import WIDTH_MM, colour_map, covariate_panels, map_panels, mark_simulated, style
 from helpers.grid import reference_grid
 from helpers.mapping import map_files
 from helpers.samples import read_samples
 
-NAMES = ("samples", "ice-maps", "confusion-matrices", "importance")
+NAMES = ("samples", "ice-maps", "confusion-matrices", "importance", "trust")
 """File names of the figures that notebook 06 writes."""
 
 
@@ -66,6 +66,40 @@ def ice_maps(study):
         | {"vmin": 0.0, "vmax": top}
     )
     return map_panels(study, panels, ncols=2)
+
+
+def trust_maps(study):
+    """Draw dissimilarity, point density and size of the sets of the first layer, and the levels of trust of all.
+
+    Parameters
+    ----------
+    study : helpers.study.Study
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    import json
+
+    geobox, files = reference_grid(study), trust.trust_files(study)
+    layer, coverage = ice.layer_name(study.layers[0]), f"{100 * study.trust.coverage:g} %"
+    depth = f"{study.layers[0][0]:g}-{study.layers[0][1]:g} m"
+    record = json.loads((study.results_dir / "tables" / "applicability.json").read_text(encoding="utf-8"))
+    limit = record["layers"][layer]["threshold"]
+    unlike, dense = (_read_band(files[f"{kind}_{layer}"]) for kind in ("dissimilarity_index", "point_density"))
+    sizes = _read_band(files[f"prediction_set_{layer}"])
+    steps = colour_map("lajolla_r")(np.linspace(0.05, 0.8, int(sizes.max())))
+    panels = [
+        {"title": f"Dissimilarity index, {depth}", "values": unlike, "cmap": "vik", "vmin": 0.0, "vmax": 2 * limit}
+        | {"unit": f"largest within the area of applicability: {limit:.2f}"},
+        {"title": f"Samples alike, {depth}", "values": np.where(np.isfinite(unlike), dense, np.nan), "cmap": "batlow_r"}
+        | {"vmin": 0.0, "unit": "local point density"},
+        {"title": f"Classes in the {coverage} set, {depth}", "values": sizes, "unit": ""}
+        | {"categories": {k: (f"{k} class{'es' if k > 1 else ''}", colour) for k, colour in enumerate(steps, 1)}},
+        {"title": "Trust, the lowest of all layers", "values": _read_band(files["trust"]), "unit": ""}
+        | {"categories": {code: level[:2] for code, level in reversed(trust.LEVELS.items())}},
+    ]
+    return map_panels(study, [panel | {"geobox": geobox} for panel in panels], ncols=2)
 
 
 def _read_band(path):

@@ -99,7 +99,7 @@ def stage_dir(study, stage):
 
 def stage_outputs(study, stage):
     """Return the files that tell that a stage is done, the executed notebook first."""
-    from helpers import forest, ice, mapping, publication, samples, uncertainty
+    from helpers import forest, ice, mapping, other_maps, publication, samples, trust, uncertainty
     from helpers.covariates.registry import covariate_files, fine_files
     from helpers.sources.boreholes import truth_files
     from helpers.sources.products import raw_files
@@ -121,7 +121,9 @@ def stage_outputs(study, stage):
         "05-map-ground-ice": lambda: [
             *mapping.map_files(study).values(),
             *uncertainty.interval_files(study).values(),
-            tables / "storage.json",
+            *trust.trust_files(study).values(),
+            *other_maps.difference_files(study).values(),
+            *(tables / f"{name}.json" for name in ("storage", "applicability", "other_maps")),
         ],
         "06-publication-figures": lambda: [study.figures_dir / f"{name}.png" for name in publication.NAMES],
         "08-baselines": lambda: [tables / f"{name}.csv" for name in judged],
@@ -139,7 +141,7 @@ _SECTIONS = {
     "02-extract-samples": ("layers", "ice", "truth", "boreholes", "samples", "predictors", "domain", "target"),
     "03-grid-search": ("forest", "folds", "predictors", "left_out", "domain", "target", "storage_from", "regression"),
     "04-evaluate-accuracy": ("folds", "domain", "target"),
-    "05-map-ground-ice": ("target", "storage_from", "maps", "uncertainty"),
+    "05-map-ground-ice": ("target", "storage_from", "maps", "uncertainty", "trust", "compare_with"),
     "06-publication-figures": ("target",),
     "08-baselines": (
         "forest",
@@ -177,7 +179,10 @@ def _made_of(study, stage):
     if stage not in _SECTIONS:
         return digest
     settings = study.model_dump(mode="json", include=set(_SECTIONS[stage]))
-    given = list(study.inputs.values()) if stage == "02-extract-samples" else []
+    given = {
+        "02-extract-samples": [digest for path, digest in study.inputs.items() if path not in study.other_inputs],
+        "05-map-ground-ice": list(study.other_inputs.values()),
+    }.get(stage, [])
     return f"{digest} {short_hash([study.processed_key, settings, given])}"
 
 

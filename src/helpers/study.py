@@ -453,6 +453,45 @@ class Maps(_Section):
     elevation_band: Positive = 200  # m
 
 
+class Trust(_Section):
+    """How far the map may be believed."""
+
+    coverage: Annotated[float, Field(gt=0, lt=1)] = 0.9  # of sets of classes, and probability that is sure
+    similar_samples: Annotated[int, Field(gt=0)] = 1  # fewer than so many like it, and a cell counts as extrapolated
+
+
+class OtherMap(_Section):
+    """A map that somebody already has, and what its values mean: a raster, polygons, or one of the covariates.
+
+    Either `classes` says which class of ours each of its values is, or `above`, beyond which value it has permafrost.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+    covariate: str = ""
+    file: str = ""
+    layer: str = ""  # of a GeoPackage; the first by default
+    column: str = ""  # of polygons
+    compares: Literal["permafrost", "class", "storage"] = "permafrost"  # yes or no, classes of a depth layer, m of ice
+    depth: tuple[float, float] | None = None  # the depth layer of classes
+    classes: dict[str, Annotated[int, Field(ge=0)]] = {}  # values of theirs to codes of ours; others are no data
+    above: float | None = None
+
+    @field_validator("classes", mode="before")
+    @classmethod
+    def _by_text(cls, given):
+        return {f"{key:g}" if isinstance(key, int | float) else key: code for key, code in given.items()}
+
+    @model_validator(mode="after")
+    def _is_one_map(self):
+        if bool(self.covariate) == bool(self.file):
+            raise ValueError("a map to compare with needs either `file` or `covariate`")
+        if self.compares == "class" and (self.depth is None or not self.classes):
+            raise ValueError("classes are compared in one layer: give `depth`, such as [2, 3], and `classes`")
+        if self.compares == "permafrost" and (self.above is None) == (not self.classes):
+            raise ValueError("permafrost needs either `above`, a limit, or `classes`, values to 0 and 1")
+        return self
+
+
 class Compute(_Section):
     """Where runs in one process, and the map's chunks, are computed; no result depends on it."""
 
@@ -490,6 +529,8 @@ class Study(_Section):
     domain: Domain = Domain()
     uncertainty: Uncertainty = Uncertainty()
     maps: Maps = Maps()
+    trust: Trust = Trust()
+    compare_with: list[OtherMap] = [OtherMap(name="air-frost-number", covariate="air_frost_number", above=0.5)]
     compute: Compute = Compute()
 
     @field_validator("name")
@@ -622,11 +663,21 @@ class Study(_Section):
         given = (self.samples.sites, self.samples.intervals, self.samples.areas, self.samples.permafrost_mask)
         return [self.path(path) for path in given if path]
 
+    @property
+    def _other_maps(self):
+        return [self.path(other.file) for other in self.compare_with if other.file]
+
     @cached_property
     def inputs(self):
         """SHA-256 of every file that a run reads and none writes, by its path; empty where the file is missing."""
-        files = [*self.base_files(), self.path(self.area.polygons), *self.given_files]
+        files = [*self.base_files(), self.path(self.area.polygons), *self.given_files, *self._other_maps]
         return {_relative(path): file_hash(path) if path.is_file() else "" for path in files}
+
+    @cached_property
+    def other_inputs(self):
+        """Of `inputs` those that are maps which ours is compared with."""
+        names = {_relative(path) for path in self._other_maps}
+        return {name: digest for name, digest in self.inputs.items() if name in names}
 
     @cached_property
     def key(self):
