@@ -399,13 +399,14 @@ def test_the_test_is_made_with_a_forest_that_never_saw_it(saved, table):
     study, found, _ = saved
     test = forest.layer_rows(table, "2-3m", "test")
     kept, card = forest.load_model(forest.model_path(study, "2-3m", "train"))
-    result = accuracy.evaluate(kept, card, test)
+    probabilities = forest.class_probabilities(kept, forest.predictor_values(test, PREDICTORS))
+    result = accuracy.evaluate(study, test, probabilities, card["calibration"])
     model = forest.fit(study, table, "2-3m", found.params, "train")
     mapped = model.predict(forest.predictor_values(test, PREDICTORS))
     assert result["whole"]["overall_accuracy"] == pytest.approx((mapped == test["ice_type"]).mean())
     assert result["potential_permafrost"]["n"] == test["in_domain"].sum() < result["whole"]["n"] == len(test)
     assert result["whole"]["log_loss_calibrated"] < result["whole"]["log_loss"]
-    empty = accuracy.evaluate(kept, card, test.assign(in_domain=False))["potential_permafrost"]
+    empty = accuracy.evaluate(study, test.assign(in_domain=False), probabilities)["potential_permafrost"]
     assert (empty["n"], empty["kappa"], empty["log_loss"]) == (0, None, None)
 
 

@@ -340,6 +340,35 @@ def fit(study, table, layer, params, which="all"):
     return _classifier(study, **params).fit(*_training(study, layer_rows(table, layer, which, study.target), layer))
 
 
+def probabilities_of(study, rows, others, params):
+    """Grow a forest for one prediction, in half the time of `fit`, and return its probabilities of other samples.
+
+    Parameters
+    ----------
+    study : helpers.study.Study
+    rows, others : pandas.DataFrame
+        Samples of one layer from `layer_rows`: those to grow the forest from, and those to predict.
+    params : dict
+        Hyperparameters.
+
+    Returns
+    -------
+    numpy.ndarray, shape (n, k)
+        One column for each class of the target.
+    """
+    import sklearn
+
+    from helpers.search import grow_and_predict
+
+    values = _values(study, others)
+    probabilities = np.zeros((len(others), len(TARGETS[study.target].codes)))
+    with sklearn.config_context(**_CHECKED):
+        known = _training(study, rows, rows["layer"].iloc[0])
+        classes, found = grow_and_predict(_classifier(study, **params), *known, values)
+    probabilities[:, classes] = found
+    return probabilities
+
+
 def class_means(rows, classes=CLASSES):
     """Return the mean ice fraction of each class, m3 of ice per m3 of the layer.
 

@@ -134,7 +134,7 @@ def memory_mb(study, stage):
 _SECTIONS = {
     "02-extract-samples": ("layers", "ice", "truth", "boreholes", "samples", "predictors", "domain", "target"),
     "03-grid-search": ("forest", "folds", "predictors", "left_out", "domain", "target", "storage_from", "regression"),
-    "04-evaluate-accuracy": ("folds", "domain", "target"),
+    "04-evaluate-accuracy": ("folds", "accuracy", "domain", "target"),
     "05-map-ground-ice": ("target", "storage_from"),
     "06-publication-figures": ("target",),
     "08-baselines": (

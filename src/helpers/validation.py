@@ -6,11 +6,13 @@ hyperparameters were chosen for the very score (`selection_optimism`).
 """
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
+from joblib import cpu_count
 
 from helpers import accuracy, forest, space
-from helpers.accuracy import DOMAINS
+from helpers.accuracy import DOMAINS, SCORES
 from helpers.grid import reference_grid
 from helpers.ice import TARGETS, layer_name
 from helpers.samples import used_predictors
@@ -29,8 +31,6 @@ ESTIMATES = {
 
 TRUE_CELLS = 25_000
 """Cells, in regular steps, that stand for the map in its true accuracy: the standard error is below 0.004."""
-
-SCORES = ("overall_accuracy", "kappa", "macro_f1")
 
 REFERENCES = {
     "samples": ("o", "#0072b2", "against the samples' own class"),
@@ -141,16 +141,118 @@ def out_of_fold(study, jobs, n_jobs=-1):
 
 
 def _held_out(study, rows, held, params):
-    import sklearn
-
-    layer, trees = rows["layer"].iloc[0], {"n_estimators": study.folds.estimators}
-    known, others = rows[~held].assign(split="train"), forest.predictor_values(rows[held], used_predictors(study))
-    with sklearn.config_context(assume_finite=True, skip_parameter_validation=True):
-        model = forest.fit(study, known, layer, {**params, **trees}, "train")
-        return forest.class_probabilities(model, others, TARGETS[study.target].codes)
+    trees = {"n_estimators": study.folds.estimators}
+    return forest.probabilities_of(study, rows[~held], rows[held], {**params, **trees})
 
 
-def estimate_accuracy(study, table, params, truth=None, models=None, n_jobs=-1):
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """What forests predicted for samples and cells that they had not seen: all that estimates of accuracy need.
+
+    Parameters
+    ----------
+    rows, tested : dict of str to pandas.DataFrame
+        Training and test samples of each layer.
+    folds, unseen : dict of (layer, kind of folds) to numpy.ndarray
+        Fold of each training sample, and its probabilities, shape (n, k), by a forest that was grown without the fold.
+    test : dict of str to numpy.ndarray, shape (n, k)
+        Probabilities of the test samples of each layer by the forest of the training samples.
+    map_cells : tuple of numpy.ndarray
+        From `helpers.space.map_cells`.
+    cells, in_domain : numpy.ndarray, shape (cells,)
+        Flat indices of cells in regular steps that stand for the map, and whether they lie in the domain.
+    mapped : dict of (layer, forest) to numpy.ndarray of int, shape (cells,)
+        Their class by the forest ``train``, and where the study knows the truth also by ``map``.
+    """
+
+    rows: dict
+    tested: dict
+    folds: dict
+    unseen: dict
+    test: dict
+    map_cells: tuple
+    cells: np.ndarray
+    in_domain: np.ndarray
+    mapped: dict
+
+
+def predict_samples(study, table, params, models=None, n_jobs=-1):
+    """Predict samples and cells by forests that had not seen them.
+
+    Parameters
+    ----------
+    study : helpers.study.Study
+    table : pandas.DataFrame
+        Samples of all layers.
+    params : dict of str to dict
+        Hyperparameters of each layer, such as `helpers.forest.Search.params`.
+    models : dict of str to dict, optional
+        For each layer the forests ``train`` and ``map``; grown here by default.
+    n_jobs : int
+        Processes at once. The result does not depend on it.
+
+    Returns
+    -------
+    Predictions
+    """
+    layers, classes = [layer_name(layer) for layer in study.layers], TARGETS[study.target].codes
+    rows = {layer: forest.layer_rows(table, layer, "train", study.target) for layer in layers}
+    tested = {layer: forest.layer_rows(table, layer, "test", study.target) for layer in layers}
+    map_cells = space.map_cells(study)
+    kinds = {layer: fold_kinds(study, rows[layer], map_cells) for layer in layers}
+    folds = {(layer, kind): fold for layer in layers for kind, fold in kinds[layer].items()}
+    jobs = [(rows[layer], fold, params[layer]) for (layer, _), fold in folds.items()]
+    unseen = dict(zip(folds, out_of_fold(study, jobs, n_jobs), strict=True))
+    values, cells, in_domain = sampled_cells(study)
+    grown, test = {}, {}
+    for layer in layers:
+        known = models[layer] if models else _grown(study, table, layer, params[layer])
+        others = forest.predictor_values(tested[layer], used_predictors(study))
+        test[layer] = forest.class_probabilities(known["train"], others, classes)
+        grown |= {(layer, name): known[name] for name in ("train", *(["map"] if study.draws_boreholes else []))}
+
+    def mapped(model):
+        return forest.mapped_class(forest.class_probabilities(model, values, classes), study.target)
+
+    with ThreadPoolExecutor(cpu_count()) as pool:
+        of_cells = dict(zip(grown, pool.map(mapped, grown.values()), strict=True))
+    return Predictions(rows, tested, folds, unseen, test, map_cells, cells, in_domain, of_cells)
+
+
+def mapped_areas(study, predictions, layer):
+    """Return how much of the map has each class by the forest of the training samples, as `Predictions` tell it.
+
+    Returns
+    -------
+    dict of str to (numpy.ndarray, float)
+        For each of `helpers.accuracy.DOMAINS` the number of cells in regular steps that have each class, and the area
+        of the whole domain in km2. The standard error of a share is below 0.004.
+    """
+    size, cell = len(TARGETS[study.target].codes), study.grid.resolution**2 / 1e6
+    mapped, domains = predictions.mapped[layer, "train"], _domains(predictions.in_domain)
+    areas = dict(_domains(predictions.map_cells[1]))
+    return {name: (np.bincount(mapped[inside], minlength=size), float(areas[name].sum() * cell))
+            for name, inside in domains}  # fmt: skip
+
+
+def evaluate_folds(study, predictions):
+    """Judge the pooled out-of-fold predictions of every kind of folds by `helpers.accuracy.evaluate`.
+
+    Returns
+    -------
+    dict of str to dict
+        Kind of folds to layer to domain to report.
+    """
+    found = {}
+    for (layer, kind), probabilities in predictions.unseen.items():
+        areas = mapped_areas(study, predictions, layer)
+        found.setdefault(kind, {})[layer] = accuracy.evaluate(
+            study, predictions.rows[layer], probabilities, mapped=areas
+        )
+    return found
+
+
+def estimate_accuracy(study, table, params, truth=None, models=None, n_jobs=-1, predictions=None):
     """Estimate the accuracy of each layer's map in every way, at hyperparameters that are chosen already.
 
     Folds are dealt among the training samples, and their predictions are pooled before they are scored. The
@@ -171,39 +273,46 @@ def estimate_accuracy(study, table, params, truth=None, models=None, n_jobs=-1):
         For each layer the forests ``train`` and ``map``; grown here by default.
     n_jobs : int
         Processes at once. The result does not depend on it.
+    predictions : Predictions, optional
+        From `predict_samples`, with the other arguments, which is the default.
 
     Returns
     -------
     pandas.DataFrame
         One row a layer, domain, estimate (a key of `ESTIMATES`) and reference: `samples`, and with the truth also
-        `cells`, the true class of the sample's cell. With n, the `SCORES`, and for folds `wasserstein_km`: by how
-        much they miss the distances over which the cells of the domain are predicted.
+        `cells`, the true class of the sample's cell. With n, the `SCORES`, for folds `wasserstein_km`, by how
+        much they miss the distances over which the cells of the domain are predicted, and for estimates from samples
+        the ends of each score's interval, such as ``kappa_lower`` and ``kappa_upper``, by a bootstrap of blocks (the
+        study's section `accuracy`). Intervals tell what other samples of the same kind would have said; that samples
+        lie elsewhere than cells, or are not like them, is in none.
     """
     import pandas as pd
 
-    cells, layers = space.map_cells(study), [layer_name(layer) for layer in study.layers]
-    rows = {layer: forest.layer_rows(table, layer, "train", study.target) for layer in layers}
-    folds = {(layer, kind): fold for layer in layers for kind, fold in fold_kinds(study, rows[layer], cells).items()}
-    jobs = [(rows[layer], fold, params[layer]) for (layer, _), fold in folds.items()]
-    predicted = dict(zip(folds, out_of_fold(study, jobs, n_jobs), strict=True))
-    sampled = None if truth is None else sampled_cells(study)
-    found = []
-    for layer in layers:
+    done = predictions or predict_samples(study, table, params, models, n_jobs)
+    cells, found = done.map_cells, []
+    for layer, rows in done.rows.items():
         true = None if truth is None else truth[f"ice_type_{layer}"]
-        places = rows[layer][["easting", "northing"]].to_numpy(float)
+        places = rows[["easting", "northing"]].to_numpy(float)
         targets = {domain: cells[0][inside] for domain, inside in _domains(cells[1])}
         away = {
             domain: space.Distribution(space.prediction_distances(places, part))
             for domain, part in targets.items() if len(part)
         }  # fmt: skip
-        for (_, kind), fold in ((key, fold) for key, fold in folds.items() if key[0] == layer):
-            found += _from_folds(study, rows[layer], kind, fold, predicted[layer, kind], targets, away, true)
-        grown = models[layer] if models else _grown(study, table, layer, params[layer])
-        found += _from_samples(study, forest.layer_rows(table, layer, "test", study.target), grown["train"], true)
+        draws = _draws(study, rows)
+        for (_, kind), fold in ((key, fold) for key, fold in done.folds.items() if key[0] == layer):
+            found += _from_folds(study, rows, kind, fold, done.unseen[layer, kind], targets, away, true, draws)
+        found += _from_samples(study, done.tested[layer], done.test[layer], true)
         if truth is not None:
-            found += _from_truth(study, layer, grown, true, *sampled)
-    columns = ["layer", "domain", "estimate", "reference", "n", *SCORES, "wasserstein_km"]
+            found += _from_truth(study, layer, done, true)
+    ends = [f"{score}_{end}" for score in SCORES for end in ("lower", "upper")]
+    columns = ["layer", "domain", "estimate", "reference", "n", *SCORES, "wasserstein_km", *ends]
     return pd.DataFrame(found).reindex(columns=columns)
+
+
+def _draws(study, rows):
+    """Return bootstrap draws of the samples of each domain: the same for all that is estimated from them."""
+    return {domain: space.bootstrap(study, rows[inside]) for domain, inside in _domains(rows["in_domain"])
+            if inside.any()}  # fmt: skip
 
 
 def _grown(study, table, layer, params):
@@ -211,7 +320,7 @@ def _grown(study, table, layer, params):
             (("train", "train"), ("map", study.forest.map_fit))}  # fmt: skip
 
 
-def _from_folds(study, rows, kind, fold, probabilities, targets, away, true):
+def _from_folds(study, rows, kind, fold, probabilities, targets, away, true, draws):
     """Return the scores of pooled out-of-fold predictions by domain, of random folds also the weighted ones."""
     places, mapped = rows[["easting", "northing"]].to_numpy(float), forest.mapped_class(probabilities, study.target)
     apart, found = space.neighbour_distances(places, fold), []
@@ -219,41 +328,36 @@ def _from_folds(study, rows, kind, fold, probabilities, targets, away, true):
         if domain not in away or not inside.any():
             continue
         more = {"wasserstein_km": away[domain].wasserstein(apart[inside]) / 1000}
-        found += _judged(study, rows[inside], mapped[inside], domain, kind, true, more)
+        judged = (study, rows[inside], mapped[inside], domain)
+        found += _judged(*judged, kind, true, draws[domain], more)
         if kind == "random":
             weight = space.sampling_weights(places[inside], targets[domain], study.grid.resolution**2)
-            found += _judged(study, rows[inside], mapped[inside], domain, "random_weighted", true, more, weight)
+            found += _judged(*judged, "random_weighted", true, draws[domain], more, weight)
     return found
 
 
-def _from_samples(study, rows, model, true):
-    values, classes = forest.predictor_values(rows, used_predictors(study)), TARGETS[study.target].codes
-    mapped = forest.mapped_class(forest.class_probabilities(model, values, classes), study.target)
-    return [one for domain, inside in _domains(rows["in_domain"])
-            for one in _judged(study, rows[inside], mapped[inside], domain, "test", true)]  # fmt: skip
+def _from_samples(study, rows, probabilities, true):
+    mapped, draws = forest.mapped_class(probabilities, study.target), _draws(study, rows)
+    return [one for domain, inside in _domains(rows["in_domain"]) if inside.any()
+            for one in _judged(study, rows[inside], mapped[inside], domain, "test", true, draws[domain])]  # fmt: skip
 
 
-def _judged(study, rows, mapped, domain, estimate, true, more=None, weight=None):
+def _judged(study, rows, mapped, domain, estimate, true, draws, more=None, weight=None):
     """Return a row of scores against the samples' own classes, and with the truth one against their cells'."""
     known = {"samples": rows["class"].to_numpy()}
     if true is not None:
         known["cells"] = _class_at(study, true, rows)
     return [
         {"layer": rows["layer"].iloc[0], "domain": domain, "estimate": estimate, "reference": reference}
-        | _scores(study, classes, mapped, weight) | (more or {})
-        for reference, classes in known.items() if len(rows)
+        | _scores(study, classes, mapped, weight, draws) | (more or {})
+        for reference, classes in known.items()
     ]  # fmt: skip
 
 
-def _from_truth(study, layer, models, true, values, cells, in_domain):
-    known, found, classes = _classes(study)[true.ravel()[cells]], [], TARGETS[study.target].codes
-    with ThreadPoolExecutor() as pool:
-        probabilities = list(
-            pool.map(lambda model: forest.class_probabilities(model, values, classes), models.values())
-        )
-    for name, part in zip(models, probabilities, strict=True):
-        mapped = forest.mapped_class(part, study.target)
-        for domain, inside in _domains(in_domain):
+def _from_truth(study, layer, predictions, true):
+    known, found = _classes(study)[true.ravel()[predictions.cells]], []
+    for (_, name), mapped in ((key, part) for key, part in predictions.mapped.items() if key[0] == layer):
+        for domain, inside in _domains(predictions.in_domain):
             names = {"layer": layer, "domain": domain, "estimate": f"true_{name}", "reference": "cells"}
             found.append(names | _scores(study, known[inside], mapped[inside]))
     return found
@@ -300,10 +404,22 @@ def _domains(in_domain):
     return zip(DOMAINS, (np.ones(len(in_domain), bool), in_domain), strict=True)
 
 
-def _scores(study, reference, mapped, weight=None):
-    matrix = accuracy.confusion_matrix(reference, mapped, TARGETS[study.target].codes, weight)
-    scores = (accuracy.overall_accuracy(matrix), accuracy.kappa(matrix), accuracy.macro(accuracy.f1(matrix), matrix))
-    return {"n": len(reference), **dict(zip(SCORES, scores, strict=True))}
+def _scores(study, reference, mapped, weight=None, draws=None):
+    """Return n, the `SCORES`, and the ends of their intervals where there are draws of two blocks or more."""
+    codes = TARGETS[study.target].codes
+
+    def headline(matrix):
+        found = accuracy.overall_accuracy(matrix), accuracy.kappa(matrix), accuracy.macro(accuracy.f1(matrix), matrix)
+        return np.stack(found, axis=-1)
+
+    values = headline(accuracy.confusion_matrix(reference, mapped, codes, weight))
+    row = {"n": len(reference), **dict(zip(SCORES, values.tolist(), strict=True))}
+    if draws is not None and draws[1].shape[1] > 1:
+        drawn = accuracy.drawn_matrices(reference, mapped, len(codes), draws, weight)[1:]
+        ends = accuracy.interval(headline(drawn), study.accuracy.interval)
+        for score, (lower, upper) in zip(SCORES, ends.T.tolist(), strict=True):
+            row |= {f"{score}_lower": lower, f"{score}_upper": upper}
+    return row
 
 
 def read_truth(study):
