@@ -532,8 +532,86 @@ def draw_distances(study, curves):
     return figure
 
 
-def draw_estimates(study, found, domain="potential_permafrost"):
-    """Draw overall accuracy and kappa of each layer by every estimate, beside the truth where it is known.
+def compare_with_truth(found):
+    """Return what each estimate from samples promised beside the true score of the same forest.
+
+    Parameters
+    ----------
+    found : pandas.DataFrame
+        From `estimate_accuracy` with the truth.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a layer, domain, estimate and score: ``promised``, the ends ``lower`` and ``upper`` of its interval,
+        ``true`` of the map's cells by the forest of the training samples, ``difference`` (promised less true), and
+        ``held``: whether the interval holds the true score.
+    """
+    import pandas as pd
+
+    keys = ["layer", "domain"]
+    true = found[found["estimate"] == "true_train"].set_index(keys)
+    promised = found[(found["reference"] == "samples") & ~found["estimate"].str.startswith("true")]
+    parts = []
+    for score in SCORES:
+        part = promised[[*keys, "estimate"]].assign(score=score, promised=promised[score])
+        part = part.assign(lower=promised[f"{score}_lower"], upper=promised[f"{score}_upper"])
+        part["true"] = true[score].reindex(pd.MultiIndex.from_frame(part[keys])).to_numpy()
+        part["difference"] = part["promised"] - part["true"]
+        parts.append(part.assign(held=part["true"].between(part["lower"], part["upper"])))
+    return pd.concat(parts, ignore_index=True)
+
+
+def class_areas(study, predictions, reports, truth=None):
+    """Return the area of each class: among samples, mapped, estimated from samples by area, and in truth.
+
+    Parameters
+    ----------
+    study : helpers.study.Study
+    predictions : Predictions
+    reports : dict
+        Layer to domain to the report of the test samples, from `helpers.accuracy.evaluate`.
+    truth : dict of str to numpy.ndarray, optional
+        As for `estimate_accuracy`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a layer, domain and class: ``class``, ``class_name``, ``sample_share``, ``mapped_km2`` by the forest of
+        the training samples, ``adjusted_km2`` with its ends ``adjusted_lower`` and ``adjusted_upper``, and with the
+        truth ``true_km2``, and ``mapped_bias`` and ``adjusted_bias``: differences from it, km2. Areas are counted
+        among cells in regular steps; their standard error is below 0.4 % of the domain.
+    """
+    import pandas as pd
+
+    found, kinds = [], TARGETS[study.target].classes
+    for layer in predictions.rows:
+        areas, known = mapped_areas(study, predictions, layer), None
+        if truth is not None:
+            known = _classes(study)[truth[f"ice_type_{layer}"].ravel()[predictions.cells]]
+        for domain, inside in _domains(predictions.in_domain):
+            report, (cells, area) = reports[layer][domain], areas[domain]
+            share = np.divide(report["support"], report["n"]) if report["n"] else np.full(len(kinds), np.nan)
+            adjusted = {key: np.array(report["area_adjusted"][key], float) for key in
+                        ("area_km2", "area_km2_lower", "area_km2_upper")}  # fmt: skip
+            table = pd.DataFrame({"layer": layer, "domain": domain, "class": [kind.code for kind in kinds]})
+            table = table.assign(
+                class_name=[kind.name for kind in kinds],
+                sample_share=share,
+                mapped_km2=area * cells / max(cells.sum(), 1),
+                **{name.replace("area_km2", "adjusted") + ("_km2" if name == "area_km2" else ""): values
+                   for name, values in adjusted.items()},
+            )  # fmt: skip
+            if known is not None:
+                true = area * np.bincount(known[inside], minlength=len(kinds)) / max(inside.sum(), 1)
+                table = table.assign(true_km2=true, mapped_bias=table["mapped_km2"] - true)
+                table["adjusted_bias"] = table["adjusted_km2"] - true
+            found.append(table)
+    return pd.concat(found, ignore_index=True)
+
+
+def draw_estimates(study, found, domain="potential_permafrost", areas=None):
+    """Draw the headline scores of each layer by every estimate, beside the truth where it is known.
 
     Parameters
     ----------
@@ -542,6 +620,8 @@ def draw_estimates(study, found, domain="potential_permafrost"):
         From `estimate_accuracy`.
     domain : str
         One of `helpers.accuracy.DOMAINS`.
+    areas : pandas.DataFrame, optional
+        From `class_areas`: drawn below the scores.
 
     Returns
     -------
@@ -554,26 +634,51 @@ def draw_estimates(study, found, domain="potential_permafrost"):
     style()
     found = found[found["domain"] == domain]
     names = [name for name in reversed(ESTIMATES) if (found["estimate"] == name).any()]
-    layers, kinds = found["layer"].unique(), {"overall_accuracy": "overall accuracy", "kappa": "kappa"}
-    size = (WIDTH_MM / 25.4, (26 + 9.5 * len(names)) / 25.4)
-    figure, axes = plt.subplots(2, len(layers), figsize=size, sharex="row", sharey=True, squeeze=False)
-    for (score, title), row in zip(kinds.items(), axes, strict=True):
+    layers, heights = found["layer"].unique(), [9 + 4.2 * len(names)] * len(SCORES)
+    heights += [16 + 4.2 * areas["class"].nunique()] if areas is not None else []
+    size = (WIDTH_MM / 25.4, (sum(heights) + 16) / 25.4)
+    figure, axes = plt.subplots(
+        len(heights), len(layers), figsize=size, sharex="row", sharey="row", squeeze=False,
+        gridspec_kw={"height_ratios": heights},
+    )  # fmt: skip
+    for score, row in zip(SCORES, axes, strict=False):
         for layer, panel in zip(layers, row, strict=True):
             part = found[found["layer"] == layer].set_index("estimate")
             for reference, (marker, colour, label) in REFERENCES.items():
-                shown = part.loc[part["reference"] == reference, score]
+                shown = part[part["reference"] == reference]
                 places = [names.index(name) for name in shown.index]
-                panel.plot(shown, places, marker, markersize=4, color=colour, fillstyle="none", label=label)
+                if reference == "samples":
+                    panel.hlines(places, shown[f"{score}_lower"], shown[f"{score}_upper"], color=colour, linewidth=0.7)
+                panel.plot(shown[score], places, marker, markersize=4, color=colour, fillstyle="none", label=label)
             for true in part.loc[part.index == "true_train", score]:
                 panel.axvline(true, color="0.5", linewidth=0.7, zorder=0)
-            panel.set(xlabel=title, ylim=(-0.6, len(names) - 0.4))
+            panel.set(xlabel=score.replace("_", " ").replace("f1", "F1"), ylim=(-0.6, len(names) - 0.4))
             panel.set_yticks(range(len(names)), [ESTIMATES[name] for name in names])
             panel.grid(axis="y", color="0.92", linewidth=0.4)
     for layer, panel in zip(layers, axes[0], strict=True):
         panel.set_title(f"{layer.removesuffix('m')} m, {domain.replace('_', ' ')}")
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="lower center", ncols=2, frameon=False)
-    figure.tight_layout(rect=(0, 0.05, 1, 1))
+    figure.legend(handles, labels, loc="upper center", ncols=2, frameon=False)
+    if areas is not None:
+        for layer, panel in zip(layers, axes[-1], strict=True):
+            _draw_areas(panel, areas[(areas["layer"] == layer) & (areas["domain"] == domain)])
+        axes[-1, -1].legend(loc="lower right", frameon=False, handletextpad=0.3)
+    figure.tight_layout(rect=(0, 0.02, 1, 1 - 6 / 25.4 / size[1]))
     if study.simulated:
         mark_simulated(figure)
     return figure
+
+
+def _draw_areas(axes, areas):
+    """Draw mapped, estimated and true areas of the classes of one layer and domain."""
+    places, thousand = np.arange(len(areas))[::-1], 1e-3
+    axes.hlines(places, areas["adjusted_lower"] * thousand, areas["adjusted_upper"] * thousand, color="#0072b2",
+                linewidth=0.7)  # fmt: skip
+    marks = {"adjusted_km2": ("o", "#0072b2", "from the test samples"), "mapped_km2": ("^", "#009e73", "mapped")}
+    marks |= {"true_km2": ("|", "0.0", "true")} if "true_km2" in areas else {}
+    for name, (marker, colour, label) in marks.items():
+        axes.plot(areas[name] * thousand, places, marker, markersize=5, color=colour, fillstyle="none", label=label)
+    names = areas["class_name"].str.replace(" frozen soil", "")
+    axes.set(xlabel="area (1000 km²)", ylim=(-0.6, len(areas) - 0.4), xlim=(0, None))
+    axes.set_yticks(places, names)
+    axes.grid(axis="y", color="0.92", linewidth=0.4)
