@@ -538,6 +538,34 @@ def write_json(path, value):
     write_text(path, json.dumps(_plain(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def write_tables(path, table, keys):
+    """Write a table as CSV, and as JSON nested by the values of some of its columns.
+
+    Parameters
+    ----------
+    path : path-like
+        Without a suffix.
+    table : pandas.DataFrame
+    keys : sequence of str
+        Columns, the outermost first; together they must be different in every row.
+
+    Returns
+    -------
+    dict
+        As written to the JSON file: the other columns by the keys' values.
+    """
+    record = {}
+    for row in table.to_dict("records"):
+        *outer, last = [str(row.pop(name)) for name in keys]
+        place = record
+        for key in outer:
+            place = place.setdefault(key, {})
+        place[last] = row
+    write_table(f"{path}.csv", table)
+    write_json(f"{path}.json", record)
+    return record
+
+
 def _agreement(matrix):
     """Return the observed agreement and the one expected by chance."""
     matrix = _checked(matrix)

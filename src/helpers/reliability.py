@@ -7,6 +7,9 @@ from helpers.ice import TARGETS
 
 _DRAWS = 200  # outcomes drawn from the probabilities, for the error of a perfect model
 
+LEAST = 5
+"""Samples of a bin that is drawn."""
+
 KINDS = {"raw": ("o", "0.45", "forest's own"), "calibrated": ("s", "#0072b2", "calibrated")}
 """Kinds of probabilities: marker, colour and label."""
 
@@ -169,6 +172,8 @@ def _first(table, names):
 def draw_reliability(study, curves, errors, layer="all"):
     """Draw reliability diagrams of each class, raw and calibrated; bars are 90 % intervals, by Wilson.
 
+    Bins of fewer than `LEAST` samples are in the table alone.
+
     Parameters
     ----------
     study : helpers.study.Study
@@ -189,7 +194,7 @@ def draw_reliability(study, curves, errors, layer="all"):
     classes = TARGETS[study.target].classes
     ncols = min(3, len(classes))
     nrows = -(-len(classes) // ncols)
-    size = (WIDTH_MM / 25.4, (12 + 58 * nrows) / 25.4)
+    size = (WIDTH_MM / 25.4, (14 + 66 * nrows) / 25.4)
     figure, axes = plt.subplots(nrows, ncols, figsize=size, sharex=True, sharey=True, squeeze=False)
     for panel, kind in zip(axes.flat, classes, strict=False):
         draw_class(panel, curves, errors, kind, layer)
@@ -213,6 +218,7 @@ def draw_class(axes, curves, errors, kind, layer="all"):
     for place, (name, (marker, colour, label)) in enumerate(KINDS.items()):
         chosen = {"layer": layer, "probabilities": name, "class": kind.code}
         part, error = (table[(table[list(chosen)] == chosen).all(axis=1)] for table in (curves, errors))
+        part = part[part["n"] >= LEAST]
         bars = np.abs(part[["lower", "upper"]].to_numpy().T - part["observed"].to_numpy())
         axes.errorbar(
             part["predicted"], part["observed"], bars, fmt=f"{marker}-", color=colour, markersize=3, linewidth=0.9,

@@ -200,7 +200,7 @@ def draw_residuals(study, table, by_distance, domain="potential_permafrost"):
             wrong["easting"], wrong["northing"], s=6, c=wrong["residual"], cmap="PuOr_r", vmin=-steps, vmax=steps,
             linewidths=0.2, edgecolors="0.2",
         )  # fmt: skip
-        panel.set(title=f"{layer.removesuffix('m')} m", aspect="equal", xticks=[], yticks=[])
+        panel.set(title=f"{layer.removesuffix('m')} m", aspect="equal", xticks=[], yticks=[], xlabel="", ylabel="")
         panel.spines[:].set_visible(False)
     bar = above.colorbar(shown, ax=list(axes), shrink=0.7, aspect=25, location="bottom")
     bar.set_label("mapped less reference class, out of fold (grey: right)")
@@ -213,7 +213,7 @@ def draw_residuals(study, table, by_distance, domain="potential_permafrost"):
     axes.set(xscale="log", ylim=(0, 1), xlabel="distance to the nearest sample that the forest had seen (km)")
     axes.set(ylabel="share of wrong classes", title=f"Errors by distance, {domain.replace('_', ' ')}, all layers")
     axes.xaxis.set_major_formatter("{x:g}")
-    axes.legend(frameon=False, loc="upper left")
+    axes.legend(frameon=False, loc="upper right")
     if study.simulated:
         mark_simulated(figure)
     return figure

@@ -50,6 +50,12 @@ FULL = {**STAGES, "08-baselines": 400}
 IN_PROCESS = ("02-extract-samples", "03-grid-search", "04-evaluate-accuracy", "05-map-ground-ice")
 """Stages that `run_in_process` does."""
 
+ACCURACY = (
+    "accuracy", "accuracy_folds", "validation", "class_areas", "reliability", "calibration_error", "morans_i",
+    "error_by_distance", "importance",
+)  # fmt: skip
+"""Tables of notebook 04, each as CSV and as JSON."""
+
 SHARED = ("00-virtual-landscape", "01-prepare-data")
 """Stages whose outputs runs with the same settings share."""
 
@@ -117,7 +123,7 @@ def stage_outputs(study, stage):
         "03-grid-search": lambda: sorted(
             {forest.model_path(study, layer, which) for layer in layers for which in ("map", "train", *twin)}
         ),
-        "04-evaluate-accuracy": lambda: [tables / f for f in ("accuracy.json", "importance.csv", "validation.json")],
+        "04-evaluate-accuracy": lambda: [tables / f"{name}.{kind}" for name in ACCURACY for kind in ("csv", "json")],
         "05-map-ground-ice": lambda: [*mapping.map_files(study).values(), tables / "storage.json"],
         "06-publication-figures": lambda: [study.figures_dir / f"{name}.png" for name in publication.NAMES],
         "08-baselines": lambda: [tables / f"{name}.csv" for name in judged],

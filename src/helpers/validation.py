@@ -450,17 +450,9 @@ def write_estimates(study, found):
     dict
         As written to ``validation.json``, beside ``validation.csv``.
     """
-    record = {}
-    for row in found.to_dict("records"):
-        keys = [row.pop(name) for name in ("layer", "domain", "estimate", "reference")]
-        place = record
-        for key in keys[:-1]:
-            place = place.setdefault(key, {})
-        place[keys[-1]] = row
-    folder = study.results_dir / "tables"
-    accuracy.write_table(folder / "validation.csv", found)
-    accuracy.write_json(folder / "validation.json", record)
-    return record
+    return accuracy.write_tables(
+        study.results_dir / "tables" / "validation", found, ["layer", "domain", "estimate", "reference"]
+    )
 
 
 def distance_curves(study, rows, folds, cells):
@@ -662,7 +654,7 @@ def draw_estimates(study, found, domain="potential_permafrost", areas=None):
     if areas is not None:
         for layer, panel in zip(layers, axes[-1], strict=True):
             _draw_areas(panel, areas[(areas["layer"] == layer) & (areas["domain"] == domain)])
-        axes[-1, -1].legend(loc="lower right", frameon=False, handletextpad=0.3)
+        axes[-1, 0].legend(loc="center right", frameon=False, handletextpad=0.3)
     figure.tight_layout(rect=(0, 0.02, 1, 1 - 6 / 25.4 / size[1]))
     if study.simulated:
         mark_simulated(figure)
