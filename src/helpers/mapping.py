@@ -47,7 +47,7 @@ def map_files(study):
     return {name: folder / f"{name}.tif" for name in [*names, "ice_storage"]}
 
 
-def read_predictors(study, predictors):
+def read_predictors(study, predictors, step=1):
     """Return the predictors of all cells that have every one of them.
 
     Parameters
@@ -55,6 +55,8 @@ def read_predictors(study, predictors):
     study : helpers.study.Study
     predictors : sequence of str
         Names of covariates, in the order of the forest.
+    step : int
+        Of both rows and columns: every cell by default.
 
     Returns
     -------
@@ -71,7 +73,8 @@ def read_predictors(study, predictors):
     import rasterio
 
     files, geobox = covariate_files(study), reference_grid(study)
-    inside = area_mask(study, geobox)
+    inside, chosen = area_mask(study, geobox), np.zeros(geobox.shape, bool)
+    chosen[::step, ::step] = inside[::step, ::step]
     columns = []
     for name in predictors:
         if name not in files or not files[name].is_file():
@@ -81,10 +84,10 @@ def read_predictors(study, predictors):
                 raise MapError(
                     f"{files[name].name} is not on the reference grid.", "run 01-prepare-data for this study"
                 )
-            columns.append(source.read(1)[inside])
+            columns.append(source.read(1)[chosen])
     values = np.stack(columns, axis=1)
     complete = np.isfinite(values).all(axis=1)
-    return values[complete], np.flatnonzero(inside)[complete]
+    return values[complete], np.flatnonzero(chosen)[complete]
 
 
 def predict(model, calibration, values, threads=None, target="ice_type"):

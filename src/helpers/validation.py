@@ -13,7 +13,7 @@ from joblib import cpu_count
 
 from helpers import accuracy, forest, space
 from helpers.accuracy import DOMAINS, SCORES
-from helpers.grid import reference_grid
+from helpers.grid import cell_centres, reference_grid
 from helpers.ice import TARGETS, layer_name
 from helpers.samples import used_predictors
 
@@ -120,7 +120,7 @@ def out_of_fold(study, jobs, n_jobs=-1):
     jobs : sequence of (rows, fold, params)
         Samples of one layer with their class, their folds, and the hyperparameters.
     n_jobs : int
-        Processes at once, -1 for one a core. The result does not depend on it.
+        Threads at once, -1 for one a core. The result does not depend on it.
 
     Returns
     -------
@@ -130,7 +130,8 @@ def out_of_fold(study, jobs, n_jobs=-1):
     from joblib import Parallel, delayed
 
     parts = [(job, number) for job, (_, fold, _) in enumerate(jobs) for number in np.unique(fold)]
-    found = Parallel(n_jobs)(
+    # Threads: forests of some hundred samples are grown sooner than processes are started.
+    found = Parallel(n_jobs, prefer="threads")(
         delayed(_held_out)(study, jobs[job][0], jobs[job][1] == number, jobs[job][2]) for job, number in parts
     )
     classes = TARGETS[study.target].codes
@@ -189,7 +190,7 @@ def predict_samples(study, table, params, models=None, n_jobs=-1):
     models : dict of str to dict, optional
         For each layer the forests ``train`` and ``map``; grown here by default.
     n_jobs : int
-        Processes at once. The result does not depend on it.
+        Threads at once. The result does not depend on it.
 
     Returns
     -------
@@ -272,7 +273,7 @@ def estimate_accuracy(study, table, params, truth=None, models=None, n_jobs=-1, 
     models : dict of str to dict, optional
         For each layer the forests ``train`` and ``map``; grown here by default.
     n_jobs : int
-        Processes at once. The result does not depend on it.
+        Threads at once. The result does not depend on it.
     predictions : Predictions, optional
         From `predict_samples`, with the other arguments, which is the default.
 
@@ -290,14 +291,16 @@ def estimate_accuracy(study, table, params, truth=None, models=None, n_jobs=-1, 
 
     done = predictions or predict_samples(study, table, params, models, n_jobs)
     cells, found = done.map_cells, []
+    easting, northing = cell_centres(reference_grid(study))
+    row, column = np.divmod(done.cells, len(easting))
+    middles = np.stack([easting[column], northing[row]], axis=1)
     for layer, rows in done.rows.items():
         true = None if truth is None else truth[f"ice_type_{layer}"]
         places = rows[["easting", "northing"]].to_numpy(float)
         targets = {domain: cells[0][inside] for domain, inside in _domains(cells[1])}
-        away = {
-            domain: space.Distribution(space.prediction_distances(places, part))
-            for domain, part in targets.items() if len(part)
-        }  # fmt: skip
+        apart = space.prediction_distances(places, middles)
+        away = {domain: space.Distribution(apart[inside]) for domain, inside in _domains(done.in_domain)
+                if inside.any()}  # fmt: skip
         draws = _draws(study, rows)
         for (_, kind), fold in ((key, fold) for key, fold in done.folds.items() if key[0] == layer):
             found += _from_folds(study, rows, kind, fold, done.unseen[layer, kind], targets, away, true, draws)
@@ -378,14 +381,13 @@ def sampled_cells(study):
     in_domain : numpy.ndarray of bool, shape (cells,)
     """
     from helpers.covariates.registry import read_covariates
+    from helpers.grid import area_mask
     from helpers.mapping import read_predictors
 
-    values, cells = read_predictors(study, used_predictors(study))
-    row, column = np.divmod(cells, reference_grid(study).shape[1])
-    step = max(1, round(np.sqrt(len(cells) / TRUE_CELLS)))
-    kept = (row % step == 0) & (column % step == 0)
-    rule = read_covariates(study, [study.domain.covariate])[study.domain.covariate].to_numpy().ravel()[cells[kept]]
-    return values[kept], cells[kept], rule > study.domain.above
+    step = max(1, round(np.sqrt(area_mask(study, reference_grid(study)).sum() / TRUE_CELLS)))
+    values, cells = read_predictors(study, used_predictors(study), step)
+    rule = read_covariates(study, [study.domain.covariate])[study.domain.covariate].to_numpy().ravel()[cells]
+    return values, cells, rule > study.domain.above
 
 
 def _class_at(study, true, rows):
