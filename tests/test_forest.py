@@ -19,7 +19,7 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.tree import DecisionTreeClassifier
 
 import helpers.study
-from helpers import accuracy, forest
+from helpers import accuracy, forest, space
 from helpers.digest import file_hash
 from helpers.forest import CLASSES, ForestError, ModelError
 from helpers.study import Study
@@ -276,10 +276,28 @@ def test_importance_finds_the_predictor_that_matters_and_equals_one_by_one(proje
 
     whole = accuracy.kappa(accuracy.confusion_matrix(types, model.predict(values), CLASSES))
     falls = []
-    for part in np.split(forest._shuffled(values, 4, [3, 4], 10), 10):
+    for part in np.split(forest._shuffled(values, [4], 3, 10), 10):
         assert sorted(part[:, 4]) == sorted(values[:, 4])
         falls.append(whole - accuracy.kappa(accuracy.confusion_matrix(types, model.predict(part), CLASSES)))
     assert found.loc[0, ["mean", "sd"]].tolist() == pytest.approx([np.mean(falls), np.std(falls, ddof=1)])
+
+
+def test_importance_of_predictors_that_tell_the_same(project, table):
+    # Either of two copies can stand in for the other: alone they matter less than together.
+    told = table.assign(ice_type=np.digitize(table["lst"], [0.0]) * 3, slope=table["lst"])
+    model = forest.fit(project(told), told, "2-3m", {"max_depth": None, "min_samples_split": 2}, "train")
+    rows = forest.layer_rows(told, "2-3m", "test")
+    values, types = forest.predictor_values(rows, PREDICTORS), rows["ice_type"].to_numpy()
+    draws = space.block_draws(np.arange(len(rows)), 200, np.random.default_rng(0))
+    single = forest.importance(model, values, types, PREDICTORS, seed=3, draws=draws).set_index("predictor")
+    pair = forest.importance(model, values, types, PREDICTORS, seed=3, groups=[["lst", "slope"]], draws=draws).loc[0]
+    assert pair["predictor"] == "lst + slope"
+    assert pair["mean"] > 1.2 * single.loc["lst", "mean"] > 0
+    assert pair["lower"] < pair["mean"] < pair["upper"]
+    shuffled = forest._shuffled(values, [0, 1], 3, 1)
+    assert {*map(tuple, shuffled[:, :2])} == {*map(tuple, values[:, :2])}
+    none = forest.importance(model, values, types, PREDICTORS, seed=3, groups=[], draws=draws)
+    assert len(none) == 0
 
 
 # Calibration ------------------------------------------------------------------------------------------------

@@ -139,7 +139,7 @@ def accuracy_summary(study):
     upper.axis("off")
     heads = ["layer", "domain", "judged on", "n", "overall accuracy", "kappa", "macro F1", "quadratic kappa"]
     table = upper.table(rows, colLabels=heads, loc="center", cellLoc="left", edges="horizontal",
-                        colWidths=[0.08, 0.15, 0.11, 0.05, 0.16, 0.15, 0.15, 0.15], bbox=(0, 0, 1, 1))  # fmt: skip
+                        colWidths=[0.06, 0.17, 0.11, 0.05, 0.16, 0.15, 0.15, 0.15], bbox=(0, 0, 1, 1))  # fmt: skip
     table.auto_set_font_size(False)
     table.set_fontsize(6.5)
     for place, cell in table.get_celld().items():
@@ -174,7 +174,7 @@ def _with_interval(found, score):
 
 
 def importance(study):
-    """Draw permutation importance by layer, from `importance.csv`: means and one standard deviation."""
+    """Draw permutation importance by layer, from `importance.csv`: means and intervals over blocks of samples."""
     import matplotlib.pyplot as plt
     import pandas
 
@@ -187,7 +187,8 @@ def importance(study):
     for panel, layer in zip(axes[0], layers, strict=True):
         part = table[table["layer"] == layer].set_index("predictor").loc[order]
         titles = [known[name].title for name in order]
-        panel.barh(titles, part["mean"], xerr=part["sd"], error_kw={"linewidth": 0.6}, color="#5b8db8")
+        panel.barh(titles, part["mean"], color="#5b8db8")
+        panel.hlines(titles, part["lower"], part["upper"], color="0.15", linewidth=0.6)
         panel.axvline(0, color="0.3", linewidth=0.5)
         panel.set(title=f"{layer.removesuffix('m')} m", xlabel="fall of kappa")
     axes[0, 0].locator_params(axis="x", nbins=4)

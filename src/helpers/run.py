@@ -52,7 +52,7 @@ IN_PROCESS = ("02-extract-samples", "03-grid-search", "04-evaluate-accuracy", "0
 
 ACCURACY = (
     "accuracy", "accuracy_folds", "validation", "class_areas", "reliability", "calibration_error", "morans_i",
-    "error_by_distance", "importance",
+    "error_by_distance", "importance", "importance_groups",
 )  # fmt: skip
 """Tables of notebook 04, each as CSV and as JSON."""
 
@@ -140,7 +140,7 @@ def memory_mb(study, stage):
 _SECTIONS = {
     "02-extract-samples": ("layers", "ice", "truth", "boreholes", "samples", "predictors", "domain", "target"),
     "03-grid-search": ("forest", "folds", "predictors", "left_out", "domain", "target", "storage_from", "regression"),
-    "04-evaluate-accuracy": ("folds", "accuracy", "domain", "target"),
+    "04-evaluate-accuracy": ("folds", "accuracy", "samples", "domain", "target"),
     "05-map-ground-ice": ("target", "storage_from"),
     "06-publication-figures": ("target",),
     "08-baselines": (
