@@ -112,7 +112,13 @@ def stage_outputs(study, stage):
 
     layers, tables = [ice.layer_name(layer) for layer in study.layers], study.results_dir / "tables"
     twin = ["regression"] if study.storage_from == "regression" else []
-    judged = ["baselines", "optimism", "ice_fraction", *(["forward_selection"] if study.forward_selection else [])]
+    judged = [
+        "baselines",
+        "optimism",
+        "ice_fraction",
+        "local_effects",
+        *(["forward_selection"] if study.forward_selection else []),
+    ]
     made = {
         "00-virtual-landscape": lambda: raw_files(study).values(),
         "01-prepare-data": lambda: [*covariate_files(study).values(), *fine_files(study).values()],
@@ -144,6 +150,7 @@ _SECTIONS = {
     "05-map-ground-ice": ("target", "storage_from"),
     "06-publication-figures": ("target",),
     "08-baselines": (
+        "accuracy",
         "forest",
         "folds",
         "predictors",
