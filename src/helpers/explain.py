@@ -13,6 +13,8 @@ from helpers.ice import TARGETS, layer_name
 INTERVALS = 20
 """Intervals of a predictor, each with about as many samples."""
 
+_COLUMNS = 4  # of panels
+
 
 def local_effects(predict, values, column, draws, intervals=INTERVALS):
     """Return the accumulated local effect of a predictor on probabilities.
@@ -131,10 +133,10 @@ def draw_effects(study, table):
 
     style()
     known, names = covariates(study), list(dict.fromkeys(table["predictor"]))
-    nrows, layers = -(-len(names) // 3), [layer_name(layer) for layer in study.layers]
+    nrows, layers = -(-len(names) // _COLUMNS), [layer_name(layer) for layer in study.layers]
     colours = dict(zip(layers, ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9") * len(layers), strict=False))
-    height = 12 + 46 * nrows
-    figure, axes = plt.subplots(nrows, 3, figsize=(WIDTH_MM / 25.4, height / 25.4), sharey=True, squeeze=False)
+    height = 12 + 37 * nrows
+    figure, axes = plt.subplots(nrows, _COLUMNS, figsize=(WIDTH_MM / 25.4, height / 25.4), sharey=True, squeeze=False)
     for panel, name in zip(axes.flat, names, strict=False):
         part = table[(table["predictor"] == name) & (table["class"] == TARGETS[study.target].codes[0])]
         for layer, line in part.groupby("layer", sort=False):
