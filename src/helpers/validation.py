@@ -30,7 +30,9 @@ ESTIMATES = {
 """Estimates of a map's accuracy, by their keys in ``validation.json``."""
 
 TRUE_CELLS = 25_000
-"""Cells, in regular steps, that stand for the map in its true accuracy: the standard error is below 0.004."""
+"""About so many cells, in regular steps, stand for the map: the standard error of a share is below 0.004 in the whole
+area, and 0.006 in the default study's domain.
+"""
 
 REFERENCES = {
     "samples": ("o", "#0072b2", "against the samples' own class"),
@@ -227,7 +229,7 @@ def mapped_areas(study, predictions, layer):
     -------
     dict of str to (numpy.ndarray, float)
         For each of `helpers.accuracy.DOMAINS` the number of cells in regular steps that have each class, and the area
-        of the whole domain in km2. The standard error of a share is below 0.004.
+        of the whole domain in km2. `TRUE_CELLS` says what their standard error is.
     """
     size, cell = len(TARGETS[study.target].codes), study.grid.resolution**2 / 1e6
     mapped, domains = predictions.mapped[layer, "train"], _domains(predictions.in_domain)
@@ -574,7 +576,7 @@ def class_areas(study, predictions, reports, truth=None):
         One row a layer, domain and class: ``class``, ``class_name``, ``sample_share``, ``mapped_km2`` by the forest of
         the training samples, ``adjusted_km2`` with its ends ``adjusted_lower`` and ``adjusted_upper``, and with the
         truth ``true_km2``, and ``mapped_bias`` and ``adjusted_bias``: differences from it, km2. Areas are counted
-        among cells in regular steps; their standard error is below 0.4 % of the domain.
+        among cells in regular steps (`TRUE_CELLS`).
     """
     import pandas as pd
 
