@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers import accuracy
+from helpers import accuracy, area_adjusted, space
 from helpers.accuracy import AccuracyError
 
 # Olofsson et al. (2014): rows are mapped, columns reference classes.
@@ -47,6 +47,133 @@ def test_kappa_and_its_error_equal_those_of_statsmodels():
         theirs = cohens_kappa(matrix)
         assert accuracy.kappa(matrix) == pytest.approx(theirs.kappa, abs=1e-12)
         assert accuracy.kappa_standard_error(matrix) == pytest.approx(theirs.std_kappa, abs=1e-9)
+
+
+def test_area_adjusted_accuracy_is_that_of_olofsson():
+    found = area_adjusted.area_adjusted(OLOFSSON, SHARES, 1e7, 0.95)
+    assert found["indicative"]
+    assert found["left_out_share"] == 0
+    assert found["overall_accuracy"] == pytest.approx(0.9465, abs=5e-5)
+    assert 1.96 * found["overall_accuracy_se"] == pytest.approx(0.0185, abs=5e-5)
+    assert (found["precision"][0], 1.96 * found["precision_se"][0]) == pytest.approx((0.88, 0.074), abs=5e-4)
+    assert (found["recall"][0], 1.96 * found["recall_se"][0]) == pytest.approx((0.7487, 0.2133), abs=5e-5)
+    assert (found["area_km2"][0], 1.96 * found["area_km2_se"][0]) == pytest.approx((235_086, 68_418), abs=1)
+    assert found["quantity_disagreement"] == pytest.approx(0.004493, abs=5e-7)
+    assert found["allocation_disagreement"] == pytest.approx(0.048995, abs=5e-7)
+
+
+def test_area_adjusted_estimates_are_unbiased_where_plain_ones_are_not():
+    # A map of 60 000 cells; 40 samples of each mapped class, so that rare classes are over-represented.
+    rng = np.random.default_rng(5)
+    mapped = rng.choice(3, 60_000, p=[0.8, 0.15, 0.05])
+    true = np.where(rng.random(mapped.size) < [0.95, 0.7, 0.5][0], mapped, rng.integers(0, 3, mapped.size))
+    true = np.where((mapped == 2) & (rng.random(mapped.size) < 0.4), 0, true)
+    known = accuracy.confusion_matrix(true, mapped, range(3))
+    strata = [true[mapped == code] for code in range(3)]
+    found, plain = [], []
+    for _ in range(1000):
+        matrix = np.array([np.bincount(rng.choice(part, 40), minlength=3) for part in strata])
+        one = area_adjusted.area_adjusted(matrix, np.bincount(mapped), 1.0, probability_sample=True)
+        found.append([one["overall_accuracy"], one["overall_accuracy_se"], *one["area_share"], *one["area_share_se"]])
+        plain.append(accuracy.overall_accuracy(matrix))
+    found, truth = np.array(found), [accuracy.overall_accuracy(known), *known.sum(axis=0) / known.sum()]
+    estimates, errors = found[:, [0, 2, 3, 4]], found[:, [1, 5, 6, 7]]
+    assert not one["indicative"]
+    assert (np.abs(estimates.mean(axis=0) - truth) < 4 * estimates.std(axis=0) / np.sqrt(1000)).all()
+    assert abs(np.mean(plain) - truth[0]) > 0.05
+    # The mean variance that was told is the variance of the estimates.
+    assert np.sqrt((errors**2).mean(axis=0)) == pytest.approx(estimates.std(axis=0), rel=0.08)
+
+
+def test_area_adjusted_without_samples_of_a_mapped_class_refers_to_the_rest():
+    found = area_adjusted.area_adjusted([[8, 2, 0], [0, 1, 0], [0, 0, 0]], [50, 25, 25], 100)
+    assert found["left_out_share"] == pytest.approx(0.25)
+    assert found["overall_accuracy"] == pytest.approx((2 * 0.8 + 1) / 3)
+    assert found["overall_accuracy_se"] == pytest.approx(np.sqrt((4 * 0.16 / 9 + 0.25) / 9))
+    assert sum(found["area_km2"]) == pytest.approx(75)
+    assert math.isnan(found["precision"][2])
+    empty = area_adjusted.area_adjusted(np.zeros((2, 2), int), [0, 0], 0)
+    assert math.isnan(empty["overall_accuracy"])
+    assert math.isnan(empty["area_km2_se"][0])
+    with pytest.raises(AccuracyError, match="do not fit 2 classes"):
+        area_adjusted.area_adjusted(np.eye(2), [1], 1)
+    with pytest.raises(AccuracyError, match="weighted"):
+        area_adjusted.area_adjusted(np.eye(2) / 2, [1, 1], 1)
+
+
+def test_quadratic_kappa_balanced_accuracy_and_means_are_scikit_learns():
+    from sklearn import metrics
+
+    rng = np.random.default_rng(3)
+    for _ in range(50):
+        reference = rng.integers(0, 6, 40)
+        predicted = np.where(rng.random(40) < 0.5, reference, rng.integers(0, 4, 40))
+        found = accuracy.scores(accuracy.confusion_matrix(reference, predicted, range(6)))
+        theirs = metrics.cohen_kappa_score(reference, predicted, weights="quadratic")
+        assert found["quadratic_kappa"] == pytest.approx(theirs)
+        seen = np.isin(predicted, reference)  # scikit-learn warns of others
+        part = accuracy.confusion_matrix(reference[seen], predicted[seen], range(6))
+        theirs = metrics.balanced_accuracy_score(reference[seen], predicted[seen])
+        if np.isin(predicted[seen], reference[seen]).all():
+            assert accuracy.balanced_accuracy(part) == pytest.approx(theirs)
+        theirs = metrics.precision_recall_fscore_support(reference, predicted, average="weighted", zero_division=0)
+        assert [found[f"weighted_{name}"] for name in accuracy.BY_CLASS] == pytest.approx(theirs[:3])
+
+
+def test_brier_score_and_log_loss_are_scikit_learns():
+    from sklearn import metrics
+
+    rng = np.random.default_rng(6)
+    probabilities, reference = rng.dirichlet(np.ones(4), 60), rng.integers(0, 4, 60)
+    theirs = metrics.log_loss(reference, np.maximum(probabilities, accuracy.PROBABILITY_FLOOR), labels=range(4))
+    assert accuracy.log_loss(reference, probabilities, range(4)) == pytest.approx(theirs, abs=1e-3)
+    theirs = metrics.brier_score_loss(reference, probabilities, labels=range(4), scale_by_half=False)
+    assert accuracy.brier_score(reference, probabilities, range(4)) == pytest.approx(theirs)
+    assert math.isnan(accuracy.brier_score([], np.zeros((0, 4)), range(4)))
+    with pytest.raises(AccuracyError, match=r"none of the classes.*9"):
+        accuracy.brier_score([0, 9], probabilities[:2], range(4))
+
+
+def test_scores_of_a_stack_are_those_of_each():
+    stack = np.random.default_rng(0).integers(0, 4, (200, 3, 3)) * np.random.default_rng(1).integers(0, 2, (200, 3, 1))
+    stack[:2] = [np.diag([5, 0, 0]), np.zeros((3, 3))]
+    whole, each = accuracy.scores(stack), [accuracy.scores(matrix) for matrix in stack]
+    for name, values in whole.items():
+        np.testing.assert_allclose(values, [one[name] for one in each], err_msg=name)
+
+
+def test_a_bootstrap_of_blocks_draws_the_samples_of_blocks():
+    rng = np.random.default_rng(7)
+    reference, predicted = rng.integers(0, 3, (2, 60))
+    block = rng.integers(0, 7, 60)
+    weight = rng.random(60)
+    draws = space.block_draws(block, 20, rng)
+    drawn = accuracy.drawn_matrices(reference, predicted, 3, draws, weight)
+    for one, counts in zip(drawn, draws[1], strict=True):
+        times = counts[draws[0]] * weight
+        assert one == pytest.approx(accuracy.confusion_matrix(reference, predicted, range(3), times))
+    assert drawn[0] == pytest.approx(accuracy.confusion_matrix(reference, predicted, range(3), weight))
+
+
+def test_intervals_hold_the_truth_as_often_as_they_say():
+    # Blocks of ten samples that are right or wrong together: independent samples would promise too much.
+    rng, held, large = np.random.default_rng(8), 0, 0
+    for _ in range(300):
+        right = np.repeat(rng.random(60) < 0.7, 10)
+        reference = rng.integers(0, 2, 600)
+        draws = space.block_draws(np.repeat(np.arange(60), 10), 200, rng)
+        found = accuracy.report(reference, np.where(right, reference, 1 - reference), [0, 1], draws, 0.9)["intervals"]
+        held += found["overall_accuracy"][0] <= 0.7 <= found["overall_accuracy"][1]
+        large += found["kappa_large_sample"][0] <= 0.4 <= found["kappa_large_sample"][1]
+    assert (found["blocks"], found["draws"], found["probability"]) == (60, 200, 0.9)
+    assert 0.85 <= held / 300 <= 0.95
+    assert large / 300 < 0.6
+
+
+def test_one_block_or_no_sample_has_no_interval_but_kappas():
+    one = accuracy.report([0, 1, 1], [0, 1, 0], [0, 1], space.block_draws([4, 4, 4], 9, np.random.default_rng(0)))
+    assert set(one["intervals"]) == {"probability", "kappa_large_sample"}
+    assert accuracy.report([], [], [0, 1])["intervals"]["kappa_large_sample"] == [None, None]
 
 
 def test_scores_equal_those_of_scikit_learn():

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from sklearn.ensemble import RandomForestClassifier
 
 import helpers.study
-from helpers import accuracy, forest
+from helpers import accuracy, forest, space
 from helpers.digest import file_hash
 from helpers.forest import CLASSES, ForestError, ModelError
 from helpers.study import Study
@@ -273,10 +273,28 @@ def test_importance_finds_the_predictor_that_matters_and_equals_one_by_one(proje
 
     whole = accuracy.kappa(accuracy.confusion_matrix(types, model.predict(values), CLASSES))
     falls = []
-    for part in np.split(forest._shuffled(values, 4, [3, 4], 10), 10):
+    for part in np.split(forest._shuffled(values, [4], 3, 10), 10):
         assert sorted(part[:, 4]) == sorted(values[:, 4])
         falls.append(whole - accuracy.kappa(accuracy.confusion_matrix(types, model.predict(part), CLASSES)))
     assert found.loc[0, ["mean", "sd"]].tolist() == pytest.approx([np.mean(falls), np.std(falls, ddof=1)])
+
+
+def test_importance_of_predictors_that_tell_the_same(project, table):
+    # Either of two copies can stand in for the other: alone they matter less than together.
+    told = table.assign(ice_type=np.digitize(table["lst"], [0.0]) * 3, slope=table["lst"])
+    model = forest.fit(project(told), told, "2-3m", {"max_depth": None, "min_samples_split": 2}, "train")
+    rows = forest.layer_rows(told, "2-3m", "test")
+    values, types = forest.predictor_values(rows, PREDICTORS), rows["ice_type"].to_numpy()
+    draws = space.block_draws(np.arange(len(rows)), 200, np.random.default_rng(0))
+    single = forest.importance(model, values, types, PREDICTORS, seed=3, draws=draws).set_index("predictor")
+    pair = forest.importance(model, values, types, PREDICTORS, seed=3, groups=[["lst", "slope"]], draws=draws).loc[0]
+    assert pair["predictor"] == "lst + slope"
+    assert pair["mean"] > 1.2 * single.loc["lst", "mean"] > 0
+    assert pair["lower"] < pair["mean"] < pair["upper"]
+    shuffled = forest._shuffled(values, [0, 1], 3, 1)
+    assert {*map(tuple, shuffled[:, :2])} == {*map(tuple, values[:, :2])}
+    none = forest.importance(model, values, types, PREDICTORS, seed=3, groups=[], draws=draws)
+    assert len(none) == 0
 
 
 # Calibration ------------------------------------------------------------------------------------------------
@@ -396,13 +414,14 @@ def test_the_test_is_made_with_a_forest_that_never_saw_it(saved, table):
     study, found, _ = saved
     test = forest.layer_rows(table, "2-3m", "test")
     kept, card = forest.load_model(forest.model_path(study, "2-3m", "train"))
-    result = accuracy.evaluate(kept, card, test)
+    probabilities = forest.class_probabilities(kept, forest.predictor_values(test, PREDICTORS))
+    result = accuracy.evaluate(study, test, probabilities, card["calibration"])
     model = forest.fit(study, table, "2-3m", found.params, "train")
     mapped = model.predict(forest.predictor_values(test, PREDICTORS))
     assert result["whole"]["overall_accuracy"] == pytest.approx((mapped == test["ice_type"]).mean())
     assert result["potential_permafrost"]["n"] == test["in_domain"].sum() < result["whole"]["n"] == len(test)
     assert result["whole"]["log_loss_calibrated"] < result["whole"]["log_loss"]
-    empty = accuracy.evaluate(kept, card, test.assign(in_domain=False))["potential_permafrost"]
+    empty = accuracy.evaluate(study, test.assign(in_domain=False), probabilities)["potential_permafrost"]
     assert (empty["n"], empty["kappa"], empty["log_loss"]) == (0, None, None)
 
 

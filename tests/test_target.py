@@ -107,11 +107,13 @@ def test_a_predictor_that_tells_all_gives_kappa_1(target, make, table):
     assert card["class_names"] == [kind.name for kind in ice.TARGETS[target].classes]
     assert sum(card["class_counts"]) == 120
     rows = forest.layer_rows(table, "2-3m", "test", target)
-    report = accuracy.evaluate(model, card, rows)["whole"]
+    values = forest.predictor_values(rows, PREDICTORS)
+    probabilities = forest.class_probabilities(model, values, card["classes"])
+    report = accuracy.evaluate(study, rows, probabilities, card["calibration"])["whole"]
+    assert report["permafrost"]["kappa"] == 1
     assert report["kappa"] == 1
     assert np.trace(report["confusion_matrix"]) == 60
     assert len(report["support"]) == len(codes)
-    values = forest.predictor_values(rows, PREDICTORS)
     fall = forest.importance(model, values, rows["class"], PREDICTORS, seed=1).set_index("predictor")["mean"]
     assert fall["elevation"] > 0.8 > fall["twi"] == 0
 

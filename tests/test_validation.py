@@ -8,7 +8,7 @@ import pytest
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.model_selection import PredefinedSplit, cross_val_predict
 
-from helpers import accuracy, baselines, forest, space, validation
+from helpers import baselines, forest, space, validation
 from helpers.covariates.registry import predictors, write_covariates
 from helpers.grid import area_mask, cell_centres, reference_grid
 
@@ -108,7 +108,8 @@ def test_estimates_are_written_by_stable_keys(world, found):
     validation.write_estimates(study, found)
     record = json.loads((study.results_dir / "tables" / "validation.json").read_text())
     row = record[LAYER]["whole"]["knndm"]["samples"]
-    assert set(row) == {"n", *validation.SCORES, "wasserstein_km"}
+    ends = {f"{score}_{end}" for score in validation.SCORES for end in ("lower", "upper")}
+    assert set(row) == {"n", *validation.SCORES, "wasserstein_km", *ends}
     assert record[LAYER]["whole"]["test"]["samples"]["wasserstein_km"] is None
     back = pd.read_csv(study.results_dir / "tables" / "validation.csv")
     pd.testing.assert_frame_equal(back, found.reset_index(drop=True))
@@ -147,19 +148,6 @@ def test_figures_are_drawn_and_folds_summed_up(world, found):
 # Baselines ------------------------------------------------------------------------------------------------------------
 
 
-def test_scores_of_many_matrices_are_those_of_one():
-    matrices = np.random.default_rng(0).integers(0, 4, (200, 3, 3)) * np.random.default_rng(1).integers(
-        0, 2, (200, 3, 1)
-    )
-    matrices[0] = np.diag([5, 0, 0])
-    matrices = matrices[matrices.sum(axis=(1, 2)) > 0].astype(float)
-    expected = [
-        (accuracy.overall_accuracy(m), np.nan_to_num(accuracy.kappa(m)), accuracy.macro(accuracy.f1(m), m))
-        for m in matrices
-    ]
-    assert baselines.stacked_scores(matrices) == pytest.approx(np.array(expected))
-
-
 def test_baselines_are_judged_in_the_same_folds(world):
     study, table, _ = world
     found = baselines.compare_models(study, table, {LAYER: PARAMS}, n_jobs=1).set_index(["domain", "model"])
@@ -189,3 +177,69 @@ def test_forward_selection_takes_what_tells_the_class_and_stops(world):
     found = baselines.forward_selection(study, table, LAYER, PARAMS, n_jobs=1)
     assert found.loc[0, "predictor"] == "elevation"
     assert found["kappa"].is_monotonic_increasing
+
+
+# Predictions that are judged in other ways ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def predicted(world):
+    study, table, _ = world
+    return validation.predict_samples(study, table, {LAYER: PARAMS}, n_jobs=1)
+
+
+def test_intervals_hold_their_estimate_and_need_no_truth(found):
+    known = found[found["reference"] == "samples"]
+    for score in validation.SCORES:
+        assert (known[f"{score}_lower"] < known[score]).all()
+        assert (known[score] < known[f"{score}_upper"]).all()
+    assert found.loc[found["estimate"].str.startswith("true"), "kappa_lower"].isna().all()
+
+
+def test_reports_of_folds_have_the_scores_of_the_estimates_and_areas(world, found, predicted):
+    study = world[0]
+    folded = validation.evaluate_folds(study, predicted)
+    keys = found.set_index(["domain", "estimate", "reference"])
+    for kind, layers in folded.items():
+        for domain, report in layers[LAYER].items():
+            row = keys.loc[(domain, kind, "samples")]
+            assert [report[score] for score in validation.SCORES] == pytest.approx(row[list(validation.SCORES)])
+            assert report["intervals"]["kappa"] == pytest.approx([row["kappa_lower"], row["kappa_upper"]])
+            assert report["area_adjusted"]["indicative"]
+            assert report["permafrost"]["overall_accuracy"] >= report["overall_accuracy"]
+
+
+def test_areas_and_promises_stand_beside_the_truth(world, found, predicted):
+    from helpers import accuracy
+
+    study, _, truth = world
+    areas = validation.mapped_areas(study, predicted, LAYER)
+    reports = {LAYER: accuracy.evaluate(study, predicted.tested[LAYER], predicted.test[LAYER], mapped=areas)}
+    table = validation.class_areas(study, predicted, reports, truth)
+    whole = table[table["domain"] == "whole"].set_index("class")
+    true = np.bincount(truth[f"ice_type_{LAYER}"].ravel(), minlength=256)[:6] * 400.0
+    assert whole["true_km2"].to_numpy() == pytest.approx(true)
+    assert whole["mapped_km2"].sum() == pytest.approx(true.sum())
+    promised = validation.compare_with_truth(found)
+    assert set(promised["score"]) == set(validation.SCORES)
+    assert promised["difference"].to_numpy() == pytest.approx((promised["promised"] - promised["true"]).to_numpy())
+    assert validation.draw_estimates(study, found, areas=table).axes
+
+
+def test_residuals_say_what_the_reports_say(world, predicted):
+    from helpers import reliability, residuals
+
+    study = world[0]
+    wrong = residuals.residuals(study, predicted)
+    test = wrong[wrong["estimate"] == "test"]
+    reference, mapped = predicted.tested[LAYER]["class"], forest.mapped_class(predicted.test[LAYER])
+    assert test["error"].mean() == pytest.approx((reference != mapped).mean())
+    assert (wrong["distance_km"] > 0).all()
+    by_distance = residuals.error_by_distance(wrong)
+    assert by_distance[by_distance["domain"] == "whole"]["n"].sum() == len(wrong)
+    assert {"error", "residual", "surprise"} == set(residuals.autocorrelation(study, wrong)["of"])
+    card = {"classes": [0, 1], "matrix": [[1, 0], [0, 1]], "intercept": [0, 0], "floor": 1e-3}
+    curves, errors = reliability.judge(study, predicted.tested, predicted.test, {LAYER: card})
+    assert set(errors["layer"]) == {LAYER, "all"}
+    assert len(reliability.draw_reliability(study, curves, errors).axes) == 6
+    assert residuals.draw_residuals(study, wrong, by_distance).axes

@@ -3,10 +3,14 @@
 Rows of a confusion matrix are mapped (predicted) classes, columns reference classes, as in Olofsson et al.
 (2014); scikit-learn has it the other way round. A value that is not defined, such as the precision of a class
 that was never mapped, is NaN, and null in JSON.
+
+Scores take one matrix or a stack of them, shape (..., k, k), such as all draws of a bootstrap, and return one value
+each (one a class, shape (..., k), for `precision`, `recall` and `f1`).
 """
 
 import json
 import math
+import warnings
 
 import numpy as np
 
@@ -15,6 +19,12 @@ from helpers.errors import CompendiumError
 
 DOMAINS = ("whole", "potential_permafrost")
 """Where accuracy is judged: everywhere, and where a rule on covariates leaves permafrost possible."""
+
+SCORES = ("overall_accuracy", "kappa", "macro_f1")
+"""The headline scores."""
+
+BY_CLASS = ("precision", "recall", "f1")
+"""The scores that each class has."""
 
 PROBABILITY_FLOOR = 1e-3
 """Smallest probability that log loss and calibration tell from zero: of 1000 trees, one vote."""
@@ -73,25 +83,25 @@ def confusion_matrix(reference, predicted, classes, sample_weight=None):
 def overall_accuracy(matrix):
     """Return the share of samples, or of area, on the diagonal."""
     matrix = _checked(matrix)
-    return _ratio(np.trace(matrix), matrix.sum())
+    return _ratio(_diagonal(matrix).sum(axis=-1), matrix.sum(axis=(-2, -1)))
 
 
 def precision(matrix):
     """Return the user's accuracy of each class: the correct share of what is mapped as it."""
     matrix = _checked(matrix)
-    return _ratio(np.diag(matrix), matrix.sum(axis=1))
+    return _ratio(_diagonal(matrix), matrix.sum(axis=-1))
 
 
 def recall(matrix):
     """Return the producer's accuracy of each class: the share of it that is mapped as it."""
     matrix = _checked(matrix)
-    return _ratio(np.diag(matrix), matrix.sum(axis=0))
+    return _ratio(_diagonal(matrix), matrix.sum(axis=-2))
 
 
 def f1(matrix):
     """Return the harmonic mean of precision and recall of each class."""
     matrix = _checked(matrix)
-    return _ratio(2 * np.diag(matrix), matrix.sum(axis=0) + matrix.sum(axis=1))
+    return _ratio(2 * _diagonal(matrix), matrix.sum(axis=-2) + matrix.sum(axis=-1))
 
 
 def macro(values, matrix):
@@ -102,17 +112,34 @@ def macro(values, matrix):
 
     Parameters
     ----------
-    values : array_like, shape (k,)
+    values : array_like, shape (..., k)
         Such as ``recall(matrix)``.
-    matrix : array_like, shape (k, k)
+    matrix : array_like, shape (..., k, k)
 
     Returns
     -------
-    float
+    float, or numpy.ndarray of a stack
     """
     matrix = _checked(matrix)
-    occurs = (matrix.sum(axis=0) + matrix.sum(axis=1)) > 0
-    return _ratio(np.nan_to_num(np.asarray(values, float))[occurs].sum(), occurs.sum())
+    occurs = (matrix.sum(axis=-2) + matrix.sum(axis=-1)) > 0
+    return _ratio(np.where(occurs, np.nan_to_num(values), 0).sum(axis=-1), occurs.sum(axis=-1))
+
+
+def weighted(values, matrix):
+    """Return the mean of a per-class score, weighted by the samples that the reference has of each class.
+
+    What is undefined counts as 0: scikit-learn's ``average="weighted"`` with ``zero_division=0``. Of recall it is the
+    overall accuracy. Arguments as for `macro`.
+    """
+    matrix = _checked(matrix)
+    support = matrix.sum(axis=-2)
+    return _ratio((np.nan_to_num(values) * support).sum(axis=-1), support.sum(axis=-1))
+
+
+def balanced_accuracy(matrix):
+    """Return the mean recall of the classes that occur in the reference (scikit-learn's `balanced_accuracy_score`)."""
+    matrix = _checked(matrix)
+    return _ratio(np.nan_to_num(recall(matrix)).sum(axis=-1), (matrix.sum(axis=-2) > 0).sum(axis=-1))
 
 
 def kappa(matrix):
@@ -133,7 +160,34 @@ def kappa(matrix):
     0.869964
     """
     observed, expected = _agreement(matrix)
-    return _ratio(observed - expected, 1 - expected)
+    return _ratio(np.subtract(observed, expected), np.subtract(1, expected))
+
+
+def quadratic_kappa(matrix):
+    """Return Cohen's kappa with quadratic weights: a confusion costs the squared distance of its classes.
+
+    For classes that have an order, such as those of ice content (Cohen, 1968); no permafrost counts as the first.
+
+    Parameters
+    ----------
+    matrix : array_like, shape (..., k, k)
+
+    Returns
+    -------
+    float, or numpy.ndarray of a stack
+        NaN where there is one class only, mapped and in the reference.
+
+    Examples
+    --------
+    >>> quadratic_kappa([[5, 0, 0], [0, 0, 0], [0, 0, 5]]), quadratic_kappa([[0, 0, 5], [0, 0, 0], [5, 0, 0]])
+    (1.0, -1.0)
+    """
+    matrix = _checked(matrix)
+    place = np.arange(matrix.shape[-1])
+    cost = (place[:, np.newaxis] - place) ** 2
+    chance = matrix.sum(axis=-1)[..., :, np.newaxis] * matrix.sum(axis=-2)[..., np.newaxis, :]
+    expected = _ratio((cost * chance).sum(axis=(-2, -1)), matrix.sum(axis=(-2, -1)))
+    return 1 - _ratio((cost * matrix).sum(axis=(-2, -1)), expected)
 
 
 def kappa_standard_error(matrix):
@@ -169,7 +223,8 @@ def kappa_standard_error(matrix):
 def quantity_disagreement(matrix):
     """Return the disagreement that comes from wrong class proportions (Pontius and Millones, 2011)."""
     matrix = _checked(matrix)
-    return _ratio(np.abs(matrix.sum(axis=1) - matrix.sum(axis=0)).sum() / 2, matrix.sum())
+    apart = np.abs(matrix.sum(axis=-1) - matrix.sum(axis=-2)).sum(axis=-1)
+    return _ratio(apart / 2, matrix.sum(axis=(-2, -1)))
 
 
 def allocation_disagreement(matrix):
@@ -178,8 +233,9 @@ def allocation_disagreement(matrix):
     With `quantity_disagreement` it makes up all of ``1 - overall_accuracy``.
     """
     matrix = _checked(matrix)
-    correct = np.diag(matrix)
-    return _ratio(np.minimum(matrix.sum(axis=1) - correct, matrix.sum(axis=0) - correct).sum(), matrix.sum())
+    correct = _diagonal(matrix)
+    wrong = np.minimum(matrix.sum(axis=-1) - correct, matrix.sum(axis=-2) - correct)
+    return _ratio(wrong.sum(axis=-1), matrix.sum(axis=(-2, -1)))
 
 
 def log_loss(reference, probabilities, classes):
@@ -198,20 +254,99 @@ def log_loss(reference, probabilities, classes):
     float
         NaN without samples.
     """
-    probabilities = np.asarray(probabilities, float)
+    probabilities, occurs = checked_probabilities(reference, probabilities, classes)
+    return _ratio(-np.log(np.maximum(probabilities[occurs], PROBABILITY_FLOOR)).sum(), len(probabilities))
+
+
+def brier_score(reference, probabilities, classes):
+    """Return the mean over samples of the squared error of the probabilities, summed over classes (Brier, 1950).
+
+    From 0 to 2: of two classes it is twice the score that some give. Arguments and errors as for `log_loss`.
+    """
+    probabilities, occurs = checked_probabilities(reference, probabilities, classes)
+    return _ratio(((probabilities - occurs) ** 2).sum(), len(probabilities))
+
+
+def checked_probabilities(reference, probabilities, classes):
+    """Return probabilities, and whether each class is the sample's true one: both of shape (n, k).
+
+    Raises
+    ------
+    AccuracyError
+        They do not fit the samples and classes, or a sample has a label that is none of the classes.
+    """
+    probabilities, reference = np.asarray(probabilities, float), np.ravel(reference)
     if probabilities.shape != (len(reference), len(classes)):
         raise AccuracyError(
             f"Probabilities of shape {probabilities.shape} do not fit {len(reference)} samples of "
             f"{len(classes)} classes.",
             "give one row a sample and one column a class",
         )
-    code = {label: number for number, label in enumerate(classes)}
-    chosen = [code[label] for label in np.ravel(reference).tolist()]
-    given = probabilities[np.arange(len(chosen)), chosen]
-    return _ratio(-np.log(np.maximum(given, PROBABILITY_FLOOR)).sum(), len(chosen))
+    occurs = reference[:, np.newaxis] == np.array(list(classes))
+    if not (known := occurs.any(axis=1)).all():
+        unknown = sorted({str(label) for label in reference[~known].tolist()})
+        raise AccuracyError(
+            f"There are labels that are none of the classes {list(classes)}: {', '.join(unknown[:5])}.",
+            "correct the labels, or name all classes",
+        )
+    return probabilities, occurs
 
 
-def report(reference, predicted, classes):
+def drawn_matrices(reference, predicted, size, draws, sample_weight=None):
+    """Return the confusion matrices of bootstrap draws of whole blocks.
+
+    Parameters
+    ----------
+    reference, predicted : array_like of int, shape (n,)
+        Codes of classes, from 0 on.
+    size : int
+        Number of classes.
+    draws : tuple of numpy.ndarray
+        Number of each sample's block, and how often each draw has each block: from `helpers.space.block_draws`.
+    sample_weight : array_like, shape (n,), optional
+        One each by default.
+
+    Returns
+    -------
+    numpy.ndarray, shape (draws, size, size)
+        Rows are mapped, columns are reference classes; the first is that of the samples as they are.
+    """
+    block, counts = draws
+    place = (np.asarray(block) * size + np.asarray(predicted)) * size + np.asarray(reference)
+    matrices = np.bincount(place, sample_weight, minlength=counts.shape[1] * size**2)
+    # einsum adds up in one order on any number of cores; a matrix product does not.
+    drawn = np.einsum("db,bs->ds", counts.astype(float), matrices.reshape(-1, size**2).astype(float))
+    return drawn.reshape(-1, size, size)
+
+
+def interval(values, probability):
+    """Return the percentile interval of bootstrap values, shape (draws, ...): its lower and upper end.
+
+    Draws in which a value is undefined do not count; NaN where there is none.
+    """
+    tail = 50 * (1 - probability)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of nothing but NaN
+        return np.nanpercentile(values, [tail, 100 - tail], axis=0)
+
+
+def scores(matrix):
+    """Return all scores that follow from a confusion matrix, or from a stack of them, by name."""
+    by_class = {"precision": precision(matrix), "recall": recall(matrix), "f1": f1(matrix)}
+    return {
+        "overall_accuracy": overall_accuracy(matrix),
+        "kappa": kappa(matrix),
+        "quadratic_kappa": quadratic_kappa(matrix),
+        "balanced_accuracy": balanced_accuracy(matrix),
+        **by_class,
+        **{f"macro_{name}": macro(values, matrix) for name, values in by_class.items()},
+        **{f"weighted_{name}": weighted(values, matrix) for name, values in by_class.items()},
+        "quantity_disagreement": quantity_disagreement(matrix),
+        "allocation_disagreement": allocation_disagreement(matrix),
+    }
+
+
+def report(reference, predicted, classes, draws=None, probability=0.9):
     """Return all accuracy figures of a set of samples, ready for JSON.
 
     Parameters
@@ -219,70 +354,97 @@ def report(reference, predicted, classes):
     reference, predicted : array_like, shape (n,)
         Class of each sample in truth and on the map.
     classes : sequence of length k
-        All classes.
+        All classes, in their order.
+    draws : tuple of numpy.ndarray, optional
+        Bootstrap draws of whole blocks, from `helpers.space.block_draws`; without them, or with one block alone,
+        there are no intervals but kappa's.
+    probability : float
+        Of intervals.
 
     Returns
     -------
     dict
-        ``n``, ``classes``, ``confusion_matrix`` (rows mapped, columns reference), ``overall_accuracy``,
-        ``kappa``, ``kappa_se``, ``precision``, ``recall`` and ``f1`` by class, their ``macro_*`` means,
-        ``support`` (reference samples by class), ``quantity_disagreement``, ``allocation_disagreement``.
-        Undefined values are None; without samples all scores are.
+        ``n``, ``classes``, ``confusion_matrix`` (rows mapped, columns reference) and its ``shares`` of all samples,
+        ``overall_accuracy``, ``kappa``, ``kappa_se``, ``quadratic_kappa``, ``balanced_accuracy``, ``precision``,
+        ``recall`` and ``f1`` by class, their ``macro_*`` and ``weighted_*`` means, ``support`` (reference samples by
+        class), ``quantity_disagreement``, ``allocation_disagreement``. ``intervals``: the ``probability``, the number
+        of ``blocks`` and of ``draws``, ``kappa_large_sample`` (lower and upper end, of samples taken for independent),
+        and by the name of each score the two ends, lists of them for scores by class. Undefined values are None;
+        without samples all scores are.
 
     Raises
     ------
     AccuracyError
         As from `confusion_matrix`.
     """
+    from scipy.stats import norm
+
+    classes = list(classes)
     matrix = confusion_matrix(reference, predicted, classes)
-    by_class = {"precision": precision(matrix), "recall": recall(matrix), "f1": f1(matrix)}
+    found, error = scores(matrix), kappa_standard_error(matrix)
+    reach = norm.ppf((1 + probability) / 2) * error
+    ends = {"probability": probability, "kappa_large_sample": [found["kappa"] - reach, found["kappa"] + reach]}
+    if draws is not None and draws[1].shape[1] > 1:
+        codes = [np.array([classes.index(label) for label in np.ravel(labels).tolist()]) for labels in
+                 (reference, predicted)]  # fmt: skip
+        drawn = scores(drawn_matrices(*codes, len(classes), draws)[1:])
+        ends |= {"blocks": draws[1].shape[1], "draws": len(draws[1]) - 1}
+        ends |= {name: interval(values, probability) for name, values in drawn.items()}
     return _plain(
-        {
-            "n": matrix.sum(),
-            "classes": list(classes),
-            "confusion_matrix": matrix,
-            "overall_accuracy": overall_accuracy(matrix),
-            "kappa": kappa(matrix),
-            "kappa_se": kappa_standard_error(matrix),
-            **by_class,
-            **{f"macro_{name}": macro(values, matrix) for name, values in by_class.items()},
-            "support": matrix.sum(axis=0),
-            "quantity_disagreement": quantity_disagreement(matrix),
-            "allocation_disagreement": allocation_disagreement(matrix),
-        }
+        {"n": matrix.sum(), "classes": classes, "confusion_matrix": matrix, "shares": _ratio(matrix, matrix.sum())}
+        | found
+        | {"kappa_se": error, "support": matrix.sum(axis=0), "intervals": ends}
     )
 
 
-def evaluate(model, card, rows):
-    """Judge a forest on samples that it was not grown from, everywhere and in the potential-permafrost domain.
+def evaluate(study, rows, probabilities, calibration=None, mapped=None):
+    """Judge predictions of samples that their forest had not seen: everywhere and in the potential-permafrost domain.
 
     Parameters
     ----------
-    model : sklearn.ensemble.RandomForestClassifier or helpers.two_stage.TwoStageForest
-    card : dict
-        Its model card, as from `helpers.forest.load_model`.
+    study : helpers.study.Study
+        Its `target`, and `accuracy` for intervals by a bootstrap of blocks.
     rows : pandas.DataFrame
-        The samples, as from `helpers.forest.layer_rows` for the card's target.
+        The samples, as from `helpers.forest.layer_rows`.
+    probabilities : numpy.ndarray, shape (n, k)
+        The forest's own, by `helpers.forest.class_probabilities`.
+    calibration : dict, optional
+        Of the forest, as on its card.
+    mapped : dict of str to tuple, optional
+        For each of `DOMAINS` how many cells of the map have each class, and the area of all in km2: as from
+        `helpers.validation.mapped_areas`.
 
     Returns
     -------
     dict
-        For each of `DOMAINS` the `report`, with ``log_loss`` of the forest's own and ``log_loss_calibrated``
-        of its calibrated probabilities.
+        For each of `DOMAINS` the `report`, with ``log_loss`` and ``brier_score`` of the forest's own, and
+        ``log_loss_calibrated`` and ``brier_score_calibrated`` of its calibrated probabilities; ``permafrost``, the
+        report of permafrost (1) or none (0); and ``area_adjusted``, as from `helpers.area_adjusted.area_adjusted`.
     """
-    from helpers import forest
+    from helpers import forest, ice, space
+    from helpers.area_adjusted import area_adjusted
 
-    classes = card["classes"]
-    probabilities = forest.class_probabilities(model, forest.predictor_values(rows, card["predictors"]), classes)
-    calibrated = forest.calibrate(probabilities, card["calibration"])
-    reference, mapped = rows["class"].to_numpy(), forest.mapped_class(probabilities, card["target"])
-    result, everywhere = {}, np.ones(len(rows), bool)
-    for domain, inside in zip(DOMAINS, (everywhere, rows["in_domain"].to_numpy(bool)), strict=True):
-        losses = {
-            "log_loss": log_loss(reference[inside], probabilities[inside], classes),
-            "log_loss_calibrated": log_loss(reference[inside], calibrated[inside], classes),
-        }
-        result[domain] = report(reference[inside], mapped[inside], classes) | _plain(losses)
+    classes, result = list(ice.TARGETS[study.target].codes), {}
+    reference, predicted = rows["class"].to_numpy(), forest.mapped_class(probabilities, study.target)
+    kinds = {"": probabilities}
+    if calibration:
+        kinds["_calibrated"] = forest.calibrate(probabilities, calibration)
+    for domain, inside in zip(DOMAINS, (np.ones(len(rows), bool), rows["in_domain"].to_numpy(bool)), strict=True):
+        known, given = reference[inside], predicted[inside]
+        draws = space.bootstrap(study, rows[inside]) if inside.any() else None
+        found = report(known, given, classes, draws, study.accuracy.interval)
+        for kind, values in kinds.items():
+            found[f"log_loss{kind}"] = log_loss(known, values[inside], classes)
+            found[f"brier_score{kind}"] = brier_score(known, values[inside], classes)
+        found["permafrost"] = report(
+            (known > 0).astype(int), (given > 0).astype(int), [0, 1], draws, study.accuracy.interval
+        )
+        if mapped:
+            cells, area = mapped[domain]
+            found["area_adjusted"] = area_adjusted(
+                found["confusion_matrix"], cells, area, study.accuracy.interval, study.samples.probability_sample
+            )
+        result[domain] = _plain(found)
     return result
 
 
@@ -302,11 +464,17 @@ def summary(reports):
 
     keys = ["n", "overall_accuracy", "kappa", "kappa_se", "macro_precision", "macro_recall", "macro_f1"]
     keys += ["quantity_disagreement", "allocation_disagreement", "log_loss", "log_loss_calibrated"]
-    rows = [
-        {"layer": layer, "domain": domain, **{key: found[key] for key in keys}}
-        for layer, domains in reports.items()
-        for domain, found in domains.items()
-    ]
+    keys += ["quadratic_kappa", "balanced_accuracy", "weighted_precision", "weighted_recall", "weighted_f1"]
+    keys += ["brier_score", "brier_score_calibrated"]
+    rows = []
+    for layer, domains in reports.items():
+        for domain, found in domains.items():
+            ends = found.get("intervals", {})
+            row = {"layer": layer, "domain": domain, **{key: found.get(key) for key in keys}}
+            for score in keys:
+                if score in ends:
+                    row[f"{score}_lower"], row[f"{score}_upper"] = ends[score]
+            rows.append(row)
     return pd.DataFrame(rows)
 
 
@@ -329,26 +497,21 @@ def draw_confusion(axes, found, names):
     names : sequence of str
         Names of the classes, in their order.
     """
-    import seaborn
-
     matrix = np.array(found["confusion_matrix"])
     shares = _ratio(matrix, matrix.sum(axis=1, keepdims=True))
-    text = [
-        [f"{n}\n{100 * s:.0f} %" if n else "0" for n, s in zip(*row, strict=True)]
-        for row in zip(matrix, shares, strict=True)
-    ]
     mapped = [f"{name} ({n})" for name, n in zip(names, matrix.sum(axis=1), strict=True)]
-    seaborn.heatmap(
-        np.nan_to_num(shares), annot=np.array(text), fmt="", cmap="Blues", vmin=0, vmax=1, cbar=False,
-        square=True, linewidths=0.4, linecolor="0.8", annot_kws={"size": 6, "linespacing": 1.0}, ax=axes,
-        xticklabels=False, yticklabels=False,
-    )  # fmt: skip
-    axes.set(xlabel="reference class", ylabel="mapped class (samples)")
+    axes.pcolormesh(np.nan_to_num(shares), cmap="Blues", vmin=0, vmax=1, edgecolors="0.8", linewidth=0.4)
+    for row, column in np.ndindex(matrix.shape):
+        n, share = matrix[row, column], shares[row, column]
+        text, colour = f"{n}\n{100 * share:.0f} %" if n else "0", "white" if share > 0.55 else "0.15"
+        axes.text(column + 0.5, row + 0.5, text, ha="center", va="center", size=6, linespacing=1.0, color=colour)
+    axes.set(xlabel="reference class", ylabel="mapped class (samples)", aspect="equal")
+    axes.invert_yaxis()
+    axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
-    # seaborn would draw the whole figure to see whether its labels overlap; ours are set here.
     middle = np.arange(len(names)) + 0.5
     axes.set_xticks(middle, names, rotation=40, ha="right", rotation_mode="anchor")
-    axes.set_yticks(middle, mapped, rotation=0)
+    axes.set_yticks(middle, mapped)
 
 
 def write_table(path, table):
@@ -375,16 +538,49 @@ def write_json(path, value):
     write_text(path, json.dumps(_plain(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def write_tables(path, table, keys):
+    """Write a table as CSV, and as JSON nested by the values of some of its columns.
+
+    Parameters
+    ----------
+    path : path-like
+        Without a suffix.
+    table : pandas.DataFrame
+    keys : sequence of str
+        Columns, the outermost first; together they must be different in every row.
+
+    Returns
+    -------
+    dict
+        As written to the JSON file: the other columns by the keys' values.
+    """
+    record = {}
+    for row in table.to_dict("records"):
+        *outer, last = [str(row.pop(name)) for name in keys]
+        place = record
+        for key in outer:
+            place = place.setdefault(key, {})
+        place[last] = row
+    write_table(f"{path}.csv", table)
+    write_json(f"{path}.json", record)
+    return record
+
+
 def _agreement(matrix):
     """Return the observed agreement and the one expected by chance."""
     matrix = _checked(matrix)
-    total = matrix.sum()
-    return _ratio(np.trace(matrix), total), _ratio(matrix.sum(axis=1) @ matrix.sum(axis=0), total**2)
+    chance = (matrix.sum(axis=-1) * matrix.sum(axis=-2)).sum(axis=-1)
+    return overall_accuracy(matrix), _ratio(chance, matrix.sum(axis=(-2, -1)) ** 2)
+
+
+def _diagonal(matrix):
+    return np.diagonal(matrix, axis1=-2, axis2=-1)
 
 
 def _checked(matrix):
     matrix = np.asarray(matrix, float)
-    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not (np.isfinite(matrix) & (matrix >= 0)).all():
+    square = matrix.ndim >= 2 and matrix.shape[-2] == matrix.shape[-1]
+    if not (square and (np.isfinite(matrix) & (matrix >= 0)).all()):
         raise AccuracyError(
             f"An array of shape {matrix.shape} is no confusion matrix.",
             "give a square one of finite counts or shares, none negative",

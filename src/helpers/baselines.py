@@ -5,11 +5,11 @@ All of it is judged in the same folds as the forest, on pooled out-of-fold predi
 
 import numpy as np
 
-from helpers import forest, space
-from helpers.accuracy import DOMAINS
+from helpers import accuracy, forest, space
+from helpers.accuracy import DOMAINS, SCORES
 from helpers.ice import TARGETS, layer_name
 from helpers.samples import used_predictors
-from helpers.validation import SCORES, out_of_fold
+from helpers.validation import out_of_fold
 
 MODELS = {
     "forest": "random forest",
@@ -111,35 +111,15 @@ def _predicted(estimator, values, known, fold):
 
 
 def _drawn_scores(mapped, known, inside, block, classes, rng):
-    """Return each model's scores of all samples (first) and of bootstrap draws of whole blocks."""
-    blocks, draws = space.block_draws(block[inside], space.DRAWS, rng)
-    scores = {}
-    for name, predicted in mapped.items():
-        matrices = np.zeros((draws.shape[1], len(classes), len(classes)))
-        np.add.at(matrices, (blocks, predicted[inside], known[inside]), 1)
-        scores[name] = stacked_scores(np.tensordot(draws, matrices, axes=1))
-    return scores
+    """Return each model's `SCORES` of all samples (first) and of bootstrap draws of whole blocks, shape (1 + draws, 3).
 
-
-def stacked_scores(matrices):
-    """Return the `SCORES` of many confusion matrices at once, as `helpers.accuracy` has them of one.
-
-    Parameters
-    ----------
-    matrices : numpy.ndarray, shape (draws, k, k)
-        None of them empty.
-
-    Returns
-    -------
-    numpy.ndarray, shape (draws, 3)
-        Kappa counts as 0 where one class alone is mapped and in the reference.
+    Kappa counts as 0 where one class alone is mapped and in the reference.
     """
-    correct, mapped, known = np.einsum("dkk->dk", matrices), matrices.sum(axis=2), matrices.sum(axis=1)
-    total, either = known.sum(axis=1), mapped + known
-    observed, expected = correct.sum(axis=1) / total, (mapped * known).sum(axis=1) / total**2
-    kappa = np.divide(observed - expected, 1 - expected, out=np.zeros_like(total), where=expected < 1)
-    f1 = np.divide(2 * correct, either, out=np.zeros_like(either), where=either > 0)
-    return np.column_stack([observed, kappa, f1.sum(axis=1) / (either > 0).sum(axis=1)])
+    draws, found = space.block_draws(block[inside], space.DRAWS, rng), {}
+    for name, predicted in mapped.items():
+        matrices = accuracy.drawn_matrices(known[inside], predicted[inside], len(classes), draws)
+        found[name] = np.nan_to_num(np.column_stack([accuracy.scores(matrices)[score] for score in SCORES]))
+    return found
 
 
 def _rows(first, drawn):

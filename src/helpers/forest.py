@@ -14,7 +14,17 @@ from pathlib import Path
 
 import numpy as np
 
-from helpers.accuracy import PROBABILITY_FLOOR, confusion_matrix, f1, kappa, log_loss, macro, write_json
+from helpers.accuracy import (
+    PROBABILITY_FLOOR,
+    confusion_matrix,
+    drawn_matrices,
+    f1,
+    interval,
+    kappa,
+    log_loss,
+    macro,
+    write_json,
+)
 from helpers.digest import file_hash, package_digest
 from helpers.errors import CompendiumError
 from helpers.ice import TARGETS
@@ -341,6 +351,35 @@ def fit(study, table, layer, params, which="all"):
     return grow(_classifier(study, **params), *_training(study, layer_rows(table, layer, which, study.target), layer))
 
 
+def probabilities_of(study, rows, others, params):
+    """Grow a forest for one prediction, in half the time of `fit`, and return its probabilities of other samples.
+
+    Parameters
+    ----------
+    study : helpers.study.Study
+    rows, others : pandas.DataFrame
+        Samples of one layer from `layer_rows`: those to grow the forest from, and those to predict.
+    params : dict
+        Hyperparameters.
+
+    Returns
+    -------
+    numpy.ndarray, shape (n, k)
+        One column for each class of the target.
+    """
+    import sklearn
+
+    from helpers.search import grow_and_predict
+
+    values = _values(study, others)
+    probabilities = np.zeros((len(others), len(TARGETS[study.target].codes)))
+    with sklearn.config_context(**_CHECKED):
+        known = _training(study, rows, rows["layer"].iloc[0])
+        classes, found = grow_and_predict(_classifier(study, **params), *known, values)
+    probabilities[:, classes] = found
+    return probabilities
+
+
 def class_means(rows, classes=CLASSES):
     """Return the mean ice fraction of each class, m3 of ice per m3 of the layer.
 
@@ -406,7 +445,7 @@ def class_probabilities(model, values, classes=CLASSES):
     return probabilities
 
 
-def importance(model, values, types, predictors, seed, repeats=10):
+def importance(model, values, types, predictors, seed, repeats=10, groups=None, draws=None, probability=0.9):
     """Return permutation importance: how much kappa falls when a predictor's values are shuffled.
 
     All shuffled copies are predicted together, which is many times faster than one by one.
@@ -422,35 +461,61 @@ def importance(model, values, types, predictors, seed, repeats=10):
     seed : int
     repeats : int
         Shuffles of each predictor.
+    groups : list of list of str, optional
+        Predictors that are shuffled together, such as from `helpers.quality.correlated_groups`: predictors that tell
+        the same stand in for one another, so that each alone seems to matter little. By default each is one.
+    draws : tuple of numpy.ndarray, optional
+        Bootstrap draws of the samples, from `helpers.space.bootstrap`.
+    probability : float
+        Of the interval.
 
     Returns
     -------
     pandas.DataFrame
-        Columns predictor, mean and sd (of the fall of kappa, over repeats), the most important first.
+        Columns predictor (a group's joined by " + "), mean and sd (of the fall of kappa, over repeats), and with draws
+        the ends ``lower`` and ``upper`` of its interval over blocks of samples, all repeats taken together; the most
+        important first.
     """
     import pandas as pd
 
     classes = np.union1d(model.classes_, types)  # kappa does not depend on others
+    parts = [[column] for column in range(len(predictors))]
+    if groups is not None:
+        parts = [[list(predictors).index(name) for name in group] for group in groups]
+    names = [" + ".join(predictors[column] for column in part) for part in parts]
 
-    def score(block):
-        return [kappa(confusion_matrix(types, part, classes)) for part in model.predict(block).reshape(-1, len(types))]
+    def predicted(block):
+        return model.predict(block).reshape(-1, len(types))
 
-    (whole,) = score(values)
+    def score(part):
+        return kappa(confusion_matrix(types, part, classes))
+
     together = max(1, _BATCH // (repeats * len(values)))
-    scores = []
-    for first in range(0, len(predictors), together):
-        block = [_shuffled(values, column, [seed, column], repeats)
-                 for column in range(first, min(first + together, len(predictors)))]  # fmt: skip
-        scores += score(np.concatenate(block))
-    falls = whole - np.reshape(scores, (len(predictors), repeats))
-    found = pd.DataFrame({"predictor": list(predictors), "mean": falls.mean(axis=1), "sd": falls.std(axis=1, ddof=1)})
+    mapped = [np.zeros((0, len(types)), int)]
+    for first in range(0, len(parts), together):
+        block = [_shuffled(values, part, seed, repeats) for part in parts[first : first + together]]
+        mapped.append(predicted(np.concatenate(block)))
+    mapped, (whole,) = np.concatenate(mapped).reshape(len(parts), repeats, len(types)), predicted(values)
+    falls = score(whole) - np.array([[score(part) for part in each] for each in mapped]).reshape(len(parts), repeats)
+    found = pd.DataFrame({"predictor": names, "mean": falls.mean(axis=1), "sd": falls.std(axis=1, ddof=1)})
+    if draws is not None:
+        size = int(classes.max()) + 1
+        unshuffled = kappa(drawn_matrices(types, whole, size, draws)[1:])
+        ends = []
+        for each in mapped:
+            again = np.tile(draws[0], repeats), draws[1]
+            shuffled = drawn_matrices(np.tile(types, repeats), each.ravel(), size, again)[1:]
+            ends.append(interval(np.subtract(unshuffled, kappa(shuffled)), probability))
+        found[["lower", "upper"]] = np.reshape(ends, (len(parts), 2))
     return found.sort_values("mean", ascending=False, kind="stable", ignore_index=True)
 
 
-def _shuffled(values, column, seed, repeats):
-    """Return copies of the values below each other, one column shuffled in each."""
-    copies = np.repeat(values[np.newaxis], repeats, axis=0)
-    copies[:, :, column] = np.random.default_rng(seed).permuted(copies[:, :, column], axis=1)
+def _shuffled(values, columns, seed, repeats):
+    """Return copies of the values below each other, some columns shuffled in each, all by one order."""
+    copies, rng = np.repeat(values[np.newaxis], repeats, axis=0), np.random.default_rng([seed, *columns])
+    orders = rng.permuted(np.tile(np.arange(len(values)), (repeats, 1)), axis=1)
+    for column in columns:
+        copies[:, :, column] = values[:, column][orders]
     return copies.reshape(-1, values.shape[1])
 
 

@@ -65,7 +65,7 @@ def map_files(study):
     return {name: folder / f"{name}.tif" for name in [*names, "ice_storage"]}
 
 
-def read_predictors(study, predictors, part=None, units=None):
+def read_predictors(study, predictors, part=None, units=None, step=1):
     """Return the predictors of all cells, or those of a window, that have every one of them.
 
     Parameters
@@ -77,6 +77,8 @@ def read_predictors(study, predictors, part=None, units=None):
         Rows and columns of the reference grid; all by default.
     units : dict of str to str, optional
         The unit that each covariate must have.
+    step : int
+        Of both rows and columns: every cell by default.
 
     Returns
     -------
@@ -97,7 +99,9 @@ def read_predictors(study, predictors, part=None, units=None):
         with _open_covariate(study, name, geobox, (units or {}).get(name)) as source:
             band = source.read(1, window=part)
         if inside is None:
-            inside = np.isfinite(band)  # covariates have no values outside of the study area
+            inside = np.zeros(band.shape, bool)
+            # Covariates have no values outside of the study area.
+            inside[::step, ::step] = np.isfinite(band[::step, ::step])
             values = np.empty((len(predictors), np.count_nonzero(inside)), np.float32)
             if not values.size:
                 break

@@ -9,7 +9,7 @@ from helpers.grid import reference_grid
 from helpers.mapping import map_files
 from helpers.samples import read_samples
 
-NAMES = ("samples", "ice-maps", "confusion-matrices", "importance", "trust")
+NAMES = ("samples", "ice-maps", "confusion-matrices", "importance", "trust", "accuracy-summary")
 """File names of the figures that notebook 06 writes."""
 
 
@@ -118,23 +118,97 @@ def confusion_matrices(study):
     reports = json.loads((study.results_dir / "tables" / "accuracy.json").read_text(encoding="utf-8"))
     names = [kind.name.removesuffix(" frozen soil") for kind in ice.TARGETS[study.target].classes]
     style()
-    size = (WIDTH_MM / 25.4, 3.3 * len(reports))
-    figure, axes = plt.subplots(len(reports), 2, figsize=size, squeeze=False)
+    height = 87 * len(reports) + 2  # mm
+    figure, axes = plt.subplots(len(reports), 2, figsize=(WIDTH_MM / 25.4, height / 25.4), squeeze=False)
     shown = [(layer, domain) for layer in reports for domain in accuracy.DOMAINS]
     for panel, (layer, domain) in zip(axes.flat, shown, strict=True):
         accuracy.draw_confusion(panel, reports[layer][domain], names)
         panel.set_title(f"{layer.removesuffix('m')} m, {domain.replace('_', ' ')}")
-    # Laid out once, at the end: seaborn draws the figure for each heatmap.
-    figure.set_layout_engine("constrained", rect=(0, 0.02, 1, 0.98))
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
+    # Margins in mm for the longest names: a layout engine would draw all labels twice, which takes seconds.
+    figure.subplots_adjust(33 / WIDTH_MM, 26 / height, 1 - 2 / WIDTH_MM, 1 - 5 / height, wspace=0.57, hspace=0.53)
     if study.simulated:
         mark_simulated(figure)
     return figure
 
 
+def accuracy_summary(study):
+    """Draw one page that sums up the accuracy, from the tables of notebook 04.
+
+    Above, the headline scores with their intervals, by layer and domain, on the test samples and out of spatial folds
+    (of the study's own kind where kNNDM is not possible). Below, for all layers together in the domain: confusion
+    matrix of the test samples and reliability of permafrost.
+
+    Parameters
+    ----------
+    study : helpers.study.Study
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    import json
+
+    import matplotlib.pyplot as plt
+    import pandas
+
+    from helpers import reliability, validation
+
+    folder, target = study.results_dir / "tables", ice.TARGETS[study.target]
+    test, folds = (
+        json.loads((folder / f"{name}.json").read_text(encoding="utf-8")) for name in ("accuracy", "accuracy_folds")
+    )
+    kind = "knndm" if "knndm" in folds else study.folds.kind
+    shown = {"test samples": test, validation.ESTIMATES[kind]: folds[kind]}
+    rows = [
+        [layer.removesuffix("m") + " m", domain.replace("_", " "), judged, str(reports[layer][domain]["n"])]
+        + [_with_interval(reports[layer][domain], score) for score in (*accuracy.SCORES, "quadratic_kappa")]
+        for layer in test
+        for domain in accuracy.DOMAINS
+        for judged, reports in shown.items()
+    ]
+    style()
+    height = 24 + 5 * len(rows) + 92
+    figure = plt.figure(figsize=(WIDTH_MM / 25.4, height / 25.4))
+    upper = figure.add_axes((0.02, 97 / height, 0.96, (5 * len(rows) + 8) / height))
+    upper.axis("off")
+    heads = ["layer", "domain", "judged on", "n", "overall accuracy", "kappa", "macro F1", "quadratic kappa"]
+    table = upper.table(rows, colLabels=heads, loc="center", cellLoc="left", edges="horizontal",
+                        colWidths=[0.06, 0.17, 0.11, 0.05, 0.16, 0.15, 0.15, 0.15], bbox=(0, 0, 1, 1))  # fmt: skip
+    table.auto_set_font_size(False)
+    table.set_fontsize(6.5)
+    for place, cell in table.get_celld().items():
+        cell.set_linewidth(0.3)
+        cell.get_text().set_fontweight("bold" if place[0] == 0 else "normal")
+    percent, simulated = round(100 * study.accuracy.interval), "virtual landscape, " if study.simulated else ""
+    figure.text(0.02, 1 - 5 / height, f"Accuracy: {simulated}{target.name} by depth layer", weight="bold", size=9)
+    note = f"In brackets the {percent} % interval of a bootstrap of {study.accuracy.block_km:g} km blocks."
+    figure.text(0.02, 1 - 10 / height, f"{note} Test samples and folds lie where people drilled, not as the map does.")
+    domain = accuracy.DOMAINS[1]
+    matrix = np.sum([reports[domain]["confusion_matrix"] for reports in test.values()], axis=0)
+    left = figure.add_axes((33 / WIDTH_MM, 25 / height, 56 / WIDTH_MM, 56 / height))
+    names = [kind.name.removesuffix(" frozen soil") for kind in target.classes]
+    accuracy.draw_confusion(left, {"confusion_matrix": matrix}, names)
+    left.set_title(f"Test samples of all layers, {domain.replace('_', ' ')}")
+    right = figure.add_axes((118 / WIDTH_MM, 25 / height, 56 / WIDTH_MM, 56 / height))
+    curves, errors = (pandas.read_csv(folder / f"{name}.csv") for name in ("reliability", "calibration_error"))
+    reliability.draw_class(right, curves, errors, target.classes[0])
+    right.set(title=f"Reliability of {target.classes[0].name}", xlabel="predicted probability", ylabel="observed share")
+    right.legend(frameon=False, loc="lower right")
+    if study.simulated:
+        mark_simulated(figure)
+    return figure
+
+
+def _with_interval(found, score):
+    """Return a score of a report, with its interval where it has one."""
+    if found[score] is None:
+        return "-"
+    ends = found["intervals"].get(score, [None])
+    return f"{found[score]:.2f}" + (f" ({ends[0]:.2f} to {ends[1]:.2f})" if None not in ends else "")
+
+
 def importance(study):
-    """Draw permutation importance by layer, from `importance.csv`: means and one standard deviation."""
+    """Draw permutation importance by layer, from `importance.csv`: means and intervals over blocks of samples."""
     import matplotlib.pyplot as plt
     import pandas
 
@@ -147,7 +221,8 @@ def importance(study):
     for panel, layer in zip(axes[0], layers, strict=True):
         part = table[table["layer"] == layer].set_index("predictor").loc[order]
         titles = [known[name].title for name in order]
-        panel.barh(titles, part["mean"], xerr=part["sd"], error_kw={"linewidth": 0.6}, color="#5b8db8")
+        panel.barh(titles, part["mean"], color="#5b8db8")
+        panel.hlines(titles, part["lower"], part["upper"], color="0.15", linewidth=0.6)
         panel.axvline(0, color="0.3", linewidth=0.5)
         panel.set(title=f"{layer.removesuffix('m')} m", xlabel="fall of kappa")
     axes[0, 0].locator_params(axis="x", nbins=4)

@@ -50,6 +50,12 @@ FULL = {**STAGES, "08-baselines": 400}
 IN_PROCESS = ("02-extract-samples", "03-grid-search", "04-evaluate-accuracy", "05-map-ground-ice")
 """Stages that `run_in_process` does."""
 
+ACCURACY = (
+    "accuracy", "accuracy_folds", "validation", "class_areas", "reliability", "calibration_error", "morans_i",
+    "error_by_distance", "importance", "importance_groups",
+)  # fmt: skip
+"""Tables of notebook 04, each as CSV and as JSON."""
+
 SHARED = ("00-virtual-landscape", "01-prepare-data")
 """Stages whose outputs runs with the same settings share."""
 
@@ -106,7 +112,13 @@ def stage_outputs(study, stage):
 
     layers, tables = [ice.layer_name(layer) for layer in study.layers], study.results_dir / "tables"
     twin = ["regression"] if study.storage_from == "regression" else []
-    judged = ["baselines", "optimism", "ice_fraction", *(["forward_selection"] if study.forward_selection else [])]
+    judged = [
+        "baselines",
+        "optimism",
+        "ice_fraction",
+        "local_effects",
+        *(["forward_selection"] if study.forward_selection else []),
+    ]
     made = {
         "00-virtual-landscape": lambda: raw_files(study).values(),
         "01-prepare-data": lambda: [*covariate_files(study).values(), *fine_files(study).values()],
@@ -117,7 +129,7 @@ def stage_outputs(study, stage):
         "03-grid-search": lambda: sorted(
             {forest.model_path(study, layer, which) for layer in layers for which in ("map", "train", *twin)}
         ),
-        "04-evaluate-accuracy": lambda: [tables / f for f in ("accuracy.json", "importance.csv", "validation.json")],
+        "04-evaluate-accuracy": lambda: [tables / f"{name}.{kind}" for name in ACCURACY for kind in ("csv", "json")],
         "05-map-ground-ice": lambda: [
             *mapping.map_files(study).values(),
             *uncertainty.interval_files(study).values(),
@@ -140,10 +152,11 @@ def memory_mb(study, stage):
 _SECTIONS = {
     "02-extract-samples": ("layers", "ice", "truth", "boreholes", "samples", "predictors", "domain", "target"),
     "03-grid-search": ("forest", "folds", "predictors", "left_out", "domain", "target", "storage_from", "regression"),
-    "04-evaluate-accuracy": ("folds", "domain", "target"),
+    "04-evaluate-accuracy": ("folds", "accuracy", "samples", "domain", "target"),
     "05-map-ground-ice": ("target", "storage_from", "maps", "uncertainty", "trust", "compare_with"),
     "06-publication-figures": ("target",),
     "08-baselines": (
+        "accuracy",
         "forest",
         "folds",
         "predictors",

@@ -441,6 +441,25 @@ def _grow_one(estimator, values, y, weight):
     return plain
 
 
+def grow_and_predict(estimator, values, y, others):
+    """Grow a forest that is not kept, and return its classes and its probabilities of other samples.
+
+    Parameters
+    ----------
+    estimator : sklearn.ensemble.RandomForestClassifier or helpers.two_stage.TwoStageForest
+    values, others : numpy.ndarray of float32, shape (n, predictors)
+    y : numpy.ndarray, shape (n,)
+
+    Returns
+    -------
+    classes : numpy.ndarray, shape (k,)
+    probabilities : numpy.ndarray, shape (n, k)
+        Those of scikit-learn.
+    """
+    model = grow(estimator, values, y)
+    return model.classes_, _read(model, others, [(None, 2)], [estimator.n_estimators])[0][0, 0]
+
+
 class _LightForest(RandomForestClassifier):
     """The same forest in less than half of the time, for the search alone.
 

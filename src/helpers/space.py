@@ -145,6 +145,16 @@ def block_draws(block, draws, rng):
     return number, np.vstack([np.ones(blocks, int), rng.multinomial(blocks, np.full(blocks, 1 / blocks), draws)])
 
 
+def bootstrap(study, rows):
+    """Return bootstrap draws of samples by the study's section `accuracy`: whole square blocks, see `block_draws`.
+
+    Samples that belong together (`sample_units`) are in one block.
+    """
+    settings = study.accuracy
+    block = blocks(_places(rows), sample_units(study, rows), 1000 * settings.block_km)
+    return block_draws(block, settings.draws, np.random.default_rng(settings.seed))
+
+
 @dataclass(frozen=True, eq=False)
 class Matched:
     """Folds of kNNDM.

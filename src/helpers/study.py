@@ -351,6 +351,7 @@ class Samples(_Section):
     outlier_limit: Positive = 20.0  # robust standard deviations; soil maps have few values, so their spread is small
     correlated: Share = 0.7  # predictors whose absolute rank correlation is larger are shown as a group
     test_share: Share = 0.3
+    probability_sample: bool = False  # sites were drawn at random: accuracy by area is not just indicative
     train_share: Annotated[float, Field(gt=0, le=1)] = 1.0  # of the training groups that is used: for learning curves
     seed: int = 20240602
 
@@ -440,6 +441,16 @@ class Uncertainty(_Section):
     seed: int = 20240607
 
 
+class Accuracy(_Section):
+    """Intervals of accuracy, by a bootstrap that draws square blocks of samples."""
+
+    interval: Annotated[float, Field(gt=0, lt=1)] = 0.9  # probability of the intervals
+    draws: Annotated[int, Field(gt=0)] = 1000
+    block_km: Positive = 100  # side of a block
+    bins: Annotated[int, Field(gt=1)] = 10  # of probabilities in the reliability diagram
+    seed: int = 20240608
+
+
 class Domain(_Section):
     """The potential-permafrost domain: a rule on one covariate, fixed before any model."""
 
@@ -526,6 +537,7 @@ class Study(_Section):
     storage_from: Literal["classes", "regression"] = "classes"  # what the ice content of a cell is expected from
     regression: Regression = Regression()
     folds: Folds = Folds()
+    accuracy: Accuracy = Accuracy()
     domain: Domain = Domain()
     uncertainty: Uncertainty = Uncertainty()
     maps: Maps = Maps()

@@ -6,12 +6,14 @@ hyperparameters were chosen for the very score (`selection_optimism`).
 """
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
+from joblib import cpu_count
 
 from helpers import accuracy, forest, space
-from helpers.accuracy import DOMAINS
-from helpers.grid import reference_grid
+from helpers.accuracy import DOMAINS, SCORES
+from helpers.grid import cell_centres, reference_grid
 from helpers.ice import TARGETS, layer_name
 from helpers.samples import used_predictors
 
@@ -28,9 +30,9 @@ ESTIMATES = {
 """Estimates of a map's accuracy, by their keys in ``validation.json``."""
 
 TRUE_CELLS = 25_000
-"""Cells, in regular steps, that stand for the map in its true accuracy: the standard error is below 0.004."""
-
-SCORES = ("overall_accuracy", "kappa", "macro_f1")
+"""About so many cells, in regular steps, stand for the map: the standard error of a share is below 0.004 in the whole
+area, and 0.006 in the default study's domain.
+"""
 
 REFERENCES = {
     "samples": ("o", "#0072b2", "against the samples' own class"),
@@ -120,7 +122,7 @@ def out_of_fold(study, jobs, n_jobs=-1):
     jobs : sequence of (rows, fold, params)
         Samples of one layer with their class, their folds, and the hyperparameters.
     n_jobs : int
-        Processes at once, -1 for one a core. The result does not depend on it.
+        Threads at once, -1 for one a core. The result does not depend on it.
 
     Returns
     -------
@@ -130,7 +132,8 @@ def out_of_fold(study, jobs, n_jobs=-1):
     from joblib import Parallel, delayed
 
     parts = [(job, number) for job, (_, fold, _) in enumerate(jobs) for number in np.unique(fold)]
-    found = Parallel(n_jobs)(
+    # Threads: forests of some hundred samples are grown sooner than processes are started.
+    found = Parallel(n_jobs, prefer="threads")(
         delayed(_held_out)(study, jobs[job][0], jobs[job][1] == number, jobs[job][2]) for job, number in parts
     )
     classes = TARGETS[study.target].codes
@@ -141,16 +144,118 @@ def out_of_fold(study, jobs, n_jobs=-1):
 
 
 def _held_out(study, rows, held, params):
-    import sklearn
-
-    layer, trees = rows["layer"].iloc[0], {"n_estimators": study.folds.estimators}
-    known, others = rows[~held].assign(split="train"), forest.predictor_values(rows[held], used_predictors(study))
-    with sklearn.config_context(assume_finite=True, skip_parameter_validation=True):
-        model = forest.fit(study, known, layer, {**params, **trees}, "train")
-        return forest.class_probabilities(model, others, TARGETS[study.target].codes)
+    trees = {"n_estimators": study.folds.estimators}
+    return forest.probabilities_of(study, rows[~held], rows[held], {**params, **trees})
 
 
-def estimate_accuracy(study, table, params, truth=None, models=None, n_jobs=-1):
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """What forests predicted for samples and cells that they had not seen: all that estimates of accuracy need.
+
+    Parameters
+    ----------
+    rows, tested : dict of str to pandas.DataFrame
+        Training and test samples of each layer.
+    folds, unseen : dict of (layer, kind of folds) to numpy.ndarray
+        Fold of each training sample, and its probabilities, shape (n, k), by a forest that was grown without the fold.
+    test : dict of str to numpy.ndarray, shape (n, k)
+        Probabilities of the test samples of each layer by the forest of the training samples.
+    map_cells : tuple of numpy.ndarray
+        From `helpers.space.map_cells`.
+    cells, in_domain : numpy.ndarray, shape (cells,)
+        Flat indices of cells in regular steps that stand for the map, and whether they lie in the domain.
+    mapped : dict of (layer, forest) to numpy.ndarray of int, shape (cells,)
+        Their class by the forest ``train``, and where the study knows the truth also by ``map``.
+    """
+
+    rows: dict
+    tested: dict
+    folds: dict
+    unseen: dict
+    test: dict
+    map_cells: tuple
+    cells: np.ndarray
+    in_domain: np.ndarray
+    mapped: dict
+
+
+def predict_samples(study, table, params, models=None, n_jobs=-1):
+    """Predict samples and cells by forests that had not seen them.
+
+    Parameters
+    ----------
+    study : helpers.study.Study
+    table : pandas.DataFrame
+        Samples of all layers.
+    params : dict of str to dict
+        Hyperparameters of each layer, such as `helpers.forest.Search.params`.
+    models : dict of str to dict, optional
+        For each layer the forests ``train`` and ``map``; grown here by default.
+    n_jobs : int
+        Threads at once. The result does not depend on it.
+
+    Returns
+    -------
+    Predictions
+    """
+    layers, classes = [layer_name(layer) for layer in study.layers], TARGETS[study.target].codes
+    rows = {layer: forest.layer_rows(table, layer, "train", study.target) for layer in layers}
+    tested = {layer: forest.layer_rows(table, layer, "test", study.target) for layer in layers}
+    map_cells = space.map_cells(study)
+    kinds = {layer: fold_kinds(study, rows[layer], map_cells) for layer in layers}
+    folds = {(layer, kind): fold for layer in layers for kind, fold in kinds[layer].items()}
+    jobs = [(rows[layer], fold, params[layer]) for (layer, _), fold in folds.items()]
+    unseen = dict(zip(folds, out_of_fold(study, jobs, n_jobs), strict=True))
+    values, cells, in_domain = sampled_cells(study)
+    grown, test = {}, {}
+    for layer in layers:
+        known = models[layer] if models else _grown(study, table, layer, params[layer])
+        others = forest.predictor_values(tested[layer], used_predictors(study))
+        test[layer] = forest.class_probabilities(known["train"], others, classes)
+        grown |= {(layer, name): known[name] for name in ("train", *(["map"] if study.draws_boreholes else []))}
+
+    def mapped(model):
+        return forest.mapped_class(forest.class_probabilities(model, values, classes), study.target)
+
+    with ThreadPoolExecutor(cpu_count()) as pool:
+        of_cells = dict(zip(grown, pool.map(mapped, grown.values()), strict=True))
+    return Predictions(rows, tested, folds, unseen, test, map_cells, cells, in_domain, of_cells)
+
+
+def mapped_areas(study, predictions, layer):
+    """Return how much of the map has each class by the forest of the training samples, as `Predictions` tell it.
+
+    Returns
+    -------
+    dict of str to (numpy.ndarray, float)
+        For each of `helpers.accuracy.DOMAINS` the number of cells in regular steps that have each class, and the area
+        of the whole domain in km2. `TRUE_CELLS` says what their standard error is.
+    """
+    size, cell = len(TARGETS[study.target].codes), study.grid.resolution**2 / 1e6
+    mapped, domains = predictions.mapped[layer, "train"], _domains(predictions.in_domain)
+    areas = dict(_domains(predictions.map_cells[1]))
+    return {name: (np.bincount(mapped[inside], minlength=size), float(areas[name].sum() * cell))
+            for name, inside in domains}  # fmt: skip
+
+
+def evaluate_folds(study, predictions):
+    """Judge the pooled out-of-fold predictions of every kind of folds by `helpers.accuracy.evaluate`.
+
+    Returns
+    -------
+    dict of str to dict
+        Kind of folds to layer to domain to report.
+    """
+    found = {}
+    for (layer, kind), probabilities in predictions.unseen.items():
+        areas = mapped_areas(study, predictions, layer)
+        found.setdefault(kind, {})[layer] = accuracy.evaluate(
+            study, predictions.rows[layer], probabilities, mapped=areas
+        )
+    return found
+
+
+def estimate_accuracy(study, table, params, truth=None, models=None, n_jobs=-1, predictions=None):
     """Estimate the accuracy of each layer's map in every way, at hyperparameters that are chosen already.
 
     Folds are dealt among the training samples, and their predictions are pooled before they are scored. The
@@ -170,40 +275,49 @@ def estimate_accuracy(study, table, params, truth=None, models=None, n_jobs=-1):
     models : dict of str to dict, optional
         For each layer the forests ``train`` and ``map``; grown here by default.
     n_jobs : int
-        Processes at once. The result does not depend on it.
+        Threads at once. The result does not depend on it.
+    predictions : Predictions, optional
+        From `predict_samples`, with the other arguments, which is the default.
 
     Returns
     -------
     pandas.DataFrame
         One row a layer, domain, estimate (a key of `ESTIMATES`) and reference: `samples`, and with the truth also
-        `cells`, the true class of the sample's cell. With n, the `SCORES`, and for folds `wasserstein_km`: by how
-        much they miss the distances over which the cells of the domain are predicted.
+        `cells`, the true class of the sample's cell. With n, the `SCORES`, for folds `wasserstein_km`, by how
+        much they miss the distances over which the cells of the domain are predicted, and for estimates from samples
+        the ends of each score's interval, such as ``kappa_lower`` and ``kappa_upper``, by a bootstrap of blocks (the
+        study's section `accuracy`). Intervals tell what other samples of the same kind would have said; that samples
+        lie elsewhere than cells, or are not like them, is in none.
     """
     import pandas as pd
 
-    cells, layers = space.map_cells(study), [layer_name(layer) for layer in study.layers]
-    rows = {layer: forest.layer_rows(table, layer, "train", study.target) for layer in layers}
-    folds = {(layer, kind): fold for layer in layers for kind, fold in fold_kinds(study, rows[layer], cells).items()}
-    jobs = [(rows[layer], fold, params[layer]) for (layer, _), fold in folds.items()]
-    predicted = dict(zip(folds, out_of_fold(study, jobs, n_jobs), strict=True))
-    sampled = None if truth is None else sampled_cells(study)
-    found = []
-    for layer in layers:
+    done = predictions or predict_samples(study, table, params, models, n_jobs)
+    cells, found = done.map_cells, []
+    easting, northing = cell_centres(reference_grid(study))
+    row, column = np.divmod(done.cells, len(easting))
+    middles = np.stack([easting[column], northing[row]], axis=1)
+    for layer, rows in done.rows.items():
         true = None if truth is None else truth[f"ice_type_{layer}"]
-        places = rows[layer][["easting", "northing"]].to_numpy(float)
+        places = rows[["easting", "northing"]].to_numpy(float)
         targets = {domain: cells[0][inside] for domain, inside in _domains(cells[1])}
-        away = {
-            domain: space.Distribution(space.prediction_distances(places, part))
-            for domain, part in targets.items() if len(part)
-        }  # fmt: skip
-        for (_, kind), fold in ((key, fold) for key, fold in folds.items() if key[0] == layer):
-            found += _from_folds(study, rows[layer], kind, fold, predicted[layer, kind], targets, away, true)
-        grown = models[layer] if models else _grown(study, table, layer, params[layer])
-        found += _from_samples(study, forest.layer_rows(table, layer, "test", study.target), grown["train"], true)
+        apart = space.prediction_distances(places, middles)
+        away = {domain: space.Distribution(apart[inside]) for domain, inside in _domains(done.in_domain)
+                if inside.any()}  # fmt: skip
+        draws = _draws(study, rows)
+        for (_, kind), fold in ((key, fold) for key, fold in done.folds.items() if key[0] == layer):
+            found += _from_folds(study, rows, kind, fold, done.unseen[layer, kind], targets, away, true, draws)
+        found += _from_samples(study, done.tested[layer], done.test[layer], true)
         if truth is not None:
-            found += _from_truth(study, layer, grown, true, *sampled)
-    columns = ["layer", "domain", "estimate", "reference", "n", *SCORES, "wasserstein_km"]
+            found += _from_truth(study, layer, done, true)
+    ends = [f"{score}_{end}" for score in SCORES for end in ("lower", "upper")]
+    columns = ["layer", "domain", "estimate", "reference", "n", *SCORES, "wasserstein_km", *ends]
     return pd.DataFrame(found).reindex(columns=columns)
+
+
+def _draws(study, rows):
+    """Return bootstrap draws of the samples of each domain: the same for all that is estimated from them."""
+    return {domain: space.bootstrap(study, rows[inside]) for domain, inside in _domains(rows["in_domain"])
+            if inside.any()}  # fmt: skip
 
 
 def _grown(study, table, layer, params):
@@ -211,7 +325,7 @@ def _grown(study, table, layer, params):
             (("train", "train"), ("map", study.forest.map_fit))}  # fmt: skip
 
 
-def _from_folds(study, rows, kind, fold, probabilities, targets, away, true):
+def _from_folds(study, rows, kind, fold, probabilities, targets, away, true, draws):
     """Return the scores of pooled out-of-fold predictions by domain, of random folds also the weighted ones."""
     places, mapped = rows[["easting", "northing"]].to_numpy(float), forest.mapped_class(probabilities, study.target)
     apart, found = space.neighbour_distances(places, fold), []
@@ -219,41 +333,36 @@ def _from_folds(study, rows, kind, fold, probabilities, targets, away, true):
         if domain not in away or not inside.any():
             continue
         more = {"wasserstein_km": away[domain].wasserstein(apart[inside]) / 1000}
-        found += _judged(study, rows[inside], mapped[inside], domain, kind, true, more)
+        judged = (study, rows[inside], mapped[inside], domain)
+        found += _judged(*judged, kind, true, draws[domain], more)
         if kind == "random":
             weight = space.sampling_weights(places[inside], targets[domain], study.grid.resolution**2)
-            found += _judged(study, rows[inside], mapped[inside], domain, "random_weighted", true, more, weight)
+            found += _judged(*judged, "random_weighted", true, draws[domain], more, weight)
     return found
 
 
-def _from_samples(study, rows, model, true):
-    values, classes = forest.predictor_values(rows, used_predictors(study)), TARGETS[study.target].codes
-    mapped = forest.mapped_class(forest.class_probabilities(model, values, classes), study.target)
-    return [one for domain, inside in _domains(rows["in_domain"])
-            for one in _judged(study, rows[inside], mapped[inside], domain, "test", true)]  # fmt: skip
+def _from_samples(study, rows, probabilities, true):
+    mapped, draws = forest.mapped_class(probabilities, study.target), _draws(study, rows)
+    return [one for domain, inside in _domains(rows["in_domain"]) if inside.any()
+            for one in _judged(study, rows[inside], mapped[inside], domain, "test", true, draws[domain])]  # fmt: skip
 
 
-def _judged(study, rows, mapped, domain, estimate, true, more=None, weight=None):
+def _judged(study, rows, mapped, domain, estimate, true, draws, more=None, weight=None):
     """Return a row of scores against the samples' own classes, and with the truth one against their cells'."""
     known = {"samples": rows["class"].to_numpy()}
     if true is not None:
         known["cells"] = _class_at(study, true, rows)
     return [
         {"layer": rows["layer"].iloc[0], "domain": domain, "estimate": estimate, "reference": reference}
-        | _scores(study, classes, mapped, weight) | (more or {})
-        for reference, classes in known.items() if len(rows)
+        | _scores(study, classes, mapped, weight, draws) | (more or {})
+        for reference, classes in known.items()
     ]  # fmt: skip
 
 
-def _from_truth(study, layer, models, true, values, cells, in_domain):
-    known, found, classes = _classes(study)[true.ravel()[cells]], [], TARGETS[study.target].codes
-    with ThreadPoolExecutor() as pool:
-        probabilities = list(
-            pool.map(lambda model: forest.class_probabilities(model, values, classes), models.values())
-        )
-    for name, part in zip(models, probabilities, strict=True):
-        mapped = forest.mapped_class(part, study.target)
-        for domain, inside in _domains(in_domain):
+def _from_truth(study, layer, predictions, true):
+    known, found = _classes(study)[true.ravel()[predictions.cells]], []
+    for (_, name), mapped in ((key, part) for key, part in predictions.mapped.items() if key[0] == layer):
+        for domain, inside in _domains(predictions.in_domain):
             names = {"layer": layer, "domain": domain, "estimate": f"true_{name}", "reference": "cells"}
             found.append(names | _scores(study, known[inside], mapped[inside]))
     return found
@@ -274,14 +383,13 @@ def sampled_cells(study):
     in_domain : numpy.ndarray of bool, shape (cells,)
     """
     from helpers.covariates.registry import read_covariates
+    from helpers.grid import area_mask
     from helpers.mapping import read_predictors
 
-    values, cells = read_predictors(study, used_predictors(study))
-    row, column = np.divmod(cells, reference_grid(study).shape[1])
-    step = max(1, round(np.sqrt(len(cells) / TRUE_CELLS)))
-    kept = (row % step == 0) & (column % step == 0)
-    rule = read_covariates(study, [study.domain.covariate])[study.domain.covariate].to_numpy().ravel()[cells[kept]]
-    return values[kept], cells[kept], rule > study.domain.above
+    step = max(1, round(np.sqrt(area_mask(study, reference_grid(study)).sum() / TRUE_CELLS)))
+    values, cells = read_predictors(study, used_predictors(study), step)
+    rule = read_covariates(study, [study.domain.covariate])[study.domain.covariate].to_numpy().ravel()[cells]
+    return values, cells, rule > study.domain.above
 
 
 def _class_at(study, true, rows):
@@ -300,10 +408,22 @@ def _domains(in_domain):
     return zip(DOMAINS, (np.ones(len(in_domain), bool), in_domain), strict=True)
 
 
-def _scores(study, reference, mapped, weight=None):
-    matrix = accuracy.confusion_matrix(reference, mapped, TARGETS[study.target].codes, weight)
-    scores = (accuracy.overall_accuracy(matrix), accuracy.kappa(matrix), accuracy.macro(accuracy.f1(matrix), matrix))
-    return {"n": len(reference), **dict(zip(SCORES, scores, strict=True))}
+def _scores(study, reference, mapped, weight=None, draws=None):
+    """Return n, the `SCORES`, and the ends of their intervals where there are draws of two blocks or more."""
+    codes = TARGETS[study.target].codes
+
+    def headline(matrix):
+        found = accuracy.overall_accuracy(matrix), accuracy.kappa(matrix), accuracy.macro(accuracy.f1(matrix), matrix)
+        return np.stack(found, axis=-1)
+
+    values = headline(accuracy.confusion_matrix(reference, mapped, codes, weight))
+    row = {"n": len(reference), **dict(zip(SCORES, values.tolist(), strict=True))}
+    if draws is not None and draws[1].shape[1] > 1:
+        drawn = accuracy.drawn_matrices(reference, mapped, len(codes), draws, weight)[1:]
+        ends = accuracy.interval(headline(drawn), study.accuracy.interval)
+        for score, (lower, upper) in zip(SCORES, ends.T.tolist(), strict=True):
+            row |= {f"{score}_lower": lower, f"{score}_upper": upper}
+    return row
 
 
 def read_truth(study):
@@ -334,17 +454,9 @@ def write_estimates(study, found):
     dict
         As written to ``validation.json``, beside ``validation.csv``.
     """
-    record = {}
-    for row in found.to_dict("records"):
-        keys = [row.pop(name) for name in ("layer", "domain", "estimate", "reference")]
-        place = record
-        for key in keys[:-1]:
-            place = place.setdefault(key, {})
-        place[keys[-1]] = row
-    folder = study.results_dir / "tables"
-    accuracy.write_table(folder / "validation.csv", found)
-    accuracy.write_json(folder / "validation.json", record)
-    return record
+    return accuracy.write_tables(
+        study.results_dir / "tables" / "validation", found, ["layer", "domain", "estimate", "reference"]
+    )
 
 
 def distance_curves(study, rows, folds, cells):
@@ -416,8 +528,86 @@ def draw_distances(study, curves):
     return figure
 
 
-def draw_estimates(study, found, domain="potential_permafrost"):
-    """Draw overall accuracy and kappa of each layer by every estimate, beside the truth where it is known.
+def compare_with_truth(found):
+    """Return what each estimate from samples promised beside the true score of the same forest.
+
+    Parameters
+    ----------
+    found : pandas.DataFrame
+        From `estimate_accuracy` with the truth.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a layer, domain, estimate and score: ``promised``, the ends ``lower`` and ``upper`` of its interval,
+        ``true`` of the map's cells by the forest of the training samples, ``difference`` (promised less true), and
+        ``held``: whether the interval holds the true score.
+    """
+    import pandas as pd
+
+    keys = ["layer", "domain"]
+    true = found[found["estimate"] == "true_train"].set_index(keys)
+    promised = found[(found["reference"] == "samples") & ~found["estimate"].str.startswith("true")]
+    parts = []
+    for score in SCORES:
+        part = promised[[*keys, "estimate"]].assign(score=score, promised=promised[score])
+        part = part.assign(lower=promised[f"{score}_lower"], upper=promised[f"{score}_upper"])
+        part["true"] = true[score].reindex(pd.MultiIndex.from_frame(part[keys])).to_numpy()
+        part["difference"] = part["promised"] - part["true"]
+        parts.append(part.assign(held=part["true"].between(part["lower"], part["upper"])))
+    return pd.concat(parts, ignore_index=True)
+
+
+def class_areas(study, predictions, reports, truth=None):
+    """Return the area of each class: among samples, mapped, estimated from samples by area, and in truth.
+
+    Parameters
+    ----------
+    study : helpers.study.Study
+    predictions : Predictions
+    reports : dict
+        Layer to domain to the report of the test samples, from `helpers.accuracy.evaluate`.
+    truth : dict of str to numpy.ndarray, optional
+        As for `estimate_accuracy`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a layer, domain and class: ``class``, ``class_name``, ``sample_share``, ``mapped_km2`` by the forest of
+        the training samples, ``adjusted_km2`` with its ends ``adjusted_lower`` and ``adjusted_upper``, and with the
+        truth ``true_km2``, and ``mapped_bias`` and ``adjusted_bias``: differences from it, km2. Areas are counted
+        among cells in regular steps (`TRUE_CELLS`).
+    """
+    import pandas as pd
+
+    found, kinds = [], TARGETS[study.target].classes
+    for layer in predictions.rows:
+        areas, known = mapped_areas(study, predictions, layer), None
+        if truth is not None:
+            known = _classes(study)[truth[f"ice_type_{layer}"].ravel()[predictions.cells]]
+        for domain, inside in _domains(predictions.in_domain):
+            report, (cells, area) = reports[layer][domain], areas[domain]
+            share = np.divide(report["support"], report["n"]) if report["n"] else np.full(len(kinds), np.nan)
+            adjusted = {key: np.array(report["area_adjusted"][key], float) for key in
+                        ("area_km2", "area_km2_lower", "area_km2_upper")}  # fmt: skip
+            table = pd.DataFrame({"layer": layer, "domain": domain, "class": [kind.code for kind in kinds]})
+            table = table.assign(
+                class_name=[kind.name for kind in kinds],
+                sample_share=share,
+                mapped_km2=area * cells / max(cells.sum(), 1),
+                **{name.replace("area_km2", "adjusted") + ("_km2" if name == "area_km2" else ""): values
+                   for name, values in adjusted.items()},
+            )  # fmt: skip
+            if known is not None:
+                true = area * np.bincount(known[inside], minlength=len(kinds)) / max(inside.sum(), 1)
+                table = table.assign(true_km2=true, mapped_bias=table["mapped_km2"] - true)
+                table["adjusted_bias"] = table["adjusted_km2"] - true
+            found.append(table)
+    return pd.concat(found, ignore_index=True)
+
+
+def draw_estimates(study, found, domain="potential_permafrost", areas=None):
+    """Draw the headline scores of each layer by every estimate, beside the truth where it is known.
 
     Parameters
     ----------
@@ -426,6 +616,8 @@ def draw_estimates(study, found, domain="potential_permafrost"):
         From `estimate_accuracy`.
     domain : str
         One of `helpers.accuracy.DOMAINS`.
+    areas : pandas.DataFrame, optional
+        From `class_areas`: drawn below the scores.
 
     Returns
     -------
@@ -438,26 +630,51 @@ def draw_estimates(study, found, domain="potential_permafrost"):
     style()
     found = found[found["domain"] == domain]
     names = [name for name in reversed(ESTIMATES) if (found["estimate"] == name).any()]
-    layers, kinds = found["layer"].unique(), {"overall_accuracy": "overall accuracy", "kappa": "kappa"}
-    size = (WIDTH_MM / 25.4, (26 + 9.5 * len(names)) / 25.4)
-    figure, axes = plt.subplots(2, len(layers), figsize=size, sharex="row", sharey=True, squeeze=False)
-    for (score, title), row in zip(kinds.items(), axes, strict=True):
+    layers, heights = found["layer"].unique(), [9 + 4.2 * len(names)] * len(SCORES)
+    heights += [16 + 4.2 * areas["class"].nunique()] if areas is not None else []
+    size = (WIDTH_MM / 25.4, (sum(heights) + 16) / 25.4)
+    figure, axes = plt.subplots(
+        len(heights), len(layers), figsize=size, sharex="row", sharey="row", squeeze=False,
+        gridspec_kw={"height_ratios": heights},
+    )  # fmt: skip
+    for score, row in zip(SCORES, axes, strict=False):
         for layer, panel in zip(layers, row, strict=True):
             part = found[found["layer"] == layer].set_index("estimate")
             for reference, (marker, colour, label) in REFERENCES.items():
-                shown = part.loc[part["reference"] == reference, score]
+                shown = part[part["reference"] == reference]
                 places = [names.index(name) for name in shown.index]
-                panel.plot(shown, places, marker, markersize=4, color=colour, fillstyle="none", label=label)
+                if reference == "samples":
+                    panel.hlines(places, shown[f"{score}_lower"], shown[f"{score}_upper"], color=colour, linewidth=0.7)
+                panel.plot(shown[score], places, marker, markersize=4, color=colour, fillstyle="none", label=label)
             for true in part.loc[part.index == "true_train", score]:
                 panel.axvline(true, color="0.5", linewidth=0.7, zorder=0)
-            panel.set(xlabel=title, ylim=(-0.6, len(names) - 0.4))
+            panel.set(xlabel=score.replace("_", " ").replace("f1", "F1"), ylim=(-0.6, len(names) - 0.4))
             panel.set_yticks(range(len(names)), [ESTIMATES[name] for name in names])
             panel.grid(axis="y", color="0.92", linewidth=0.4)
     for layer, panel in zip(layers, axes[0], strict=True):
         panel.set_title(f"{layer.removesuffix('m')} m, {domain.replace('_', ' ')}")
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="lower center", ncols=2, frameon=False)
-    figure.tight_layout(rect=(0, 0.05, 1, 1))
+    figure.legend(handles, labels, loc="upper center", ncols=2, frameon=False)
+    if areas is not None:
+        for layer, panel in zip(layers, axes[-1], strict=True):
+            _draw_areas(panel, areas[(areas["layer"] == layer) & (areas["domain"] == domain)])
+        axes[-1, 0].legend(loc="center right", frameon=False, handletextpad=0.3)
+    figure.tight_layout(rect=(0, 0.02, 1, 1 - 6 / 25.4 / size[1]))
     if study.simulated:
         mark_simulated(figure)
     return figure
+
+
+def _draw_areas(axes, areas):
+    """Draw mapped, estimated and true areas of the classes of one layer and domain."""
+    places, thousand = np.arange(len(areas))[::-1], 1e-3
+    axes.hlines(places, areas["adjusted_lower"] * thousand, areas["adjusted_upper"] * thousand, color="#0072b2",
+                linewidth=0.7)  # fmt: skip
+    marks = {"adjusted_km2": ("o", "#0072b2", "from the test samples"), "mapped_km2": ("^", "#009e73", "mapped")}
+    marks |= {"true_km2": ("|", "0.0", "true")} if "true_km2" in areas else {}
+    for name, (marker, colour, label) in marks.items():
+        axes.plot(areas[name] * thousand, places, marker, markersize=5, color=colour, fillstyle="none", label=label)
+    names = areas["class_name"].str.replace(" frozen soil", "")
+    axes.set(xlabel="area (1000 km²)", ylim=(-0.6, len(areas) - 0.4), xlim=(0, None))
+    axes.set_yticks(places, names)
+    axes.grid(axis="y", color="0.92", linewidth=0.4)
