@@ -319,6 +319,37 @@ def drawn_matrices(reference, predicted, size, draws, sample_weight=None):
     return drawn.reshape(-1, size, size)
 
 
+def by_mapped_share(matrix, shares):
+    """Return a confusion matrix whose rows weigh as much as the map has of their class (Olofsson et al., 2014).
+
+    Samples hit some classes of a map more often than others; within a class they are taken for those of a random
+    choice. So a class that people drilled often does not count more than its area.
+
+    Parameters
+    ----------
+    matrix : array_like, shape (..., k, k)
+        Counts, rows mapped, columns reference classes; one matrix or a stack of them.
+    shares : array_like, shape (k,)
+        How much of the map has each class, in any unit.
+
+    Returns
+    -------
+    numpy.ndarray, shape (..., k, k)
+        Shares of area that add up to 1. Mapped classes without samples are left out; all is NaN where none has any.
+
+    Examples
+    --------
+    >>> by_mapped_share([[8, 2], [1, 1]], [0.5, 0.5]).round(2).tolist()
+    [[0.4, 0.1], [0.25, 0.25]]
+    """
+    matrix = np.asarray(matrix, float)
+    number = matrix.sum(axis=-1)
+    weight = np.where(number > 0, np.asarray(shares, float), 0)
+    total = weight.sum(axis=-1, keepdims=True)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return matrix * (weight / total / np.where(number > 0, number, 1))[..., np.newaxis]
+
+
 def interval(values, probability):
     """Return the percentile interval of bootstrap values, shape (draws, ...): its lower and upper end.
 

@@ -20,14 +20,23 @@ from helpers.samples import used_predictors
 ESTIMATES = {
     "random": "random folds",
     "random_weighted": "random folds, weighted",
+    "random_adjusted": "random folds, by mapped area",
     "knndm": "kNNDM folds",
+    "knndm_adjusted": "kNNDM folds, by mapped area",
     "blocks": "spatial blocks",
+    "blocks_adjusted": "spatial blocks, by mapped area",
     "column": "folds by column",
+    "column_adjusted": "folds by column, by mapped area",
     "test": "test samples",
+    "test_adjusted": "test samples, by mapped area",
     "true_train": "truth, forest of the training samples",
     "true_map": "truth, forest of the map",
 }
-"""Estimates of a map's accuracy, by their keys in ``validation.json``."""
+"""Estimates of a map's accuracy, by their keys in ``validation.json``.
+
+Those by mapped area count each mapped class as much as the map has of it, not as often as samples hit it
+(post-stratification: Olofsson et al., 2014).
+"""
 
 TRUE_CELLS = 25_000
 """About so many cells, in regular steps, stand for the map: the standard error of a share is below 0.004 in the whole
@@ -270,8 +279,9 @@ def estimate_accuracy(study, table, params, truth=None, models=None, n_jobs=-1, 
     params : dict of str to dict
         Hyperparameters of each layer, such as `helpers.forest.Search.params`.
     truth : dict of str to numpy.ndarray, optional
-        True ice type of each cell of the reference grid by ``ice_type_<layer>``, as
-        `helpers.sources.boreholes.true_rasters` returns it. Of `TRUE_CELLS` cells the true accuracy is told.
+        True ice type of each cell of the reference grid by ``ice_type_<layer>``, and what a hole there would find by
+        ``hole_type_<layer>``, as `helpers.sources.boreholes.true_rasters` returns them. Of `TRUE_CELLS` cells the
+        true accuracy is told.
     models : dict of str to dict, optional
         For each layer the forests ``train`` and ``map``; grown here by default.
     n_jobs : int
@@ -283,9 +293,10 @@ def estimate_accuracy(study, table, params, truth=None, models=None, n_jobs=-1, 
     -------
     pandas.DataFrame
         One row a layer, domain, estimate (a key of `ESTIMATES`) and reference: `samples`, and with the truth also
-        `cells`, the true class of the sample's cell. With n, the `SCORES`, for folds `wasserstein_km`, by how
-        much they miss the distances over which the cells of the domain are predicted, and for estimates from samples
-        the ends of each score's interval, such as ``kappa_lower`` and ``kappa_upper``, by a bootstrap of blocks (the
+        `cells`, the true class of the sample's cell; of the truth itself, `samples` are one hole in each cell. With n,
+        the `SCORES`, for folds `wasserstein_km`, by how much they miss the distances over which the cells of the domain
+        are predicted, and for estimates from samples the ends of each score's interval, such as ``kappa_lower`` and
+        ``kappa_upper``, by a bootstrap of blocks (the
         study's section `accuracy`). Intervals tell what other samples of the same kind would have said; that samples
         lie elsewhere than cells, or are not like them, is in none.
     """
@@ -303,12 +314,15 @@ def estimate_accuracy(study, table, params, truth=None, models=None, n_jobs=-1, 
         apart = space.prediction_distances(places, middles)
         away = {domain: space.Distribution(apart[inside]) for domain, inside in _domains(done.in_domain)
                 if inside.any()}  # fmt: skip
-        draws = _draws(study, rows)
+        draws, shares = (
+            _draws(study, rows),
+            {name: cells for name, (cells, _) in mapped_areas(study, done, layer).items()},
+        )
         for (_, kind), fold in ((key, fold) for key, fold in done.folds.items() if key[0] == layer):
-            found += _from_folds(study, rows, kind, fold, done.unseen[layer, kind], targets, away, true, draws)
-        found += _from_samples(study, done.tested[layer], done.test[layer], true)
+            found += _from_folds(study, rows, kind, fold, done.unseen[layer, kind], targets, away, true, draws, shares)
+        found += _from_samples(study, done.tested[layer], done.test[layer], true, shares)
         if truth is not None:
-            found += _from_truth(study, layer, done, true)
+            found += _from_truth(study, layer, done, {"cells": true, "samples": truth[f"hole_type_{layer}"]})
     ends = [f"{score}_{end}" for score in SCORES for end in ("lower", "upper")]
     columns = ["layer", "domain", "estimate", "reference", "n", *SCORES, "wasserstein_km", *ends]
     return pd.DataFrame(found).reindex(columns=columns)
@@ -325,8 +339,8 @@ def _grown(study, table, layer, params):
             (("train", "train"), ("map", study.forest.map_fit))}  # fmt: skip
 
 
-def _from_folds(study, rows, kind, fold, probabilities, targets, away, true, draws):
-    """Return the scores of pooled out-of-fold predictions by domain, of random folds also the weighted ones."""
+def _from_folds(study, rows, kind, fold, probabilities, targets, away, true, draws, shares):
+    """Return the scores of pooled out-of-fold predictions by domain, also adjusted, and of random folds weighted."""
     places, mapped = rows[["easting", "northing"]].to_numpy(float), forest.mapped_class(probabilities, study.target)
     apart, found = space.neighbour_distances(places, fold), []
     for domain, inside in _domains(rows["in_domain"]):
@@ -335,37 +349,45 @@ def _from_folds(study, rows, kind, fold, probabilities, targets, away, true, dra
         more = {"wasserstein_km": away[domain].wasserstein(apart[inside]) / 1000}
         judged = (study, rows[inside], mapped[inside], domain)
         found += _judged(*judged, kind, true, draws[domain], more)
+        found += _judged(*judged, f"{kind}_adjusted", true, draws[domain], more, shares=shares[domain])
         if kind == "random":
             weight = space.sampling_weights(places[inside], targets[domain], study.grid.resolution**2)
             found += _judged(*judged, "random_weighted", true, draws[domain], more, weight)
     return found
 
 
-def _from_samples(study, rows, probabilities, true):
-    mapped, draws = forest.mapped_class(probabilities, study.target), _draws(study, rows)
-    return [one for domain, inside in _domains(rows["in_domain"]) if inside.any()
-            for one in _judged(study, rows[inside], mapped[inside], domain, "test", true, draws[domain])]  # fmt: skip
+def _from_samples(study, rows, probabilities, true, shares):
+    mapped, draws, found = forest.mapped_class(probabilities, study.target), _draws(study, rows), []
+    for domain, inside in _domains(rows["in_domain"]):
+        if inside.any():
+            judged = (study, rows[inside], mapped[inside], domain)
+            found += _judged(*judged, "test", true, draws[domain])
+            found += _judged(*judged, "test_adjusted", true, draws[domain], shares=shares[domain])
+    return found
 
 
-def _judged(study, rows, mapped, domain, estimate, true, draws, more=None, weight=None):
+def _judged(study, rows, mapped, domain, estimate, true, draws, more=None, weight=None, shares=None):
     """Return a row of scores against the samples' own classes, and with the truth one against their cells'."""
     known = {"samples": rows["class"].to_numpy()}
     if true is not None:
         known["cells"] = _class_at(study, true, rows)
     return [
         {"layer": rows["layer"].iloc[0], "domain": domain, "estimate": estimate, "reference": reference}
-        | _scores(study, classes, mapped, weight, draws) | (more or {})
+        | _scores(study, classes, mapped, weight, draws, shares) | (more or {})
         for reference, classes in known.items()
     ]  # fmt: skip
 
 
 def _from_truth(study, layer, predictions, true):
-    known, found = _classes(study)[true.ravel()[predictions.cells]], []
-    for (_, name), mapped in ((key, part) for key, part in predictions.mapped.items() if key[0] == layer):
-        for domain, inside in _domains(predictions.in_domain):
-            names = {"layer": layer, "domain": domain, "estimate": f"true_{name}", "reference": "cells"}
-            found.append(names | _scores(study, known[inside], mapped[inside]))
-    return found
+    """Return the scores of the map itself, by domain, against each of the rasters of what is true."""
+    known = {name: _classes(study)[raster.ravel()[predictions.cells]] for name, raster in true.items()}
+    return [
+        {"layer": layer, "domain": domain, "estimate": f"true_{which}", "reference": reference}
+        | _scores(study, classes[inside], mapped[inside])
+        for (of, which), mapped in predictions.mapped.items() if of == layer
+        for domain, inside in _domains(predictions.in_domain)
+        for reference, classes in known.items()
+    ]  # fmt: skip
 
 
 def sampled_cells(study):
@@ -387,7 +409,7 @@ def sampled_cells(study):
     from helpers.mapping import read_predictors
 
     step = max(1, round(np.sqrt(area_mask(study, reference_grid(study)).sum() / TRUE_CELLS)))
-    values, cells = read_predictors(study, used_predictors(study), step)
+    values, cells = read_predictors(study, used_predictors(study), step=step)
     rule = read_covariates(study, [study.domain.covariate])[study.domain.covariate].to_numpy().ravel()[cells]
     return values, cells, rule > study.domain.above
 
@@ -408,11 +430,15 @@ def _domains(in_domain):
     return zip(DOMAINS, (np.ones(len(in_domain), bool), in_domain), strict=True)
 
 
-def _scores(study, reference, mapped, weight=None, draws=None):
-    """Return n, the `SCORES`, and the ends of their intervals where there are draws of two blocks or more."""
+def _scores(study, reference, mapped, weight=None, draws=None, shares=None):
+    """Return n, the `SCORES`, and the ends of their intervals where there are draws of two blocks or more.
+
+    With `shares`, how much of the map has each class, scores are those of the post-stratified matrix.
+    """
     codes = TARGETS[study.target].codes
 
     def headline(matrix):
+        matrix = matrix if shares is None else accuracy.by_mapped_share(matrix, shares)
         found = accuracy.overall_accuracy(matrix), accuracy.kappa(matrix), accuracy.macro(accuracy.f1(matrix), matrix)
         return np.stack(found, axis=-1)
 
@@ -435,7 +461,7 @@ def read_truth(study):
     if not study.draws_boreholes:
         return None
     truth = {}
-    for name in (f"ice_type_{layer_name(layer)}" for layer in study.layers):
+    for name in (f"{kind}_{layer_name(layer)}" for layer in study.layers for kind in ("ice_type", "hole_type")):
         with rasterio.open(truth_files(study)[name]) as source:
             truth[name] = source.read(1)
     return truth
@@ -540,21 +566,24 @@ def compare_with_truth(found):
     -------
     pandas.DataFrame
         One row a layer, domain, estimate and score: ``promised``, the ends ``lower`` and ``upper`` of its interval,
-        ``true`` of the map's cells by the forest of the training samples, ``difference`` (promised less true), and
-        ``held``: whether the interval holds the true score.
+        ``true`` of the forest of the training samples as one hole in each cell would find it, ``difference`` (promised
+        less true), ``held``, whether the interval holds the true score, and ``true_of_cells``, the score against the
+        class that most of each cell has.
     """
     import pandas as pd
 
     keys = ["layer", "domain"]
-    true = found[found["estimate"] == "true_train"].set_index(keys)
+    true = {name: part.set_index(keys) for name, part in found[found["estimate"] == "true_train"].groupby("reference")}
     promised = found[(found["reference"] == "samples") & ~found["estimate"].str.startswith("true")]
     parts = []
     for score in SCORES:
         part = promised[[*keys, "estimate"]].assign(score=score, promised=promised[score])
         part = part.assign(lower=promised[f"{score}_lower"], upper=promised[f"{score}_upper"])
-        part["true"] = true[score].reindex(pd.MultiIndex.from_frame(part[keys])).to_numpy()
+        where = pd.MultiIndex.from_frame(part[keys])
+        part["true"] = true["samples"][score].reindex(where).to_numpy()
         part["difference"] = part["promised"] - part["true"]
-        parts.append(part.assign(held=part["true"].between(part["lower"], part["upper"])))
+        part["held"] = part["true"].between(part["lower"], part["upper"])
+        parts.append(part.assign(true_of_cells=true["cells"][score].reindex(where).to_numpy()))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -630,7 +659,7 @@ def draw_estimates(study, found, domain="potential_permafrost", areas=None):
     style()
     found = found[found["domain"] == domain]
     names = [name for name in reversed(ESTIMATES) if (found["estimate"] == name).any()]
-    layers, heights = found["layer"].unique(), [9 + 4.2 * len(names)] * len(SCORES)
+    layers, heights = found["layer"].unique(), [9 + 3.6 * len(names)] * len(SCORES)
     heights += [16 + 4.2 * areas["class"].nunique()] if areas is not None else []
     size = (WIDTH_MM / 25.4, (sum(heights) + 16) / 25.4)
     figure, axes = plt.subplots(
@@ -646,8 +675,8 @@ def draw_estimates(study, found, domain="potential_permafrost", areas=None):
                 if reference == "samples":
                     panel.hlines(places, shown[f"{score}_lower"], shown[f"{score}_upper"], color=colour, linewidth=0.7)
                 panel.plot(shown[score], places, marker, markersize=4, color=colour, fillstyle="none", label=label)
-            for true in part.loc[part.index == "true_train", score]:
-                panel.axvline(true, color="0.5", linewidth=0.7, zorder=0)
+                for true in shown.loc[shown.index == "true_train", score]:
+                    panel.axvline(true, color=colour, linewidth=0.6, linestyle=":", zorder=0)
             panel.set(xlabel=score.replace("_", " ").replace("f1", "F1"), ylim=(-0.6, len(names) - 0.4))
             panel.set_yticks(range(len(names)), [ESTIMATES[name] for name in names])
             panel.grid(axis="y", color="0.92", linewidth=0.4)
