@@ -347,7 +347,7 @@ def test_equal_samples_are_copied_and_others_are_not(copy):
 def test_a_small_budget_of_memory_runs_one_notebook_at_a_time(copy):
     """By the local executor of Snakemake, with a profile like that of a workstation."""
     (copy / "small").mkdir()
-    (copy / "small/config.yaml").write_text("cores: 2\nresources: {mem_mb: 1300}\n")
+    (copy / "small/config.yaml").write_text("cores: 2\nresources: {mem_mb: 1000}\n")
     write_sweep(copy, axes={"samples.seed": [1, 2]})
     status, _, err = helpers(copy, "batch", "try", "--profile", "small", "--cores", "1")
     assert status == 0, err

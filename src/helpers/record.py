@@ -2,6 +2,7 @@
 
 import json
 
+from helpers.accuracy import DOMAINS
 from helpers.digest import write_text
 from helpers.errors import CompendiumError
 from helpers.run import STAGES, stage_dir
@@ -32,7 +33,8 @@ def readme_block(study):
     """
     summary, run = _read(study.processed_dir / "summary.json"), study.results_dir
     records = {stage: _read(stage_dir(study, stage) / f"{stage}.json") for stage in STAGES}
-    accuracy, storage = _read(run / "tables" / "accuracy.json"), _read(run / "tables" / "storage.json")
+    names = ("accuracy", "validation", "storage", "storage_interval")
+    accuracy, promised, storage, interval = (_read(run / "tables" / f"{name}.json") for name in names)
     last = records[list(STAGES)[-1]]
     lines = ["| notebook | seconds on 2 cores |", "|---|---|"]
     lines += [f"| `{stage}` | {record['seconds']:.0f} |" for stage, record in records.items()]
@@ -41,17 +43,45 @@ def readme_block(study):
     lines += ["", f"{summary['predictors']} predictors with {cells} valid cells of {summary['resolution_m']:g} m.", ""]
     if study.target != "ice_type":
         lines += [f"Target: {study.target}.", ""]
-    lines += ["| layer | overall accuracy, whole area | in the domain | kappa, whole area | in the domain |"]
-    lines += ["|---|---|---|---|---|"]
+    heads = ["layer", "overall accuracy, whole area", "in the domain", "kappa, whole area", "in the domain"]
+    heads.append("overall accuracy in the domain by mapped area (90 % interval)")
+    lines += [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for layer, found in accuracy.items():
-        pair = [found[domain][score] for score in ("overall_accuracy", "kappa") for domain in found]
-        lines.append(f"| {layer} | " + " | ".join(f"{value:.2f}" for value in pair) + " |")
+        pair = [f"{found[domain][score]:.2f}" for score in ("overall_accuracy", "kappa") for domain in found]
+        best = promised[layer][DOMAINS[1]]["random_adjusted"]["samples"]
+        ends = [f"{best[f'overall_accuracy{end}']:.2f}" for end in ("", "_lower", "_upper")]
+        lines.append(f"| {layer} | {' | '.join(pair)} | {ends[0]} ({ends[1]}-{ends[2]}) |")
     whole, truth = storage["regions"]["all"], storage["against_truth"]
-    total = f"Ground ice of the layers: {whole['ice_km3']:.0f} km3 of ice ({whole['water_km3']:.0f} km3 of water)"
+    ends = interval["regions"]["all"]
+    total = f"Ground ice of the layers: {whole['ice_km3']:.0f} km3 of ice ({whole['water_km3']:.0f} km3 of water), "
+    total += f"{100 * interval['probability']:.0f} % interval {ends['lower']:.0f} to {ends['upper']:.0f}"
     if truth:
         total += f"; the truth over the same cells is {truth['true_km3']:.0f} km3 of ice"
     made = f"Version {last['version']}, code {last['code_digest']}."
-    return "\n".join([*lines, "", f"{total}. {made}"])
+    return "\n".join([*lines, "", f"{total}. {made}", *_coverage()])
+
+
+def _coverage():
+    """Return what the last coverage study told (`make batch SWEEP=replicates`), if there was one."""
+    path = ROOT / "results/batches/replicates/coverage.json"
+    if not path.is_file():
+        return []
+    told = json.loads(path.read_text(encoding="utf-8"))
+    heads = ["sites", "worlds", "overall accuracy of the test, less true", "by mapped area, less true"]
+    heads += ["its 90 % intervals that hold", "bias of the total", "its 90 % intervals that hold"]
+    lines = [
+        "",
+        "Promised against true over hidden worlds drawn anew, on the coarse grid (`make batch SWEEP=replicates`):",
+    ]
+    lines += ["", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for total in told["total"]:
+        found = {row["estimate"]: row for row in told["bias"] if row["design"] == total["design"]
+                 and (row["score"], row["truth"]) == ("overall_accuracy", "holes")}  # fmt: skip
+        best = found["random_adjusted"]
+        row = [total["design"], str(total["replicates"]), f"{found['test']['bias']:+.3f}", f"{best['bias']:+.3f}"]
+        row += [f"{100 * best['holds']:.0f} %", f"{100 * total['bias']:+.1f} %", f"{100 * total['holds']:.0f} %"]
+        lines.append(f"| {' | '.join(row)} |")
+    return lines
 
 
 def write_readme(study, path=ROOT / "README.md"):
