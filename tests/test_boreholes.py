@@ -89,10 +89,11 @@ def test_one_hole_a_cell_finds_the_classes_in_their_shares_but_not_always_the_ce
         inside = own != ice.NO_TYPE
         assert np.array_equal(inside, hole != ice.NO_TYPE)
         frozen = fraction[inside] > 0
-        assert not (hole[inside] > 0)[~frozen].any()
+        # But for its error, the table that a hole tells is that of its place.
+        assert (hole[inside] > 0)[~frozen].mean() < 0.005
         assert 0.4 < (own == hole)[inside & (own > 0)].mean() < 0.9
-        # A cell's own class is the most frequent of its places: shares of holes are as those of places.
-        assert (hole[inside] > 0).mean() == pytest.approx((own[inside] > 0).mean(), abs=0.02)
+        # Five types share what is frozen, so that no permafrost is most of a cell more often than it is found.
+        assert (own[inside] > 0).mean() < (hole[inside] > 0).mean() < frozen.mean()
 
 
 def read_band(path):

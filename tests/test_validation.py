@@ -8,7 +8,7 @@ import pytest
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.model_selection import PredefinedSplit, cross_val_predict
 
-from helpers import baselines, forest, space, validation
+from helpers import accuracy, baselines, forest, space, validation
 from helpers.covariates.registry import predictors, write_covariates
 from helpers.grid import area_mask, cell_centres, reference_grid
 
@@ -52,7 +52,10 @@ def world(tmp_path_factory):
                 **{name: values.ravel()[chosen].astype(np.float32) for name, values in fields.items()},
             }
         )  # fmt: skip
-        yield study, table, {f"ice_type_{LAYER}": types}
+        # A hole is as often wrong as a sample.
+        holes = np.where(rng.random(types.shape) < 0.2, rng.permutation(types.ravel()).reshape(types.shape), types)
+        holes = np.where(holes == 255, types, holes)
+        yield study, table, {f"ice_type_{LAYER}": types, f"hole_type_{LAYER}": np.where(inside, holes, 255)}
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +82,7 @@ def test_out_of_fold_predictions_are_scikit_learns(world):
 
 
 def test_every_estimate_stands_beside_the_truth(world, found):
-    assert set(found["estimate"]) == set(validation.ESTIMATES) - {"column"}
+    assert set(found["estimate"]) == set(validation.ESTIMATES) - {"column", "column_adjusted"}
     keys = found.set_index(["domain", "estimate", "reference"])
     assert keys.index.is_unique
     assert np.isfinite(found[["overall_accuracy", "macro_f1"]]).all(axis=None)
@@ -91,8 +94,25 @@ def test_every_estimate_stands_beside_the_truth(world, found):
     for estimate in ("random", "knndm", "blocks", "test"):
         assert scores["whole", estimate, "cells"] > scores["whole", estimate, "samples"] + 0.05
     assert scores["whole", "true_train", "cells"] == pytest.approx(scores["whole", "random", "cells"], abs=0.08)
+    assert scores["whole", "true_train", "samples"] == pytest.approx(scores["whole", "random", "samples"], abs=0.08)
+    assert scores["whole", "true_train", "samples"] < scores["whole", "true_train", "cells"] - 0.05
     folds = keys.loc[pd.IndexSlice["whole", ["random", "blocks"], "samples"], "wasserstein_km"]
     assert (folds > 0).all()
+
+
+def test_by_mapped_share_is_unbiased_however_often_a_mapped_class_was_sampled():
+    rng = np.random.default_rng(3)
+    right, share = np.array([0.9, 0.5, 0.3]), np.array([0.7, 0.2, 0.1])
+    mapped = rng.choice(3, 6000, p=[0.1, 0.3, 0.6])
+    reference = np.where(rng.random(6000) < right[mapped], mapped, (mapped + 1) % 3)
+    matrix = accuracy.confusion_matrix(reference, mapped, range(3))
+    adjusted = accuracy.by_mapped_share(np.stack([matrix, 2 * matrix]), share)
+    assert adjusted.sum(axis=(1, 2)) == pytest.approx([1, 1])
+    assert accuracy.overall_accuracy(adjusted) == pytest.approx([right @ share] * 2, abs=0.02)
+    assert accuracy.overall_accuracy(matrix) < right @ share - 0.2
+    # What was never sampled is left out; without any sample nothing follows.
+    assert accuracy.by_mapped_share([[0, 0], [1, 3]], [0.5, 0.5]).tolist() == [[0, 0], [0.25, 0.75]]
+    assert np.isnan(accuracy.by_mapped_share(np.zeros((2, 2)), [1, 1])).all()
 
 
 def test_the_test_samples_are_judged_by_the_forest_of_the_training_samples(world, found):
@@ -210,8 +230,6 @@ def test_reports_of_folds_have_the_scores_of_the_estimates_and_areas(world, foun
 
 
 def test_areas_and_promises_stand_beside_the_truth(world, found, predicted):
-    from helpers import accuracy
-
     study, _, truth = world
     areas = validation.mapped_areas(study, predicted, LAYER)
     reports = {LAYER: accuracy.evaluate(study, predicted.tested[LAYER], predicted.test[LAYER], mapped=areas)}
