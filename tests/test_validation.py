@@ -53,8 +53,7 @@ def world(tmp_path_factory):
             }
         )  # fmt: skip
         # A hole is as often wrong as a sample.
-        holes = np.where(rng.random(types.shape) < 0.2, rng.permutation(types.ravel()).reshape(types.shape), types)
-        holes = np.where(holes == 255, types, holes)
+        holes = np.where(rng.random(types.shape) < 0.2, rng.choice(types[inside], types.shape), types)
         yield study, table, {f"ice_type_{LAYER}": types, f"hole_type_{LAYER}": np.where(inside, holes, 255)}
 
 
@@ -209,7 +208,7 @@ def predicted(world):
 
 
 def test_intervals_hold_their_estimate_and_need_no_truth(found):
-    known = found[found["reference"] == "samples"]
+    known = found[(found["reference"] == "samples") & ~found["estimate"].str.startswith("true")]
     for score in validation.SCORES:
         assert (known[f"{score}_lower"] < known[score]).all()
         assert (known[score] < known[f"{score}_upper"]).all()
