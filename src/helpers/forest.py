@@ -740,9 +740,11 @@ def save_forests(study, table, found, weight=None, n_jobs=-1):
     rows = {kind: layer_rows(table, layer, kind, study.target) for kind in [*kinds, "test"]}
     tested, classifier = _values(study, rows["test"]), _classifier(study, **found.params)
     classes = TARGETS[study.target].codes
+    others = {kind: tested if kind == "train" else tested[:0] for kind in kinds}
     with sklearn.config_context(**_CHECKED):
         grown = Parallel(n_jobs=n_jobs)(
-            delayed(_grown_bytes)(classifier, *_training(study, rows[kind], layer), tested, classes) for kind in kinds
+            delayed(_grown_bytes)(classifier, *_training(study, rows[kind], layer), others[kind], classes)
+            for kind in kinds
         )
     unseen = {"train": found.out_of_fold, "all": np.concatenate([found.out_of_fold, grown[0][1]])}
     truth = {"train": rows["train"], "all": pd.concat([rows["train"], rows["test"]])}
