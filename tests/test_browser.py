@@ -130,8 +130,13 @@ def test_the_notebooks_run_in_jupyterlab_with_the_same_results(lab, browser, qui
     wait_for_server(address)
     for name in NOTEBOOKS:
         path = project / "notebooks" / f"{name}.ipynb"
-        # A page that lost its kernel or hangs in a dialog is opened once more, as a person would.
-        cells, errors = run_all(browser, address, path) or run_all(browser, address, path) or ([], ["nothing"])
+        clean = path.read_text(encoding="utf-8")
+        # A page that lost its kernel, or cells to the question for one, is opened once more, as a person would.
+        for _ in range(2):
+            path.write_text(clean, encoding="utf-8")
+            cells, errors = run_all(browser, address, path) or ([], ["nothing"])
+            if not errors:
+                break
         assert cells, f"{name} did not finish; see {path.with_suffix('.png')}"
         browser.save_screenshot(str(path.with_suffix(".png")))
         assert not errors, f"{name}: {errors[0].ename}: {errors[0].evalue}"
