@@ -81,7 +81,8 @@ FATES = {
     "table below the layer, shallow hole": (site(table=5.0, depth=4), core(), (0, "above table")),
     "base above the layer": (site(base=3.0), WHOLE, (0, "below base")),
     "no permafrost, passed through": (site(**NONE), core(), (0, "talik")),
-    "no permafrost, ended inside": (site(**NONE, depth=4.9), core(), NOT_REACHED),
+    "no permafrost, ended inside": (site(**NONE, depth=4), core(), (0, "talik")),
+    "no permafrost, ended too early": (site(**NONE, depth=3.9), core(), NOT_REACHED),
     "no permafrost, seasonal frost above": (site(**NONE), core((0, 3.5, 0.3)), (0, "talik")),
     "not reached": (site(depth=2.5), core((1, 2.5, 0.4)), NOT_REACHED),
     "reached the table only": (site(table=4.0, depth=4.0), core(), NOT_REACHED),
@@ -94,6 +95,9 @@ FATES = {
     "unfrozen lens counts as no ice": (site(), core((3, 4, 0.3), (4, 5, "no")), (2, "")),
     "core above the table is not permafrost": (site(table=4.0), core((3, 4, 0.9), (4, 5, 0.05)), (1, "")),
     "unknown, not reached": (site(**UNKNOWN, depth=2.4), core((0, 2.4, "no")), NOT_REACHED),
+    "unknown, ended inside, unfrozen": (site(**UNKNOWN, depth=4), core((0, 4, "no")), (0, "talik")),
+    "unknown, frozen below": (site(**UNKNOWN, depth=4), core((0, 3.5, "no"), (3.5, 4, 0.2)), UNKNOWN_STATE),
+    "table near the hole's end": (site(table=3.9, depth=4), core((3.9, 4, 0.4)), (4, "")),
     "unknown, frozen": (site(**UNKNOWN), WHOLE, UNKNOWN_STATE),
     "unknown, unfrozen": (site(**UNKNOWN), core((0, 12, "no")), (0, "talik")),
     "unknown, no core": (site(**UNKNOWN), core(), UNKNOWN_STATE),
@@ -118,6 +122,19 @@ def test_a_partly_frozen_layer_known_answer():
     assert labels["ice_type"].tolist() == [4, 2, 2]
     assert labels["layer"].tolist() == ["2-3m", "3-5m", "5-10m"]
     assert labels["ice_type"].dtype == int
+
+
+@given(st.floats(0.5, 12), st.floats(0, 1), st.sampled_from(["2-3m", "3-5m", "5-10m"]))
+@settings(deadline=None, max_examples=60)
+def test_whether_a_hole_tells_of_a_layer_does_not_depend_on_what_it_met(depth, share, layer):
+    """Samples that keep shorter holes where these met permafrost have more of it than the ground."""
+    kinds = {
+        "frozen": (site(depth=depth, table=0.4), core((0, depth, 0.3))),
+        "talik": (site(**NONE, depth=depth), core((0, depth, "no"))),
+        "not told": (site(**UNKNOWN, depth=depth), core((0, depth, "no"))),
+    }
+    fates = {kind: outcome(*hole, layer, ice={"minimum_sampled_share": share}) for kind, hole in kinds.items()}
+    assert len({fate == NOT_REACHED for fate in fates.values()}) == 1, fates
 
 
 def test_class_zero_holds_no_ice():

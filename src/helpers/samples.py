@@ -27,7 +27,7 @@ SAMPLE_COLUMNS = (
 SAME_PLACE = 10.0
 """Two sites nearer to each other than this, in metres, are taken for one hole that was entered twice."""
 
-NOT_REACHED = "the hole does not reach through the layer"
+NOT_REACHED = "the hole does not reach far enough into the layer"
 TOO_LITTLE = "too little of the layer's permafrost was sampled"
 UNKNOWN_STATE = "not known whether there is permafrost in the layer"
 UNKNOWN_TABLE = "depth of the permafrost table unknown"
@@ -64,10 +64,12 @@ def label_layers(study, sites, intervals):
 
     Notes
     -----
-    Class 0 is an observation, never a lack of one: the permafrost table lies below the layer, its base
-    above it, or a hole without permafrost passed through it. A hole of which it is unknown whether it met
-    permafrost gives class 0 only where its cores show unfrozen ground throughout, for frozen ground may be
-    seasonal. Unfrozen cores within permafrost count as ice content 0.
+    A hole tells of a layer where it passed at least `ice.minimum_sampled_share` of it, whatever it found there, and
+    what it passed stands for the rest. Were more asked of holes that met no permafrost, the samples would have more
+    permafrost than the ground. Class 0 is an observation, never a lack of one: the permafrost table lies below the
+    layer, its base above it, or the hole met no permafrost. A hole of which it is unknown whether it met permafrost
+    gives class 0 only where its cores show unfrozen ground throughout, for frozen ground may be seasonal. Unfrozen
+    cores within permafrost count as ice content 0.
     """
     pieces = _pieces_by_site(core_ice(study, intervals))
     labels, lost = [], []
@@ -152,24 +154,27 @@ def _label(site, layer, pieces, settings):
     """Return a label's columns, or why there is none."""
     top, bottom = layer
     passed = float(np.clip((site.depth_reached_m - top) / (bottom - top), 0, 1))
-    through = site.depth_reached_m >= bottom - _SLACK
+    # Whatever the hole met: were less asked of those that met permafrost, samples would have too much of it.
+    if passed < max(settings.minimum_sampled_share - _SLACK, _SLACK):
+        return NOT_REACHED
     if site.permafrost == "no":
-        return _class_zero("talik", passed) if through else NOT_REACHED
+        return _class_zero("talik", passed)
+    reached = min(bottom, site.depth_reached_m)
     if site.permafrost != "yes":
-        unfrozen, share = layer_mean(pieces[:, [0, 1, 4]], top, bottom)
-        if through and unfrozen == 1 and share >= settings.minimum_sampled_share - _SLACK:
-            return _class_zero("talik", passed)
-        return UNKNOWN_STATE if through else NOT_REACHED
+        unfrozen, share = layer_mean(pieces[:, [0, 1, 4]], top, reached)
+        enough = unfrozen == 1 and share >= settings.minimum_sampled_share - _SLACK
+        return _class_zero("talik", passed) if enough else UNKNOWN_STATE
     if np.isnan(site.permafrost_table_m):
         return UNKNOWN_TABLE
     upper, lower, share = permafrost_part(top, bottom, site.permafrost_table_m, site.permafrost_base_m)
     if share == 0:
         return _class_zero("above table" if site.permafrost_table_m >= bottom else "below base", passed)
-    if site.depth_reached_m <= upper:
+    if reached <= upper:
         return NOT_REACHED
+    _, cored = layer_mean(pieces[:, :3], upper, min(lower, reached))
     content, sampled = layer_mean(pieces[:, :3], upper, lower)
-    if sampled == 0 or sampled < settings.minimum_sampled_share - _SLACK:
-        return TOO_LITTLE if through or site.depth_reached_m >= lower - _SLACK else NOT_REACHED
+    if sampled == 0 or cored < settings.minimum_sampled_share - _SLACK:
+        return TOO_LITTLE
     # One hole is one hand and one balance: its errors are taken to go together, so they do not average out.
     error, _ = layer_mean(pieces[:, [0, 1, 3]], upper, lower)
     return {"ice_type": ice_type(content, settings.thresholds), "ice_content": content, "ice_content_sd": error,
