@@ -1,9 +1,16 @@
-"""Accumulated local effects: of functions whose effects are known."""
+"""Accumulated local effects of functions whose effects are known; Shapley values by their definition."""
+
+import itertools
+import math
 
 import numpy as np
+import pandas as pd
 import pytest
+from sklearn.ensemble import RandomForestClassifier
 
 from helpers import explain, space
+from helpers.study import Study
+from helpers.two_stage import TwoStageForest
 
 
 def test_effects_of_an_additive_function_are_its_parts_in_spite_of_correlation():
@@ -38,3 +45,75 @@ def test_a_predictor_that_does_nothing_or_has_one_value_has_no_effect():
     edges, effects = explain.local_effects(predict, values, 2, draws)
     assert edges.tolist() == [0, 1]
     assert np.diff(effects[0, :, 0]) == pytest.approx([1])
+
+
+# --- Shapley values
+
+PREDICTORS = ["first", "second", "third"]
+
+
+def grown(forest, seed=0):
+    """Return a forest and the samples that it was grown from; the second predictor does nothing."""
+    rng = np.random.default_rng(seed)
+    values = rng.random((80, 3)).astype(np.float32)
+    types = (values[:, 0] > 0.4).astype(int) + (values[:, 2] > 0.6) * (values[:, 0] > 0.4)
+    rows = pd.DataFrame(values, columns=PREDICTORS)
+    places = {"site_id": [f"S{n:02d}" for n in range(80)], "easting": 1e4 * np.arange(80.0), "northing": 0.0}
+    return forest.fit(values, types), rows.assign(**places, group=places["site_id"])
+
+
+def expected(tree, known, site):
+    """Return a tree's class shares where only the predictors in `known` are known of a site."""
+
+    def at(node):
+        left, right = tree.children_left[node], tree.children_right[node]
+        if left < 0:
+            return tree.value[node][0] / tree.value[node][0].sum()
+        if tree.feature[node] in known:
+            return at(left if site[tree.feature[node]] <= tree.threshold[node] else right)
+        weight = tree.weighted_n_node_samples
+        return (weight[left] * at(left) + weight[right] * at(right)) / weight[node]
+
+    return at(0)
+
+
+def test_shapley_values_are_those_of_the_definition():
+    model, rows = grown(RandomForestClassifier(5, max_depth=4, class_weight="balanced", random_state=0))
+    values = rows[PREDICTORS].to_numpy()
+    base, parts = explain.shapley_values(model, values[:4])
+    for site, found in zip(values[:4], parts, strict=True):
+        wanted = np.zeros((3, 3))
+        for number, size in itertools.product(range(3), range(3)):
+            for others in itertools.combinations([n for n in range(3) if n != number], size):
+                share = math.factorial(size) * math.factorial(2 - size) / math.factorial(3)
+                for tree in model.estimators_:
+                    gain = expected(tree.tree_, {*others, number}, site) - expected(tree.tree_, set(others), site)
+                    wanted[number] += share * gain / len(model.estimators_)
+        np.testing.assert_allclose(found, wanted, atol=1e-9)
+    np.testing.assert_allclose(base + parts.sum(axis=1), model.predict_proba(values[:4]), atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", [RandomForestClassifier, TwoStageForest])
+def test_shapley_values_of_a_layer_add_up_on_any_number_of_threads(kind):
+    model, rows = grown(kind(n_estimators=10, random_state=1))
+    card = {"layer": "2-3m", "predictors": PREDICTORS}
+    table = explain.shapley_layer(model, card, rows, np.random.default_rng(3), 30, n_jobs=1)
+    again = explain.shapley_layer(
+        model, card, rows.sample(frac=1, random_state=0), np.random.default_rng(3), 30, n_jobs=2
+    )
+    pd.testing.assert_frame_equal(table, again)
+    assert table["site_id"].nunique() == 30
+    values = rows.set_index("site_id")[PREDICTORS]
+    known = table.pivot_table("value", "site_id", "predictor")
+    np.testing.assert_allclose(known, values.loc[known.index, known.columns], atol=1e-6)
+    table["sum"] = table["part"] + table["base"] / len(PREDICTORS)
+    added = table.pivot_table("sum", "site_id", "class", aggfunc="sum")
+    values = values.loc[added.index].to_numpy()
+    chances = model.predict_proba(values)
+    if kind is TwoStageForest:
+        chances = np.column_stack([chances[:, 0], model.stages_[1].predict_proba(values)])
+    np.testing.assert_allclose(added, chances, atol=1e-9)
+    sizes = explain.shapley_importance(Study(name="t"), table, rows).set_index(["predictor", "class"])
+    assert sizes.loc[("first", 0), "mean_size"] > 5 * sizes.loc[("second", 0), "mean_size"]
+    assert (sizes["lower"] <= sizes["mean_size"]).all()
+    assert (sizes["mean_size"] <= sizes["upper"]).all()

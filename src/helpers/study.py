@@ -448,6 +448,7 @@ class Accuracy(_Section):
     draws: Annotated[int, Field(gt=0)] = 1000
     block_km: Positive = 100  # side of a block
     bins: Annotated[int, Field(gt=1)] = 10  # of probabilities in the reliability diagram
+    shapley_sites: Annotated[int, Field(gt=0)] = 300  # at most so many samples of a layer get Shapley values
     seed: int = 20240608
 
 
