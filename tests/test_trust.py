@@ -1,6 +1,7 @@
 """How far the map may be believed: levels by hand, and what the quick run's rasters and tables hold."""
 
 import json
+from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
@@ -55,6 +56,20 @@ def test_rasters_fit_each_other(quick, layer):
     probable = chances[:, mapped].argmax(axis=0)
     assert members[np.arange(len(members)), probable].all()
     assert record["weights"]["northness"] == record["weights"]["eastness"]
+
+
+def test_every_raster_has_a_style_with_its_own_classes_or_values(quick):
+    for path in (quick / "results/quick/main/maps").glob("*.tif"):
+        renderer = ElementTree.parse(path.with_suffix(".qml")).getroot().find("pipe/rasterrenderer")
+        with rasterio.open(path) as source:
+            band = source.read(1, masked=True).compressed() * source.scales[0] + source.offsets[0]
+        if renderer.get("type") == "paletted":
+            codes = {int(entry.get("value")) for entry in renderer.findall("colorPalette/paletteEntry")}
+            assert set(np.unique(band)) <= codes, path.name
+        else:
+            values = [float(item.get("value")) for item in renderer.findall("rastershader/colorrampshader/item")]
+            assert values == sorted(values)
+            assert values[0] <= np.nanmedian(band) <= values[-1], path.name
 
 
 def test_levels_of_the_map_have_names_and_meanings(quick):

@@ -8,7 +8,7 @@ from functools import partial
 
 import numpy as np
 
-from helpers import accuracy, ice
+from helpers import accuracy, ice, qgis
 from helpers.covariates.registry import read_covariates
 from helpers.errors import CompendiumError
 from helpers.grid import reference_grid, warp, write_raster
@@ -263,7 +263,13 @@ def compare_all(study):
             else:
                 change = np.where(both, ours - theirs, np.nan).astype(np.float32)
                 written |= {"long_names": "code of our class minus code of theirs"}
-        write_raster(difference_files(study)[other.name], change, geobox, **written)
+        path = difference_files(study)[other.name]
+        write_raster(path, change, geobox, **written)
+        if "legend" in written:
+            qgis.write_class_style(path, DIFFERENCE)
+        else:
+            top = float(np.nanmax(np.abs(change), initial=0)) or 1.0
+            qgis.write_ramp_style(path, top, written["units"].replace("1", ""), "vik", bottom=-top)
     accuracy.write_json(study.results_dir / "tables" / "other_maps.json", record)
     return record
 

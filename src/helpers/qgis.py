@@ -25,8 +25,8 @@ def write_class_style(path, legend):
     _write(path, root)
 
 
-def write_ramp_style(path, top, unit, cmap="devon_r"):
-    """Write the style of a raster of a quantity from 0 upwards, of which the first band is shown.
+def write_ramp_style(path, top, unit, cmap="devon_r", bottom=0.0):
+    """Write the style of a raster of a quantity, of which the first band is shown.
 
     Parameters
     ----------
@@ -37,17 +37,26 @@ def write_ramp_style(path, top, unit, cmap="devon_r"):
     unit : str
     cmap : str
         A colour map of cmcrameri.
+    bottom : float
+        The value that gets the first colour.
     """
     from cmcrameri import cm
     from matplotlib.colors import to_hex
 
-    root, renderer = _renderer("singlebandpseudocolor", classificationMin="0", classificationMax=repr(top))
+    ends = repr(float(bottom)), repr(float(top))
+    root, renderer = _renderer("singlebandpseudocolor", classificationMin=ends[0], classificationMax=ends[1])
     shader = ElementTree.SubElement(ElementTree.SubElement(renderer, "rastershader"), "colorrampshader")
-    shader.attrib |= {"colorRampType": "INTERPOLATED", "clip": "0", "minimumValue": "0", "maximumValue": repr(top)}
+    shader.attrib |= {
+        "colorRampType": "INTERPOLATED",
+        "clip": "0",
+        "minimumValue": repr(bottom),
+        "maximumValue": repr(top),
+    }
     for stop in range(_STOPS):
         share = stop / (_STOPS - 1)
-        label, colour = f"{top * share:.3g} {unit}", to_hex(getattr(cm, cmap)(share))
-        ElementTree.SubElement(shader, "item", value=repr(top * share), color=colour, alpha="255", label=label)
+        value, colour = bottom + (top - bottom) * share, to_hex(getattr(cm, cmap)(share))
+        label = f"{value:.3g} {unit}"
+        ElementTree.SubElement(shader, "item", value=repr(value), color=colour, alpha="255", label=label)
     _write(path, root)
 
 

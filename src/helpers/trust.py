@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from joblib import cpu_count
 
-from helpers import applicability, conformal, forest, ice, space, validation
+from helpers import applicability, conformal, forest, ice, qgis, space, validation
 from helpers.accuracy import DOMAINS, write_json, write_table
 from helpers.applicability import Applicability, ApplicabilityError
 from helpers.covariates.registry import covariate_files
@@ -241,6 +241,7 @@ def map_trust(study, found, threads=None):
                 sampled.append(some)
                 for name, data in rasters.items():
                     targets[name].write(data, window=_rasterio_window(window))
+    _write_styles(study, found)
     values, cells = zip(*sampled, strict=True)
     return np.concatenate(values), np.concatenate(cells)
 
@@ -267,6 +268,25 @@ def _new_raster(study, geobox, name):
     return open_raster(
         trust_files(study)[name], geobox, 2 if kind == _CLASSES else 1, more.pop("dtype"), study=study, **more
     )
+
+
+def _write_styles(study, found):
+    """Write the QGIS styles: twice the threshold ends the dissimilarity, twice the samples' median the density."""
+    from cmcrameri import cm
+    from matplotlib.colors import to_hex
+
+    files = trust_files(study)
+    for one in found:
+        measured = one.applicability
+        qgis.write_ramp_style(files[f"dissimilarity_index_{one.layer}"], 2 * measured.threshold, "", "lajolla_r")
+        top = 2 * float(np.median(measured.measure(forest.predictor_values(one.rows, measured.predictors))[1]))
+        qgis.write_ramp_style(files[f"point_density_{one.layer}"], top, "samples", "bamako_r")
+        sizes = range(1, one.members.shape[1] + 1)
+        colours = [to_hex(colour) for colour in cm.batlow_r(np.linspace(0, 1, len(sizes)))]
+        names = [f"{size} class{'es' if size > 1 else ''}" for size in sizes]
+        legend = dict(zip(sizes, zip(names, colours, strict=True), strict=True))
+        qgis.write_class_style(files[f"{_CLASSES}_{one.layer}"], legend)
+    qgis.write_class_style(files["trust"], {code: level[:2] for code, level in LEVELS.items()})
 
 
 def _rasterio_window(window):
