@@ -22,7 +22,7 @@ batch: $(READY)  ## make all runs of a sweep, and compare them (SWEEP=seeds, of 
 	@$(BIN)/python -m helpers batch $(SWEEP) $(if $(PROFILE),--profile $(PROFILE))
 
 test: $(READY)  ## run the tests
-	@$(BIN)/python -m pytest -m "not browser and not soak" -n logical --maxprocesses 4
+	@$(BIN)/python -m pytest -m "not browser and not soak" -n logical --maxprocesses 4 --maxschedchunk 1
 
 test-browser: $(READY)  ## run all notebooks in JupyterLab in a real browser (needs Chromium and ChromeDriver)
 	@$(BIN)/python -m pytest -m browser

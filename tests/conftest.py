@@ -32,6 +32,12 @@ COPIED = (
 )
 
 
+LONGEST = (
+    "test_one_process_gives_what_the_notebooks_give",
+    "test_the_next_run_works_after_kills_at_random_moments",
+)
+
+
 @pytest.fixture
 def study(tmp_path, monkeypatch):
     """The default area on a coarse grid, with raw and processed folders of its own."""
@@ -64,8 +70,11 @@ def raster_equal():
 
 
 def pytest_collection_modifyitems(items):
-    """Let tests that need the finished quick study wait for it: the others run beside it, on the second core."""
-    items.sort(key=lambda item: "quick" in item.fixturenames)
+    """Let tests that need the finished quick study wait for it, and begin with the longest of these.
+
+    The others run beside it, on the second core; and no worker is left with a long one when all others are done.
+    """
+    items.sort(key=lambda item: ("quick" in item.fixturenames, item.name not in LONGEST))
 
 
 @pytest.fixture(scope="session", autouse=True)
