@@ -268,7 +268,7 @@ def compare_all(study):
         if "legend" in written:
             qgis.write_class_style(path, DIFFERENCE)
         else:
-            top = float(np.nanmax(np.abs(change), initial=0)) or 1.0
+            top = np.abs(change[both]).max(initial=0) or 1.0
             qgis.write_ramp_style(path, top, written["units"].replace("1", ""), "vik", bottom=-top)
     accuracy.write_json(study.results_dir / "tables" / "other_maps.json", record)
     return record

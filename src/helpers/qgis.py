@@ -43,15 +43,11 @@ def write_ramp_style(path, top, unit, cmap="devon_r", bottom=0.0):
     from cmcrameri import cm
     from matplotlib.colors import to_hex
 
-    ends = repr(float(bottom)), repr(float(top))
-    root, renderer = _renderer("singlebandpseudocolor", classificationMin=ends[0], classificationMax=ends[1])
+    bottom, top = float(bottom), float(top)
+    ends = {"minimumValue": repr(bottom), "maximumValue": repr(top)}
+    root, renderer = _renderer("singlebandpseudocolor", classificationMin=repr(bottom), classificationMax=repr(top))
     shader = ElementTree.SubElement(ElementTree.SubElement(renderer, "rastershader"), "colorrampshader")
-    shader.attrib |= {
-        "colorRampType": "INTERPOLATED",
-        "clip": "0",
-        "minimumValue": repr(bottom),
-        "maximumValue": repr(top),
-    }
+    shader.attrib |= {"colorRampType": "INTERPOLATED", "clip": "0"} | ends
     for stop in range(_STOPS):
         share = stop / (_STOPS - 1)
         value, colour = bottom + (top - bottom) * share, to_hex(getattr(cm, cmap)(share))

@@ -279,7 +279,8 @@ def _write_styles(study, found):
     for one in found:
         measured = one.applicability
         qgis.write_ramp_style(files[f"dissimilarity_index_{one.layer}"], 2 * measured.threshold, "", "lajolla_r")
-        top = 2 * float(np.median(measured.measure(forest.predictor_values(one.rows, measured.predictors))[1]))
+        density = measured.measure(forest.predictor_values(one.rows, measured.predictors))[1]
+        top = max(2 * np.median(density), 1)
         qgis.write_ramp_style(files[f"point_density_{one.layer}"], top, "samples", "bamako_r")
         sizes = range(1, one.members.shape[1] + 1)
         colours = [to_hex(colour) for colour in cm.batlow_r(np.linspace(0, 1, len(sizes)))]
