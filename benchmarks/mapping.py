@@ -27,6 +27,8 @@ ROWS = 100_000
 
 def make_map(path, folder, turn, told):
     """Make the map in a folder of our own, a layer whenever it is our turn; tell seconds and memory."""
+    import sklearn.ensemble  # noqa: F401 - the peer has imported it, too
+
     Study.results_dir = property(lambda self: Path(folder))
     study = Study.open(path)
     for layer in study.layers:

@@ -19,7 +19,7 @@ def package(tmp_path, monkeypatch):
     folder.mkdir()
     (folder / "__init__.py").write_text("")
     (folder / "a.py").write_text("from helpers import b\nONE = 1\n")
-    (folder / "b.py").write_text("TWO = 2\n")
+    (folder / "b.py").write_text('"""Second."""\nTWO = 2\n')
     (folder / "c.py").write_text("THREE = 3\n")
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("from helpers import a")])
     nbformat.write(notebook, tmp_path / "n.ipynb")
@@ -44,6 +44,7 @@ def package(tmp_path, monkeypatch):
         pytest.param(("b.py", "TWO = 7\n"), True, id="imported by an import"),
         pytest.param(("c.py", "THREE = 7\n"), False, id="not imported"),
         pytest.param(("b.py", '"""Two."""\nTWO = 2  # two\n'), False, id="comment and docstring"),
+        pytest.param(("b.py", '"""Second."""\n\n\nTWO = 2\n'), False, id="lines"),
         pytest.param(("__init__.py", "FOUR = 4\n"), True, id="package"),
     ],
 )

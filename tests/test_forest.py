@@ -20,6 +20,7 @@ from helpers import accuracy, forest, space
 from helpers.digest import file_hash
 from helpers.forest import CLASSES, ForestError, ModelError
 from helpers.study import Study
+from helpers.two_stage import TwoStageForest
 
 PREDICTORS = ["elevation", "slope", "twi", "ndvi", "lst"]
 LAYERS = ["2-3m", "3-5m"]
@@ -251,6 +252,18 @@ def test_a_grid_that_asks_for_more_predictors_than_there_are_is_refused(project,
 
 
 # What a forest tells ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [RandomForestClassifier, TwoStageForest])
+def test_probabilities_are_those_of_scikit_learn_to_the_last_bit(monkeypatch, kind):
+    rng = np.random.default_rng(3)
+    values, types = rng.normal(size=(90, 4)).astype(np.float32), rng.choice([0, 1, 3], 90)
+    cells = rng.normal(size=(1000, 4)).astype(np.float32)
+    model = kind(31, random_state=1, n_jobs=1).fit(values, types)
+    monkeypatch.setattr(forest, "_ROWS", 300)
+    found = forest.class_probabilities(model, cells)
+    assert np.array_equal(found[:, [0, 1, 3]], model.predict_proba(cells))
+    assert not found[:, [2, 4, 5]].any()
 
 
 def test_class_means_are_means_of_the_ice_fraction():

@@ -94,27 +94,31 @@ def read_predictors(study, predictors, part=None, units=None, step=1):
     """
     geobox = reference_grid(study)
     part = part or (slice(0, geobox.shape[0]), slice(0, geobox.shape[1]))
-    inside = values = None
+    cells, values, files = None, None, covariate_files(study)
     for number, name in enumerate(predictors):
-        with _open_covariate(study, name, geobox, (units or {}).get(name)) as source:
-            band = source.read(1, window=part)
-        if inside is None:
-            inside = np.zeros(band.shape, bool)
+        with _open_covariate(files, name, geobox, (units or {}).get(name)) as source:
+            band = source.read(1, window=part).ravel()
+        if cells is None:
             # Covariates have no values outside of the study area.
-            inside[::step, ::step] = np.isfinite(band[::step, ::step])
-            values = np.empty((len(predictors), np.count_nonzero(inside)), np.float32)
+            cells = np.flatnonzero(np.isfinite(band))
+            if step > 1:
+                row, column = np.divmod(cells, part[1].stop - part[1].start)
+                cells = cells[(row % step == 0) & (column % step == 0)]
+            values = np.empty((len(predictors), len(cells)), np.float32)
             if not values.size:
                 break
-        values[number] = band[inside]
+        band.take(cells, out=values[number])
     complete = np.isfinite(values).all(axis=0)
-    return np.ascontiguousarray(values[:, complete].T), np.flatnonzero(inside)[complete]
+    if not complete.all():
+        values, cells = values[:, complete], cells[complete]
+    return np.ascontiguousarray(values.T), cells
 
 
-def _open_covariate(study, name, geobox, unit=None):
+def _open_covariate(files, name, geobox, unit=None):
     """Return the opened file of a covariate that is what the forest learnt from."""
     import rasterio
 
-    path, again = covariate_files(study).get(name), "run 01-prepare-data for this study"
+    path, again = files.get(name), "run 01-prepare-data for this study"
     if path is None or not path.is_file():
         raise MapError(f"The covariate {name} of the forest is missing.", again)
     try:
@@ -352,7 +356,7 @@ def _plan(study, layer, geobox, block):
         _check_card(study, path, card)
     files, units = covariate_files(study), _units(cards[0])
     for name in cards[0]["predictors"]:
-        _open_covariate(study, name, geobox, units[name]).close()
+        _open_covariate(files, name, geobox, units[name]).close()
     # The content of covariates is told by their files' time and size: to read them all would take minutes at 30 m.
     states = [[name, (state := files[name].stat()).st_mtime_ns, state.st_size] for name in cards[0]["predictors"]]
     hashes = [card["sha256"] for card in cards]
