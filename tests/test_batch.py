@@ -299,11 +299,14 @@ def test_one_process_gives_what_the_notebooks_give(copy, raster_equal):
     table = pd.read_csv(copy / "results/batches/try/runs.csv")
     assert table["status"].tolist() == ["done", "failed", "impossible"]
     ours, theirs = copy / told[0]["folder"], copy / "results/quick/main"
-    for name in ("samples/samples.csv", "tables/accuracy.json", "tables/storage.json"):
+    for name in (
+        "samples/samples.csv",
+        *(f"tables/{one}" for one in ("accuracy.json", "storage.json", "applicability.csv")),
+    ):
         assert (ours / name).read_text() == (theirs / name).read_text(), name
     # All but what cells of reports write.
     rasters = sorted(path.name for path in (ours / "maps").glob("*.tif"))
-    assert len(rasters) == 3 * 3 + 1
+    assert len(rasters) == 3 * (3 + 3) + 2
     for name in rasters:
         raster_equal(theirs / "maps" / name, ours / "maps" / name)
     assert json.loads((ours / "run.json").read_text())["engine"] == "process"

@@ -80,6 +80,11 @@ def written_run(folder, seed, rng):
     pd.DataFrame(rows).to_csv(folder / "tables/validation.csv", index=False)
     interval = pd.DataFrame({"km3": [10.0], "lower": 8.0, "upper": 12.0, "true_km3": 9.0}, index=["all"])
     interval.to_csv(folder / "tables/storage_interval.csv", index_label="region")
+    sides = pd.DataFrame({"group": ["inside", "outside"], "share": [0.9, 0.1], "error": [0.3, 0.4]})
+    sides = sides.assign(error_probable=0.2, expected=0.2, avoidable=[0.01, np.nan], by="area of applicability")
+    sides = sides.assign(layer="2-3m", domain="potential_permafrost")
+    # In the second world nothing lies outside.
+    sides[: 1 if seed == 1 else 2].to_csv(folder / "tables/applicability.csv", index=False)
     told = {"against_truth": {"in_permafrost_free_cells": 0.03}}
     (folder / "tables/storage.json").write_text(json.dumps(told))
 
@@ -98,8 +103,14 @@ def test_runs_are_read_drawn_and_written(tmp_path, rng):
     biases, covered = coverage.bias(promises), coverage.total_coverage(totals)
     for figure in (coverage.draw_bias(biases), coverage.draw_totals(totals)):
         assert "SIMULATED" in str([text.get_text() for text in figure.texts])
-    coverage.write_coverage(tmp_path / "batch.json", biases, coverage.best_estimate(promises), covered)
+    unlike = coverage.by_applicability(coverage.read_applicability(folders))
+    coverage.write_coverage(tmp_path / "batch.json", biases, coverage.best_estimate(promises), covered, unlike)
     told = json.loads((tmp_path / "coverage.json").read_text())
     assert told["total"][0]["holds"] == 1.0
+    error, probable = (told["applicability"][number] for number in (0, 1))
+    assert (error["measure"], error["replicates"], error["outside_share"]) == ("error", coverage.LEAST_WORLDS - 1, 0.1)
+    assert (error["difference"], error["higher"]) == (pytest.approx(0.1), 1.0)
+    assert (probable["difference"], probable["higher"]) == (0.0, 0.0)
+    assert {one["measure"] for one in told["applicability"]} == {"error", "error_probable", "expected"}
     folders.popitem()
-    assert all(table.empty for table in coverage.read_promises(folders))
+    assert all(table.empty for table in (*coverage.read_promises(folders), coverage.read_applicability(folders)))

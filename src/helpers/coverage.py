@@ -17,12 +17,25 @@ from helpers.validation import ESTIMATES, SCORES
 TRUTHS = {"holes": "what holes would find", "cells": "the class of the cell"}
 """What a map's accuracy is true of: a hole at a random place of each cell, or the class that most of the cell has."""
 
+JUDGED = ("error", "error_probable", "expected", "avoidable")
+"""What is compared inside and outside of the area of applicability, as in `helpers.trust.tables`."""
+
 LEAST_WORLDS = 10
-"""Fewer replicates tell nothing about how often an interval holds."""
+"""Fewer replicates, each a truth and its boreholes, tell nothing about how often an interval holds."""
 
 _NAMES = {"overall_accuracy": "overall accuracy", "kappa": "kappa", "macro_f1": "macro F1"}
 _COLOURS = {"random": "#0072b2", "clustered": "#d55e00", "roadside": "#009e73"}
 _MARKERS = {"random": "o", "clustered": "s", "roadside": "^"}
+
+
+def _worlds(folders):
+    """Return design and seed of the runs whose truth is known, by name; empty where there are too few of them."""
+    worlds = {}
+    for name, folder in folders.items():
+        study = Study.open(folder / "study.yaml")
+        if study.draws_boreholes:
+            worlds[name] = {"design": study.boreholes.design, "seed": study.truth.seed}
+    return worlds if len({tuple(world.values()) for world in worlds.values()}) >= LEAST_WORLDS else {}
 
 
 def read_promises(folders):
@@ -43,12 +56,8 @@ def read_promises(folders):
         One row a run: ``design``, ``seed``, ``km3``, ``lower``, ``upper``, ``true_km3`` and
         ``in_permafrost_free_cells``. Both tables are empty where runs know no truth, or fewer than `LEAST_WORLDS`.
     """
-    promises, totals, worlds = [], [], {}
-    for name, folder in folders.items():
-        study = Study.open(folder / "study.yaml")
-        if study.draws_boreholes:
-            worlds[name] = {"design": study.boreholes.design, "seed": study.truth.seed}
-    if len({world["seed"] for world in worlds.values()}) < LEAST_WORLDS:
+    promises, totals, worlds = [], [], _worlds(folders)
+    if not worlds:
         return pd.DataFrame(), pd.DataFrame()
     for name, world in worlds.items():
         folder, world = folders[name], {"run": name, **world}
@@ -182,18 +191,68 @@ def total_coverage(totals):
     return found.assign(width=groups["width"].mean())
 
 
-def write_coverage(batch, biases, best, totals):
+def read_applicability(folders):
+    """Read how often maps of the domain err inside and outside of the area of applicability.
+
+    Parameters
+    ----------
+    folders : dict of str to pathlib.Path
+        As for `read_promises`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a run, layer and measure of `JUDGED`: ``design``, ``seed``, ``inside``, ``outside`` and the share of the
+        domain that is ``outside_share``. Runs that have no cell on one side are left out; empty as in `read_promises`.
+    """
+    rows = []
+    for name, world in _worlds(folders).items():
+        table = pd.read_csv(folders[name] / "tables/applicability.csv")
+        table = table[(table["domain"] == DOMAINS[1]) & (table["by"] == "area of applicability")]
+        for layer, part in table.groupby("layer", sort=False):
+            sides = part.set_index("group")
+            if {"inside", "outside"} <= set(sides.index):
+                given = {"run": name, **world, "layer": layer, "outside_share": sides.loc["outside", "share"]}
+                rows += [given | {"measure": key, **sides[key].to_dict()} for key in JUDGED]
+    return pd.DataFrame(rows)
+
+
+def by_applicability(found):
+    """Return by how much maps err more outside of the area of applicability than inside, over all worlds.
+
+    Parameters
+    ----------
+    found : pandas.DataFrame
+        From `read_applicability`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a design, layer and measure: ``replicates``, means of ``inside``, ``outside`` and ``outside_share``,
+        their ``difference``, its standard error between worlds, and the share of worlds where it is ``higher`` outside.
+    """
+    table = found.dropna(subset=["inside", "outside"]).assign(difference=lambda part: part["outside"] - part["inside"])
+    table["higher"] = (table["difference"] > 0).astype(float)
+    groups = table.groupby(["design", "layer", "measure"], sort=False)
+    means = groups[["outside_share", "inside", "outside", "difference", "higher"]].mean()
+    means.insert(0, "replicates", groups.size())
+    means.insert(5, "difference_se", groups["difference"].sem())
+    return means.reset_index()
+
+
+def write_coverage(batch, biases, best, totals, applicability):
     """Write all tables of a coverage study as CSV, and as one JSON, beside the index of its batch.
 
     Parameters
     ----------
     batch : path-like
         The index.
-    biases, best, totals : pandas.DataFrame
-        From `bias`, `best_estimate` and `total_coverage`.
+    biases, best, totals, applicability : pandas.DataFrame
+        From `bias`, `best_estimate`, `total_coverage` and `by_applicability`.
     """
     batch, record = ROOT / batch, {}
-    for name, table in {"bias": biases, "best_estimate": best, "total": totals.reset_index()}.items():
+    tables = {"bias": biases, "best_estimate": best, "total": totals.reset_index(), "applicability": applicability}
+    for name, table in tables.items():
         write_table(batch.with_name(f"coverage_{name}.csv"), table)
         record[name] = table.to_dict("records")
     write_json(batch.with_name("coverage.json"), {"simulated": True, "probability_of_wilson": 0.9, **record})

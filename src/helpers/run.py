@@ -752,7 +752,7 @@ def run_in_process(path):
     """Do in this process what notebooks 02-05 do, for studies of hundreds of replicates.
 
     It runs the notebooks' own code, cell by cell, without a kernel; cells tagged ``report``, which nothing later needs,
-    are left out. So the result files are the same but for those of reports: importance, quality of samples, figures.
+    are left out. So the result files are the same but for those of reports: quality of samples, reliability, figures.
 
     Parameters
     ----------
