@@ -296,7 +296,7 @@ def search(study, table, layer, n_jobs=-1):
             f"The grid asks for {too_many[0]} predictors at a split, and there are {values.shape[1]}.",
             "set fewer in `forest.max_features`, or a share",
         )
-    searched = OneForestSearchCV(_classifier(study), grid, cv=PredefinedSplit(fold), n_jobs=n_jobs, refit=False)
+    searched = OneForestSearchCV(classifier(study), grid, cv=PredefinedSplit(fold), n_jobs=n_jobs, refit=False)
     with sklearn.config_context(**_CHECKED):
         searched.fit(values, types)
     found = searched.cv_results_
@@ -349,7 +349,7 @@ def fit(study, table, layer, params, which="all"):
     """
     from helpers.search import grow
 
-    return grow(_classifier(study, **params), *_training(study, layer_rows(table, layer, which, study.target), layer))
+    return grow(classifier(study, **params), *_training(study, layer_rows(table, layer, which, study.target), layer))
 
 
 def probabilities_of(study, rows, others, params):
@@ -376,7 +376,7 @@ def probabilities_of(study, rows, others, params):
     probabilities = np.zeros((len(others), len(TARGETS[study.target].codes)))
     with sklearn.config_context(**_CHECKED):
         known = _training(study, rows, rows["layer"].iloc[0])
-        classes, found = grow_and_predict(_classifier(study, **params), *known, values)
+        classes, found = grow_and_predict(classifier(study, **params), *known, values)
     probabilities[:, classes] = found
     return probabilities
 
@@ -574,7 +574,20 @@ def _check_classes(study, rows, layer):
         )
 
 
-def _classifier(study, **params):
+def classifier(study, **params):
+    """Return the study's forest, not yet grown.
+
+    Parameters
+    ----------
+    study : helpers.study.Study
+    **params
+        Hyperparameters that are others than the study's or scikit-learn's.
+
+    Returns
+    -------
+    sklearn.ensemble.RandomForestClassifier or helpers.two_stage.TwoStageForest
+        The latter for the target two_stage.
+    """
     from sklearn.ensemble import RandomForestClassifier
 
     from helpers.two_stage import TwoStageForest
@@ -753,13 +766,12 @@ def save_forests(study, table, found, weight=None, n_jobs=-1):
 
     layer, kinds = found.layer, list(dict.fromkeys(["train", study.forest.map_fit]))
     rows = {kind: layer_rows(table, layer, kind, study.target) for kind in [*kinds, "test"]}
-    tested, classifier = _values(study, rows["test"]), _classifier(study, **found.params)
+    tested, model = _values(study, rows["test"]), classifier(study, **found.params)
     classes = TARGETS[study.target].codes
     others = {kind: tested if kind == "train" else tested[:0] for kind in kinds}
     with sklearn.config_context(**_CHECKED):
         grown = Parallel(n_jobs=n_jobs)(
-            delayed(_grown_bytes)(classifier, *_training(study, rows[kind], layer), others[kind], classes)
-            for kind in kinds
+            delayed(_grown_bytes)(model, *_training(study, rows[kind], layer), others[kind], classes) for kind in kinds
         )
     unseen = {"train": found.out_of_fold, "all": np.concatenate([found.out_of_fold, grown[0][1]])}
     truth = {"train": rows["train"], "all": pd.concat([rows["train"], rows["test"]])}

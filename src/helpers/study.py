@@ -437,6 +437,8 @@ class Uncertainty(_Section):
     block_km: Positive = 50  # side of the blocks of sites that are resampled
     bags: Annotated[int, Field(ge=2, multiple_of=2)] = 10  # half-samples of the blocks with a small forest each
     trees: Annotated[int, Field(gt=0)] = 20  # of such a forest
+    # Standard deviation with all forests regrown over that with forests that stay, by benchmarks/storage_interval.py.
+    regrown: Annotated[float, Field(ge=1)] = 1.1
     farthest_km: Positive = 200  # longest distance in the variogram of residuals
     seed: int = 20240607
 

@@ -22,7 +22,6 @@ from helpers import accuracy, forest, ice
 from helpers.errors import CompendiumError
 
 _PULL = 3.0  # of the calibration's slope towards the one of all samples, in samples, as in `forest.fit_calibration`
-_REGROWN = 1.1  # standard deviation with all forests regrown over that with forests that stay, by the benchmark
 _STEPS = 50
 _BINS = 12
 
@@ -461,7 +460,7 @@ def storage_draws(study):
             classes += layer.totals(np.broadcast_to(usual, fitted.shape), means, cells)
         covariance, variogram = _field(layers, cells, 1000 * settings.farthest_km)
         field = rng.multivariate_normal(np.zeros(shape[1]), covariance, settings.draws, method="eigh")
-    sites = _REGROWN * (sites - sites.mean(axis=0))
+    sites = settings.regrown * (sites - sites.mean(axis=0))
     return Draws(sites, classes - classes.mean(axis=0), field, variogram, cells)
 
 
@@ -481,9 +480,10 @@ def _layer(study, table, layer, values, halves):
         grown = half[block]
         params = forest.card_params(card) | {"n_estimators": trees, "random_state": study.uncertainty.seed + number}
         with sklearn.config_context(assume_finite=True, skip_parameter_validation=True):
-            model = search.grow(forest._classifier(study, **params), known[grown], types[grown])
+            model = forest.classifier(study, **params)
+            present, chances = search.grow_and_predict(model, known[grown], types[grown], both)
         given = np.zeros((len(both), len(classes)))
-        given[:, model.classes_] = search._read(model, both, [(None, 2)], [trees])[0][0, 0]
+        given[:, present] = chances
         unseen[~grown] += given[: len(rows)][~grown]
         mapped += given[len(rows) :]
     unseen, mapped = unseen * 2 / len(halves), mapped / len(halves)
