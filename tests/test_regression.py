@@ -9,7 +9,8 @@ import rasterio
 
 from helpers import forest, mapping, regression, run
 from helpers.covariates.registry import write_covariates
-from helpers.grid import area_mask, cell_centres, reference_grid
+from helpers.grid import area_mask, cell_centres, reference_grid, write_raster
+from helpers.sources.boreholes import truth_files
 from helpers.study import Study, StudyError
 
 NAMES = ["elevation", "twi"]
@@ -217,6 +218,22 @@ def test_the_storage_map_is_made_from_the_regression(mapped, world):
     plain = read_maps(study.changed({"storage_from": "classes"}))
     np.testing.assert_array_equal(plain["class"], maps["class"])
     assert not np.array_equal(plain["ice_content"], maps["ice_content"], equal_nan=True)
+
+
+def test_both_ways_to_the_totals_are_told_side_by_side(mapped, world):
+    study, maps = mapped
+    known = truth_files(study)["ice_fraction_2-3m"]
+    write_raster(known, maps["ice_content"], reference_grid(study), study=study, names="true", units="m3 m-3")
+    ways = regression.compare_totals(study, world[1], cells=10**6).set_index(["layer", "region"])
+    assert set(ways.columns) == {"classes", "regression", "true"}
+    np.testing.assert_allclose(ways.loc["all"], ways.loc[LAYER])
+    np.testing.assert_allclose(ways.loc[(LAYER, "all")], ways.loc[LAYER].drop("all").sum())
+    # Every cell is looked at, so that totals are those of the maps.
+    cell = study.grid.resolution**2 / 1e9
+    plain = read_maps(study.changed({"storage_from": "classes"}))
+    for way, rel, ice in (("classes", 1e-3, plain), ("regression", 0.02, maps), ("true", 1e-5, maps)):
+        total = np.nansum(ice["ice_content"], dtype=float) * cell
+        assert ways.loc[("all", "all"), way] == pytest.approx(total, rel=rel), way
 
 
 def test_the_forest_is_an_output_of_the_search_only_where_the_map_needs_it(mapped, world):

@@ -308,6 +308,62 @@ def draw_ice(study, predicted):
     return figure
 
 
+def compare_totals(study, table, cells=25_000):
+    """Return the ground ice of each region in both ways, and in the virtual study the true one.
+
+    Both come from the same systematic sample of the map's cells, each within the extent of permafrost: expected from
+    the map's forest and class means, and from a regression forest of the same samples.
+
+    Parameters
+    ----------
+    study : helpers.study.Study
+        With forests (notebook 03).
+    table : pandas.DataFrame
+        Samples of all layers.
+    cells : int
+        About so many are looked at.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a layer and region, with ``all`` for all layers and for all regions: km3 of ice by ``classes``, by
+        ``regression`` and, with the truth, ``true``.
+    """
+    import pandas as pd
+    import rasterio
+
+    from helpers import mapping, uncertainty
+    from helpers.sources.boreholes import truth_files
+
+    sample = uncertainty.sample_cells(study, used_predictors(study), cells)
+    step = round(sample.side / study.grid.resolution)
+    row, column = (step // 2 + step * place for place in (sample.row, sample.column))
+    volumes = {}
+    for top, bottom in study.layers:
+        layer = layer_name((top, bottom))
+        model, card = forest.load_model(forest.model_path(study, layer), study.target)
+        rows = forest.layer_rows(table, layer, card["fit"], study.target)
+        rows["area_weight"] = area_weights(study, rows)
+        _, chances = mapping.predict(model, card["calibration"], sample.values, target=study.target)
+        expected = {
+            "classes": np.einsum("nk,k->n", chances, np.asarray(card["class_means"], np.float32)),
+            "regression": mapping.predict_ice(fit(study, rows, "area_weight"), sample.values),
+        }
+        found = {way: mapping.within_extent(content, 1 - chances[:, 0]) for way, content in expected.items()}
+        if study.draws_boreholes:
+            with rasterio.open(truth_files(study)[f"ice_fraction_{layer}"]) as source:
+                found["true"] = source.read(1)[row, column]
+        scale = (bottom - top) * sample.side**2 / 1e9
+        volumes[layer] = pd.DataFrame(
+            {way: np.bincount(sample.region, content, len(sample.names)) * scale for way, content in found.items()},
+            index=pd.Index(sample.names, name="region"),
+        )
+    volumes["all"] = sum(volumes.values())
+    for volume in volumes.values():
+        volume.loc["all"] = volume.sum()
+    return pd.concat(volumes, names=["layer"]).reset_index()
+
+
 def save_forests(study, table, weight=None):
     """Grow and save the regression forest of each layer that the storage map can be made from.
 

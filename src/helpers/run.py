@@ -116,6 +116,7 @@ def stage_outputs(study, stage):
         "baselines",
         "optimism",
         "ice_fraction",
+        "storage_ways",
         "local_effects",
         *(["forward_selection"] if study.forward_selection else []),
     ]
