@@ -80,6 +80,28 @@ def test_out_of_fold_predictions_are_scikit_learns(world):
     assert np.array_equal(ours, two)
 
 
+def test_importance_out_of_fold_is_how_much_the_log_loss_grows(world):
+    study, table, _ = world
+    rows = forest.layer_rows(table, LAYER, "train")
+    job = (rows, space.sample_folds(study, rows), PARAMS)
+    (one,), (two,) = (validation.out_of_fold_importance(study, [job], 20, n_jobs) for n_jobs in (1, 2))
+    assert one == two
+    assert abs(one["twi"]) < 0.15 < 0.8 < one["elevation"]
+    # Shuffling is worth as much as knowing nothing of the predictor: another draw of it.
+    (chances,) = validation.out_of_fold(study, [job], n_jobs=1)
+    rng, lost = np.random.default_rng(1), []
+    for _ in range(20):
+        blind = rows.assign(elevation=rng.permutation(rows["elevation"]))
+        parts = [validation._held_out(study, rows, job[1] == k, PARAMS, blind[job[1] == k]) for k in range(3)]
+        worse = np.empty_like(chances)
+        for k, part in enumerate(parts):
+            worse[job[1] == k] = part
+        lost.append(
+            accuracy.log_loss(rows["class"], worse, range(6)) - accuracy.log_loss(rows["class"], chances, range(6))
+        )
+    assert one["elevation"] == pytest.approx(np.mean(lost), rel=0.1)
+
+
 def test_every_estimate_stands_beside_the_truth(world, found):
     assert set(found["estimate"]) == set(validation.ESTIMATES) - {"column", "column_adjusted"}
     keys = found.set_index(["domain", "estimate", "reference"])

@@ -138,7 +138,7 @@ def fit(values, predictors, weights, fold):
 def importance_weights(importance, predictors):
     """Return the weights of predictors from their permutation importance.
 
-    What does not lower kappa has none. Northness and eastness are one thing, the aspect, and share their mean. Where
+    What helps no prediction has none. Northness and eastness are one thing, the aspect, and share their mean. Where
     nothing has importance, as with very few samples, all weigh the same.
 
     Parameters
@@ -164,7 +164,8 @@ def importance_weights(importance, predictors):
     """
     if unknown := [name for name in predictors if name not in importance]:
         raise ApplicabilityError(
-            f"There is no importance of the predictor {', '.join(unknown[:5])}.", "run 04-evaluate-accuracy again"
+            f"There is no importance of the predictor {', '.join(unknown[:5])}.",
+            "give the importance of every predictor",
         )
     weights = np.maximum([importance[name] for name in predictors], 0.0)
     aspect = [k for k, name in enumerate(predictors) if name in ("northness", "eastness")]

@@ -15,7 +15,7 @@ from joblib import cpu_count
 
 from helpers import applicability, conformal, forest, ice, qgis, space, validation
 from helpers.accuracy import DOMAINS, write_json, write_table
-from helpers.applicability import Applicability, ApplicabilityError
+from helpers.applicability import Applicability
 from helpers.covariates.registry import covariate_files
 from helpers.grid import open_raster, reference_grid
 from helpers.mapping import PROBABILITY_SCALE, map_files
@@ -100,9 +100,9 @@ def trust_files(study):
 def learn(study, table, n_jobs=-1):
     """Return what the samples say about where the map may be believed, layer by layer.
 
-    Weights are the permutation importances of notebook 04. Prediction sets are calibrated on all samples of the map's
-    forest, each predicted by forests, and calibrated by samples, of other folds (`folds.kind`), which never part what
-    belongs together. So the sets are those of a forest from a few samples less.
+    Weights are permutation importances (`helpers.validation.out_of_fold_importance`). Prediction sets are calibrated on
+    all samples of the map's forest, each predicted by forests, and calibrated by samples, of other folds
+    (`folds.kind`), which never part what belongs together. So the sets are those of a forest from a few samples less.
 
     Parameters
     ----------
@@ -115,22 +115,18 @@ def learn(study, table, n_jobs=-1):
     Returns
     -------
     list of LayerTrust
-
-    Raises
-    ------
-    ApplicabilityError
-        The importances are missing or those of other predictors.
     """
     layers = [ice.layer_name(layer) for layer in study.layers]
     cards = [forest.read_card(forest.model_path(study, layer)) for layer in layers]
     rows = [forest.layer_rows(table, card["layer"], card["fit"], study.target) for card in cards]
     folds = [space.sample_folds(study, part) for part in rows]
     jobs = [(part, fold, forest.card_params(card)) for part, fold, card in zip(rows, folds, cards, strict=True)]
-    found = []
-    for (part, fold, _), card, raw in zip(jobs, cards, validation.out_of_fold(study, jobs, n_jobs), strict=True):
+    unseen = validation.out_of_fold(study, jobs, n_jobs)
+    importance, found = validation.out_of_fold_importance(study, jobs, n_jobs=n_jobs), []
+    for (part, fold, _), card, raw, weights in zip(jobs, cards, unseen, importance, strict=True):
         types = part["class"].to_numpy()
         chances = _calibrated(raw, types, fold, area_weights(study, part))
-        weights = applicability.importance_weights(_importance(study, card["layer"]), card["predictors"])
+        weights = applicability.importance_weights(weights, card["predictors"])
         values = forest.predictor_values(part, card["predictors"])
         found.append(
             LayerTrust(
@@ -143,16 +139,6 @@ def learn(study, table, n_jobs=-1):
             )
         )
     return found
-
-
-def _importance(study, layer):
-    import pandas as pd
-
-    path = study.results_dir / "tables" / "importance.csv"
-    if not path.is_file():
-        raise ApplicabilityError(f"The table {path.name} is missing.", "run 04-evaluate-accuracy")
-    table = pd.read_csv(path)
-    return table[table["layer"] == layer].set_index("predictor")["mean"].to_dict()
 
 
 def _calibrated(raw, types, fold, weight):

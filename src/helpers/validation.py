@@ -152,9 +152,60 @@ def out_of_fold(study, jobs, n_jobs=-1):
     return results
 
 
-def _held_out(study, rows, held, params):
+def _held_out(study, rows, held, params, others=None):
     trees = {"n_estimators": study.folds.estimators}
-    return forest.probabilities_of(study, rows[~held], rows[held], {**params, **trees})
+    return forest.probabilities_of(study, rows[~held], rows[held] if others is None else others, {**params, **trees})
+
+
+def out_of_fold_importance(study, jobs, repeats=5, n_jobs=-1):
+    """Return permutation importance from samples that forests had not seen: how much the log loss grows.
+
+    All samples tell, and by their probabilities: with a few hundred of them that is much steadier than how much kappa
+    falls on the test samples, where most importances may be 0, since correlated predictors stand in for each other.
+
+    Parameters
+    ----------
+    study : helpers.study.Study
+    jobs : sequence of (rows, fold, params)
+        As for `out_of_fold`.
+    repeats : int
+        Shuffles of each predictor within a fold.
+    n_jobs : int
+        Threads at once. The result does not depend on it.
+
+    Returns
+    -------
+    list of dict of str to float
+        Importance of each predictor for each of the jobs; negative where shuffling helped by chance.
+    """
+    from joblib import Parallel, delayed
+
+    names = used_predictors(study)
+    parts = [(job, number) for job, (_, fold, _) in enumerate(jobs) for number in np.unique(fold)]
+    found = Parallel(n_jobs, prefer="threads")(
+        delayed(_grown_loss)(study, *jobs[job], number, names, repeats) for job, number in parts
+    )
+    sums = [np.zeros(len(names)) for _ in jobs]
+    for (job, _), part in zip(parts, found, strict=True):
+        sums[job] += part
+    counts = [len(rows) for rows, _, _ in jobs]
+    return [dict(zip(names, (part / count).tolist(), strict=True)) for part, count in zip(sums, counts, strict=True)]
+
+
+def _grown_loss(study, rows, fold, params, number, names, repeats):
+    """Return by how much the summed loss of a fold's samples grows when each predictor is shuffled among them."""
+    import pandas as pd
+
+    held = rows[fold == number]
+    rng, values = np.random.default_rng([study.folds.seed, int(number)]), held[names].to_numpy()
+    copies = np.tile(values, (1 + repeats * len(names), 1, 1))
+    for place, copy in enumerate(copies[1:]):
+        copy[:, place % len(names)] = rng.permutation(copy[:, place % len(names)])
+    others = pd.DataFrame(copies.reshape(-1, len(names)), columns=names)
+    chances = _held_out(study, rows, fold == number, params, others).reshape(len(copies), len(held), -1)
+    given = chances[:, np.arange(len(held)), held["class"].to_numpy()]
+    loss = -np.log(np.maximum(given, accuracy.PROBABILITY_FLOOR)).sum(axis=1)
+    return (loss[1:] - loss[0]).reshape(repeats, -1).mean(axis=0)
 
 
 @dataclass(frozen=True, eq=False)
