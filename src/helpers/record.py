@@ -69,6 +69,7 @@ def _coverage():
     told = json.loads(path.read_text(encoding="utf-8"))
     heads = ["sites", "worlds", "overall accuracy of the test, less true", "by mapped area, less true"]
     heads += ["its 90 % intervals that hold", "bias of the total", "its 90 % intervals that hold"]
+    heads += ["error outside of the area of applicability, less inside"]
     lines = [
         "",
         "Promised against true over hidden worlds drawn anew, on the coarse grid (`make batch SWEEP=replicates`):",
@@ -80,6 +81,9 @@ def _coverage():
         best = found["random_adjusted"]
         row = [total["design"], str(total["replicates"]), f"{found['test']['bias']:+.3f}", f"{best['bias']:+.3f}"]
         row += [f"{100 * best['holds']:.0f} %", f"{100 * total['bias']:+.1f} %", f"{100 * total['holds']:.0f} %"]
+        unlike = [one["difference"] for one in told["applicability"]
+                  if (one["design"], one["measure"]) == (total["design"], "error")]  # fmt: skip
+        row.append(f"{sum(unlike) / len(unlike):+.3f}")
         lines.append(f"| {' | '.join(row)} |")
     return lines
 
