@@ -18,7 +18,8 @@ READS = {
     # Confusion matrix, overall accuracy, precision, recall, F1 and kappa on the 30 %; estimates from folds beside the truth.
     "04-evaluate-accuracy": ["01-prepare-data", "02-extract-samples", "03-grid-search"],
     # Ice type, class probabilities and ice content of every cell and layer; storage and its totals; where to believe it.
-    "05-map-ground-ice": ["01-prepare-data", "02-extract-samples", "03-grid-search"],
+    # It reads nothing of 04; that comes first because the end of 05 is the end of a run of a batch.
+    "05-map-ground-ice": ["01-prepare-data", "02-extract-samples", "03-grid-search", "04-evaluate-accuracy"],
     # Figures for print, from results only.
     "06-publication-figures": ["02-extract-samples", "04-evaluate-accuracy", "05-map-ground-ice"],
     # Baselines and a regression of the ice in the forest's folds, and what choosing costs; no map depends on it.
