@@ -125,7 +125,7 @@ def test_intervals_of_two_regions_and_their_sum():
 
     rng = np.random.default_rng(2)
     sites, field = rng.normal(0, 3, (20_000, 2)), rng.normal(0, 4, (20_000, 2))
-    draws = uncertainty.Draws(sites, sites / 2, field, Variogram(1, 0, 1), None)
+    draws = uncertainty.Draws(sites, sites / 2, field, 0 * sites, Variogram(1, 0, 1), None)
     totals = pd.Series({"north": 100.0, "south": 2.0, "all": 102.0})
     table = uncertainty.intervals(totals, draws, 0.9)
     np.testing.assert_allclose(table["se"], [5, 5, 50**0.5], rtol=0.02)
@@ -133,6 +133,18 @@ def test_intervals_of_two_regions_and_their_sum():
     assert table.loc["north", "lower"] == pytest.approx(100 - 1.645 * 5, rel=0.01)
     assert table.loc["south", "lower"] == 0
     assert table.loc["all", "upper"] == pytest.approx(102 + 1.645 * 50**0.5, rel=0.01)
+
+
+def test_moved_ice_widens_the_interval_of_its_region_and_not_that_of_the_sum():
+    import pandas as pd
+
+    rng = np.random.default_rng(2)
+    nothing, moved = np.zeros((20_000, 2)), rng.random((20_000, 1)) * np.array([10.0, -10.0])
+    draws = uncertainty.Draws(nothing, nothing, nothing, moved, Variogram(1, 0, 1), None)
+    table = uncertainty.intervals(pd.Series({"north": 5.0, "south": 95.0, "all": 100.0}), draws, 0.9)
+    np.testing.assert_allclose(table["lower"], [5, 85.5, 100], rtol=0.01)
+    np.testing.assert_allclose(table["upper"], [14.5, 95, 100], rtol=0.01)
+    np.testing.assert_allclose(table["moved_se"], [10 / 12**0.5] * 2 + [0], rtol=0.02)
 
 
 def test_ends_become_surer_with_the_root_of_the_draws():

@@ -10,6 +10,9 @@ A total errs for three reasons, and each is drawn:
    mean over the map is not zero. The variogram of out-of-fold residuals tells the correlated part from the nugget
    (measurement, variation within a cell), which averages out over a map and is left out.
 
+Of single regions a fourth is added: ice that was moved into the extent of permafrost (`helpers.mapping.within_extent`)
+may lie where it had been expected. How much of it does is not known; every share is as likely. The sum stays.
+
 The layers are drawn jointly: with the same blocks, and with one residual field whose correlation between layers is that
 of the residuals. Draws are taken on a systematic sample of cells, around the total of the whole map.
 """
@@ -296,15 +299,17 @@ class _Layer:
         slope, intercept = refit_shares(self.at_samples, self.column, share / share.sum(axis=1, keepdims=True))
         return np.concatenate([slope[:, np.newaxis], intercept], axis=1), self.class_means(count)
 
-    def totals(self, fitted, means, cells):
-        """Return km3 of ice in each region by draws, shape (draws, regions), within the extent of permafrost."""
+    def totals(self, fitted, means, cells, moved=True):
+        """Return km3 of ice in each region by draws, shape (draws, regions), moved into the extent of permafrost."""
         from helpers.mapping import within_extent
 
         sums, before, probability = [], None, None
         for values, contents in zip(fitted, means, strict=True):
             if before is None or (values != before).any():
                 before, probability = values, _shares(self.at_cells, values[np.newaxis])[0]
-            content = within_extent(np.einsum("nk,k->n", probability, contents), 1 - probability[:, self.free])
+            content = np.einsum("nk,k->n", probability, contents)
+            if moved:
+                content = within_extent(content, 1 - probability[:, self.free])
             sums.append(np.bincount(cells.region, content, len(cells.names)))
         return np.stack(sums) * (self.depth * cells.side**2 / 1e9)
 
@@ -325,8 +330,9 @@ class Draws:
 
     Parameters
     ----------
-    sites, classes, field : numpy.ndarray, shape (draws, regions)
-        By resampled sites, class means included; by resampled class means alone; by the residual field.
+    sites, classes, field, moved : numpy.ndarray, shape (draws, regions)
+        By resampled sites, class means included; by resampled class means alone; by the residual field; by ice that was
+        moved into the extent of permafrost, which adds up to 0 over the regions.
     variogram : Variogram
         Of the residuals; distances in m.
     cells : Cells
@@ -335,13 +341,14 @@ class Draws:
     sites: np.ndarray
     classes: np.ndarray
     field: np.ndarray
+    moved: np.ndarray
     variogram: Variogram
     cells: "Cells"
 
     @property
     def regions(self):
         """Deviations for all reasons, shape (draws, regions)."""
-        return self.sites + self.field
+        return self.sites + self.field + self.moved
 
     @property
     def whole(self):
@@ -450,18 +457,21 @@ def storage_draws(study):
     layers = [_layer(study, table, layer, cells.values, halves) for layer in study.layers]
 
     shape = (settings.draws, len(cells.names))
-    sites, classes = np.zeros(shape), np.zeros(shape)
+    sites, classes, moved = np.zeros(shape), np.zeros(shape), np.zeros(shape[1])
     # Products of matrices add up in another order on more cores.
     with threadpool_limits(1):
         for layer in layers:
             fitted, means = layer.redrawn(counts)
-            (usual,), _ = layer.redrawn(np.ones((1, blocks), int))
+            usual, mean = layer.redrawn(np.ones((1, blocks), int))
+            within, plain = (layer.totals(usual, mean, cells, inside)[0] for inside in (True, False))
+            moved += plain - within
             sites += layer.totals(fitted, means, cells)
-            classes += layer.totals(np.broadcast_to(usual, fitted.shape), means, cells)
+            classes += layer.totals(np.broadcast_to(usual[0], fitted.shape), means, cells)
         covariance, variogram = _field(layers, cells, 1000 * settings.farthest_km)
         field = rng.multivariate_normal(np.zeros(shape[1]), covariance, settings.draws, method="eigh")
     sites = settings.regrown * (sites - sites.mean(axis=0))
-    return Draws(sites, classes - classes.mean(axis=0), field, variogram, cells)
+    moved = rng.random((settings.draws, 1)) * moved
+    return Draws(sites, classes - classes.mean(axis=0), field, moved, variogram, cells)
 
 
 def _layer(study, table, layer, values, halves):
@@ -548,18 +558,20 @@ def intervals(totals, draws, probability):
     Returns
     -------
     pandas.DataFrame
-        One row a region and one for all: `km3`, `lower` and `upper` end (not below 0), `se`, the standard deviation of
-        the draws, and its parts: `sites_se` by resampled sites, of which `classes_se` by class means, and `field_se`
-        by the residual field. `draws` is their number.
+        One row a region and one for all: `km3`, `lower` and `upper` end (not below 0, and `km3` always between them),
+        `se`, the standard deviation of the draws, and its parts: `sites_se` by resampled sites, of which `classes_se`
+        by class means, `field_se` by the residual field, and `moved_se` by ice moved into the extent. `draws` is their
+        number.
     """
     import pandas as pd
 
-    named = {"sites": draws.sites, "classes": draws.classes, "field": draws.field}
+    named = {"sites": draws.sites, "classes": draws.classes, "field": draws.field, "moved": draws.moved}
     named = {name: np.column_stack([part, part.sum(axis=1)]) for name, part in named.items()}
-    either = named["sites"] + named["field"]
+    either = named["sites"] + named["field"] + named["moved"]
     low, high = np.quantile(either, [(1 - probability) / 2, (1 + probability) / 2], axis=0)
     table = pd.DataFrame({"km3": totals})
-    table["lower"], table["upper"] = np.maximum(totals + low, 0), np.maximum(totals + high, 0)
+    # Ice is moved one way in a region, so that all draws of a small one may lie on one side of the map's total.
+    table["lower"], table["upper"] = np.maximum(totals + np.minimum(low, 0), 0), totals + np.maximum(high, 0)
     table["se"] = either.std(axis=0, ddof=1)
     for name, part in named.items():
         table[f"{name}_se"] = part.std(axis=0, ddof=1)
