@@ -57,7 +57,7 @@ def main(path="config/quick.yaml", number="10"):
         table, truth = draw(study, seed)
         params = dict.fromkeys(map(ice.layer_name, study.layers), PARAMS)
         estimates = validation.estimate_accuracy(study, table, params, truth).assign(replicate=seed)
-        keys, scores = ["layer", "domain"], list(validation.SCORES)
+        keys, scores = ["layer", "domain", "reference"], list(validation.SCORES)
         true = estimates[estimates["estimate"] == "true_train"][[*keys, *scores]]
         both = estimates.merge(true, on=keys, suffixes=("", "_true"))
         off = {score: both[score] - both[f"{score}_true"] for score in scores}

@@ -288,7 +288,13 @@ def test_tables_of_reports():
     losses = {"log_loss": 0.5, "log_loss_calibrated": None}
     table = accuracy.summary({"2-3m": {"whole": found | losses}})
     assert table.loc[0, ["layer", "domain", "n", "overall_accuracy"]].tolist() == ["2-3m", "whole", 4, 0.75]
-    assert accuracy.by_class(found)["support"].tolist() == [2, 2, 0]
+    classes = accuracy.by_class(found)
+    assert classes["support"].tolist() == [2, 2, 0]
+    assert classes[["mapped_as_0", "mapped_as_1", "mapped_as_2"]].to_numpy().tolist() == [
+        [2, 0, 0],
+        [1, 1, 0],
+        [0, 0, 0],
+    ]
 
 
 def test_heatmap_shows_counts_row_shares_and_names():

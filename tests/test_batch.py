@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -310,6 +311,21 @@ def test_one_process_gives_what_the_notebooks_give(copy, raster_equal):
     for name in rasters:
         raster_equal(theirs / "maps" / name, ours / "maps" / name)
     assert json.loads((ours / "run.json").read_text())["engine"] == "process"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
+def test_a_batch_in_processes_can_be_stopped(copy, number):
+    write_sweep(copy, engine="process", axes={"truth.seed": [1, 2, 3, 4]})
+    command = [sys.executable, "-u", "-m", "helpers", "batch", "try"]
+    environment, state = {**os.environ, "PYTHONPATH": str(copy / "src")}, copy / ".run" / "quick"
+    with subprocess.Popen(command, cwd=copy, env=environment, stderr=subprocess.PIPE, text=True) as batch:
+        while not list(state.glob("run-*/events.jsonl")):
+            assert batch.poll() is None
+            time.sleep(0.1)
+        batch.send_signal(number)
+        _, err = batch.communicate(timeout=60)
+    assert batch.returncode == 1
+    assert f"Stopped by {number.name}" in err
 
 
 def test_a_mistyped_axis_runs_nothing(copy):

@@ -24,10 +24,10 @@ def test_nineteen_samples_leave_the_worst_one_out():
     assert conformal.set_limits(both, np.ones(19, int), 0.9)[1] == pytest.approx(0.10)
 
 
-def test_the_most_probable_class_is_always_in_and_one_without_limit_only_so():
-    probabilities = [[0.5, 0.3, 0.2], [0.1, 0.2, 0.7], [0.2, 0.2, 0.6]]
+def test_the_most_probable_class_is_always_in_and_one_without_limit_wherever_it_is_possible():
+    probabilities = [[0.5, 0.3, 0.2], [0.1, 0.9, 0.0], [0.2, 0.2, 0.6]]
     members = conformal.prediction_sets(probabilities, [0.6, 0.3, np.nan])
-    np.testing.assert_array_equal(members, [[1, 1, 0], [0, 0, 1], [0, 0, 1]])
+    np.testing.assert_array_equal(members, [[1, 1, 1], [0, 1, 0], [0, 0, 1]])
     np.testing.assert_array_equal(conformal.covered(members, [1, 0, 2]), [True, False, True])
 
 

@@ -363,7 +363,7 @@ def interval(values, probability):
 
 def scores(matrix):
     """Return all scores that follow from a confusion matrix, or from a stack of them, by name."""
-    by_class = {"precision": precision(matrix), "recall": recall(matrix), "f1": f1(matrix)}
+    by_class = dict(zip(BY_CLASS, (precision(matrix), recall(matrix), f1(matrix)), strict=True))
     return {
         "overall_accuracy": overall_accuracy(matrix),
         "kappa": kappa(matrix),
@@ -510,10 +510,26 @@ def summary(reports):
 
 
 def by_class(found):
-    """Return the precision, recall, F1 score and support of each class of one `report` as a table."""
+    """Return what one `report` tells of each class as a table.
+
+    Parameters
+    ----------
+    found : dict
+
+    Returns
+    -------
+    pandas.DataFrame
+        Index class: precision, recall, F1 score and support; ``mapped_as_<code>``, the samples of the class that are
+        mapped as each class, which is the confusion matrix; and where there are mapped areas precision and recall by
+        them with standard errors, ``adjusted_<score>`` and ``adjusted_<score>_se``.
+    """
     import pandas as pd
 
-    columns = {key: found[key] for key in ("precision", "recall", "f1", "support")}
+    columns = {key: found[key] for key in (*BY_CLASS, "support")}
+    columns |= {f"mapped_as_{code}": row for code, row in zip(found["classes"], found["confusion_matrix"], strict=True)}
+    if by_area := found.get("area_adjusted"):
+        scores = [f"{score}{end}" for score in ("precision", "recall") for end in ("", "_se")]
+        columns |= {f"adjusted_{name}": by_area[name] for name in scores}
     return pd.DataFrame(columns, index=pd.Index(found["classes"], name="class"))
 
 

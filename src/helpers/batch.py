@@ -54,6 +54,12 @@ class Range(_Model):
     high: int | float
     log: bool = False
 
+    @model_validator(mode="after")
+    def _rising(self):
+        if not self.low < self.high or (self.log and self.low <= 0):
+            raise ValueError("a range runs from `low` to a larger `high`, and with `log` from above 0")
+        return self
+
     def draw(self, rng):
         """Return one value, uniform or, with `log`, uniform in the logarithm."""
         ends = np.log([self.low, self.high]) if self.log else (self.low, self.high)
@@ -86,6 +92,13 @@ class Sweep(_Model):
             raise ValueError("the design `list` needs `runs`: a list of settings, one entry a run")
         if self.design != "list" and not (self.axes or self.replicates):
             raise ValueError("there is nothing to vary: give `axes` or `replicates`")
+        if unread := ("axes" if self.axes else "") if self.design == "list" else ("runs" if self.runs else ""):
+            raise ValueError(f"the design `{self.design}` does not read `{unread}`; leave it out, or change `design`")
+        for name, values in self.axes.items():
+            if not (levels := _levels(values)):
+                raise ValueError(f"the axis `{name}` has no values")
+            if isinstance(levels, Range) and self.design != "random":
+                raise ValueError(f"`{name}` is a range: list its values, or set `design: random`")
         return self
 
     @classmethod
@@ -109,10 +122,12 @@ class Sweep(_Model):
         path = sweep_path(path)
         try:
             settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+            if not isinstance(settings, dict):
+                raise TypeError("it holds no settings such as `base: config/quick.yaml`")
             sweep = cls(**settings)
         except (yaml.YAMLError, UnicodeDecodeError, TypeError) as error:
             raise SweepError(
-                f"{path.name} is not readable as a sweep: {' '.join(str(error).split())}", "see docs"
+                f"{path.name} is not readable as a sweep: {' '.join(str(error).split())}", "see docs/batches.md"
             ) from None
         except ValidationError as error:
             told = [
@@ -130,6 +145,12 @@ class Sweep(_Model):
         wrong = [unknown_setting(name) for name in dict.fromkeys(names) if not study.has_setting(name)]
         fixed = [name for name in names if name.split(".")[0] in ("name", "run", "title", "compute")]
         wrong += [f"`{name}` cannot vary within a batch" for name in dict.fromkeys(fixed)]
+        sections = [name for name in dict.fromkeys(names) if isinstance(getattr(study, name, None), BaseModel)]
+        wrong += [f"`{name}` is a section: name one of its settings, such as `{name}.seed`" for name in sections]
+        twice = {*self.axes, *(name for one in self.runs for name in one)} & set(
+            self.replicates.settings if self.replicates else []
+        )
+        wrong += [f"`{name}` is an axis and among the settings of the replicates" for name in sorted(twice)]
         if wrong:
             raise SweepError(f"{path.name}: {'; '.join(wrong)}.", "correct the axis; nothing was run")
 
@@ -147,8 +168,6 @@ class Sweep(_Model):
             rng = np.random.default_rng(self.seed)
             drawn = [{name: _draw(levels, rng) for name, levels in axes.items()} for _ in range(self.size)]
         else:
-            if ranges := [name for name, levels in axes.items() if isinstance(levels, Range)]:
-                raise SweepError(f"`{ranges[0]}` is a range.", "list its values, or set `design: random`")
             drawn = [dict(zip(axes, levels, strict=True)) for levels in itertools.product(*axes.values())]
         return [
             ({name: label for name, (label, _) in one.items()}, {name: value for name, (_, value) in one.items()})
@@ -171,7 +190,8 @@ def sweep_path(path):
 
 def _levels(values):
     """Return an axis as a list of labels and values, or as a range."""
-    if isinstance(values, dict) and {"low", "high"} <= values.keys() <= {"low", "high", "log"}:
+    ends = [values.get(end) for end in ("low", "high")] if isinstance(values, dict) else [None]
+    if all(isinstance(end, int | float) for end in ends) and values.keys() <= {"low", "high", "log"}:
         return Range(**values)
     if isinstance(values, dict):
         return list(values.items())
@@ -186,7 +206,7 @@ def _draw(levels, rng):
 
 
 def _label(value):
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
 def planned_runs(sweep):
@@ -246,6 +266,11 @@ def run_batch(path, cores=None, profile=None):
         Another process writes one of the runs.
     """
     sweep, group = Sweep.open(path), ROOT / "results" / "batches" / sweep_path(path).stem
+    if profile and sweep.engine == "process":
+        raise SweepError(
+            f"{sweep_path(path).name} runs in processes of this machine, which no profile sends elsewhere.",
+            "leave out the profile, or set `engine: notebooks`; for a dask cluster, `compute.scheduler` in the study",
+        )
     plan, started = planned_runs(sweep), time.monotonic()
     studies = [one["study"] for one in plan if one["study"]]
     print(f"{group.name}: {len(plan)} runs of {sweep.base}, in {_shown(group)}", flush=True)
@@ -273,10 +298,10 @@ def run_batch(path, cores=None, profile=None):
                 errors |= _run_notebooks(studies, group, names, stages, cores, profile)
     index = _write_batch(sweep, group, plan, errors)
     failed = [one for one in json.loads(index.read_text(encoding="utf-8"))["runs"] if one["status"] != "done"]
+    for one in failed:
+        print(f"{one['status']}: {_told(one['values'])}: {' '.join(one['error'].split())}", flush=True)
     if len(failed) < len(plan):
         _compare_runs(index)
-    for one in failed:
-        print(f"{one['status']}: {_told(one['values'])}: {' '.join(one['error'].split())}")
     seconds = time.monotonic() - started
     done = len(plan) - len(failed)
     print(f"{done} of {len(plan)} runs are done, {len(failed)} are not; {seconds:.0f} s: {_shown(group)}")
@@ -296,7 +321,11 @@ def plan_batch(path, profile=None):
     dict of str to int
     """
     sweep, group = Sweep.open(path), ROOT / "results" / "batches" / sweep_path(path).stem
-    studies = [one["study"] for one in planned_runs(sweep) if one["study"]]
+    plan = planned_runs(sweep)
+    for one in plan:
+        if one["error"]:
+            print(f"impossible: {_told(one['values'])}: {one['error']}", flush=True)
+    studies = [one["study"] for one in plan if one["study"]]
     with run.locks(studies, group):
         return run.waiting_jobs(studies, group, _stages(sweep), profile=profile)
 

@@ -53,7 +53,8 @@ def set_limits(probabilities, types, coverage):
 def prediction_sets(probabilities, limits):
     """Return which classes are in the set of each cell.
 
-    The most probable class always is, so that no set is empty; a class without a limit is in none but so.
+    The most probable class always is, so that no set is empty. A class without a limit, of which there are too few
+    samples to leave it out, is in wherever it has a probability at all.
 
     Parameters
     ----------
@@ -65,8 +66,8 @@ def prediction_sets(probabilities, limits):
     -------
     numpy.ndarray of bool, shape (n, k)
     """
-    probabilities = np.asarray(probabilities)
-    members = probabilities >= np.asarray(limits)
+    probabilities, limits = np.asarray(probabilities), np.asarray(limits)
+    members = np.where(np.isnan(limits), probabilities > 0, probabilities >= limits)
     members[np.arange(len(members)), probabilities.argmax(axis=1)] = True
     return members
 

@@ -29,13 +29,17 @@ _MARKERS = {"random": "o", "clustered": "s", "roadside": "^"}
 
 
 def _worlds(folders):
-    """Return design and seed of the runs whose truth is known, by name; empty where there are too few of them."""
+    """Return design and seed of the runs whose truth is known, by name.
+
+    Empty where there are too few of them, or several of one world and design, which are no replicates of each other.
+    """
     worlds = {}
     for name, folder in folders.items():
         study = Study.open(folder / "study.yaml")
         if study.draws_boreholes:
             worlds[name] = {"design": study.boreholes.design, "seed": study.truth.seed}
-    return worlds if len({tuple(world.values()) for world in worlds.values()}) >= LEAST_WORLDS else {}
+    different = {(world["design"], world["seed"]) for world in worlds.values()}
+    return worlds if LEAST_WORLDS <= len(different) == len(worlds) else {}
 
 
 def read_promises(folders):

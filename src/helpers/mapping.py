@@ -227,12 +227,12 @@ def within_extent(ice_content, probability):
     Returns
     -------
     numpy.ndarray of float, shape (cells,)
-        0 outside of the extent; unchanged where the probabilities do not add up to one cell.
+        0 outside of the extent, never more than 1; unchanged where the probabilities do not add up to one cell.
     """
     chance = np.rint(probability / PROBABILITY_SCALE).astype(int)
     counts = np.bincount(chance, minlength=_UNITS + 1)
     limit, share = _extent(counts, np.bincount(chance, ice_content, _UNITS + 1))
-    return np.where(chance >= limit, ice_content * share, 0).astype(ice_content.dtype)
+    return np.where(chance >= limit, np.minimum(ice_content * share, 1), 0).astype(ice_content.dtype)
 
 
 def _extent(counts, content):
@@ -484,7 +484,7 @@ def _ice_content(columns, weights, means, sds, limit, share):
         for factors in (weights, means, means**2 + sds**2)
     )
     values = np.full((2, *valid.shape), np.nan, np.float32)
-    values[0, valid] = np.where(_UNITS - steps[0].astype(int) >= limit, expected * share, 0)
+    values[0, valid] = np.where(_UNITS - steps[0].astype(int) >= limit, np.minimum(expected * share, 1), 0)
     values[1, valid] = np.sqrt(np.maximum(square - mean**2, 0))
     return values
 
@@ -637,7 +637,7 @@ def storage_totals(study):
             if not np.isfinite(ices[0]).any():
                 continue
             inner = geobox[part]
-            region = rasterize(shapes, out_shape=inner.shape, transform=inner.transform, dtype="uint8")
+            region = rasterize(shapes, out_shape=inner.shape, transform=inner.transform, dtype="int32")
             mapped = np.isfinite(ices[0]) & (region > 0)
             depths = [one[mapped].astype(float) * (b - t) for one, (t, b) in zip(ices, study.layers, strict=True)]
             frozen = np.any([depth > 0 for depth in depths], axis=0)
@@ -733,8 +733,10 @@ def against_truth(study):
     Returns
     -------
     dict
-        `mapped_km3` and `true_km3` of ice over the mapped cells, `bias` as a share of the true total, and
-        `in_permafrost_free_cells`: the share of the mapped ice that lies in cells which have no permafrost at all.
+        `mapped_km3` and `true_km3` of ice over the mapped cells, `bias` as a share of the true total,
+        `in_permafrost_free_cells`: the share of the mapped ice that lies in cells which have no permafrost at all, and
+        the error of a cell's thickness: `rmse_m` and `mean_absolute_error_m` over all mapped cells, and the same over
+        those that have permafrost (`_frozen`), m of ice.
     """
     from helpers.sources.boreholes import truth_files
 
@@ -757,18 +759,24 @@ def compare_storage(study, contents, truth, free):
 
 
 def _truth_sums(study, contents, truth, free):
-    """Return km3 of ice mapped, true, and mapped where there is no permafrost, over the mapped cells."""
+    """Return km3 of ice mapped, true, and mapped where there is no permafrost; cells, and sums of their errors."""
     mapped = np.isfinite(contents[0])
     ours, true = (ice.thickness(np.stack(part), study.layers)[mapped] for part in (contents, truth))
-    sums = [part.sum(dtype=float) for part in (ours, true, ours[free[mapped]])]
-    return np.array(sums) * study.grid.resolution**2 / 1e9
+    volumes = [part.sum(dtype=float) for part in (ours, true, ours[free[mapped]])]
+    errors = [np.ones(len(ours)), np.square(ours - true), np.abs(ours - true)]
+    sums = [part.sum(dtype=float) for part in errors] + [part[~free[mapped]].sum(dtype=float) for part in errors]
+    return np.array([*np.multiply(volumes, study.grid.resolution**2 / 1e9), *sums])
 
 
 def _compared(sums):
-    mapped, true, leaked = (float(value) for value in sums)
-    return {
+    mapped, true, leaked, *errors = (float(value) for value in sums)
+    told = {
         "mapped_km3": mapped,
         "true_km3": true,
         "bias": mapped / true - 1,
         "in_permafrost_free_cells": leaked / mapped,
     }
+    for name, (cells, squares, sizes) in {"": errors[:3], "_frozen": errors[3:]}.items():
+        told[f"rmse_m{name}"] = (squares / cells) ** 0.5 if cells else None
+        told[f"mean_absolute_error_m{name}"] = sizes / cells if cells else None
+    return told

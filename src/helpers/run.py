@@ -51,8 +51,8 @@ IN_PROCESS = ("02-extract-samples", "03-grid-search", "04-evaluate-accuracy", "0
 """Stages that `run_in_process` does."""
 
 ACCURACY = (
-    "accuracy", "accuracy_folds", "validation", "class_areas", "reliability", "calibration_error", "morans_i",
-    "error_by_distance", "importance", "importance_groups",
+    "accuracy", "accuracy_by_class", "accuracy_permafrost", "accuracy_folds", "validation", "class_areas",
+    "reliability", "calibration_error", "residuals", "morans_i", "error_by_distance", "importance", "importance_groups",
 )  # fmt: skip
 """Tables of notebook 04, each as CSV and as JSON."""
 
@@ -215,18 +215,21 @@ def is_recorded(study, stage):
 
 
 def _launcher_mark():
-    """Return what names this process on this machine, also after its number is given to another."""
-    return f"{socket.gethostname()}:{os.getpid()}:{psutil.Process().create_time():.2f}"
+    """Return what names this process on this machine, also after its number is given to another.
+
+    Not by the time when it started: the system tells that by its clock, which may be set while a run is on.
+    """
+    return f"{socket.gethostname()}:{os.getpid()}:{short_hash(psutil.Process().cmdline())}"
 
 
 def _is_alive(mark):
     """Whether the launcher of a mark lives; one of another machine cannot be seen and counts as living."""
-    host, pid, created = mark.rsplit(":", 2)
+    host, pid, command = mark.rsplit(":", 2)
     if host != socket.gethostname():
         return True
     try:
         process = psutil.Process(int(pid))
-        return f"{process.create_time():.2f}" == created and process.status() != psutil.STATUS_ZOMBIE
+        return process.status() != psutil.STATUS_ZOMBIE and short_hash(process.cmdline()) == command
     except psutil.Error:
         return False
 
@@ -248,14 +251,15 @@ def _processes(group):
 
 def kill(group):
     """Kill all other processes of a run or batch, and wait until they are gone."""
-    for _ in range(50):
+    for _ in range(300):
         found = _processes(group)
         if not found:
             return
         for process in found:
             with contextlib.suppress(psutil.Error):
                 process.kill()
-        psutil.wait_procs(found, timeout=1)
+        # No waiting for a child of this process: a pool waits for its own, and forever if another has done so before.
+        time.sleep(0.1)
 
 
 def follow_launcher():

@@ -350,7 +350,7 @@ class Samples(_Section):
     rare_classes: Literal["stop", "merge", "keep"] = "stop"  # ice types with fewer sites in a layer
     outlier_limit: Positive = 20.0  # robust standard deviations; soil maps have few values, so their spread is small
     correlated: Share = 0.7  # predictors whose absolute rank correlation is larger are shown as a group
-    test_share: Share = 0.3
+    test_share: Annotated[float, Field(gt=0, lt=1)] = 0.3
     probability_sample: bool = False  # sites were drawn at random: accuracy by area is not just indicative
     train_share: Annotated[float, Field(gt=0, le=1)] = 1.0  # of the training groups that is used: for learning curves
     seed: int = 20240602
@@ -470,7 +470,7 @@ class Maps(_Section):
 class Trust(_Section):
     """How far the map may be believed."""
 
-    coverage: Annotated[float, Field(gt=0, lt=1)] = 0.9  # of sets of classes, and probability that is sure
+    coverage: Annotated[float, Field(gt=0.5, lt=1)] = 0.9  # of sets of classes, and probability that is sure
     similar_samples: Annotated[int, Field(gt=0)] = 1  # fewer than so many like it, and a cell counts as extrapolated
 
 
@@ -509,7 +509,8 @@ class OtherMap(_Section):
 class Compute(_Section):
     """Where runs in one process, and the map's chunks, are computed; no result depends on it."""
 
-    scheduler: str = ""  # address of a dask.distributed scheduler, such as tcp://10.0.0.5:8786; empty: this machine
+    # Address of a dask.distributed scheduler, such as tcp://10.0.0.5:8786; empty: this machine.
+    scheduler: Annotated[str, Field(pattern=r"^$|:\d+$")] = ""
 
 
 class Study(_Section):
@@ -527,10 +528,10 @@ class Study(_Section):
     landscape: Landscape = Landscape()
     covariates: Covariates = Covariates()
 
-    predictors: list[str] | Literal["all"] = "all"
+    predictors: Annotated[list[str], Field(min_length=1)] | Literal["all"] = "all"
     left_out: list[str] = []  # covariates, or families of them such as terrain, that are no predictors
     forward_selection: bool = False  # let notebook 08 choose predictors one by one
-    layers: list[tuple[float, float]] = [(2, 3), (3, 5), (5, 10)]
+    layers: Annotated[list[tuple[float, float]], Field(min_length=1)] = [(2, 3), (3, 5), (5, 10)]
     target: Literal["ice_type", "permafrost", "ice_level", "two_stage"] = "ice_type"  # helpers.ice.TARGETS
     ice: Ice = Ice()
     truth: Truth = Truth()
@@ -565,6 +566,14 @@ class Study(_Section):
             if top < bottom:
                 raise ValueError(f"layers overlap: one ends at {bottom:g} m and the next begins at {top:g} m")
         return layers
+
+    @field_validator("compare_with")
+    @classmethod
+    def _one_of_each_name(cls, others):
+        names = [other.name for other in others]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"two maps have the name {twice[0]}")
+        return others
 
     @classmethod
     def open(cls, path):

@@ -423,7 +423,8 @@ def _error_rows(one, cells):
         "all": _grouped(np.zeros(len(cells), int), ["all"]),
         "area of applicability": _grouped(cells["dissimilarity"] > one.applicability.threshold, ["inside", "outside"]),
         "dissimilarity": _grouped(
-            fifths.cat.codes, [f"{max(part.left, 0):.3f}-{part.right:.3f}" for part in fifths.cat.categories]
+            fifths.cat.codes,
+            [f"{n}: {max(part.left, 0):.3f}-{part.right:.3f}" for n, part in enumerate(fifths.cat.categories, start=1)],
         ),
         "point density": _grouped(
             np.searchsorted(DENSITIES, cells["density"], "right") - 1, [*ends, f"{DENSITIES[-1]} and more"]

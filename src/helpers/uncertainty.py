@@ -14,7 +14,8 @@ Of single regions a fourth is added: ice that was moved into the extent of perma
 may lie where it had been expected. How much of it does is not known; every share is as likely. The sum stays.
 
 The layers are drawn jointly: with the same blocks, and with one residual field whose correlation between layers is that
-of the residuals. Draws are taken on a systematic sample of cells, around the total of the whole map.
+of the residuals. Draws are taken on a systematic sample of cells, around the total of the whole map. With
+`storage_from: regression` that is the regression's, and the spread still that of the ice which classes let expect.
 """
 
 from dataclasses import dataclass
@@ -624,7 +625,7 @@ def true_totals(study):
     geobox, files = reference_grid(study), truth_files(study)
     regions = geopandas.read_file(study.path(study.area.polygons), layer=study.area.regions_layer)
     shapes = zip(regions.to_crs(geobox.crs.to_wkt()).geometry, range(1, len(regions) + 1), strict=True)
-    number = rasterize(shapes, out_shape=geobox.shape, transform=geobox.transform, dtype="uint8")
+    number = rasterize(shapes, out_shape=geobox.shape, transform=geobox.transform, dtype="int32")
     sums = np.zeros(len(regions) + 1)
     for layer in study.layers:
         name = f"ice_{{}}_{ice.layer_name(layer)}"
@@ -667,6 +668,7 @@ def write_intervals(study, table, draws, truth=None):
         "simulated": study.simulated,
         "unit": "km3 of ice",
         "probability": settings.interval,
+        "spread_from": "classes",  # also where the map's ice is regressed
         "draws": settings.draws,
         "cells": len(draws.cells.values),
         "block_km": settings.block_km,

@@ -633,7 +633,8 @@ def compare_with_truth(found):
         where = pd.MultiIndex.from_frame(part[keys])
         part["true"] = true["samples"][score].reindex(where).to_numpy()
         part["difference"] = part["promised"] - part["true"]
-        part["held"] = part["true"].between(part["lower"], part["upper"])
+        held = part["true"].between(part["lower"], part["upper"])
+        part["held"] = held.astype(object).where(part["lower"].notna() & part["upper"].notna(), None)
         parts.append(part.assign(true_of_cells=true["cells"][score].reindex(where).to_numpy()))
     return pd.concat(parts, ignore_index=True)
 

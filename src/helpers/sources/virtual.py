@@ -757,17 +757,6 @@ def _write_encoded(study, name, values, geobox, encoding, names, long_name):
 # --- all of it ----------------------------------------------------------------------------------------------
 
 
-def write_landscape(study):
-    """Make and write all raw rasters of the virtual landscape; return the table of files."""
-    write_dem(study)
-    surface = make_surface(study)
-    write_landsat(study, surface)
-    write_lst(study, surface_for_lst(study, surface))
-    write_climate(study)
-    write_soil(study)
-    return file_table(study)
-
-
 def file_table(study):
     """Return what the raw folder holds.
 
