@@ -320,3 +320,34 @@ def test_a_weight_counts_as_so_many_samples():
     weighted = accuracy.confusion_matrix(reference, mapped, range(3), weight)
     assert np.array_equal(weighted, repeated)
     assert accuracy.kappa(weighted / 7) == pytest.approx(accuracy.kappa(repeated))
+
+
+def test_the_interval_is_wider_than_percentiles_by_students_t():
+    from scipy.stats import norm, t
+
+    values, block = np.linspace(0, 1, 100_001), np.repeat(np.arange(9), 4)
+    tail = norm.cdf(-np.sqrt(9 / 8) * t.ppf(0.95, 8))
+    np.testing.assert_allclose(accuracy.interval(values, 0.9, block), [tail, 1 - tail], atol=1e-4)
+    np.testing.assert_allclose(accuracy.interval(values, 0.9, np.arange(10_000)), [0.05, 0.95], atol=1e-4)
+    # One block of half of the samples and others of one are as good as hardly four.
+    unequal = np.concatenate([np.zeros(20, int), np.arange(1, 21)])
+    lower, _ = accuracy.interval(values, 0.9, unequal)
+    assert lower < accuracy.interval(values, 0.9, np.arange(4))[0] + 1e-9
+    assert np.isnan(accuracy.interval([np.nan] * 9, 0.9, block)).all()
+
+
+def test_intervals_from_few_blocks_hold_the_truth_as_often_as_they_say():
+    """Means of eight normal values: plain percentiles hold the true mean in 82 % of the cases instead of 90 %."""
+    from helpers import space
+
+    rng, held, plain = np.random.default_rng(4), 0, 0
+    for _ in range(600):
+        sample = rng.normal(size=8)
+        _, counts = space.block_draws(np.arange(8), 500, rng)
+        means = counts[1:] @ sample / 8
+        lower, upper = accuracy.interval(means, 0.9, np.arange(8))
+        held += lower <= 0 <= upper
+        low, high = np.percentile(means, [5, 95])
+        plain += low <= 0 <= high
+    assert 0.87 < held / 600 < 0.94
+    assert plain / 600 < 0.86

@@ -350,12 +350,37 @@ def by_mapped_share(matrix, shares):
         return matrix * (weight / total / np.where(number > 0, number, 1))[..., np.newaxis]
 
 
-def interval(values, probability):
-    """Return the percentile interval of bootstrap values, shape (draws, ...): its lower and upper end.
+def interval(values, probability, block):
+    """Return the expanded percentile interval of values that were drawn by a bootstrap of blocks.
 
-    Draws in which a value is undefined do not count; NaN where there is none.
+    A plain percentile interval is too narrow where there are few blocks: by the root of 1 - 1/n, and as the normal
+    distribution is narrower than Student's t. So percentiles further out are taken (Hesterberg 2015), for Kish's
+    effective number of blocks, since one that holds half of the samples counts for many.
+
+    Parameters
+    ----------
+    values : array_like, shape (draws, ...)
+        Draws in which a value is undefined do not count.
+    probability : float
+    block : array_like of int, shape (n,)
+        Number of each sample's block.
+
+    Returns
+    -------
+    numpy.ndarray, shape (2, ...)
+        Lower and upper end; NaN where no draw has a value.
+
+    References
+    ----------
+    Hesterberg, T. (2015). What teachers should know about the bootstrap. The American Statistician 69, 371-386.
+    https://doi.org/10.1080/00031305.2015.1089789
+    Kish, L. (1965). Survey Sampling. Wiley.
     """
-    tail = 50 * (1 - probability)
+    from scipy.stats import norm, t
+
+    sizes = np.bincount(np.asarray(block)).astype(float)
+    blocks = max(sizes.sum() ** 2 / (sizes**2).sum(), 1 + 1e-9)
+    tail = 100 * norm.cdf(np.sqrt(blocks / (blocks - 1)) * t.ppf((1 - probability) / 2, blocks - 1))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # of nothing but NaN
         return np.nanpercentile(values, [tail, 100 - tail], axis=0)
@@ -420,7 +445,7 @@ def report(reference, predicted, classes, draws=None, probability=0.9):
                  (reference, predicted)]  # fmt: skip
         drawn = scores(drawn_matrices(*codes, len(classes), draws)[1:])
         ends |= {"blocks": draws[1].shape[1], "draws": len(draws[1]) - 1}
-        ends |= {name: interval(values, probability) for name, values in drawn.items()}
+        ends |= {name: interval(values, probability, draws[0]) for name, values in drawn.items()}
     return _plain(
         {"n": matrix.sum(), "classes": classes, "confusion_matrix": matrix, "shares": _ratio(matrix, matrix.sum())}
         | found

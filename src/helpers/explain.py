@@ -100,7 +100,7 @@ def explain_layer(study, model, card, rows, predictors, n_jobs=-1):
 
     def effects_of(name):
         edges, effects = local_effects(predict, values, card["predictors"].index(name), draws)
-        lower, upper = interval(effects[1:], study.accuracy.interval)
+        lower, upper = interval(effects[1:], study.accuracy.interval, draws[0])
         shape = effects[0].shape
         return pd.DataFrame(
             {
@@ -233,7 +233,7 @@ def shapley_importance(study, table, rows):
     block, counts = space.bootstrap(study, sites)
     sums = np.stack([np.bincount(block, part, counts.shape[1]) for part in size.to_numpy().T])
     drawn = np.einsum("db,pb->dp", counts.astype(float), sums) / (counts @ np.bincount(block))[:, np.newaxis]
-    lower, upper = interval(drawn[1:], study.accuracy.interval)
+    lower, upper = interval(drawn[1:], study.accuracy.interval, block)
     columns = {"mean_size": drawn[0], "lower": lower, "upper": upper}
     return pd.DataFrame(columns, index=size.columns).reset_index()
 

@@ -520,7 +520,7 @@ def importance(model, values, types, predictors, seed, repeats=10, groups=None, 
         for each in mapped:
             again = np.tile(draws[0], repeats), draws[1]
             shuffled = drawn_matrices(np.tile(types, repeats), each.ravel(), size, again)[1:]
-            ends.append(interval(np.subtract(unshuffled, kappa(shuffled)), probability))
+            ends.append(interval(np.subtract(unshuffled, kappa(shuffled)), probability, draws[0]))
         found[["lower", "upper"]] = np.reshape(ends, (len(parts), 2))
     return found.sort_values("mean", ascending=False, kind="stable", ignore_index=True)
 

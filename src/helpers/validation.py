@@ -497,7 +497,7 @@ def _scores(study, reference, mapped, weight=None, draws=None, shares=None):
     row = {"n": len(reference), **dict(zip(SCORES, values.tolist(), strict=True))}
     if draws is not None and draws[1].shape[1] > 1:
         drawn = accuracy.drawn_matrices(reference, mapped, len(codes), draws, weight)[1:]
-        ends = accuracy.interval(headline(drawn), study.accuracy.interval)
+        ends = accuracy.interval(headline(drawn), study.accuracy.interval, draws[0])
         for score, (lower, upper) in zip(SCORES, ends.T.tolist(), strict=True):
             row |= {f"{score}_lower": lower, f"{score}_upper": upper}
     return row
