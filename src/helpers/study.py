@@ -510,7 +510,7 @@ class Compute(_Section):
     """Where runs in one process, and the map's chunks, are computed; no result depends on it."""
 
     # Address of a dask.distributed scheduler, such as tcp://10.0.0.5:8786; empty: this machine.
-    scheduler: Annotated[str, Field(pattern=r"^$|:\d+$")] = ""
+    scheduler: Annotated[str, Field(pattern=r"^$|://.|:\d+$")] = ""
 
 
 class Study(_Section):
