@@ -215,8 +215,9 @@ def map_trust(study, found, threads=None):
         (slice(row, min(row + _WINDOW, geobox.shape[0])), slice(column, min(column + _WINDOW, geobox.shape[1])))
         for row in range(0, geobox.shape[0], _WINDOW) for column in range(0, geobox.shape[1], _WINDOW)
     ]  # fmt: skip
-    domain = space.map_cells(study)[1]
-    step = max(1, round(np.sqrt(domain.sum() / CEILING_CELLS)))
+    rule = covariate_files(study)[study.domain.covariate]
+    domain = sum(np.count_nonzero(_read(rule, window)[0] > study.domain.above) for window in windows)
+    step = max(1, round(np.sqrt(domain / CEILING_CELLS)))
     sampled = []
     with contextlib.ExitStack() as stack, ThreadPoolExecutor(threads) as pool:
         targets = {name: stack.enter_context(_new_raster(study, geobox, name)) for name in trust_files(study)}
