@@ -1,5 +1,8 @@
 """Surface temperature, its indices and gap filling; precipitation, air, soil; the registry."""
 
+import os
+import subprocess
+import sys
 from itertools import pairwise
 
 import numpy as np
@@ -252,3 +255,32 @@ class TestRegistry:
             assert layer.unit
             assert layer.aggregation
             assert layer.source
+
+
+PROCESSOR = """
+import hashlib, numpy as np
+from helpers.covariates import climate
+from helpers.grid import local_factors, reference_grid
+from helpers.study import Study
+
+rng, digest = np.random.default_rng(1), hashlib.sha256()
+monthly = rng.normal(0, 15, (12, 20_000)).astype(np.float32)
+monthly[rng.random(monthly.shape) < 0.15] = np.nan
+filled = climate.fill_harmonic(monthly)
+factors = local_factors(reference_grid(Study(name="tiny", grid={"resolution": 20_000, "fine_resolution": 10_000})))
+for values in (filled, climate.annual_mean(filled), climate.thawing_index(filled), *vars(factors).values()):
+    digest.update(np.ascontiguousarray(values).tobytes())
+print(digest.hexdigest())
+"""
+
+
+def test_covariates_do_not_depend_on_how_a_processor_multiplies_matrices():
+    """OpenBLAS has kernels of its own for each processor; results must not change with them."""
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", PROCESSOR], env={**os.environ, "OPENBLAS_CORETYPE": kind}, text=True, check=True,
+            capture_output=True,
+        ).stdout
+        for kind in ("Nehalem", "Haswell")
+    }  # fmt: skip
+    assert len(found) == 1

@@ -476,10 +476,14 @@ def local_factors(geobox):
     )
     project = pyproj.Proj(crs)
     factors = project.get_factors(*project(easting, northing, inverse=True))
-    weights = [_linear_weights(n, knots) for n, knots in zip(geobox.shape, (rows, columns), strict=True)]
+    # Places of the cells, counted in knots of the lattice.
+    places = [
+        np.interp(np.arange(size), knots, np.arange(knots.size)).astype(np.float32)
+        for size, knots in zip(geobox.shape, (rows, columns), strict=True)
+    ]
     return LocalFactors(
         *(
-            weights[0] @ np.asarray(lattice, np.float32) @ weights[1].T
+            bilinear(np.asarray(lattice, np.float32), *places)
             for lattice in (
                 factors.meridian_convergence,
                 np.degrees(np.arctan2(factors.dy_dlam, factors.dx_dlam)),
@@ -490,13 +494,35 @@ def local_factors(geobox):
     )
 
 
+def bilinear(values, rows, columns):
+    """Return values between the cells of an array, at all crossings of fractional rows and columns.
+
+    Parameters
+    ----------
+    values : numpy.ndarray, shape (y, x)
+    rows, columns : numpy.ndarray of float, shapes (m,) and (n,)
+        From 0 to the index of the last row and column.
+
+    Returns
+    -------
+    numpy.ndarray, shape (m, n)
+
+    Examples
+    --------
+    >>> bilinear(np.array([[0.0, 1.0], [2.0, 3.0]]), np.array([0.5, 1.0]), np.array([0.25])).tolist()
+    [[1.25], [2.25]]
+    """
+    first_row, first_column = rows.astype(int), columns.astype(int)
+    down, right = (rows - first_row)[:, None], (columns - first_column)[None, :]
+    padded = np.pad(values, (0, 1), mode="edge")
+    upper, lower = padded[first_row], padded[first_row + 1]
+    upper = upper[:, first_column] * (1 - right) + upper[:, first_column + 1] * right
+    lower = lower[:, first_column] * (1 - right) + lower[:, first_column + 1] * right
+    return upper * (1 - down) + lower * down
+
+
 def _lattice(size):
     return np.linspace(0, size - 1, max(2, math.ceil(size / _LATTICE_CELLS) + 1))
-
-
-def _linear_weights(size, knots):
-    """Return the matrix of shape (size, knots) that interpolates linearly from knots to cells."""
-    return np.stack([np.interp(np.arange(size), knots, unit) for unit in np.eye(len(knots))], axis=1).astype(np.float32)
 
 
 def write_raster(path, data, geobox, **described):

@@ -814,8 +814,10 @@ def _repaired(matrix, test, share):
         inner, outer = np.append(np.flatnonzero(test), -1), np.append(np.flatnonzero(~test), -1)
         leaving = off - np.vstack([matrix[test], nothing])
         coming = np.vstack([matrix[~test], nothing])
-        cost = (leaving**2).sum(axis=1)[:, None] + 2 * leaving @ coming.T + (coming**2).sum(axis=1)
-        out, into = np.unravel_index(cost.argmin(), cost.shape)
+        both = np.einsum("ik,jk->ij", leaving, coming)
+        cost = (leaving**2).sum(axis=1)[:, None] + 2 * both + (coming**2).sum(axis=1)
+        # Of equal ones the first, whatever the last digits of a processor are.
+        out, into = np.unravel_index(cost.round(6).argmin(), cost.shape)
         if cost[out, into] >= (off**2).sum() - 1e-9:
             return test
         for index, value in ((inner[out], False), (outer[into], True)):

@@ -276,7 +276,9 @@ def knndm(points, cells, folds, seed, unit=None, types=None, judged=None):
 def _first_coordinate(centres):
     """Return the centres' coordinate along the direction of their largest variance."""
     centred = centres - centres.mean(axis=0)
-    return centred @ np.linalg.svd(centred, full_matrices=False)[2][0]
+    direction = np.linalg.svd(centred, full_matrices=False)[2][0]
+    # Which of the two ways it points depends on the processor.
+    return centred @ direction * np.sign(direction[np.abs(direction).argmax()])
 
 
 def _dealt(cluster, size, along, folds):

@@ -89,7 +89,7 @@ def fill_harmonic(monthly, harmonics=2, minimum_months=8):
     for cells in np.split(todo, np.flatnonzero(np.diff(patterns[todo])) + 1) if todo.size else ():
         have = valid[:, cells[0]]
         transfer = _gap_matrix(tuple(have.tolist()), harmonics)
-        filled[np.ix_(~have, cells)] = transfer @ monthly[np.ix_(have, cells)]
+        filled[np.ix_(~have, cells)] = np.einsum("mh,hc->mc", transfer, monthly[np.ix_(have, cells)])
     return filled
 
 
@@ -102,7 +102,8 @@ def _gap_matrix(have, harmonics):
 
 def annual_mean(monthly):
     """Return the mean of 12 monthly values along the first axis, weighted by the months' days."""
-    return np.tensordot((DAYS / DAYS.sum()).astype(monthly.dtype), monthly, axes=1)
+    # einsum adds up in one order on any processor; a matrix product does not.
+    return np.einsum("m,m...->...", (DAYS / DAYS.sum()).astype(monthly.dtype), monthly)
 
 
 def thawing_index(monthly):
@@ -119,7 +120,7 @@ def thawing_index(monthly):
         degC d, not negative. A month's mean hides days on the other side of 0 degC, so that in months
         near it both indices come out too low (by up to some 50 degC d a year).
     """
-    return np.tensordot(DAYS.astype(monthly.dtype), np.maximum(monthly, 0), axes=1)
+    return np.einsum("m,m...->...", DAYS.astype(monthly.dtype), np.maximum(monthly, 0))
 
 
 def freezing_index(monthly):

@@ -22,7 +22,7 @@ import numpy as np
 from helpers import ice
 from helpers.covariates import climate
 from helpers.covariates.registry import fine_files, read_covariates
-from helpers.grid import area_mask, block_mean, fine_grid, reference_grid, warp, write_raster
+from helpers.grid import area_mask, bilinear, block_mean, fine_grid, reference_grid, warp, write_raster
 from helpers.sources.products import MONTHLY_PRECIPITATION, MONTHLY_TEMPERATURE, raw_files
 
 LEAST_FROST_NUMBER = 0.36
@@ -91,18 +91,7 @@ def _random_field(geobox, reach, rng):
     # The product of two smoothings of this width has the correlation exp(-(d / reach)^2).
     coarse = ndimage.gaussian_filter(rng.standard_normal(shape, np.float32), cells / step / 2, mode="wrap")
     rows, columns = (np.arange(n, dtype=np.float32) / step for n in geobox.shape)
-    return _bilinear(coarse / coarse.std(), rows, columns)
-
-
-def _bilinear(values, rows, columns):
-    """Return values between the cells of an array, at all crossings of fractional rows and columns."""
-    first_row, first_column = rows.astype(int), columns.astype(int)
-    down, right = (rows - first_row)[:, None], (columns - first_column)[None, :]
-    padded = np.pad(values, (0, 1), mode="edge")
-    upper, lower = padded[first_row], padded[first_row + 1]
-    upper = upper[:, first_column] * (1 - right) + upper[:, first_column + 1] * right
-    lower = lower[:, first_column] * (1 - right) + lower[:, first_column + 1] * right
-    return upper * (1 - down) + lower * down
+    return bilinear(coarse / coarse.std(), rows, columns)
 
 
 # The law --------------------------------------------------------------------------------------------------------------
