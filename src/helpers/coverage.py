@@ -305,7 +305,7 @@ def draw_bias(biases, score="overall_accuracy"):
     axes[0].set_yticks(range(len(names)), [ESTIMATES[name] for name in names])
     axes[0].set_ylim(-0.6, len(names) - 0.4)
     for panel in axes:
-        panel.locator_params(axis="x", nbins=5)
+        panel.locator_params(axis="x", nbins=5, steps=[1, 2, 5, 10])  # labels of quarters would touch
         panel.grid(axis="y", color="0.92", linewidth=0.4)
         panel.set_axisbelow(True)
     handles, labels = axes[0].get_legend_handles_labels()
