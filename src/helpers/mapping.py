@@ -214,8 +214,8 @@ def within_extent(ice_content, probability):
 
     The extent is the most probable cells, as many as the probabilities of all cells add up to. What is expected in the
     other cells is moved into it in proportion, so that the total stays. With few boreholes a forest cannot place the
-    limit of permafrost sharply, and its expectation trails off into ground that has none: moved, less ice lies there,
-    and in the virtual study the error of a cell becomes smaller, too.
+    limit of permafrost sharply, and its expectation trails off into ground that has none: moved, less ice lies there.
+    In the virtual study the mean absolute error of a cell hardly changes, and the root mean square error is larger.
 
     Parameters
     ----------
