@@ -119,6 +119,25 @@ def test_the_key_knows_the_content_of_given_files(tmp_path):
         pytest.param("design: list", ["needs `runs`"], id="empty list"),
         pytest.param("axes: {domain.above: {low: 0.4, high: 0.5}}", ["is a range", "design: random"], id="range"),
         pytest.param("axes: [", ["not readable"], id="no yaml"),
+        pytest.param("axes: {samples: [{seed: 3}]}", ["`samples` is a section", "`samples."], id="section"),
+        pytest.param("axes: {covariates.terrain: [{}]}", ["`covariates.terrain` is a section"], id="inner section"),
+        pytest.param("axes: {forest.seed: []}", ["`forest.seed` has no values"], id="axis without values"),
+        pytest.param(
+            "axes: {truth.seed: [1]}\nreplicates: {settings: [truth.seed], seeds: [1]}",
+            ["`truth.seed` is an axis and"],
+            id="axis and replicates",
+        ),
+        pytest.param(
+            "axes: {forest.seed: [1]}\nruns: [{forest.seed: 2}]", ["does not read `runs`"], id="runs of no list"
+        ),
+        pytest.param(
+            "axes: {forest.seed: [1]}\ndesign: list\nruns: [{forest.seed: 2}]",
+            ["does not read `axes`"],
+            id="axes of a list",
+        ),
+        pytest.param(
+            "design: random\naxes: {domain.above: {low: 0.5, high: 0.4}}", ["to a larger `high`"], id="falling range"
+        ),
         pytest.param("axes: {forest.seed: [1]}\nuntil: 05-mapp", ["`until`", "05-map-ground-ice"], id="stage"),
     ],
 )
@@ -137,6 +156,18 @@ def test_an_unknown_sweep_names_the_nearest():
 def test_keys_of_a_dictionary_can_vary(tmp_path):
     (one,) = plan(tmp_path, "axes: {ice.unfrozen_water.peat: [0.3]}")
     assert one["study"].ice.unfrozen_water["peat"] == 0.3
+
+
+def test_levels_may_be_labelled_low_and_high(tmp_path):
+    runs = plan(tmp_path, "axes: {ice.thresholds: {low: [0.1, 0.2, 0.3, 0.5], high: [0.15, 0.25, 0.35, 0.55]}}")
+    assert [one["values"] for one in runs] == [{"ice.thresholds": "low"}, {"ice.thresholds": "high"}]
+
+
+def test_a_profile_is_refused_where_it_would_not_count(tmp_path):
+    path = tmp_path / "sweep.yaml"
+    path.write_text("base: config/quick.yaml\nengine: process\naxes: {forest.seed: [1]}")
+    with pytest.raises(SweepError, match="no profile"):
+        batch.run_batch(path, profile="slurm")
 
 
 def test_impossible_settings_are_told_and_the_others_run(tmp_path):

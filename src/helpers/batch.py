@@ -26,7 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from helpers import run
 from helpers.digest import write_text
 from helpers.errors import CompendiumError
-from helpers.study import ROOT, Study, StudyError, unknown_setting
+from helpers.study import ROOT, Study, StudyError, unknown_setting, valid_names
 
 COMPARISON = "07-compare-runs"
 """The notebook that compares the runs of a batch."""
@@ -145,11 +145,12 @@ class Sweep(_Model):
         wrong = [unknown_setting(name) for name in dict.fromkeys(names) if not study.has_setting(name)]
         fixed = [name for name in names if name.split(".")[0] in ("name", "run", "title", "compute")]
         wrong += [f"`{name}` cannot vary within a batch" for name in dict.fromkeys(fixed)]
-        sections = [name for name in dict.fromkeys(names) if isinstance(getattr(study, name, None), BaseModel)]
-        wrong += [f"`{name}` is a section: name one of its settings, such as `{name}.seed`" for name in sections]
-        twice = {*self.axes, *(name for one in self.runs for name in one)} & set(
-            self.replicates.settings if self.replicates else []
-        )
+        for name in dict.fromkeys(names):
+            # Another value would reset every setting that it leaves out.
+            if inner := [known for known in valid_names(Study) if known.startswith(f"{name}.")]:
+                wrong.append(f"`{name}` is a section: name one of its settings, such as `{inner[0]}`")
+        varied = {*self.axes, *(name for one in self.runs for name in one)}
+        twice = varied.intersection(self.replicates.settings if self.replicates else [])
         wrong += [f"`{name}` is an axis and among the settings of the replicates" for name in sorted(twice)]
         if wrong:
             raise SweepError(f"{path.name}: {'; '.join(wrong)}.", "correct the axis; nothing was run")
