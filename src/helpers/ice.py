@@ -327,7 +327,7 @@ def layer_mean(intervals, top, bottom):
     if sampled == 0:
         return float("nan"), 0.0
     # A rounding error must not take the mean out of the range of its parts.
-    mean = np.clip(overlap @ value / sampled, value.min(), value.max())
+    mean = np.clip(np.einsum("k,k->", overlap, value) / sampled, value.min(), value.max())
     return float(mean), float(min(sampled / (bottom - top), 1))
 
 
