@@ -1,4 +1,4 @@
-# The front door. Each target is one line to `python -m helpers` or to a tool of the virtual environment.
+# The front door. Each target is one line to `python -m launcher` or to a tool of the virtual environment.
 PYTHON ?= python3
 STUDY ?= config/virtual.yaml
 SWEEP ?= seeds
@@ -13,13 +13,13 @@ help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
 
 map: $(READY)  ## make the map of a study (STUDY=config/virtual.yaml)
-	@$(BIN)/python -m helpers map $(STUDY)
+	@$(BIN)/python -m launcher map $(STUDY)
 
 full: $(READY)  ## make the map, and judge it: baselines, what choosing costs, regression of the ice (STUDY=...)
-	@$(BIN)/python -m helpers full $(STUDY)
+	@$(BIN)/python -m launcher full $(STUDY)
 
 batch: $(READY)  ## make all runs of a sweep, and compare them (SWEEP=seeds, of config/sweeps; PROFILE=slurm)
-	@$(BIN)/python -m helpers batch $(SWEEP) $(if $(PROFILE),--profile $(PROFILE))
+	@$(BIN)/python -m launcher batch $(SWEEP) $(if $(PROFILE),--profile $(PROFILE))
 
 test: $(READY)  ## run the tests
 	@$(BIN)/python -m pytest -m "not browser and not soak" -n logical --maxprocesses 4 --maxschedchunk 1
@@ -34,7 +34,7 @@ lab: $(READY)  ## open JupyterLab
 	@$(BIN)/jupyter lab notebooks
 
 lint: $(READY)  ## check style, and print the size of the helper package
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && echo "src/helpers: $$(cat $$(find src/helpers -name '*.py') | wc -l) lines"
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && for name in helpers testbed launcher; do echo "src/$$name: $$(cat $$(find src/$$name -name '*.py') | wc -l) lines"; done
 
 lock:  ## maintainers: renew requirements.lock (needs uv)
 	@uv pip compile pyproject.toml --extra dev --universal --generate-hashes --no-emit-index-url --custom-compile-command "make lock" --output-file requirements.lock --quiet --upgrade

@@ -2,8 +2,8 @@
 # batch. Started by `make map` or `make batch`, which resolve the study files, guard the runs and show progress.
 import sys
 
-from helpers.run import FULL, SHARED, STAGES, code_file, memory_mb, stage_dir, stage_outputs
-from helpers.study import Study
+from launcher.run import FULL, SHARED, STAGES, code_file, memory_mb, stage_dir, stage_outputs
+from helpers.core.study import Study
 
 # Each notebook, and those whose files it reads.
 READS = {
@@ -49,7 +49,7 @@ for stage in FULL:
             output:
                 stage_outputs(study, stage),
             params:
-                f"'{sys.executable}' -m helpers stage {stage} '{path}'",
+                f"'{sys.executable}' -m launcher stage {stage} '{path}'",
             priority: int(stage in STAGES)  # the map first
             threads: workflow.cores if stage in SHARED and workflow.cores else config["threads"]
             resources:

@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from joblib import cpu_count
 
-from helpers import applicability
+from helpers.mapping import applicability
 
 WINDOW = 100_000
 

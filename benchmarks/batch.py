@@ -43,7 +43,7 @@ def start(project, *arguments, **options):
     """Start the front door of a copy."""
     environment = {**os.environ, "PYTHONPATH": str(project / "src")}
     return subprocess.Popen(
-        [sys.executable, "-u", "-m", "helpers", *arguments], cwd=project, env=environment, **options
+        [sys.executable, "-u", "-m", "launcher", *arguments], cwd=project, env=environment, **options
     )
 
 

@@ -13,9 +13,22 @@ import sys
 import numpy as np
 import pandas as pd
 
-from helpers import accuracy, forest, ice, samples, validation
-from helpers.sources import boreholes
-from helpers.study import Study
+from helpers.accuracy import report
+from helpers.accuracy.estimates import estimate_accuracy, fold_kinds, out_of_fold, sampled_cells
+from helpers.accuracy.report import SCORES
+from helpers.core import ice
+from helpers.core.study import Study
+from helpers.forest import models
+from helpers.samples.labels import (
+    area_weights,
+    drop_unusable,
+    extract_covariates,
+    group_cells,
+    in_domain,
+    label_layers,
+    split_sites,
+)
+from testbed import boreholes
 
 PARAMS = {"max_depth": None, "min_samples_split": 10}
 
@@ -24,11 +37,11 @@ def draw(study, seed):
     """Return the samples and the true rasters of one replicate."""
     truth_rng, hole_rng, split_rng = np.random.default_rng(seed).spawn(3)
     ground = boreholes.draw_ground(study, truth_rng)
-    labels, _ = samples.label_layers(study, *boreholes.draw_boreholes(study, ground, hole_rng))
-    table, _ = samples.drop_unusable(study, samples.extract_covariates(study, labels))
-    table, _ = samples.group_cells(study, table)
-    table["in_domain"] = samples.in_domain(study, table)
-    table["split"] = samples.split_sites(study, table, split_rng)
+    labels, _ = label_layers(study, *boreholes.draw_boreholes(study, ground, hole_rng))
+    table, _ = drop_unusable(study, extract_covariates(study, labels))
+    table, _ = group_cells(study, table)
+    table["in_domain"] = in_domain(study, table)
+    table["split"] = split_sites(study, table, split_rng)
     return table, boreholes.true_rasters(study, ground, truth_rng)
 
 
@@ -37,14 +50,14 @@ def calibration_losses(study, table, truth, cells):
     values, chosen, inside = cells
     losses = {}  # by kind, one value a layer
     for layer in map(ice.layer_name, study.layers):
-        rows = forest.layer_rows(table, layer, "train", study.target)
-        kinds = validation.fold_kinds(study, rows)
-        unseen = validation.out_of_fold(study, [(rows, fold, PARAMS) for fold in kinds.values()])
-        raw = forest.class_probabilities(forest.fit(study, table, layer, PARAMS, "train"), values[inside])
+        rows = models.layer_rows(table, layer, "train", study.target)
+        kinds = fold_kinds(study, rows)
+        unseen = out_of_fold(study, [(rows, fold, PARAMS) for fold in kinds.values()])
+        raw = models.class_probabilities(models.fit(study, table, layer, PARAMS, "train"), values[inside])
         true = truth[f"ice_type_{layer}"].ravel()[chosen[inside]]
         for kind, part in zip(kinds, unseen, strict=True):
-            calibration = forest.fit_calibration(part, rows["class"], samples.area_weights(study, rows))
-            loss = accuracy.log_loss(true, forest.calibrate(raw, calibration), ice.TARGETS[study.target].codes)
+            calibration = models.fit_calibration(part, rows["class"], area_weights(study, rows))
+            loss = report.log_loss(true, models.calibrate(raw, calibration), ice.TARGETS[study.target].codes)
             losses.setdefault(kind, []).append(loss)
     return {kind: np.mean(values) for kind, values in losses.items()}
 
@@ -52,12 +65,12 @@ def calibration_losses(study, table, truth, cells):
 def main(path="config/quick.yaml", number="10"):
     """Print both tables."""
     study = Study.open(path)
-    cells, found, losses = validation.sampled_cells(study), [], []
+    cells, found, losses = sampled_cells(study), [], []
     for seed in range(int(number)):
         table, truth = draw(study, seed)
         params = dict.fromkeys(map(ice.layer_name, study.layers), PARAMS)
-        estimates = validation.estimate_accuracy(study, table, params, truth).assign(replicate=seed)
-        keys, scores = ["layer", "domain", "reference"], list(validation.SCORES)
+        estimates = estimate_accuracy(study, table, params, truth).assign(replicate=seed)
+        keys, scores = ["layer", "domain", "reference"], list(SCORES)
         true = estimates[estimates["estimate"] == "true_train"][[*keys, *scores]]
         both = estimates.merge(true, on=keys, suffixes=("", "_true"))
         off = {score: both[score] - both[f"{score}_true"] for score in scores}

@@ -1,7 +1,7 @@
 """Time of the grid search from one forest, beside scikit-learn's `GridSearchCV` over the same grid and folds.
 
 ``python benchmarks/grid_search.py [config/virtual.yaml] [trees]`` reads the training samples of the study's first
-layer: run ``python -m helpers map --until 02-extract-samples`` before. With 1000 trees, the default, the grid is the
+layer: run ``python -m launcher map --until 02-extract-samples`` before. With 1000 trees, the default, the grid is the
 study's, and the peer takes minutes; fewer trees scale all sizes of a forest. Both run in two processes that they start
 themselves, and both winners are scored on the 30 % of sites that no search saw. Ours runs before and after the peer,
 and the slower run counts, lest another program's load at one time decide. The last line is JSON: seconds of ours and
@@ -18,11 +18,11 @@ from joblib.externals.loky import get_reusable_executor
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.model_selection import GridSearchCV, ParameterGrid, PredefinedSplit
 
-from helpers import forest
-from helpers.ice import layer_name
-from helpers.samples import predictor_names, read_samples
-from helpers.search import OneForestSearchCV, forest_scores
-from helpers.study import Study
+from helpers.core.ice import layer_name
+from helpers.core.study import Study
+from helpers.forest import models
+from helpers.forest.one_forest import OneForestSearchCV, forest_scores
+from helpers.samples.labels import predictor_names, read_samples
 
 
 def peak_mb():
@@ -44,13 +44,13 @@ def main(path="config/virtual.yaml", trees=1000):
     """Search by both, print what they found, then the summary as JSON."""
     study = Study.open(path)
     table, layer, names = read_samples(study), layer_name(study.layers[0]), predictor_names(study)
-    train, test = (forest.layer_rows(table, layer, which) for which in ("train", "test"))
+    train, test = (models.layer_rows(table, layer, which) for which in ("train", "test"))
     (values, types), (others, truth) = (
-        (forest.predictor_values(rows, names), rows["class"].to_numpy()) for rows in (train, test)
+        (models.predictor_values(rows, names), rows["class"].to_numpy()) for rows in (train, test)
     )
-    grid = forest.search_grid(study)
+    grid = models.search_grid(study)
     grid["n_estimators"] = [max(1, size * int(trees) // study.forest.n_estimators) for size in grid["n_estimators"]]
-    fold = forest.site_folds(train["group"], types, study.folds.number, study.folds.seed)
+    fold = models.site_folds(train["group"], types, study.folds.number, study.folds.seed)
     print(f"{len(ParameterGrid(grid))} combinations, {fold.max() + 1} folds, {len(types)} samples of {layer}: {grid}")
 
     model = RandomForestClassifier(class_weight="balanced", random_state=study.forest.seed)

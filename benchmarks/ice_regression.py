@@ -15,30 +15,34 @@ import numpy as np
 import pandas as pd
 from estimate_bias import PARAMS, draw
 
-from helpers import forest, ice, mapping, regression, samples, validation
-from helpers.space import sample_folds
-from helpers.study import Study
+from helpers.accuracy import estimates
+from helpers.core import ice
+from helpers.core.study import Study
+from helpers.folds.kinds import sample_folds
+from helpers.forest import models, regression
+from helpers.mapping import predict
+from helpers.samples import labels
 
 
 def expected(study, table, layer, values):
     """Return the ice of each cell within the extent of permafrost, by way, from the training samples of a layer."""
-    rows = forest.layer_rows(table, layer, "train", study.target)
-    rows["area_weight"] = samples.area_weights(study, rows)
-    (unseen,) = validation.out_of_fold(study, [(rows, sample_folds(study, rows), PARAMS)])
-    calibration = forest.fit_calibration(unseen, rows["class"], rows["area_weight"])
-    classifier = forest.fit(study, table, layer, PARAMS, "train")
-    _, chances = mapping.predict(classifier, calibration, values, target=study.target)
-    means = np.asarray(forest.class_means(rows, ice.TARGETS[study.target].codes), np.float32)
+    rows = models.layer_rows(table, layer, "train", study.target)
+    rows["area_weight"] = labels.area_weights(study, rows)
+    (unseen,) = estimates.out_of_fold(study, [(rows, sample_folds(study, rows), PARAMS)])
+    calibration = models.fit_calibration(unseen, rows["class"], rows["area_weight"])
+    classifier = models.fit(study, table, layer, PARAMS, "train")
+    _, chances = predict.predict(classifier, calibration, values, target=study.target)
+    means = np.asarray(models.class_means(rows, ice.TARGETS[study.target].codes), np.float32)
     ways = {"classes": np.einsum("nk,k->n", chances, means)}
     for name, weight in {"regression": "area_weight", "regression, unweighted": None}.items():
-        ways[name] = mapping.predict_ice(regression.fit(study, rows, weight), values)
-    return {name: mapping.within_extent(content, 1 - chances[:, 0]) for name, content in ways.items()}
+        ways[name] = predict.predict_ice(regression.fit(study, rows, weight), values)
+    return {name: predict.within_extent(content, 1 - chances[:, 0]) for name, content in ways.items()}
 
 
 def main(path="config/quick.yaml", number="10"):
     """Print the table."""
     study = Study.open(path)
-    values, cells = mapping.read_predictors(study, samples.used_predictors(study))
+    values, cells = predict.read_predictors(study, labels.used_predictors(study))
     found = []
     for seed in range(int(number)):
         table, truth = draw(study, seed)

@@ -18,8 +18,10 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from helpers import forest, ice, mapping
-from helpers.study import Study
+from helpers.core import ice
+from helpers.core.study import Study
+from helpers.forest import models
+from helpers.mapping.predict import map_layer, read_predictors
 
 THREADS = 2
 ROWS = 100_000
@@ -34,7 +36,7 @@ def make_map(path, folder, turn, told):
     for layer in study.layers:
         turn.get()
         since, worked = time.perf_counter(), time.process_time()
-        cells = mapping.map_layer(study, layer, THREADS)["cells"]
+        cells = map_layer(study, layer, THREADS)["cells"]
         spent = time.perf_counter() - since, time.process_time() - worked
         told.put((*spent, sum(cells.values()), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
 
@@ -59,8 +61,8 @@ def main(path="config/virtual.yaml"):
         ours = context.Process(target=make_map, args=(path, folder, turn, told), daemon=True)
         ours.start()
         for layer in study.layers:
-            model, card = forest.load_model(forest.model_path(study, ice.layer_name(layer)))
-            values, _ = mapping.read_predictors(study, card["predictors"])
+            model, card = models.load_model(models.model_path(study, ice.layer_name(layer)))
+            values, _ = read_predictors(study, card["predictors"])
             peer = predict(model, values)
             turn.put(True)
             *own, cells, peak = told.get()

@@ -26,10 +26,13 @@ import rasterio
 from mapping import THREADS
 from rasterio.windows import Window
 
-from helpers import forest, ice, mapping, samples
-from helpers.covariates.registry import covariate_files
-from helpers.grid import named_crs, reference_grid, warp, write_raster
-from helpers.study import Study
+from helpers.core import ice
+from helpers.core.grid import named_crs, reference_grid, warp, write_raster
+from helpers.core.study import Study
+from helpers.forest import models
+from helpers.mapping import predict
+from helpers.prepare.registry import covariate_files
+from helpers.samples import labels
 
 TREES = 200
 CELL = 30.0
@@ -98,7 +101,7 @@ def make_map(told, path, folder, copies=None):
     """Map the first layer; tell the cells of classes, chunks, seconds and memory."""
     study = open_study(path, folder, copies)
     since, worked = time.perf_counter(), time.process_time()
-    found = mapping.map_layer(study, study.layers[0], THREADS)
+    found = predict.map_layer(study, study.layers[0], THREADS)
     found |= {"seconds": time.perf_counter() - since, "cpu": time.process_time() - worked}
     told.put(found | {"mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024})
 
@@ -137,12 +140,12 @@ def assert_equal(first, second):
 def grow(path, folder, copies):
     """Grow the forest for both studies; return its predictors."""
     plain = Study.open(path)
-    table, layer, source = samples.read_samples(plain), ice.layer_name(plain.layers[0]), plain.results_dir
-    card = forest.read_card(forest.model_path(plain, layer))
-    model = forest.fit(plain, table, layer, forest.card_params(card) | {"n_estimators": TREES}, card["fit"])
+    table, layer, source = labels.read_samples(plain), ice.layer_name(plain.layers[0]), plain.results_dir
+    card = models.read_card(models.model_path(plain, layer))
+    model = models.fit(plain, table, layer, models.card_params(card) | {"n_estimators": TREES}, card["fit"])
     for study in (open_study(path, folder), open_study(path, folder, copies)):
         shutil.copytree(source / "samples", study.results_dir / "samples")
-        forest.save_model(forest.model_path(study, layer), model, card)
+        models.save_model(models.model_path(study, layer), model, card)
     return card["predictors"]
 
 

@@ -10,10 +10,23 @@ import sys
 
 import numpy as np
 
-from helpers import forest, ice, mapping, samples, space
-from helpers.covariates.registry import read_covariates
-from helpers.sources import boreholes
-from helpers.study import Study
+from helpers.core import ice
+from helpers.core.study import Study
+from helpers.folds import kinds
+from helpers.forest import models
+from helpers.mapping import predict
+from helpers.prepare.registry import read_covariates
+from helpers.samples.labels import (
+    area_weights,
+    drop_unusable,
+    extract_covariates,
+    group_cells,
+    in_domain,
+    label_layers,
+    predictor_names,
+    split_sites,
+)
+from testbed import boreholes
 
 PARAMS = {"max_depth": None, "min_samples_split": 10}
 
@@ -24,34 +37,34 @@ def replicate(study, seed, values, cells):
     ground = boreholes.draw_ground(study, truth_rng)
     truth = boreholes.true_rasters(study, ground, truth_rng)
     sites, intervals = boreholes.draw_boreholes(study, ground, hole_rng)
-    labels, _ = samples.label_layers(study, sites, intervals)
-    table, _ = samples.drop_unusable(study, samples.extract_covariates(study, labels))
-    table, _ = samples.group_cells(study, table)
-    table["in_domain"] = samples.in_domain(study, table)
-    table["split"] = samples.split_sites(study, table, split_rng)
-    table["weight"] = samples.area_weights(study, table)
+    labels, _ = label_layers(study, sites, intervals)
+    table, _ = drop_unusable(study, extract_covariates(study, labels))
+    table, _ = group_cells(study, table)
+    table["in_domain"] = in_domain(study, table)
+    table["split"] = split_sites(study, table, split_rng)
+    table["weight"] = area_weights(study, table)
     contents, plain, classes = [], [], ice.TARGETS[study.target].codes
     for name in map(ice.layer_name, study.layers):
-        rows = forest.layer_rows(table, name, target=study.target)
-        known, types = forest.predictor_values(rows, samples.predictor_names(study)), rows["class"].to_numpy()
-        folds = space.sample_folds(study, rows)
+        rows = models.layer_rows(table, name, target=study.target)
+        known, types = models.predictor_values(rows, predictor_names(study)), rows["class"].to_numpy()
+        folds = kinds.sample_folds(study, rows)
         unseen = np.zeros((len(rows), len(classes)))
         for fold in range(study.folds.number):
             held = folds == fold
             part = rows[~held].assign(split="train")
-            grown = forest.fit(study, part, name, PARAMS)
-            unseen[held] = forest.class_probabilities(grown, known[held], classes)
-        calibration = forest.fit_calibration(unseen, types, rows["weight"])
-        model = forest.fit(study, table, name, PARAMS)
-        _, shares = mapping.predict(model, calibration, values, target=study.target)
-        expected = shares @ np.asarray(forest.class_means(rows, classes), np.float32)
-        for layers, kept in ((contents, mapping.within_extent(expected, 1 - shares[:, 0])), (plain, expected)):
+            grown = models.fit(study, part, name, PARAMS)
+            unseen[held] = models.class_probabilities(grown, known[held], classes)
+        calibration = models.fit_calibration(unseen, types, rows["weight"])
+        model = models.fit(study, table, name, PARAMS)
+        _, shares = predict.predict(model, calibration, values, target=study.target)
+        expected = shares @ np.asarray(models.class_means(rows, classes), np.float32)
+        for layers, kept in ((contents, predict.within_extent(expected, 1 - shares[:, 0])), (plain, expected)):
             layers.append(np.full(truth["permafrost_share"].shape, np.nan, np.float32))
             layers[-1].ravel()[cells] = kept
     true = [truth[f"ice_fraction_{ice.layer_name(layer)}"] for layer in study.layers]
     free = truth["permafrost_share"] == 0
-    found = mapping.compare_storage(study, contents, true, free)
-    found |= {f"{name}_plain": value for name, value in mapping.compare_storage(study, plain, true, free).items()}
+    found = predict.compare_storage(study, contents, true, free)
+    found |= {f"{name}_plain": value for name, value in predict.compare_storage(study, plain, true, free).items()}
     thickness = ice.thickness(np.stack(true), study.layers).ravel()[cells]
     return found | {"least_in_free_cells": shown_half(values, thickness, free.ravel()[cells], split_rng)}
 
@@ -70,7 +83,7 @@ def main(path="config/quick.yaml", replicates=10):
     """Print one line a replicate, then the means."""
     study = Study.open(path)
     assert read_covariates(study, ["elevation"])
-    values, cells = mapping.read_predictors(study, samples.predictor_names(study))
+    values, cells = predict.read_predictors(study, predictor_names(study))
     found = []
     for seed in range(int(replicates)):
         found.append(replicate(study, seed, values, cells))

@@ -13,8 +13,12 @@ import time
 
 import numpy as np
 
-from helpers import forest, ice, samples, space, uncertainty
-from helpers.study import Study
+from helpers.core import ice
+from helpers.core.study import Study
+from helpers.folds import kinds
+from helpers.forest import models
+from helpers.mapping import interval
+from helpers.samples import labels
 
 
 def drawn_total(study, table, names, cells, count, rng):
@@ -23,18 +27,18 @@ def drawn_total(study, table, names, cells, count, rng):
     fold_of = rng.permutation(len(count)) % study.folds.number
     for layer in study.layers:
         name = ice.layer_name(layer)
-        params = forest.card_params(forest.read_card(forest.model_path(study, name)))
-        rows = forest.layer_rows(table, name, target=study.target)
+        params = models.card_params(models.read_card(models.model_path(study, name)))
+        rows = models.layer_rows(table, name, target=study.target)
         rows = rows.loc[np.repeat(rows.index, count[rows["block"]])].reset_index(drop=True)
-        known, fold = forest.predictor_values(rows, names), fold_of[rows["block"]]
+        known, fold = models.predictor_values(rows, names), fold_of[rows["block"]]
         unseen = np.zeros((len(rows), len(classes)))
         for number in range(study.folds.number):
-            model = forest.fit(study, rows[fold != number], name, params)
-            unseen[fold == number] = forest.class_probabilities(model, known[fold == number], classes)
-        calibration = forest.fit_calibration(unseen, rows["class"], samples.area_weights(study, rows))
-        model = forest.fit(study, rows, name, params)
-        shares = forest.calibrate(forest.class_probabilities(model, cells.values, classes), calibration)
-        means = np.asarray(forest.class_means(rows, classes))
+            model = models.fit(study, rows[fold != number], name, params)
+            unseen[fold == number] = models.class_probabilities(model, known[fold == number], classes)
+        calibration = models.fit_calibration(unseen, rows["class"], labels.area_weights(study, rows))
+        model = models.fit(study, rows, name, params)
+        shares = models.calibrate(models.class_probabilities(model, cells.values, classes), calibration)
+        means = np.asarray(models.class_means(rows, classes))
         total += np.einsum("nk,k->", shares, means) * (layer[1] - layer[0]) * cells.side**2 / 1e9
     return total
 
@@ -43,13 +47,13 @@ def main(path="config/quick.yaml", repeats=40):
     """Print both standard deviations, and the times."""
     study, repeats = Study.open(path), int(repeats)
     start = time.perf_counter()
-    draws = uncertainty.storage_draws(study)
+    draws = interval.storage_draws(study)
     seconds = time.perf_counter() - start
-    table, rng = samples.read_samples(study), np.random.default_rng(1)
+    table, rng = labels.read_samples(study), np.random.default_rng(1)
     places = table[["easting", "northing"]].to_numpy()
-    table["block"] = space.blocks(places, space.sample_units(study, table), 1000 * study.uncertainty.block_km)
-    names, blocks = samples.used_predictors(study), table["block"].max() + 1
-    cells = uncertainty.sample_cells(study, names, study.uncertainty.cells)
+    table["block"] = kinds.blocks(places, kinds.sample_units(study, table), 1000 * study.uncertainty.block_km)
+    names, blocks = labels.used_predictors(study), table["block"].max() + 1
+    cells = interval.sample_cells(study, names, study.uncertainty.cells)
     start = time.perf_counter()
     counts = rng.multinomial(blocks, np.full(blocks, 1 / blocks), repeats)
     totals = [drawn_total(study, table, names, cells, count, rng) for count in counts]

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import rasterio
 
-from helpers.study import Study
+from helpers.core.study import Study
 
 # How long an example takes says how busy the machine is.
 hypothesis.settings.register_profile("ours", deadline=None)
@@ -99,7 +99,7 @@ def _quick_run(request, tmp_path_factory):
             shutil.copy2(source, target)
     with open(project / "run.log", "w", encoding="utf-8") as log:
         run = subprocess.Popen(
-            ["sh", "-c", f"'{sys.executable}' -m helpers map config/quick.yaml; echo $? >.part; mv .part status"],
+            ["sh", "-c", f"'{sys.executable}' -m launcher map config/quick.yaml; echo $? >.part; mv .part status"],
             cwd=project,
             env={**os.environ, "PYTHONPATH": str(project / "src")},
             stdout=log,

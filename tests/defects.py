@@ -16,12 +16,12 @@ import pandas as pd
 import pyproj
 import shapely
 
-from helpers.covariates.registry import covariate_files
-from helpers.grid import named_crs, study_area
-from helpers.ice import ICE_TYPES
-from helpers.samples import values_at
-from helpers.sources import boreholes
-from helpers.study import Study
+from helpers.core.grid import named_crs, study_area
+from helpers.core.ice import ICE_TYPES
+from helpers.core.study import Study
+from helpers.prepare.registry import covariate_files
+from helpers.samples.labels import values_at
+from testbed import boreholes
 
 SITES, INTERVALS = "sites.csv", "intervals.csv"
 WHOLE = 1  # the row of findings that concern a whole column
@@ -131,7 +131,7 @@ def clean_tables(study, rng, sites=120):
 
     Parameters
     ----------
-    study : helpers.study.Study
+    study : helpers.core.study.Study
         Of the default area; ground heights follow its `elevation` covariate where that exists.
     rng : numpy.random.Generator
     sites : int

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers import accuracy, area_adjusted, space
-from helpers.accuracy import AccuracyError
+from helpers.accuracy import by_area, report
+from helpers.accuracy.report import AccuracyError
+from helpers.folds import kinds
 
 # Olofsson et al. (2014): rows are mapped, columns reference classes.
 OLOFSSON = np.array([[66, 0, 5, 4], [0, 55, 8, 12], [1, 0, 153, 11], [2, 1, 9, 313]])
@@ -28,13 +29,13 @@ def labels_of(matrix):
 
 
 def test_known_answers_of_olofsson_and_pontius():
-    assert accuracy.kappa(OLOFSSON) == pytest.approx(0.869964, abs=5e-7)
-    assert accuracy.kappa_standard_error(OLOFSSON) == pytest.approx(0.017028, abs=5e-7)
-    assert accuracy.overall_accuracy(AREA) == pytest.approx(0.9465, abs=5e-5)
-    assert accuracy.precision(AREA)[0] == pytest.approx(0.88)
-    assert accuracy.recall(AREA)[0] == pytest.approx(0.7487, abs=5e-5)
-    assert accuracy.quantity_disagreement(AREA) == pytest.approx(0.004493, abs=5e-7)
-    assert accuracy.allocation_disagreement(AREA) == pytest.approx(0.048995, abs=5e-7)
+    assert report.kappa(OLOFSSON) == pytest.approx(0.869964, abs=5e-7)
+    assert report.kappa_standard_error(OLOFSSON) == pytest.approx(0.017028, abs=5e-7)
+    assert report.overall_accuracy(AREA) == pytest.approx(0.9465, abs=5e-5)
+    assert report.precision(AREA)[0] == pytest.approx(0.88)
+    assert report.recall(AREA)[0] == pytest.approx(0.7487, abs=5e-5)
+    assert report.quantity_disagreement(AREA) == pytest.approx(0.004493, abs=5e-7)
+    assert report.allocation_disagreement(AREA) == pytest.approx(0.048995, abs=5e-7)
 
 
 def test_kappa_and_its_error_equal_those_of_statsmodels():
@@ -45,12 +46,12 @@ def test_kappa_and_its_error_equal_those_of_statsmodels():
         size = rng.integers(2, 7)
         matrix = rng.integers(0, 30, (size, size)) + np.eye(size, dtype=int) * rng.integers(0, 50)
         theirs = cohens_kappa(matrix)
-        assert accuracy.kappa(matrix) == pytest.approx(theirs.kappa, abs=1e-12)
-        assert accuracy.kappa_standard_error(matrix) == pytest.approx(theirs.std_kappa, abs=1e-9)
+        assert report.kappa(matrix) == pytest.approx(theirs.kappa, abs=1e-12)
+        assert report.kappa_standard_error(matrix) == pytest.approx(theirs.std_kappa, abs=1e-9)
 
 
 def test_area_adjusted_accuracy_is_that_of_olofsson():
-    found = area_adjusted.area_adjusted(OLOFSSON, SHARES, 1e7, 0.95)
+    found = by_area.area_adjusted(OLOFSSON, SHARES, 1e7, 0.95)
     assert found["indicative"]
     assert found["left_out_share"] == 0
     assert found["overall_accuracy"] == pytest.approx(0.9465, abs=5e-5)
@@ -68,15 +69,15 @@ def test_area_adjusted_estimates_are_unbiased_where_plain_ones_are_not():
     mapped = rng.choice(3, 60_000, p=[0.8, 0.15, 0.05])
     true = np.where(rng.random(mapped.size) < [0.95, 0.7, 0.5][0], mapped, rng.integers(0, 3, mapped.size))
     true = np.where((mapped == 2) & (rng.random(mapped.size) < 0.4), 0, true)
-    known = accuracy.confusion_matrix(true, mapped, range(3))
+    known = report.confusion_matrix(true, mapped, range(3))
     strata = [true[mapped == code] for code in range(3)]
     found, plain = [], []
     for _ in range(1000):
         matrix = np.array([np.bincount(rng.choice(part, 40), minlength=3) for part in strata])
-        one = area_adjusted.area_adjusted(matrix, np.bincount(mapped), 1.0, probability_sample=True)
+        one = by_area.area_adjusted(matrix, np.bincount(mapped), 1.0, probability_sample=True)
         found.append([one["overall_accuracy"], one["overall_accuracy_se"], *one["area_share"], *one["area_share_se"]])
-        plain.append(accuracy.overall_accuracy(matrix))
-    found, truth = np.array(found), [accuracy.overall_accuracy(known), *known.sum(axis=0) / known.sum()]
+        plain.append(report.overall_accuracy(matrix))
+    found, truth = np.array(found), [report.overall_accuracy(known), *known.sum(axis=0) / known.sum()]
     estimates, errors = found[:, [0, 2, 3, 4]], found[:, [1, 5, 6, 7]]
     assert not one["indicative"]
     assert (np.abs(estimates.mean(axis=0) - truth) < 4 * estimates.std(axis=0) / np.sqrt(1000)).all()
@@ -86,19 +87,19 @@ def test_area_adjusted_estimates_are_unbiased_where_plain_ones_are_not():
 
 
 def test_area_adjusted_without_samples_of_a_mapped_class_refers_to_the_rest():
-    found = area_adjusted.area_adjusted([[8, 2, 0], [0, 1, 0], [0, 0, 0]], [50, 25, 25], 100)
+    found = by_area.area_adjusted([[8, 2, 0], [0, 1, 0], [0, 0, 0]], [50, 25, 25], 100)
     assert found["left_out_share"] == pytest.approx(0.25)
     assert found["overall_accuracy"] == pytest.approx((2 * 0.8 + 1) / 3)
     assert found["overall_accuracy_se"] == pytest.approx(np.sqrt((4 * 0.16 / 9 + 0.25) / 9))
     assert sum(found["area_km2"]) == pytest.approx(75)
     assert math.isnan(found["precision"][2])
-    empty = area_adjusted.area_adjusted(np.zeros((2, 2), int), [0, 0], 0)
+    empty = by_area.area_adjusted(np.zeros((2, 2), int), [0, 0], 0)
     assert math.isnan(empty["overall_accuracy"])
     assert math.isnan(empty["area_km2_se"][0])
     with pytest.raises(AccuracyError, match="do not fit 2 classes"):
-        area_adjusted.area_adjusted(np.eye(2), [1], 1)
+        by_area.area_adjusted(np.eye(2), [1], 1)
     with pytest.raises(AccuracyError, match="weighted"):
-        area_adjusted.area_adjusted(np.eye(2) / 2, [1, 1], 1)
+        by_area.area_adjusted(np.eye(2) / 2, [1, 1], 1)
 
 
 def test_quadratic_kappa_balanced_accuracy_and_means_are_scikit_learns():
@@ -108,16 +109,16 @@ def test_quadratic_kappa_balanced_accuracy_and_means_are_scikit_learns():
     for _ in range(50):
         reference = rng.integers(0, 6, 40)
         predicted = np.where(rng.random(40) < 0.5, reference, rng.integers(0, 4, 40))
-        found = accuracy.scores(accuracy.confusion_matrix(reference, predicted, range(6)))
+        found = report.scores(report.confusion_matrix(reference, predicted, range(6)))
         theirs = metrics.cohen_kappa_score(reference, predicted, weights="quadratic")
         assert found["quadratic_kappa"] == pytest.approx(theirs)
         seen = np.isin(predicted, reference)  # scikit-learn warns of others
-        part = accuracy.confusion_matrix(reference[seen], predicted[seen], range(6))
+        part = report.confusion_matrix(reference[seen], predicted[seen], range(6))
         theirs = metrics.balanced_accuracy_score(reference[seen], predicted[seen])
         if np.isin(predicted[seen], reference[seen]).all():
-            assert accuracy.balanced_accuracy(part) == pytest.approx(theirs)
+            assert report.balanced_accuracy(part) == pytest.approx(theirs)
         theirs = metrics.precision_recall_fscore_support(reference, predicted, average="weighted", zero_division=0)
-        assert [found[f"weighted_{name}"] for name in accuracy.BY_CLASS] == pytest.approx(theirs[:3])
+        assert [found[f"weighted_{name}"] for name in report.BY_CLASS] == pytest.approx(theirs[:3])
 
 
 def test_brier_score_and_log_loss_are_scikit_learns():
@@ -125,19 +126,19 @@ def test_brier_score_and_log_loss_are_scikit_learns():
 
     rng = np.random.default_rng(6)
     probabilities, reference = rng.dirichlet(np.ones(4), 60), rng.integers(0, 4, 60)
-    theirs = metrics.log_loss(reference, np.maximum(probabilities, accuracy.PROBABILITY_FLOOR), labels=range(4))
-    assert accuracy.log_loss(reference, probabilities, range(4)) == pytest.approx(theirs, abs=1e-3)
+    theirs = metrics.log_loss(reference, np.maximum(probabilities, report.PROBABILITY_FLOOR), labels=range(4))
+    assert report.log_loss(reference, probabilities, range(4)) == pytest.approx(theirs, abs=1e-3)
     theirs = metrics.brier_score_loss(reference, probabilities, labels=range(4), scale_by_half=False)
-    assert accuracy.brier_score(reference, probabilities, range(4)) == pytest.approx(theirs)
-    assert math.isnan(accuracy.brier_score([], np.zeros((0, 4)), range(4)))
+    assert report.brier_score(reference, probabilities, range(4)) == pytest.approx(theirs)
+    assert math.isnan(report.brier_score([], np.zeros((0, 4)), range(4)))
     with pytest.raises(AccuracyError, match=r"none of the classes.*9"):
-        accuracy.brier_score([0, 9], probabilities[:2], range(4))
+        report.brier_score([0, 9], probabilities[:2], range(4))
 
 
 def test_scores_of_a_stack_are_those_of_each():
     stack = np.random.default_rng(0).integers(0, 4, (200, 3, 3)) * np.random.default_rng(1).integers(0, 2, (200, 3, 1))
     stack[:2] = [np.diag([5, 0, 0]), np.zeros((3, 3))]
-    whole, each = accuracy.scores(stack), [accuracy.scores(matrix) for matrix in stack]
+    whole, each = report.scores(stack), [report.scores(matrix) for matrix in stack]
     for name, values in whole.items():
         np.testing.assert_allclose(values, [one[name] for one in each], err_msg=name)
 
@@ -147,12 +148,12 @@ def test_a_bootstrap_of_blocks_draws_the_samples_of_blocks():
     reference, predicted = rng.integers(0, 3, (2, 60))
     block = rng.integers(0, 7, 60)
     weight = rng.random(60)
-    draws = space.block_draws(block, 20, rng)
-    drawn = accuracy.drawn_matrices(reference, predicted, 3, draws, weight)
+    draws = kinds.block_draws(block, 20, rng)
+    drawn = report.drawn_matrices(reference, predicted, 3, draws, weight)
     for one, counts in zip(drawn, draws[1], strict=True):
         times = counts[draws[0]] * weight
-        assert one == pytest.approx(accuracy.confusion_matrix(reference, predicted, range(3), times))
-    assert drawn[0] == pytest.approx(accuracy.confusion_matrix(reference, predicted, range(3), weight))
+        assert one == pytest.approx(report.confusion_matrix(reference, predicted, range(3), times))
+    assert drawn[0] == pytest.approx(report.confusion_matrix(reference, predicted, range(3), weight))
 
 
 def test_intervals_hold_the_truth_as_often_as_they_say():
@@ -161,8 +162,8 @@ def test_intervals_hold_the_truth_as_often_as_they_say():
     for _ in range(300):
         right = np.repeat(rng.random(60) < 0.7, 10)
         reference = rng.integers(0, 2, 600)
-        draws = space.block_draws(np.repeat(np.arange(60), 10), 200, rng)
-        found = accuracy.report(reference, np.where(right, reference, 1 - reference), [0, 1], draws, 0.9)["intervals"]
+        draws = kinds.block_draws(np.repeat(np.arange(60), 10), 200, rng)
+        found = report.report(reference, np.where(right, reference, 1 - reference), [0, 1], draws, 0.9)["intervals"]
         held += found["overall_accuracy"][0] <= 0.7 <= found["overall_accuracy"][1]
         large += found["kappa_large_sample"][0] <= 0.4 <= found["kappa_large_sample"][1]
     assert (found["blocks"], found["draws"], found["probability"]) == (60, 200, 0.9)
@@ -171,9 +172,9 @@ def test_intervals_hold_the_truth_as_often_as_they_say():
 
 
 def test_one_block_or_no_sample_has_no_interval_but_kappas():
-    one = accuracy.report([0, 1, 1], [0, 1, 0], [0, 1], space.block_draws([4, 4, 4], 9, np.random.default_rng(0)))
+    one = report.report([0, 1, 1], [0, 1, 0], [0, 1], kinds.block_draws([4, 4, 4], 9, np.random.default_rng(0)))
     assert set(one["intervals"]) == {"probability", "kappa_large_sample"}
-    assert accuracy.report([], [], [0, 1])["intervals"]["kappa_large_sample"] == [None, None]
+    assert report.report([], [], [0, 1])["intervals"]["kappa_large_sample"] == [None, None]
 
 
 def test_scores_equal_those_of_scikit_learn():
@@ -183,7 +184,7 @@ def test_scores_equal_those_of_scikit_learn():
     for _ in range(50):
         reference = rng.integers(0, 6, 40)
         predicted = np.where(rng.random(40) < 0.5, reference, rng.integers(0, 4, 40))
-        found = accuracy.report(reference, predicted, range(6))
+        found = report.report(reference, predicted, range(6))
         assert np.transpose(found["confusion_matrix"]).tolist() == (
             metrics.confusion_matrix(reference, predicted, labels=range(6)).tolist()
         )
@@ -194,21 +195,21 @@ def test_scores_equal_those_of_scikit_learn():
     probabilities = rng.dirichlet(np.ones(6), 40)
     probabilities = (probabilities + 0.01) / 1.06
     theirs = metrics.log_loss(reference, probabilities, labels=range(6))
-    assert accuracy.log_loss(reference, probabilities, range(6)) == pytest.approx(theirs)
+    assert report.log_loss(reference, probabilities, range(6)) == pytest.approx(theirs)
 
 
 def test_a_perfect_map_has_kappa_1_and_a_random_one_about_0():
     reference = np.random.default_rng(3).integers(0, 6, 5000)
-    perfect = accuracy.report(reference, reference, range(6))
+    perfect = report.report(reference, reference, range(6))
     assert (perfect["kappa"], perfect["overall_accuracy"], perfect["macro_f1"]) == (1, 1, 1)
     assert perfect["kappa_se"] == pytest.approx(0, abs=1e-6)
-    random = accuracy.report(reference, np.random.default_rng(4).permutation(reference), range(6))
+    random = report.report(reference, np.random.default_rng(4).permutation(reference), range(6))
     assert abs(random["kappa"]) < 3 * random["kappa_se"] < 0.05
 
 
 def test_mapped_and_reference_are_not_mixed_up():
     # One of two wet samples is mapped as dry: dry is mapped too often, wet is missed.
-    found = accuracy.report(["wet", "wet", "dry", "dry"], ["wet", "dry", "dry", "dry"], ["dry", "wet"])
+    found = report.report(["wet", "wet", "dry", "dry"], ["wet", "dry", "dry", "dry"], ["dry", "wet"])
     assert found["confusion_matrix"] == [[2, 1], [0, 1]]
     assert found["precision"] == pytest.approx([2 / 3, 1])
     assert found["recall"] == [1, 0.5]
@@ -218,7 +219,7 @@ def test_mapped_and_reference_are_not_mixed_up():
 @given(matrices)
 def test_properties_of_any_confusion_matrix(matrix):
     reference, predicted = labels_of(matrix)
-    found = accuracy.report(reference, predicted, range(len(matrix)))
+    found = report.report(reference, predicted, range(len(matrix)))
     assert found["confusion_matrix"] == matrix.tolist()
     json.dumps(found, allow_nan=False)
     if not matrix.sum():
@@ -227,15 +228,15 @@ def test_properties_of_any_confusion_matrix(matrix):
     disagreement = found["quantity_disagreement"] + found["allocation_disagreement"]
     assert disagreement == pytest.approx(1 - found["overall_accuracy"])
     assert found["kappa"] is None or -1 <= found["kappa"] <= found["overall_accuracy"] + 1e-12
-    turned = accuracy.report(predicted, reference, range(len(matrix)))
+    turned = report.report(predicted, reference, range(len(matrix)))
     assert turned["precision"] == found["recall"]
     assert turned["kappa"] == pytest.approx(found["kappa"])
     order = np.arange(len(matrix))[::-1]
-    assert accuracy.kappa(matrix[np.ix_(order, order)]) == pytest.approx(accuracy.kappa(matrix), nan_ok=True)
+    assert report.kappa(matrix[np.ix_(order, order)]) == pytest.approx(report.kappa(matrix), nan_ok=True)
 
 
 def test_a_class_that_is_never_mapped_or_never_occurs():
-    found = accuracy.report([0, 0, 1, 1], [0, 0, 0, 2], range(4))
+    found = report.report([0, 0, 1, 1], [0, 0, 0, 2], range(4))
     assert found["precision"] == [pytest.approx(2 / 3), None, 0, None]
     assert found["recall"] == [1, 0, None, None]
     assert found["f1"] == [pytest.approx(0.8), 0, 0, None]
@@ -244,7 +245,7 @@ def test_a_class_that_is_never_mapped_or_never_occurs():
 
 
 def test_one_class_only():
-    found = accuracy.report([3, 3], [3, 3], [3])
+    found = report.report([3, 3], [3, 3], [3])
     assert (found["overall_accuracy"], found["kappa"], found["kappa_se"]) == (1, None, None)
 
 
@@ -258,37 +259,37 @@ def test_one_class_only():
 )
 def test_bad_labels_are_refused(reference, predicted, expected):
     with pytest.raises(AccuracyError, match=expected):
-        accuracy.report(reference, predicted, [0, 1])
+        report.report(reference, predicted, [0, 1])
 
 
 @pytest.mark.parametrize("matrix", [[[1, 2]], [[1, -1], [0, 1]], [[1, math.nan], [0, 1]], [1, 2]])
 def test_what_is_no_confusion_matrix_is_refused(matrix):
     with pytest.raises(AccuracyError, match="no confusion matrix"):
-        accuracy.kappa(matrix)
+        report.kappa(matrix)
 
 
 def test_log_loss_of_an_impossible_class_is_finite_and_its_shape_is_checked():
-    assert accuracy.log_loss([1], [[1.0, 0.0]], [0, 1]) == pytest.approx(-math.log(accuracy.PROBABILITY_FLOOR))
+    assert report.log_loss([1], [[1.0, 0.0]], [0, 1]) == pytest.approx(-math.log(report.PROBABILITY_FLOOR))
     with pytest.raises(AccuracyError, match="1 samples"):
-        accuracy.log_loss([1], [[1.0]], [0, 1])
+        report.log_loss([1], [[1.0]], [0, 1])
 
 
 def test_json_and_csv_are_whole_and_json_has_no_nan(tmp_path):
     path = tmp_path / "tables" / "a.json"
-    accuracy.write_json(path, {"a": np.float32(0.5), "b": [np.nan, np.int64(3)], "c": np.eye(2)})
+    report.write_json(path, {"a": np.float32(0.5), "b": [np.nan, np.int64(3)], "c": np.eye(2)})
     assert json.loads(path.read_text()) == {"a": 0.5, "b": [None, 3], "c": [[1, 0], [0, 1]]}
     table = pd.DataFrame({"layer": ["2-3m"], "kappa": [0.5]})
-    accuracy.write_table(tmp_path / "tables" / "a.csv", table)
+    report.write_table(tmp_path / "tables" / "a.csv", table)
     assert pd.read_csv(tmp_path / "tables" / "a.csv").equals(table)
     assert sorted(p.name for p in path.parent.iterdir()) == ["a.csv", "a.json"]
 
 
 def test_tables_of_reports():
-    found = accuracy.report([0, 0, 1, 1], [0, 0, 0, 1], range(3))
+    found = report.report([0, 0, 1, 1], [0, 0, 0, 1], range(3))
     losses = {"log_loss": 0.5, "log_loss_calibrated": None}
-    table = accuracy.summary({"2-3m": {"whole": found | losses}})
+    table = report.summary({"2-3m": {"whole": found | losses}})
     assert table.loc[0, ["layer", "domain", "n", "overall_accuracy"]].tolist() == ["2-3m", "whole", 4, 0.75]
-    classes = accuracy.by_class(found)
+    classes = report.by_class(found)
     assert classes["support"].tolist() == [2, 2, 0]
     assert classes[["mapped_as_0", "mapped_as_1", "mapped_as_2"]].to_numpy().tolist() == [
         [2, 0, 0],
@@ -305,7 +306,7 @@ def test_heatmap_shows_counts_row_shares_and_names():
 
     figure, axes = plt.subplots()
     names = ["dry", "wet", "ice"]
-    accuracy.draw_confusion(axes, accuracy.report([0, 0, 0, 1], [0, 0, 1, 1], range(3)), names)
+    report.draw_confusion(axes, report.report([0, 0, 0, 1], [0, 0, 1, 1], range(3)), names)
     texts = [text.get_text() for text in axes.texts]
     assert texts == ["2\n100 %", "0", "0", "1\n50 %", "1\n50 %", "0", "0", "0", "0"]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["dry (2)", "wet (2)", "ice (0)"]
@@ -316,10 +317,10 @@ def test_heatmap_shows_counts_row_shares_and_names():
 def test_a_weight_counts_as_so_many_samples():
     rng = np.random.default_rng(0)
     reference, mapped, weight = rng.integers(0, 3, (3, 50))
-    repeated = accuracy.confusion_matrix(np.repeat(reference, weight), np.repeat(mapped, weight), range(3))
-    weighted = accuracy.confusion_matrix(reference, mapped, range(3), weight)
+    repeated = report.confusion_matrix(np.repeat(reference, weight), np.repeat(mapped, weight), range(3))
+    weighted = report.confusion_matrix(reference, mapped, range(3), weight)
     assert np.array_equal(weighted, repeated)
-    assert accuracy.kappa(weighted / 7) == pytest.approx(accuracy.kappa(repeated))
+    assert report.kappa(weighted / 7) == pytest.approx(report.kappa(repeated))
 
 
 def test_the_interval_is_wider_than_percentiles_by_students_t():
@@ -327,25 +328,25 @@ def test_the_interval_is_wider_than_percentiles_by_students_t():
 
     values, block = np.linspace(0, 1, 100_001), np.repeat(np.arange(9), 4)
     tail = norm.cdf(-np.sqrt(9 / 8) * t.ppf(0.95, 8))
-    np.testing.assert_allclose(accuracy.interval(values, 0.9, block), [tail, 1 - tail], atol=1e-4)
-    np.testing.assert_allclose(accuracy.interval(values, 0.9, np.arange(10_000)), [0.05, 0.95], atol=1e-4)
+    np.testing.assert_allclose(report.interval(values, 0.9, block), [tail, 1 - tail], atol=1e-4)
+    np.testing.assert_allclose(report.interval(values, 0.9, np.arange(10_000)), [0.05, 0.95], atol=1e-4)
     # One block of half of the samples and others of one are as good as hardly four.
     unequal = np.concatenate([np.zeros(20, int), np.arange(1, 21)])
-    lower, _ = accuracy.interval(values, 0.9, unequal)
-    assert lower < accuracy.interval(values, 0.9, np.arange(4))[0] + 1e-9
-    assert np.isnan(accuracy.interval([np.nan] * 9, 0.9, block)).all()
+    lower, _ = report.interval(values, 0.9, unequal)
+    assert lower < report.interval(values, 0.9, np.arange(4))[0] + 1e-9
+    assert np.isnan(report.interval([np.nan] * 9, 0.9, block)).all()
 
 
 def test_intervals_from_few_blocks_hold_the_truth_as_often_as_they_say():
     """Means of eight normal values: plain percentiles hold the true mean in 82 % of the cases instead of 90 %."""
-    from helpers import space
+    from helpers.folds import kinds
 
     rng, held, plain = np.random.default_rng(4), 0, 0
     for _ in range(600):
         sample = rng.normal(size=8)
-        _, counts = space.block_draws(np.arange(8), 500, rng)
+        _, counts = kinds.block_draws(np.arange(8), 500, rng)
         means = counts[1:] @ sample / 8
-        lower, upper = accuracy.interval(means, 0.9, np.arange(8))
+        lower, upper = report.interval(means, 0.9, np.arange(8))
         held += lower <= 0 <= upper
         low, high = np.percentile(means, [5, 95])
         plain += low <= 0 <= high

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
-from helpers import applicability
+from helpers.mapping import applicability
 
 
 def five_points():

@@ -13,7 +13,7 @@ import shapely
 import xarray as xr
 from pyproj import CRS
 
-from helpers.datum import wgs84_to_gcj02
+from helpers.samples.datum import wgs84_to_gcj02
 
 BASE = Path(__file__).resolve().parents[1] / "data/base"
 ALBERS = "+proj=aea +lat_1=25 +lat_2=47 +lat_0=0 +lon_0=105 +x_0=0 +y_0=0 +datum=WGS84 +units=m +no_defs"

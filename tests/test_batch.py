@@ -15,10 +15,10 @@ import pandas as pd
 import pytest
 import yaml
 
-from helpers import batch, compare
-from helpers.batch import Range, Sweep, SweepError, planned_runs
-from helpers.run import IN_PROCESS
-from helpers.study import Study
+from helpers.core.study import Study
+from launcher import compare
+from launcher.batch import Range, Sweep, SweepError, _pool, planned_runs, run_batch
+from launcher.run import IN_PROCESS
 
 ROOT = Path(__file__).parents[1]
 
@@ -167,7 +167,7 @@ def test_a_profile_is_refused_where_it_would_not_count(tmp_path):
     path = tmp_path / "sweep.yaml"
     path.write_text("base: config/quick.yaml\nengine: process\naxes: {forest.seed: [1]}")
     with pytest.raises(SweepError, match="no profile"):
-        batch.run_batch(path, profile="slurm")
+        run_batch(path, profile="slurm")
 
 
 def test_impossible_settings_are_told_and_the_others_run(tmp_path):
@@ -234,8 +234,8 @@ def test_ablation_is_the_change_from_the_run_with_all_predictors(monkeypatch):
 @pytest.fixture
 def maps(study, tmp_path, monkeypatch):
     """Three runs whose maps are known: types of one layer, and storage."""
-    from helpers.grid import reference_grid, write_raster
-    from helpers.mapping import map_files
+    from helpers.core.grid import reference_grid, write_raster
+    from helpers.mapping.predict import map_files
 
     monkeypatch.setattr(Study, "results_dir", property(lambda self: tmp_path / self.run))
     study = study.changed({"layers": [[2, 3]]})
@@ -290,7 +290,7 @@ def copy(quick, tmp_path):
 
 def helpers(project, *arguments):
     done = subprocess.run(
-        [sys.executable, "-m", "helpers", *arguments],
+        [sys.executable, "-m", "launcher", *arguments],
         cwd=project,
         env={**os.environ, "PYTHONPATH": str(project / "src")},
         capture_output=True,
@@ -314,7 +314,7 @@ def test_one_process_gives_what_the_notebooks_give(copy, raster_equal):
         design="list",
         runs=[{"forest.seed": seed}, {"folds.number": 5000}, {"samples.test_share": 1.5}],
     )
-    command = [sys.executable, "-u", "-m", "helpers", "batch", "try", "--cores", "1"]
+    command = [sys.executable, "-u", "-m", "launcher", "batch", "try", "--cores", "1"]
     environment = {**os.environ, "PYTHONPATH": str(copy / "src")}
     with subprocess.Popen(command, cwd=copy, env=environment, stdout=subprocess.PIPE, text=True) as first:
         assert any(line.startswith("[1/2") for line in first.stdout)
@@ -347,7 +347,7 @@ def test_one_process_gives_what_the_notebooks_give(copy, raster_equal):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
 def test_a_batch_in_processes_can_be_stopped(copy, number):
     write_sweep(copy, engine="process", axes={"truth.seed": [1, 2, 3, 4]})
-    command = [sys.executable, "-u", "-m", "helpers", "batch", "try"]
+    command = [sys.executable, "-u", "-m", "launcher", "batch", "try"]
     environment, state = {**os.environ, "PYTHONPATH": str(copy / "src")}, copy / ".run" / "quick"
     with subprocess.Popen(command, cwd=copy, env=environment, stderr=subprocess.PIPE, text=True) as batch:
         while not list(state.glob("run-*/events.jsonl")):
@@ -382,7 +382,7 @@ def test_equal_samples_are_copied_and_others_are_not(copy):
         study = Study.open("config/quick.yaml").changed(settings | {"run": f"try-{same}"})
         path = copy / "results/quick" / study.run / "study.yaml"
         study.write(path)
-        code = f"from helpers import run; from helpers.study import Study; s = Study.open({str(path)!r}); "
+        code = f"from launcher import run; from helpers.core.study import Study; s = Study.open({str(path)!r}); "
         code += "print(run._copy_samples(s, run._made_of(s, '02-extract-samples'), run.stage_dir(s, '02') / 'part'))"
         (path.parent / "notebooks").mkdir()
         done = subprocess.run(
@@ -421,5 +421,5 @@ def test_a_dask_scheduler_can_do_the_runs(tmp_path, monkeypatch):
 
     with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster:
         study = Study(name="a", compute={"scheduler": cluster.scheduler_address})
-        with batch._pool(study, tmp_path, 1) as pool:
+        with _pool(study, tmp_path, 1) as pool:
             assert pool.submit(math.sqrt, 9).result() == 3

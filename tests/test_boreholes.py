@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import rasterio
 
-from helpers import ice
-from helpers.grid import geographic_grid
-from helpers.sources import boreholes
-from helpers.study import Study
-from helpers.tables import read_tables
+from helpers.core import ice
+from helpers.core.grid import geographic_grid
+from helpers.core.study import Study
+from helpers.samples.tables import read_tables
+from testbed import boreholes
 
 STUDY = Study.open("config/quick.yaml")
 LAW = STUDY.truth

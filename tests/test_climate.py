@@ -12,16 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from helpers import grid
-from helpers.covariates import climate, registry, soil
-from helpers.sources.products import (
-    MODIS_LST,
-    MONTHLY_PRECIPITATION,
-    MONTHLY_TEMPERATURE,
-    SOIL_FRACTION,
-    raw_files,
-)
-from helpers.study import Study
+from helpers.core import grid
+from helpers.core.study import Study
+from helpers.prepare import climate, registry, soil
+from helpers.prepare.products import MODIS_LST, MONTHLY_PRECIPITATION, MONTHLY_TEMPERATURE, SOIL_FRACTION, raw_files
 
 MONTHS = np.arange(12) + 0.5
 
@@ -259,9 +253,9 @@ class TestRegistry:
 
 PROCESSOR = """
 import hashlib, numpy as np
-from helpers.covariates import climate
-from helpers.grid import local_factors, reference_grid
-from helpers.study import Study
+from helpers.prepare import climate
+from helpers.core.grid import local_factors, reference_grid
+from helpers.core.study import Study
 
 rng, digest = np.random.default_rng(1), hashlib.sha256()
 monthly = rng.normal(0, 15, (12, 20_000)).astype(np.float32)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import betabinom
 
-from helpers import conformal
+from helpers.mapping import conformal
 
 
 def test_nine_samples_let_the_last_one_in_and_eight_give_no_limit():

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from scipy.stats import binomtest
 
-from helpers import coverage
-from helpers.study import Study
+from helpers.core.study import Study
+from testbed import coverage
 
 
 @pytest.mark.parametrize(("successes", "n"), [(0, 10), (9, 10), (180, 200), (200, 200)])

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyproj import Geod
 
-from helpers.datum import (
+from helpers.samples.datum import (
     bd09_to_gcj02,
     bd09_to_wgs84,
     gcj02_to_bd09,

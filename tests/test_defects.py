@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 from defects import DEFECTS, INTERVALS, NEEDS, SITES, WHOLE, clean_tables, judge, plant, schedule
 
-from helpers import samples
-from helpers.covariates.registry import write_covariates
-from helpers.grid import reference_grid, warp
-from helpers.ice import volumetric_ice_content
-from helpers.study import ROOT, Study
+from helpers.core.grid import reference_grid, warp
+from helpers.core.ice import volumetric_ice_content
+from helpers.core.study import ROOT, Study
+from helpers.prepare.registry import write_covariates
+from helpers.samples import labels
 
 SEEDS = 20
 FEW = 40  # sites
@@ -48,7 +48,7 @@ def hands(seeds=SEEDS):
 def found(study, tables):
     """Write the tables and return all problems that the checks find in them."""
     tables.write(study.path(study.samples.sites).parent)
-    return pytest.importorskip("helpers.tables").find_problems(study)
+    return pytest.importorskip("helpers.samples.tables").find_problems(study)
 
 
 # --- The checks
@@ -106,12 +106,12 @@ def test_a_file_with_all_coordinates_swapped(study, drawn):
 def test_clean_tables_are_read_and_look_like_real_ones(study, drawn):
     tables = drawn(0)
     tables.write(study.path(study.samples.sites).parent)
-    sites, intervals, problems = pytest.importorskip("helpers.tables").read_tables(study)
+    sites, intervals, problems = pytest.importorskip("helpers.samples.tables").read_tables(study)
     assert problems.empty
     assert len(sites) == 120
     assert 600 < len(intervals) < 2000
     assert set(sites["permafrost"]) == {"yes", "no", "unknown"}
-    assert samples.label_layers(study, sites, intervals)[0]["ice_type"].nunique() == 6
+    assert labels.label_layers(study, sites, intervals)[0]["ice_type"].nunique() == 6
     water, density = (pd.to_numeric(intervals[name]) for name in ("water_content", "dry_density"))
     assert (water > 1).sum() > 5  # peat and ice layers
     closed = density.isna() & water.notna()

@@ -3,14 +3,21 @@
 import nbformat
 import pytest
 
-from helpers import digest
+from helpers.core import code
 
 
 def test_imports_are_found_wherever_they_are():
-    source = "import helpers.grid\ndef f():\n    from helpers import study\nimport numpy\n"
-    source += "from helpers.sources import products"
-    found = digest.imported_modules(source)
-    assert found == {"helpers", "helpers.grid", "helpers.study", "helpers.sources", "helpers.sources.products"}
+    source = "import helpers.core.grid\ndef f():\n    from helpers.core import study\nimport numpy\n"
+    source += "from helpers.prepare import products"
+    found = code.imported_modules(source)
+    assert found == {
+        "helpers",
+        "helpers.core",
+        "helpers.core.grid",
+        "helpers.core.study",
+        "helpers.prepare",
+        "helpers.prepare.products",
+    }
 
 
 @pytest.fixture
@@ -23,18 +30,18 @@ def package(tmp_path, monkeypatch):
     (folder / "c.py").write_text("THREE = 3\n")
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("from helpers import a")])
     nbformat.write(notebook, tmp_path / "n.ipynb")
-    monkeypatch.setattr(digest, "PACKAGE", folder)
+    monkeypatch.setattr(code, "SOURCES", tmp_path)
 
     def stage(edits=()):
         for name, text in edits:
             (folder / name).write_text(text)
-        digest._parsed.cache_clear()
-        digest._stage_digest.cache_clear()
-        return digest.stage_digest(tmp_path / "n.ipynb")
+        code._parsed.cache_clear()
+        code._stage_digest.cache_clear()
+        return code.stage_digest(tmp_path / "n.ipynb")
 
     yield stage
-    digest._parsed.cache_clear()
-    digest._stage_digest.cache_clear()
+    code._parsed.cache_clear()
+    code._stage_digest.cache_clear()
 
 
 @pytest.mark.parametrize(

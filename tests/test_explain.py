@@ -8,9 +8,10 @@ import pandas as pd
 import pytest
 from sklearn.ensemble import RandomForestClassifier
 
-from helpers import explain, space
-from helpers.study import Study
-from helpers.two_stage import TwoStageForest
+from helpers.accuracy.effects import local_effects, shapley_importance, shapley_layer, shapley_values
+from helpers.core.study import Study
+from helpers.folds import kinds
+from helpers.forest.two_stage import TwoStageForest
 
 
 def test_effects_of_an_additive_function_are_its_parts_in_spite_of_correlation():
@@ -22,27 +23,27 @@ def test_effects_of_an_additive_function_are_its_parts_in_spite_of_correlation()
         chance = 0.3 * part[:, 0] ** 2 + 0.5 * part[:, 1]
         return np.stack([1 - chance, chance], axis=1)
 
-    draws = space.block_draws(np.arange(2000) % 50, 100, rng)
-    edges, effects = explain.local_effects(predict, values, 0, draws)
+    draws = kinds.block_draws(np.arange(2000) % 50, 100, rng)
+    edges, effects = local_effects(predict, values, 0, draws)
     assert effects.shape == (101, len(edges), 2)
     expected = 0.3 * edges**2
     assert np.ptp(effects[0, :, 1] - expected) < 1e-9
     assert effects[0, :, 0] == pytest.approx(-effects[0, :, 1])
-    _, second = explain.local_effects(predict, values, 1, draws)
+    _, second = local_effects(predict, values, 1, draws)
     assert second[0, -1, 1] - second[0, 0, 1] == pytest.approx(0.5 * np.ptp(values[:, 1]))
 
 
 def test_a_predictor_that_does_nothing_or_has_one_value_has_no_effect():
     rng = np.random.default_rng(1)
     values = np.stack([rng.random(60), np.ones(60), rng.integers(0, 2, 60)], axis=1)
-    draws = space.block_draws(np.arange(60) % 6, 20, rng)
+    draws = kinds.block_draws(np.arange(60) % 6, 20, rng)
 
     def predict(part):
         return np.stack([part[:, 2], 1 - part[:, 2]], axis=1)
 
-    assert explain.local_effects(predict, values, 0, draws)[1] == pytest.approx(0)
-    assert explain.local_effects(predict, values, 1, draws)[1] == pytest.approx(0)
-    edges, effects = explain.local_effects(predict, values, 2, draws)
+    assert local_effects(predict, values, 0, draws)[1] == pytest.approx(0)
+    assert local_effects(predict, values, 1, draws)[1] == pytest.approx(0)
+    edges, effects = local_effects(predict, values, 2, draws)
     assert edges.tolist() == [0, 1]
     assert np.diff(effects[0, :, 0]) == pytest.approx([1])
 
@@ -80,7 +81,7 @@ def expected(tree, known, site):
 def test_shapley_values_are_those_of_the_definition():
     model, rows = grown(RandomForestClassifier(5, max_depth=4, class_weight="balanced", random_state=0))
     values = rows[PREDICTORS].to_numpy()
-    base, parts = explain.shapley_values(model, values[:4])
+    base, parts = shapley_values(model, values[:4])
     for site, found in zip(values[:4], parts, strict=True):
         wanted = np.zeros((3, 3))
         for number, size in itertools.product(range(3), range(3)):
@@ -97,10 +98,8 @@ def test_shapley_values_are_those_of_the_definition():
 def test_shapley_values_of_a_layer_add_up_on_any_number_of_threads(kind):
     model, rows = grown(kind(n_estimators=10, random_state=1))
     card = {"layer": "2-3m", "predictors": PREDICTORS}
-    table = explain.shapley_layer(model, card, rows, np.random.default_rng(3), 30, n_jobs=1)
-    again = explain.shapley_layer(
-        model, card, rows.sample(frac=1, random_state=0), np.random.default_rng(3), 30, n_jobs=2
-    )
+    table = shapley_layer(model, card, rows, np.random.default_rng(3), 30, n_jobs=1)
+    again = shapley_layer(model, card, rows.sample(frac=1, random_state=0), np.random.default_rng(3), 30, n_jobs=2)
     pd.testing.assert_frame_equal(table, again)
     assert table["site_id"].nunique() == 30
     values = rows.set_index("site_id")[PREDICTORS]
@@ -113,7 +112,7 @@ def test_shapley_values_of_a_layer_add_up_on_any_number_of_threads(kind):
     if kind is TwoStageForest:
         chances = np.column_stack([chances[:, 0], model.stages_[1].predict_proba(values)])
     np.testing.assert_allclose(added, chances, atol=1e-9)
-    sizes = explain.shapley_importance(Study(name="t"), table, rows).set_index(["predictor", "class"])
+    sizes = shapley_importance(Study(name="t"), table, rows).set_index(["predictor", "class"])
     assert sizes.loc[("first", 0), "mean_size"] > 5 * sizes.loc[("second", 0), "mean_size"]
     assert (sizes["lower"] <= sizes["mean_size"]).all()
     assert (sizes["mean_size"] <= sizes["upper"]).all()

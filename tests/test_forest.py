@@ -15,12 +15,36 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.ensemble import RandomForestClassifier
 
-import helpers.study
-from helpers import accuracy, forest, space
-from helpers.digest import file_hash
-from helpers.forest import CLASSES, ForestError, ModelError
-from helpers.study import Study
-from helpers.two_stage import TwoStageForest
+from helpers.accuracy import report
+from helpers.core import study as core_study
+from helpers.core.code import file_hash
+from helpers.core.study import Study
+from helpers.folds import kinds
+from helpers.forest import models as models_module
+from helpers.forest.models import (
+    CLASSES,
+    SCORES,
+    SEARCHED,
+    ForestError,
+    ModelError,
+    _model_bytes,
+    _shuffled,
+    _write_model,
+    calibrate,
+    class_means,
+    class_probabilities,
+    fit,
+    fit_calibration,
+    importance,
+    layer_rows,
+    load_model,
+    model_path,
+    predictor_values,
+    save_forests,
+    search,
+    site_folds,
+)
+from helpers.forest.two_stage import TwoStageForest
 
 PREDICTORS = ["elevation", "slope", "twi", "ndvi", "lst"]
 LAYERS = ["2-3m", "3-5m"]
@@ -57,8 +81,8 @@ def make_table(sites=240, seed=0, noise=0.4):
 
 def in_project(patch, folder):
     """Return a function that gives a study in a project folder of its own, with a sample table on disk."""
-    patch.setattr(helpers.study, "ROOT", folder)
-    patch.setattr(forest, "_predictors", lambda study: study.predictors)
+    patch.setattr(core_study, "ROOT", folder)
+    patch.setattr(models_module, "_predictors", lambda study: study.predictors)
 
     def make(table, **changes):
         study = Study(name="mine", predictors=PREDICTORS, layers=[(2, 3), (3, 5)], forest={**SMALL, **changes})
@@ -85,8 +109,8 @@ def made(table, tmp_path_factory):
     """The search and the forests of one layer, made once."""
     with pytest.MonkeyPatch.context() as patch:
         study = in_project(patch, tmp_path_factory.mktemp("made"))(table)
-        found = forest.search(study, table, "2-3m", n_jobs=1)
-        cards = forest.save_forests(study, table, found, n_jobs=1)
+        found = search(study, table, "2-3m", n_jobs=1)
+        cards = save_forests(study, table, found, n_jobs=1)
         folder = study.results_dir / "models"
     return study, found, {path.name: card for path, card in cards.items()}, folder
 
@@ -105,7 +129,7 @@ def random_probabilities(seed, samples=400, spread=2.0):
 def test_the_search_finds_what_is_there_among_forests_of_full_size(made):
     found = made[1]
     assert found.table["n_estimators"].tolist() == [10, 20] * 4
-    assert set(found.params) == set(forest.SEARCHED)
+    assert set(found.params) == set(SEARCHED)
     full = found.table[found.table["n_estimators"] == 20]
     best = full.loc[full["kappa"].idxmax()]
     assert best["rank"] == 1
@@ -113,14 +137,14 @@ def test_the_search_finds_what_is_there_among_forests_of_full_size(made):
     assert best["chosen"]
     assert best["max_depth"] == (found.params["max_depth"] or "unlimited")
     assert found.scores["kappa"] > 0.4
-    assert set(found.table) >= {name + end for name in forest.SCORES for end in ("", "_se")}
+    assert set(found.table) >= {name + end for name in SCORES for end in ("", "_se")}
 
 
 def test_out_of_fold_probabilities_are_those_of_forests_grown_without_the_fold(project, table):
     study = project(table, max_depth=[None], min_samples_split=[2])
-    found = forest.search(study, table, "2-3m", n_jobs=1)
-    rows = forest.layer_rows(table, "2-3m", "train")
-    values = forest.predictor_values(rows, PREDICTORS)
+    found = search(study, table, "2-3m", n_jobs=1)
+    rows = layer_rows(table, "2-3m", "train")
+    values = predictor_values(rows, PREDICTORS)
     away = found.fold != 2
     plain = RandomForestClassifier(20, class_weight="balanced", random_state=study.forest.seed, **found.params)
     expected = plain.fit(values[away], found.reference[away]).predict_proba(values[~away])
@@ -130,8 +154,7 @@ def test_out_of_fold_probabilities_are_those_of_forests_grown_without_the_fold(p
 def test_the_simplest_within_one_standard_error_may_be_asked_for(project, table):
     grid = {"max_depth": [1, 2, 3, 5, None], "max_features": ["sqrt", 3]}
     plain, simple = (
-        forest.search(project(table, one_standard_error=rule, **grid), table, "2-3m", n_jobs=1)
-        for rule in (False, True)
+        search(project(table, one_standard_error=rule, **grid), table, "2-3m", n_jobs=1) for rule in (False, True)
     )
     best, chosen = (found.table[found.table["chosen"]].iloc[0] for found in (plain, simple))
     assert chosen["leaves"] < best["leaves"]
@@ -144,7 +167,7 @@ def test_the_search_never_looks_at_the_test_samples(project, table):
     test = spoiled["split"] == "test"
     spoiled.loc[test, PREDICTORS] = np.nan
     spoiled.loc[test, "ice_type"] = 5
-    found, other = (forest.search(study, t, "3-5m", n_jobs=1) for t in (table, spoiled))
+    found, other = (search(study, t, "3-5m", n_jobs=1) for t in (table, spoiled))
     pd.testing.assert_frame_equal(found.table, other.table)
     assert np.array_equal(found.out_of_fold, other.out_of_fold)
 
@@ -153,10 +176,10 @@ def test_same_seed_same_forest_on_one_and_two_processes(project, table):
     study = project(table)
     kept = []
     for n_jobs in (1, 2):
-        found = forest.search(study, table, "2-3m", n_jobs=n_jobs)
-        cards = forest.save_forests(study, table, found, n_jobs=n_jobs)
-        models = [forest.load_model(path)[0] for path in cards]
-        values = forest.predictor_values(forest.layer_rows(table, "2-3m"), PREDICTORS)
+        found = search(study, table, "2-3m", n_jobs=n_jobs)
+        cards = save_forests(study, table, found, n_jobs=n_jobs)
+        models = [load_model(path)[0] for path in cards]
+        values = predictor_values(layer_rows(table, "2-3m"), PREDICTORS)
         kept.append((found, [m.predict_proba(values) for m in models], [c["calibration"] for c in cards.values()]))
     (one, forests, calibrations), (two, others, other_calibrations) = kept
     assert one.params == two.params
@@ -168,7 +191,7 @@ def test_same_seed_same_forest_on_one_and_two_processes(project, table):
 
 @pytest.mark.parametrize("score", ["macro_f1", "log_loss"])
 def test_another_score_may_decide(project, table, score):
-    found = forest.search(project(table, score=score), table, "2-3m", n_jobs=1)
+    found = search(project(table, score=score), table, "2-3m", n_jobs=1)
     full = found.table[found.table["n_estimators"] == 20]
     best = full[score].min() if score == "log_loss" else full[score].max()
     assert full.loc[full["chosen"], score].item() == full.loc[full["rank"] == 1, score].item() == best
@@ -176,12 +199,12 @@ def test_another_score_may_decide(project, table, score):
 
 def test_random_labels_have_kappa_about_0(project, table):
     shuffled = table.assign(ice_type=np.random.default_rng(1).permutation(table["ice_type"]))
-    assert abs(forest.search(project(shuffled), shuffled, "2-3m", n_jobs=1).scores["kappa"]) < 0.15
+    assert abs(search(project(shuffled), shuffled, "2-3m", n_jobs=1).scores["kappa"]) < 0.15
 
 
 def test_labels_that_follow_from_a_predictor_have_kappa_1(project, table):
     told = table.assign(ice_type=np.digitize(table["lst"], [0.0]) * 3)
-    assert forest.search(project(told), told, "2-3m", n_jobs=1).scores["kappa"] > 0.95
+    assert search(project(told), told, "2-3m", n_jobs=1).scores["kappa"] > 0.95
 
 
 def test_a_class_with_one_member_and_one_without_any(project, table):
@@ -189,11 +212,11 @@ def test_a_class_with_one_member_and_one_without_any(project, table):
     rare.loc[rare.index[(rare["split"] == "train") & (rare["layer"] == "2-3m")][0], "ice_type"] = 5
     rare = rare[rare["ice_type"] != 1]
     with pytest.raises(ForestError, match="only one training site has the class"):
-        forest.search(project(rare), rare, "2-3m", n_jobs=1)
-    study = project(rare).model_copy(update={"samples": helpers.study.Samples(rare_classes="keep")})
-    found = forest.search(study, rare, "2-3m", n_jobs=1)
+        search(project(rare), rare, "2-3m", n_jobs=1)
+    study = project(rare).model_copy(update={"samples": core_study.Samples(rare_classes="keep")})
+    found = search(study, rare, "2-3m", n_jobs=1)
     assert np.allclose(found.out_of_fold.sum(axis=1), 1)
-    for card in forest.save_forests(study, rare, found, n_jobs=1).values():
+    for card in save_forests(study, rare, found, n_jobs=1).values():
         assert card["calibration"]["classes"] == [0, 2, 3, 4, 5]
         assert card["class_means"][1] == 0
 
@@ -203,9 +226,9 @@ def test_folds_never_part_a_site_and_have_one_size(samples, folds):
     sites, types = np.transpose(samples)
     if len(np.unique(sites)) < folds:
         with pytest.raises(ForestError, match="cannot be dealt"):
-            forest.site_folds(sites, types, folds, 1)
+            site_folds(sites, types, folds, 1)
         return
-    fold = forest.site_folds(sites, types, folds, 1)
+    fold = site_folds(sites, types, folds, 1)
     one = pd.DataFrame({"site": sites, "fold": fold}).drop_duplicates()
     assert one["site"].is_unique
     counts = one["fold"].value_counts()
@@ -215,10 +238,10 @@ def test_folds_never_part_a_site_and_have_one_size(samples, folds):
 
 def test_folds_have_like_shares_of_every_class():
     types = np.repeat(CLASSES, [200, 11, 30, 30, 20, 9])
-    fold = forest.site_folds(np.arange(300), types, 5, seed=7)
+    fold = site_folds(np.arange(300), types, 5, seed=7)
     counts = pd.crosstab(types, fold)
     assert (counts.max(axis=1) - counts.min(axis=1)).max() <= 1
-    assert not np.array_equal(fold, forest.site_folds(np.arange(300), types, 5, seed=8))
+    assert not np.array_equal(fold, site_folds(np.arange(300), types, 5, seed=8))
 
 
 @pytest.mark.parametrize(
@@ -242,13 +265,13 @@ def test_folds_have_like_shares_of_every_class():
 def test_samples_that_cannot_be_used_are_refused(project, table, change, expected):
     changed = change(table)
     with pytest.raises(ForestError, match=expected) as caught:
-        forest.search(project(changed), changed, "2-3m", n_jobs=1)
+        search(project(changed), changed, "2-3m", n_jobs=1)
     assert "Remedy: " in str(caught.value)
 
 
 def test_a_grid_that_asks_for_more_predictors_than_there_are_is_refused(project, table):
     with pytest.raises(ForestError, match="asks for 6 predictors at a split, and there are 5"):
-        forest.search(project(table, max_features=["sqrt", 6]), table, "2-3m", n_jobs=1)
+        search(project(table, max_features=["sqrt", 6]), table, "2-3m", n_jobs=1)
 
 
 # What a forest tells ----------------------------------------------------------------------------------------
@@ -260,53 +283,53 @@ def test_probabilities_are_those_of_scikit_learn_to_the_last_bit(monkeypatch, ki
     values, types = rng.normal(size=(90, 4)).astype(np.float32), rng.choice([0, 1, 3], 90)
     cells = rng.normal(size=(1000, 4)).astype(np.float32)
     model = kind(31, random_state=1, n_jobs=1).fit(values, types)
-    monkeypatch.setattr(forest, "_ROWS", 300)
-    found = forest.class_probabilities(model, cells)
+    monkeypatch.setattr(models_module, "_ROWS", 300)
+    found = class_probabilities(model, cells)
     assert np.array_equal(found[:, [0, 1, 3]], model.predict_proba(cells))
     assert not found[:, [2, 4, 5]].any()
 
 
 def test_class_means_are_means_of_the_ice_fraction():
     rows = pd.DataFrame({"class": [0, 0, 2, 2, 5], "ice_fraction": [0.0, 0.0, 0.1, 0.2, 0.6]})
-    assert forest.class_means(rows) == pytest.approx([0, 0, 0.15, 0, 0, 0.6])
+    assert class_means(rows) == pytest.approx([0, 0, 0.15, 0, 0, 0.6])
 
 
 def test_importance_finds_the_predictor_that_matters_and_equals_one_by_one(project, table):
     told = table.assign(ice_type=np.digitize(table["lst"], [0.0]) * 3)
     study = project(told)
-    model = forest.fit(study, told, "2-3m", {"max_depth": None, "min_samples_split": 2}, "train")
-    rows = forest.layer_rows(told, "2-3m", "test")
-    values, types = forest.predictor_values(rows, PREDICTORS), rows["ice_type"].to_numpy()
-    found = forest.importance(model, values, types, PREDICTORS, seed=3)
+    model = fit(study, told, "2-3m", {"max_depth": None, "min_samples_split": 2}, "train")
+    rows = layer_rows(told, "2-3m", "test")
+    values, types = predictor_values(rows, PREDICTORS), rows["ice_type"].to_numpy()
+    found = importance(model, values, types, PREDICTORS, seed=3)
     assert found.loc[0, "predictor"] == "lst"
     assert found.loc[0, "mean"] > 0.7
     assert found["mean"].iloc[1:].abs().max() < 0.1
-    again = forest.importance(model, values, types, PREDICTORS, seed=3)
+    again = importance(model, values, types, PREDICTORS, seed=3)
     pd.testing.assert_frame_equal(found, again)
 
-    whole = accuracy.kappa(accuracy.confusion_matrix(types, model.predict(values), CLASSES))
+    whole = report.kappa(report.confusion_matrix(types, model.predict(values), CLASSES))
     falls = []
-    for part in np.split(forest._shuffled(values, [4], 3, 10), 10):
+    for part in np.split(_shuffled(values, [4], 3, 10), 10):
         assert sorted(part[:, 4]) == sorted(values[:, 4])
-        falls.append(whole - accuracy.kappa(accuracy.confusion_matrix(types, model.predict(part), CLASSES)))
+        falls.append(whole - report.kappa(report.confusion_matrix(types, model.predict(part), CLASSES)))
     assert found.loc[0, ["mean", "sd"]].tolist() == pytest.approx([np.mean(falls), np.std(falls, ddof=1)])
 
 
 def test_importance_of_predictors_that_tell_the_same(project, table):
     # Either of two copies can stand in for the other: alone they matter less than together.
     told = table.assign(ice_type=np.digitize(table["lst"], [0.0]) * 3, slope=table["lst"])
-    model = forest.fit(project(told), told, "2-3m", {"max_depth": None, "min_samples_split": 2}, "train")
-    rows = forest.layer_rows(told, "2-3m", "test")
-    values, types = forest.predictor_values(rows, PREDICTORS), rows["ice_type"].to_numpy()
-    draws = space.block_draws(np.arange(len(rows)), 200, np.random.default_rng(0))
-    single = forest.importance(model, values, types, PREDICTORS, seed=3, draws=draws).set_index("predictor")
-    pair = forest.importance(model, values, types, PREDICTORS, seed=3, groups=[["lst", "slope"]], draws=draws).loc[0]
+    model = fit(project(told), told, "2-3m", {"max_depth": None, "min_samples_split": 2}, "train")
+    rows = layer_rows(told, "2-3m", "test")
+    values, types = predictor_values(rows, PREDICTORS), rows["ice_type"].to_numpy()
+    draws = kinds.block_draws(np.arange(len(rows)), 200, np.random.default_rng(0))
+    single = importance(model, values, types, PREDICTORS, seed=3, draws=draws).set_index("predictor")
+    pair = importance(model, values, types, PREDICTORS, seed=3, groups=[["lst", "slope"]], draws=draws).loc[0]
     assert pair["predictor"] == "lst + slope"
     assert pair["mean"] > 1.2 * single.loc["lst", "mean"] > 0
     assert pair["lower"] < pair["mean"] < pair["upper"]
-    shuffled = forest._shuffled(values, [0, 1], 3, 1)
+    shuffled = _shuffled(values, [0, 1], 3, 1)
     assert {*map(tuple, shuffled[:, :2])} == {*map(tuple, values[:, :2])}
-    none = forest.importance(model, values, types, PREDICTORS, seed=3, groups=[], draws=draws)
+    none = importance(model, values, types, PREDICTORS, seed=3, groups=[], draws=draws)
     assert len(none) == 0
 
 
@@ -318,7 +341,7 @@ def test_importance_of_predictors_that_tell_the_same(project, table):
 def test_mean_calibrated_probability_is_the_share_of_the_class(seed, weighted):
     types, probabilities = random_probabilities(seed)
     weight = np.random.default_rng(seed).uniform(0, 3, len(types)) if weighted else np.ones(len(types))
-    found = forest.calibrate(probabilities, forest.fit_calibration(probabilities, types, weight))
+    found = calibrate(probabilities, fit_calibration(probabilities, types, weight))
     expected = [weight[types == code].sum() / weight.sum() for code in CLASSES]
     assert np.average(found, axis=0, weights=weight) == pytest.approx(expected, abs=1e-7)
     assert found.sum(axis=1) == pytest.approx(1)
@@ -329,9 +352,9 @@ def test_calibration_lowers_the_log_loss_of_other_samples():
     for seed in range(10):
         types, probabilities = random_probabilities(seed)
         others, theirs = random_probabilities(seed + 100)
-        calibration = forest.fit_calibration(probabilities, types)
-        before.append(accuracy.log_loss(others, theirs, CLASSES))
-        after.append(accuracy.log_loss(others, forest.calibrate(theirs, calibration), CLASSES))
+        calibration = fit_calibration(probabilities, types)
+        before.append(report.log_loss(others, theirs, CLASSES))
+        after.append(report.log_loss(others, calibrate(theirs, calibration), CLASSES))
     assert np.mean(after) < np.mean(before) - 0.05
     assert max(after) < min(before)
 
@@ -340,15 +363,15 @@ def test_probabilities_that_are_calibrated_already_stay():
     rng = np.random.default_rng(0)
     probabilities = rng.dirichlet([4, 1, 2, 2, 1, 1], 5_000)
     types = np.array([rng.choice(6, p=p) for p in probabilities])
-    found = forest.calibrate(probabilities, forest.fit_calibration(probabilities, types))
+    found = calibrate(probabilities, fit_calibration(probabilities, types))
     assert np.abs(found - probabilities).mean() < 0.02
 
 
 def test_a_class_without_samples_keeps_probability_0():
     types, probabilities = random_probabilities(1)
     kept = types != 3
-    calibration = json.loads(json.dumps(forest.fit_calibration(probabilities[kept], types[kept])))
-    found = forest.calibrate(probabilities, calibration)
+    calibration = json.loads(json.dumps(fit_calibration(probabilities[kept], types[kept])))
+    found = calibrate(probabilities, calibration)
     assert (found[:, 3] == 0).all()
     assert found.sum(axis=1) == pytest.approx(1)
 
@@ -357,20 +380,20 @@ def test_a_weight_is_a_number_of_samples():
     types, probabilities = random_probabilities(2, samples=300)
     weight = np.random.default_rng(2).integers(0, 3, 300)
     # The pull towards one slope counts rows, so it is held equal here.
-    twice = forest.fit_calibration(np.repeat(probabilities, 2, axis=0), np.repeat(types, 2), np.repeat(weight, 2))
+    twice = fit_calibration(np.repeat(probabilities, 2, axis=0), np.repeat(types, 2), np.repeat(weight, 2))
     pairs = np.repeat(np.arange(300), 2)[np.repeat(weight, 2) > 0]
-    alone = forest.fit_calibration(probabilities[pairs], types[pairs], weight[pairs])
-    assert forest.calibrate(probabilities, twice) == pytest.approx(forest.calibrate(probabilities, alone), abs=1e-5)
+    alone = fit_calibration(probabilities[pairs], types[pairs], weight[pairs])
+    assert calibrate(probabilities, twice) == pytest.approx(calibrate(probabilities, alone), abs=1e-5)
 
 
 def test_calibration_of_a_million_cells_in_32_bits():
     types, probabilities = random_probabilities(3)
-    calibration = forest.fit_calibration(probabilities, types)
-    single = forest.calibrate(probabilities.astype(np.float32), calibration)
+    calibration = fit_calibration(probabilities, types)
+    single = calibrate(probabilities.astype(np.float32), calibration)
     assert single.dtype == np.float32
-    assert single == pytest.approx(forest.calibrate(probabilities, calibration), abs=1e-5)
+    assert single == pytest.approx(calibrate(probabilities, calibration), abs=1e-5)
     missing = np.full((2, 6), np.nan, np.float32)
-    assert np.isnan(forest.calibrate(missing, calibration)).all()
+    assert np.isnan(calibrate(missing, calibration)).all()
 
 
 @pytest.mark.parametrize(
@@ -384,7 +407,7 @@ def test_calibration_of_a_million_cells_in_32_bits():
 )
 def test_what_cannot_be_calibrated_is_refused(probabilities, types, weight):
     with pytest.raises(ForestError, match="No calibration follows"):
-        forest.fit_calibration(probabilities, types, weight)
+        fit_calibration(probabilities, types, weight)
 
 
 # Files ------------------------------------------------------------------------------------------------------
@@ -403,7 +426,7 @@ def test_forests_and_cards_of_a_layer(saved, table):
     folder = study.results_dir / "models"
     names = ["forest_2-3m.json", "forest_2-3m.npz", "forest_2-3m_train.json", "forest_2-3m_train.npz"]
     assert sorted(p.name for p in folder.iterdir()) == names
-    model, card = forest.load_model(forest.model_path(study, "2-3m"))
+    model, card = load_model(model_path(study, "2-3m"))
     assert card == cards[folder / "forest_2-3m.npz"]
     assert (card["fit"], card["predictors"], card["classes"]) == ("all", PREDICTORS, list(CLASSES))
     assert card["params"]["max_depth"] == found.params["max_depth"]
@@ -415,60 +438,60 @@ def test_forests_and_cards_of_a_layer(saved, table):
     assert list(card["covariates"]) == PREDICTORS
     assert card["samples_sha256"] == file_hash(study.results_dir / "samples" / "samples.csv")
     assert card["n_samples"] == sum(card["class_counts"]) == (table["layer"] == "2-3m").sum()
-    assert card["class_means"] == pytest.approx(forest.class_means(forest.layer_rows(table, "2-3m")))
-    fresh = forest.fit(study, table, "2-3m", found.params)
-    values = forest.predictor_values(forest.layer_rows(table, "2-3m"), PREDICTORS)
+    assert card["class_means"] == pytest.approx(class_means(layer_rows(table, "2-3m")))
+    fresh = fit(study, table, "2-3m", found.params)
+    values = predictor_values(layer_rows(table, "2-3m"), PREDICTORS)
     assert np.array_equal(model.predict_proba(values), fresh.predict_proba(values))
-    assert np.array_equal(np.asarray(CLASSES)[forest.class_probabilities(model, values).argmax(axis=1)],
+    assert np.array_equal(np.asarray(CLASSES)[class_probabilities(model, values).argmax(axis=1)],
                           model.predict(values))  # fmt: skip
 
 
 def test_the_test_is_made_with_a_forest_that_never_saw_it(saved, table):
     study, found, _ = saved
-    test = forest.layer_rows(table, "2-3m", "test")
-    kept, card = forest.load_model(forest.model_path(study, "2-3m", "train"))
-    probabilities = forest.class_probabilities(kept, forest.predictor_values(test, PREDICTORS))
-    result = accuracy.evaluate(study, test, probabilities, card["calibration"])
-    model = forest.fit(study, table, "2-3m", found.params, "train")
-    mapped = model.predict(forest.predictor_values(test, PREDICTORS))
+    test = layer_rows(table, "2-3m", "test")
+    kept, card = load_model(model_path(study, "2-3m", "train"))
+    probabilities = class_probabilities(kept, predictor_values(test, PREDICTORS))
+    result = report.evaluate(study, test, probabilities, card["calibration"])
+    model = fit(study, table, "2-3m", found.params, "train")
+    mapped = model.predict(predictor_values(test, PREDICTORS))
     assert result["whole"]["overall_accuracy"] == pytest.approx((mapped == test["ice_type"]).mean())
     assert result["potential_permafrost"]["n"] == test["in_domain"].sum() < result["whole"]["n"] == len(test)
     assert result["whole"]["log_loss_calibrated"] < result["whole"]["log_loss"]
-    empty = accuracy.evaluate(study, test.assign(in_domain=False), probabilities)["potential_permafrost"]
+    empty = report.evaluate(study, test.assign(in_domain=False), probabilities)["potential_permafrost"]
     assert (empty["n"], empty["kappa"], empty["log_loss"]) == (0, None, None)
 
 
 def test_one_forest_where_the_map_is_made_from_the_training_samples(project, table):
     study = project(table, map_fit="train")
-    cards = forest.save_forests(study, table, forest.search(study, table, "3-5m", n_jobs=1), n_jobs=1)
-    assert list(cards) == [forest.model_path(study, "3-5m", "train")] == [forest.model_path(study, "3-5m", "map")]
-    assert cards[forest.model_path(study, "3-5m")]["fit"] == "train"
+    cards = save_forests(study, table, search(study, table, "3-5m", n_jobs=1), n_jobs=1)
+    assert list(cards) == [model_path(study, "3-5m", "train")] == [model_path(study, "3-5m", "map")]
+    assert cards[model_path(study, "3-5m")]["fit"] == "train"
 
 
 def test_weights_change_the_calibration_alone(project, table):
     weighed = table.assign(area=np.where(table["ice_type"] == 0, 5.0, 1.0))
     study = project(weighed)
-    found = forest.search(study, weighed, "2-3m", n_jobs=1)
-    plain, heavy = (forest.save_forests(study, weighed, found, w, n_jobs=1) for w in (None, "area"))
-    values = forest.predictor_values(forest.layer_rows(weighed, "2-3m"), PREDICTORS)
-    path = forest.model_path(study, "2-3m")
-    raw = forest.class_probabilities(forest.load_model(path)[0], values)
-    none = [forest.calibrate(raw, cards[path]["calibration"])[:, 0].mean() for cards in (plain, heavy)]
+    found = search(study, weighed, "2-3m", n_jobs=1)
+    plain, heavy = (save_forests(study, weighed, found, w, n_jobs=1) for w in (None, "area"))
+    values = predictor_values(layer_rows(weighed, "2-3m"), PREDICTORS)
+    path = model_path(study, "2-3m")
+    raw = class_probabilities(load_model(path)[0], values)
+    none = [calibrate(raw, cards[path]["calibration"])[:, 0].mean() for cards in (plain, heavy)]
     assert none[1] > none[0] + 0.05
 
 
 def test_a_model_with_any_byte_changed_is_refused(saved):
-    path = forest.model_path(saved[0], "2-3m")
+    path = model_path(saved[0], "2-3m")
     whole = path.read_bytes()
     for place in np.random.default_rng(0).integers(0, len(whole), 50):
         changed = bytearray(whole)
         changed[place] ^= 1
         path.write_bytes(changed)
         with pytest.raises(ModelError, match="SHA-256 differs"):
-            forest.load_model(path)
+            load_model(path)
     path.write_bytes(whole[:-1])
     with pytest.raises(ModelError, match="SHA-256 differs"):
-        forest.load_model(path)
+        load_model(path)
 
 
 @pytest.mark.parametrize(
@@ -483,10 +506,10 @@ def test_a_model_with_any_byte_changed_is_refused(saved):
     ],
 )
 def test_a_model_that_cannot_be_used_is_refused(saved, spoil, expected):
-    path = forest.model_path(saved[0], "2-3m")
+    path = model_path(saved[0], "2-3m")
     spoil(path)
     with pytest.raises(ModelError, match=expected) as caught:
-        forest.load_model(path)
+        load_model(path)
     assert "Remedy: " in str(caught.value)
 
 
@@ -499,7 +522,7 @@ LOAD = """
 import sys
 import numpy as np
 from pathlib import Path
-from helpers import forest
+from helpers.forest import models as forest
 
 for path in sorted(Path(sys.argv[1]).glob("*.npz")):
     try:
@@ -541,7 +564,7 @@ def forged(data, how):
         array, place, value = changes[how]
         array[place] = value
     others = {
-        "function": ("nodes", np.array([forest.fit], object)),
+        "function": ("nodes", np.array([fit], object)),
         "other nodes": ("nodes", nodes["threshold"].copy()),
         "fewer predictors": ("predictors", np.array(2)),
         "fewer classes": ("classes", arrays["classes"][:-1]),
@@ -574,10 +597,10 @@ FORGED = ["child far away", "child in the next tree", "child before all", "circl
 
 
 def test_a_forged_forest_is_refused_and_cannot_crash_the_process(saved, tmp_path):
-    whole, card = forest.load_model(forest.model_path(saved[0], "2-3m"))
+    whole, card = load_model(model_path(saved[0], "2-3m"))
     for how in [*FORGED, "unchanged"]:
-        forest._write_model(tmp_path / f"{how}.npz", forged(forest._model_bytes(whole), how), card)
-    environment = {**os.environ, "PYTHONPATH": str(Path(forest.__file__).parents[1])}
+        _write_model(tmp_path / f"{how}.npz", forged(_model_bytes(whole), how), card)
+    environment = {**os.environ, "PYTHONPATH": str(Path(models_module.__file__).parents[2])}
     loading = subprocess.run(
         [sys.executable, "-c", LOAD, tmp_path], capture_output=True, text=True, env=environment, check=False
     )

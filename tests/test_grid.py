@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 
-from helpers import grid
-from helpers.study import Study
+from helpers.core import grid
+from helpers.core.study import Study
 
 # Convergence by PROJ at a few places of the default projection, against n (lon - 105) of a cone
 CONE = (np.sin(np.radians(25)) + np.sin(np.radians(47))) / 2

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from helpers.ice import (
+from helpers.core.ice import (
     ICE_TYPES,
     NO_TYPE,
     IceError,

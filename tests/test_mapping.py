@@ -17,10 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.ensemble import RandomForestClassifier
 
-from helpers import forest, ice, mapping, regression
-from helpers.covariates.registry import covariate_files, write_covariates
-from helpers.grid import area_mask, cell_centres, reference_grid, write_raster
-from helpers.study import Study
+from helpers.core import ice
+from helpers.core.grid import area_mask, cell_centres, reference_grid, write_raster
+from helpers.core.study import Study
+from helpers.forest import models, regression
+from helpers.mapping import predict
+from helpers.prepare.registry import covariate_files, write_covariates
 
 STUDY = Study.open("config/quick.yaml")
 NAMES = [ice.layer_name(layer) for layer in STUDY.layers]
@@ -30,7 +32,7 @@ def test_storage_of_three_cells_by_hand():
     """Cells of 6 km: contents 0.5, 0 and 0.1 over layers of 1, 2 and 5 m give 4, 0 and 0.8 m of ice."""
     content = np.array([[0.5, 0.0, 0.1]], np.float32)
     truth = np.array([[0.4, 0.0, 0.0]], np.float32)
-    found = mapping.compare_storage(STUDY, [content] * 3, [truth] * 3, np.array([[False, False, True]]))
+    found = predict.compare_storage(STUDY, [content] * 3, [truth] * 3, np.array([[False, False, True]]))
     assert found["mapped_km3"] == pytest.approx(4.8 * 36 / 1000)
     assert found["true_km3"] == pytest.approx(3.2 * 36 / 1000)
     assert found["bias"] == pytest.approx(0.5)
@@ -38,13 +40,13 @@ def test_storage_of_three_cells_by_hand():
 
 
 def test_prediction_is_the_same_on_any_number_of_threads(monkeypatch):
-    monkeypatch.setattr(mapping, "CHUNK", 50)
+    monkeypatch.setattr(predict, "CHUNK", 50)
     rng = np.random.default_rng(3)
     values = rng.normal(size=(333, 4)).astype(np.float32)
     types = rng.integers(0, 6, 333)
     model = RandomForestClassifier(20, random_state=1, n_jobs=2).fit(values, types)
-    calibration = forest.fit_calibration(forest.class_probabilities(model, values), types)
-    one, two = (mapping.predict(model, calibration, values, threads) for threads in (1, 2))
+    calibration = models.fit_calibration(models.class_probabilities(model, values), types)
+    one, two = (predict.predict(model, calibration, values, threads) for threads in (1, 2))
     for first, second in zip(one, two, strict=True):
         np.testing.assert_array_equal(first, second)
     np.testing.assert_array_equal(one[0], model.predict(values))
@@ -53,7 +55,7 @@ def test_prediction_is_the_same_on_any_number_of_threads(monkeypatch):
 
 def test_ice_lies_within_the_extent_of_permafrost():
     content, probability = np.array([0.3, 0.2, 0.1, 0.1], np.float32), np.array([0.9, 0.8, 0.2, 0.1])
-    np.testing.assert_allclose(mapping.within_extent(content, probability), [0.42, 0.28, 0, 0], rtol=1e-6)
+    np.testing.assert_allclose(predict.within_extent(content, probability), [0.42, 0.28, 0, 0], rtol=1e-6)
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(2, 300), st.floats(0.01, 5))
@@ -62,18 +64,18 @@ def test_the_extent_keeps_the_total_and_has_the_area_of_the_probabilities(seed, 
     rng = np.random.default_rng(seed)
     probability = rng.beta(shape, 1, cells)
     content = (probability * rng.uniform(0.1, 0.5, cells)).astype(np.float32)
-    moved = mapping.within_extent(content, probability)
+    moved = predict.within_extent(content, probability)
     assert moved.sum() == pytest.approx(content.sum(), rel=1e-5)
     assert (moved >= 0).all()
     if probability.sum() >= 1:
         # Cells of one step of the scale are in or out together.
-        ties = np.unique(np.rint(probability / mapping.PROBABILITY_SCALE), return_counts=True)[1].max()
+        ties = np.unique(np.rint(probability / predict.PROBABILITY_SCALE), return_counts=True)[1].max()
         assert abs((moved > 0).sum() - probability.sum()) <= 0.5 + ties
 
 
 def test_certain_permafrost_stays_where_it_is():
     content, probability = np.array([0.3, 0.0, 0.1], np.float32), np.array([1.0, 0.0, 1.0])
-    np.testing.assert_array_equal(mapping.within_extent(content, probability), content)
+    np.testing.assert_array_equal(predict.within_extent(content, probability), content)
 
 
 # A study of one layer -----------------------------------------------------------------------------------------
@@ -120,10 +122,10 @@ def world(tmp_path_factory):
         write_covariates(study, fields)
         (study.results_dir / "samples").mkdir(parents=True)
         table.to_csv(study.results_dir / "samples" / "samples.csv", index=False)
-        known = forest.layer_rows(table, "2-3m", "train")["class"].to_numpy()
+        known = models.layer_rows(table, "2-3m", "train")["class"].to_numpy()
         smoothed = 0.8 * np.eye(6)[known] + 0.2 / 6
-        found = forest.Search("2-3m", {"max_depth": 6}, None, np.arange(200) % 3, known, smoothed)
-        forest.save_forests(study, table, found, n_jobs=1)
+        found = models.Search("2-3m", {"max_depth": 6}, None, np.arange(200) % 3, known, smoothed)
+        models.save_forests(study, table, found, n_jobs=1)
         regression.save_forests(study, table)
         yield study
 
@@ -131,7 +133,7 @@ def world(tmp_path_factory):
 def read_all(study):
     """Return all bands of the layer's rasters by name."""
     found = {}
-    for name, path in mapping.map_files(study).items():
+    for name, path in predict.map_files(study).items():
         if path.is_file():
             with rasterio.open(path) as source:
                 found[name] = source.read()
@@ -148,17 +150,17 @@ def assert_equal_maps(first, second):
 @pytest.fixture(scope="module")
 def mapped(world):
     """The study, what `map_layer` told, and its rasters."""
-    told = mapping.map_layer(world, LAYER, threads=1, block=(400, 400))
+    told = predict.map_layer(world, LAYER, threads=1, block=(400, 400))
     found = read_all(world)
-    mapping.remove_chunks(world)
+    predict.remove_chunks(world)
     return world, told, found
 
 
 def test_a_map_is_what_its_forest_says(mapped):
     study, told, maps = mapped
-    model, card = forest.load_model(forest.model_path(study, "2-3m"))
-    values, cells = mapping.read_predictors(study, PREDICTORS)
-    types, probabilities = mapping.predict(model, card["calibration"], values)
+    model, card = models.load_model(models.model_path(study, "2-3m"))
+    values, cells = predict.read_predictors(study, PREDICTORS)
+    types, probabilities = predict.predict(model, card["calibration"], values)
     flat = {name: bands.reshape(len(bands), -1)[:, cells] for name, bands in maps.items()}
     np.testing.assert_array_equal(flat["ice_type_2-3m"][0], types)
     assert told["cells"] == {k: n for k, n in enumerate(np.bincount(types).tolist()) if n}
@@ -167,7 +169,7 @@ def test_a_map_is_what_its_forest_says(mapped):
     np.testing.assert_allclose(shares.T, probabilities, atol=6e-4)
     means, sds = np.array(card["class_means"]), np.array(card["class_sds"])
     plain = means @ shares
-    expected = mapping.within_extent(plain, 1 - shares[0])
+    expected = predict.within_extent(plain, 1 - shares[0])
     np.testing.assert_allclose(flat["ice_content_2-3m"][0], expected, atol=1e-6)
     # The law of total variance: within classes, and between them.
     variance = sds**2 @ shares + ((means[:, np.newaxis] - plain) ** 2 * shares).sum(axis=0)
@@ -187,7 +189,7 @@ def test_cells_without_a_covariate_have_no_map(mapped):
 def test_the_standard_deviation_of_sure_cells_is_that_of_their_class():
     columns = np.eye(3, dtype=np.uint16).reshape(3, 1, 3) * 10_000
     means, sds = np.array([0, 0.2, 0.5]), np.array([0, 0.03, 0.1])
-    content, sd = mapping._ice_content(columns, means, means, sds, 5000, 1.0)
+    content, sd = predict._ice_content(columns, means, means, sds, 5000, 1.0)
     np.testing.assert_allclose(content[0], means, rtol=1e-6)
     np.testing.assert_allclose(sd[0], sds, atol=1e-7)
 
@@ -195,8 +197,8 @@ def test_the_standard_deviation_of_sure_cells_is_that_of_their_class():
 @pytest.mark.parametrize(("threads", "block"), [(2, BLOCK), (2, (7, 400)), (1, (64, 13))])
 def test_no_result_depends_on_chunks_or_threads(mapped, threads, block):
     study, told, maps = mapped
-    assert mapping.map_layer(study, LAYER, threads, block)["cells"] == told["cells"]
-    mapping.remove_chunks(study)
+    assert predict.map_layer(study, LAYER, threads, block)["cells"] == told["cells"]
+    predict.remove_chunks(study)
     assert_equal_maps(maps, read_all(study))
 
 
@@ -206,41 +208,42 @@ def test_a_dask_cluster_makes_the_same_map(mapped, tmp_path):
     study, told, maps = mapped
     with LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None) as cluster:
         scheduled = study.model_copy(update={"compute": type(study.compute)(scheduler=cluster.scheduler_address)})
-        assert mapping.map_layer(scheduled, LAYER, block=BLOCK)["cells"] == told["cells"]
-    mapping.remove_chunks(study)
+        assert predict.map_layer(scheduled, LAYER, block=BLOCK)["cells"] == told["cells"]
+    predict.remove_chunks(study)
     assert_equal_maps(maps, read_all(study))
 
 
 def test_finished_chunks_are_not_predicted_again(mapped, monkeypatch):
     study, _, maps = mapped
-    told = mapping.map_layer(study, LAYER, block=BLOCK)
-    chunks = sorted(mapping._chunks_dir(study).glob("*/*.npy"))
+    told = predict.map_layer(study, LAYER, block=BLOCK)
+    chunks = sorted(predict._chunks_dir(study).glob("*/*.npy"))
     assert len(chunks) == told["chunks"] > 10
     for path in chunks[3:8]:
         path.unlink()
-    predicted, plain = [], mapping._predict_chunk
-    monkeypatch.setattr(mapping, "_predict_chunk", lambda *args: predicted.append(args) or plain(*args))
-    assert mapping.map_layer(study, LAYER, block=BLOCK)["kept"] == told["chunks"] - 5
+    predicted, plain = [], predict._predict_chunk
+    monkeypatch.setattr(predict, "_predict_chunk", lambda *args: predicted.append(args) or plain(*args))
+    assert predict.map_layer(study, LAYER, block=BLOCK)["kept"] == told["chunks"] - 5
     assert len(predicted) == 5
     assert_equal_maps(maps, read_all(study))
     # Another covariate: no chunk is what it was.
     os.utime(covariate_files(study)["twi"])
-    assert mapping.map_layer(study, LAYER, block=BLOCK)["kept"] == 0
-    assert len(list(mapping._chunks_dir(study).iterdir())) == 1
-    mapping.remove_chunks(study)
-    assert not mapping._chunks_dir(study).exists()
+    assert predict.map_layer(study, LAYER, block=BLOCK)["kept"] == 0
+    assert len(list(predict._chunks_dir(study).iterdir())) == 1
+    predict.remove_chunks(study)
+    assert not predict._chunks_dir(study).exists()
 
 
 def test_a_killed_map_continues(mapped):
     """Killed by SIGKILL in the middle of a slow forest's work, in a process of its own."""
     study, _, maps = mapped
     code = (
-        "import sys, time; sys.path.insert(0, sys.argv[1]); import test_mapping as t; from helpers import mapping\n"
+        "import sys, time; sys.path.insert(0, sys.argv[1]); import test_mapping as t\n"
+        "from helpers.mapping import predict as mapping\n"
         "plain = mapping._predict_chunk\n"
         "mapping._predict_chunk = lambda *args: time.sleep(0.1) or plain(*args)\n"
         "mapping.map_layer(t.open_study(sys.argv[2]), t.LAYER, threads=2, block=t.BLOCK)"
     )
-    folder = mapping._chunks_dir(study)
+    folder = predict._chunks_dir(study)
     run = subprocess.Popen([sys.executable, "-c", code, str(Path(__file__).parent), str(study.results_dir.parent)])
     while len(list(folder.glob("*/*.npy"))) < 6:
         assert run.poll() is None
@@ -248,8 +251,8 @@ def test_a_killed_map_continues(mapped):
     os.kill(run.pid, signal.SIGKILL)
     run.wait()
     finished = len(list(folder.glob("*/[!.]*.npy")))
-    told = mapping.map_layer(study, LAYER, block=BLOCK)
-    mapping.remove_chunks(study)
+    told = predict.map_layer(study, LAYER, block=BLOCK)
+    predict.remove_chunks(study)
     assert told["kept"] == finished < told["chunks"]
     assert_equal_maps(maps, read_all(study))
 
@@ -257,12 +260,12 @@ def test_a_killed_map_continues(mapped):
 def test_storage_from_the_regression_has_its_total(mapped):
     study, _, maps = mapped
     regressed = study.changed({"storage_from": "regression"})
-    mapping.map_layer(regressed, LAYER, block=BLOCK)
+    predict.map_layer(regressed, LAYER, block=BLOCK)
     found = read_all(study)
-    mapping.remove_chunks(study)
-    mapping.map_layer(study, LAYER)
-    model, _ = forest.load_model(forest.model_path(study, "2-3m", "regression"), forest.REGRESSED)
-    values, _ = mapping.read_predictors(study, PREDICTORS)
+    predict.remove_chunks(study)
+    predict.map_layer(study, LAYER)
+    model, _ = models.load_model(models.model_path(study, "2-3m", "regression"), models.REGRESSED)
+    values, _ = predict.read_predictors(study, PREDICTORS)
     total = np.nansum(found["ice_content_2-3m"][0], dtype=float)
     assert total == pytest.approx(model.predict(values).sum(), rel=1e-4)
     np.testing.assert_array_equal(found["ice_content_2-3m"][1], maps["ice_content_2-3m"][1])
@@ -272,7 +275,7 @@ def test_storage_from_the_regression_has_its_total(mapped):
 
 
 def change_card(of, **changes):
-    path = forest.model_path(of, "2-3m").with_suffix(".json")
+    path = models.model_path(of, "2-3m").with_suffix(".json")
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
@@ -310,8 +313,8 @@ def test_what_does_not_fit_is_refused(world, tmp_path, monkeypatch, spoil, messa
         monkeypatch.setattr(Study, name, getattr(Study, name))
     study = open_study(tmp_path)
     spoil(study)
-    with pytest.raises(mapping.MapError, match=message):
-        mapping.map_layer(study, LAYER)
+    with pytest.raises(predict.MapError, match=message):
+        predict.map_layer(study, LAYER)
 
 
 # Storage and files --------------------------------------------------------------------------------------------
@@ -323,8 +326,8 @@ def test_totals_of_three_cells_by_hand(tmp_path, monkeypatch):
     monkeypatch.setattr(Study, "results_dir", property(lambda self: tmp_path))
     study = Study(name="tiny", grid={"resolution": 20_000, "fine_resolution": 10_000}, layers=[(2, 3), (3, 5)],
                   maps={"elevation_band": 100})  # fmt: skip
-    geobox, files = reference_grid(study), mapping.map_files(study)
-    (names, shapes), inside = mapping._regions(study, geobox), area_mask(study, geobox)
+    geobox, files = reference_grid(study), predict.map_files(study)
+    (names, shapes), inside = predict._regions(study, geobox), area_mask(study, geobox)
     region = rasterio.features.rasterize(shapes, geobox.shape, transform=geobox.transform)
     cells = np.flatnonzero(inside & (region == 3))[:3]
     for layer, ices, types in (("2-3m", [0.5, 0, 0.1], [5, 0, 1]), ("3-5m", [0.2, 0.3, 0], [3, 4, 0])):
@@ -337,13 +340,13 @@ def test_totals_of_three_cells_by_hand(tmp_path, monkeypatch):
     elevation.ravel()[cells[2]] = 700
     write_covariates(study, {"elevation": elevation})
 
-    with rasterio.open(mapping.map_storage(study)) as source:
+    with rasterio.open(predict.map_storage(study)) as source:
         assert source.descriptions == ("ice_thickness", "ice_mass", "water_equivalent")
         assert source.units == ("m", "kg m-2", "mm")
         bands = source.read().reshape(3, -1)
     np.testing.assert_allclose(bands[:, cells], np.outer([1, 917, 917], [0.9, 0.6, 0.1]), rtol=1e-6)
     assert np.isnan(np.delete(bands, cells, axis=1)).all()
-    found = mapping.storage_totals(study)
+    found = predict.storage_totals(study)
     for table in (found["regions"].loc[names[2]], found["regions"].loc["all"], found["elevation_bands"].loc["all"]):
         assert table["mapped_km2"] == table["extent_km2"] == 1200
         assert table["ice_km3_2-3m"] == pytest.approx(0.24)
@@ -364,8 +367,8 @@ def test_rasters_are_cloud_optimised(mapped):
     from rio_cogeo.cogeo import cog_validate
 
     study = mapped[0]
-    mapping.map_storage(study)
-    for path in mapping.map_files(study).values():
+    predict.map_storage(study)
+    for path in predict.map_files(study).values():
         valid, errors, warnings = cog_validate(path)
         assert valid, (path.name, errors, warnings)
         assert not path.with_name(f".{path.name}.part").exists()
@@ -393,8 +396,8 @@ def style(path):
 
 def test_styles_have_the_colours_and_values_of_their_rasters(mapped):
     study, _, maps = mapped
-    mapping.map_storage(study)
-    files = mapping.map_files(study)
+    predict.map_storage(study)
+    files = predict.map_files(study)
     renderer = style(files["ice_type_2-3m"])
     assert renderer.get("type") == "paletted"
     names = ElementTree.parse(f"{files['ice_type_2-3m']}.aux.xml").findall(".//Category")

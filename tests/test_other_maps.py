@@ -8,10 +8,10 @@ import pytest
 import rasterio
 from shapely.geometry import box
 
-from helpers import other_maps
-from helpers.grid import reference_grid, write_raster
-from helpers.mapping import map_files
-from helpers.study import OtherMap, Study, StudyError
+from helpers.core.grid import reference_grid, write_raster
+from helpers.core.study import OtherMap, Study, StudyError
+from helpers.mapping import other_maps
+from helpers.mapping.predict import map_files
 
 
 @pytest.fixture

@@ -9,10 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from helpers import quality
-from helpers.covariates.registry import covariates, write_covariates
-from helpers.grid import area_mask, cell_centres, named_crs, reference_grid
-from helpers.quality import (
+from helpers.core.grid import area_mask, cell_centres, named_crs, reference_grid
+from helpers.core.study import Study
+from helpers.prepare.registry import covariates, write_covariates
+from helpers.samples import quality
+from helpers.samples.labels import DUPLICATE, NOT_REACHED, TOO_LITTLE, predictor_names
+from helpers.samples.quality import (
     FATES,
     QualityError,
     class_by_layer,
@@ -25,8 +27,6 @@ from helpers.quality import (
     variance_inflation,
     write_quality,
 )
-from helpers.samples import DUPLICATE, NOT_REACHED, TOO_LITTLE, predictor_names
-from helpers.study import Study
 
 LAYERS = ("2-3m", "3-5m", "5-10m")
 
@@ -272,7 +272,7 @@ def test_tables_to_browse_need_no_network_and_little_room(tmp_path):
 
     source = """
 import pandas as pd
-from helpers import quality
+from helpers.samples import quality
 quality.browse({"Remarks": pd.DataFrame(), "Sites": pd.DataFrame({"site_id": [f"S<{i}>" for i in range(3000)]})})
 """
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])

@@ -7,11 +7,21 @@ import pandas as pd
 import pytest
 import rasterio
 
-from helpers import forest, mapping, regression, run
-from helpers.covariates.registry import write_covariates
-from helpers.grid import area_mask, cell_centres, reference_grid, write_raster
-from helpers.sources.boreholes import truth_files
-from helpers.study import Study, StudyError
+from helpers.core.grid import area_mask, cell_centres, reference_grid, write_raster
+from helpers.core.study import Study, StudyError
+from helpers.forest import models, regression
+from helpers.mapping.predict import (
+    map_files,
+    map_layer,
+    map_storage,
+    predict_ice,
+    read_predictors,
+    remove_chunks,
+    write_totals,
+)
+from helpers.prepare.registry import write_covariates
+from launcher import run
+from testbed.boreholes import truth_files
 
 NAMES = ["elevation", "twi"]
 LAYER = "2-3m"
@@ -58,7 +68,7 @@ def predicted(world):
 
 
 def rows_of(table, **columns):
-    return forest.layer_rows(table, LAYER, "train").assign(**columns)
+    return models.layer_rows(table, LAYER, "train").assign(**columns)
 
 
 def test_a_clear_relation_is_found_without_bias(predicted):
@@ -115,7 +125,7 @@ def test_one_value_everywhere_is_predicted_and_has_no_r2(world):
 def test_the_mean_is_that_of_the_forest_which_makes_the_map(world):
     study, table = world
     rows = rows_of(table, weight=np.random.default_rng(2).uniform(0.2, 3, 450))
-    values = forest.predictor_values(rows, NAMES)
+    values = models.predictor_values(rows, NAMES)
     plain, quantiles = (regression.fit(study, rows, "weight", quantiles=kind) for kind in (False, True))
     found = regression.predict_interval(quantiles, values, 0.9)
     np.testing.assert_allclose(found[:, 0], plain.predict(values), rtol=0, atol=1e-12)
@@ -159,7 +169,7 @@ def test_the_same_seed_gives_the_same_result_on_any_number_of_cores(world, predi
     [
         pytest.param({"ice_fraction": np.nan}, regression.RegressionError, "450 samples have no ice", id="missing"),
         pytest.param({"ice_fraction": 1.2}, regression.RegressionError, "between 0 and 1, such as S1", id="per cent"),
-        pytest.param({"twi": np.nan}, forest.ForestError, "lack a finite value", id="predictor"),
+        pytest.param({"twi": np.nan}, models.ForestError, "lack a finite value", id="predictor"),
     ],
 )
 def test_samples_that_cannot_be_regressed_are_named(world, spoil, error, expected):
@@ -183,17 +193,17 @@ def mapped(world):
     (study.results_dir / "samples").mkdir(parents=True)
     table.to_csv(study.results_dir / "samples" / "samples.csv", index=False)
     known = rows_of(table)["class"].to_numpy()
-    found = forest.Search(LAYER, PARAMS, None, np.arange(450) % 3, known, np.eye(6)[known])
-    forest.save_forests(study, table, found, n_jobs=1)
+    found = models.Search(LAYER, PARAMS, None, np.arange(450) % 3, known, np.eye(6)[known])
+    models.save_forests(study, table, found, n_jobs=1)
     regression.save_forests(study, table)
     return study, read_maps(study)
 
 
 def read_maps(study):
     """Make the map of the layer; return its classes and its ice content."""
-    mapping.map_layer(study, (2, 3))
-    mapping.remove_chunks(study)
-    files, found = mapping.map_files(study), {}
+    map_layer(study, (2, 3))
+    remove_chunks(study)
+    files, found = map_files(study), {}
     for name, file in (("class", "ice_type_2-3m"), ("ice_content", "ice_content_2-3m")):
         with rasterio.open(files[file]) as source:
             found[name] = source.read(1)
@@ -202,18 +212,18 @@ def read_maps(study):
 
 def test_the_storage_map_is_made_from_the_regression(mapped, world):
     study, maps = mapped
-    model, card = forest.load_model(forest.model_path(study, LAYER, "regression"), forest.REGRESSED)
+    model, card = models.load_model(models.model_path(study, LAYER, "regression"), models.REGRESSED)
     assert (card["target"], card["n_samples"], card["params"]["n_estimators"]) == ("ice_fraction", 600, 20)
-    values, cells = mapping.read_predictors(study, NAMES)
-    expected = mapping.predict_ice(model, values, threads=2)
-    np.testing.assert_array_equal(expected, mapping.predict_ice(model, values, threads=1))
+    values, cells = read_predictors(study, NAMES)
+    expected = predict_ice(model, values, threads=2)
+    np.testing.assert_array_equal(expected, predict_ice(model, values, threads=1))
     np.testing.assert_allclose(expected, np.maximum(values[:, 0] - 0.3, 0), atol=0.03)
     # Moved into the extent of permafrost, the total stays, and here hardly any moves.
     content = maps["ice_content"].ravel()[cells]
     assert content.sum() == pytest.approx(expected.sum(), rel=1e-4)
     assert np.sqrt(np.mean((content - expected) ** 2)) < 0.01
     assert np.isnan(np.delete(maps["ice_content"].ravel(), cells)).all()
-    with rasterio.open(mapping.map_storage(study)) as storage:
+    with rasterio.open(map_storage(study)) as storage:
         assert np.nansum(storage.read(1), dtype=float) == pytest.approx(expected.sum(dtype=float), rel=1e-4)
     plain = read_maps(study.changed({"storage_from": "classes"}))
     np.testing.assert_array_equal(plain["class"], maps["class"])
@@ -237,7 +247,7 @@ def test_both_ways_to_the_totals_are_told_side_by_side(mapped, world):
 
 
 def test_the_forest_is_an_output_of_the_search_only_where_the_map_needs_it(mapped, world):
-    path = forest.model_path(mapped[0], LAYER, "regression")
+    path = models.model_path(mapped[0], LAYER, "regression")
     assert path in run.stage_outputs(mapped[0], "03-grid-search")
     assert path not in run.stage_outputs(mapped[0].changed({"storage_from": "classes"}), "03-grid-search")
 
@@ -255,34 +265,34 @@ def too_much_ice(model):
 
 @pytest.mark.parametrize("spoil", [far_child, too_much_ice])
 def test_a_forged_regression_forest_is_refused(mapped, tmp_path, spoil):
-    model, card = forest.load_model(forest.model_path(mapped[0], LAYER, "regression"))
+    model, card = models.load_model(models.model_path(mapped[0], LAYER, "regression"))
     spoil(model)
-    forest.save_model(tmp_path / "forged.npz", model, card)
-    with pytest.raises(forest.ModelError, match="holds no sound forest: tree 3 is damaged"):
-        forest.load_model(tmp_path / "forged.npz")
+    models.save_model(tmp_path / "forged.npz", model, card)
+    with pytest.raises(models.ModelError, match="holds no sound forest: tree 3 is damaged"):
+        models.load_model(tmp_path / "forged.npz")
 
 
 def test_a_changed_or_exchanged_regression_forest_is_refused(mapped, tmp_path):
     study = mapped[0]
-    model, card = forest.load_model(forest.model_path(study, LAYER, "regression"))
+    model, card = models.load_model(models.model_path(study, LAYER, "regression"))
     path = tmp_path / "forest.npz"
-    forest.save_model(path, model, card)
+    models.save_model(path, model, card)
     path.write_bytes(path.read_bytes()[:-1] + b"x")
-    with pytest.raises(forest.ModelError, match="SHA-256 differs"):
-        forest.load_model(path)
-    classifier, of_classes = forest.load_model(forest.model_path(study, LAYER))
-    forest.save_model(path, classifier, card)
-    with pytest.raises(forest.ModelError, match="no random forest of 2 predictors"):
-        forest.load_model(path, forest.REGRESSED)
-    forest.save_model(path, model, of_classes)
-    with pytest.raises(forest.ModelError, match="no random forest of 2 predictors"):
-        forest.load_model(path, "ice_type")
-    with pytest.raises(forest.ModelError, match="of the target ice_type"):
-        forest.load_model(path, forest.REGRESSED)
+    with pytest.raises(models.ModelError, match="SHA-256 differs"):
+        models.load_model(path)
+    classifier, of_classes = models.load_model(models.model_path(study, LAYER))
+    models.save_model(path, classifier, card)
+    with pytest.raises(models.ModelError, match="no random forest of 2 predictors"):
+        models.load_model(path, models.REGRESSED)
+    models.save_model(path, model, of_classes)
+    with pytest.raises(models.ModelError, match="no random forest of 2 predictors"):
+        models.load_model(path, "ice_type")
+    with pytest.raises(models.ModelError, match="of the target ice_type"):
+        models.load_model(path, models.REGRESSED)
 
 
 def test_storage_totals_say_where_they_come_from(mapped):
     study = mapped[0]
-    mapping.write_totals(study, {"regions": pd.DataFrame({"ice_km3": [1.0]}, index=["all"])})
+    write_totals(study, {"regions": pd.DataFrame({"ice_km3": [1.0]}, index=["all"])})
     record = json.loads((study.results_dir / "tables" / "storage.json").read_text())
     assert record["storage_from"] == "regression"

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from helpers import reliability, residuals
-from helpers.accuracy import AccuracyError
+from helpers.accuracy import reliability, residuals
+from helpers.accuracy.report import AccuracyError
 
 
 def test_reliability_by_hand():

@@ -17,7 +17,7 @@ import psutil
 import pytest
 import rasterio
 
-from helpers.run import FULL, STAGES
+from launcher.run import FULL, STAGES
 
 QUICK = "config/quick.yaml"
 ALL = list(STAGES)
@@ -33,7 +33,7 @@ def environment(project):
 def helpers(project, *arguments):
     """Run the front door of a project's copy, and return status, lines of output and of errors."""
     done = subprocess.run(
-        [sys.executable, "-m", "helpers", *arguments],
+        [sys.executable, "-m", "launcher", *arguments],
         cwd=project,
         env=environment(project),
         capture_output=True,
@@ -110,21 +110,21 @@ def test_results_record_version_code_and_settings(quick):
     ("file", "old", "new", "expected"),
     [
         pytest.param(
-            "src/helpers/covariates/terrain.py",
+            "src/helpers/prepare/terrain.py",
             "import numpy",
             "EDITED = 1\nimport numpy",
             FROM_01,
             id="helper of 01",
         ),
         pytest.param(
-            "src/helpers/sources/virtual.py",
+            "src/testbed/landscape.py",
             "import numpy",
             "EDITED = 1\nimport numpy",
             ALL,
             id="helper of 00",
         ),
         pytest.param(
-            "src/helpers/sources/products.py",
+            "src/helpers/prepare/products.py",
             "0.0000275",
             "0.0000276",
             ALL,
@@ -159,8 +159,8 @@ def test_an_edit_reruns_exactly_what_depends_on_it(copy, file, old, new, expecte
 
 
 def test_docstrings_the_launcher_and_the_title_rerun_nothing(copy):
-    replace(copy / "src/helpers/sources/products.py", "Formats of", "The formats of")
-    replace(copy / "src/helpers/run.py", "MESSAGE_LENGTH = 400", "MESSAGE_LENGTH = 401")
+    replace(copy / "src/helpers/prepare/products.py", "Formats of", "The formats of")
+    replace(copy / "src/launcher/run.py", "MESSAGE_LENGTH = 400", "MESSAGE_LENGTH = 401")
     replace(copy / QUICK, "coarse grid for tests", "for tests")
     assert stale(copy) == []
 
@@ -198,7 +198,8 @@ def test_the_error_of_a_helper_keeps_its_remedy(copy):
         copy / "notebooks/01-prepare-data.ipynb",
         "Study and grid",
         lambda source: (
-            "from helpers.errors import CompendiumError\nraise CompendiumError('dem.tif is empty', 'fetch it again')"
+            "from helpers.core.errors import CompendiumError\n"
+            "raise CompendiumError('dem.tif is empty', 'fetch it again')"
         ),
     )
     _, _, err = helpers(copy, "map", QUICK)
@@ -207,7 +208,7 @@ def test_the_error_of_a_helper_keeps_its_remedy(copy):
 
 
 def test_an_unknown_parameter_is_refused(tmp_path):
-    from helpers.run import RunError, execute
+    from launcher.run import RunError, execute
 
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("study = 1")])
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
@@ -221,7 +222,7 @@ def test_an_unknown_parameter_is_refused(tmp_path):
 def test_two_launchers_never_write_one_run(copy):
     shutil.rmtree(copy / "data/processed")
     with subprocess.Popen(
-        [sys.executable, "-m", "helpers", "map", QUICK, *PREPARE],
+        [sys.executable, "-m", "launcher", "map", QUICK, *PREPARE],
         cwd=copy,
         env=environment(copy),
         stdout=subprocess.DEVNULL,
@@ -264,7 +265,7 @@ def forget(project):
 def start_and_kill(project, target, moment):
     """Start a run, kill `target` after `moment` seconds, and check that soon no process of the run is left."""
     launcher = subprocess.Popen(
-        [sys.executable, "-m", "helpers", "map", QUICK, *PREPARE],
+        [sys.executable, "-m", "launcher", "map", QUICK, *PREPARE],
         cwd=project,
         env=environment(project),
         stdout=subprocess.DEVNULL,
@@ -327,7 +328,7 @@ def test_the_next_run_works_after_a_kill_at_any_moment(copy, quick, target, mome
 def test_ctrl_c_ends_the_run_and_says_so(copy):
     shutil.rmtree(copy / "data/processed")
     launcher = subprocess.Popen(
-        [sys.executable, "-m", "helpers", "map", QUICK, *PREPARE],
+        [sys.executable, "-m", "launcher", "map", QUICK, *PREPARE],
         cwd=copy,
         env=environment(copy),
         stdout=subprocess.DEVNULL,

@@ -13,9 +13,10 @@ import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers.covariates.registry import covariate_files, covariates, write_covariates
-from helpers.grid import area_mask, cell_centres, named_crs, reference_grid, write_raster
-from helpers.samples import (
+from helpers.core.grid import area_mask, cell_centres, named_crs, reference_grid, write_raster
+from helpers.core.study import Study, StudyError
+from helpers.prepare.registry import covariate_files, covariates, write_covariates
+from helpers.samples.labels import (
     DUPLICATE,
     NOT_REACHED,
     SAMPLE_COLUMNS,
@@ -37,8 +38,7 @@ from helpers.samples import (
     split_sites,
     write_samples,
 )
-from helpers.study import Study, StudyError
-from helpers.tables import SampleError
+from helpers.samples.tables import SampleError
 
 # --- Labels
 

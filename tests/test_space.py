@@ -10,10 +10,10 @@ from scipy.stats import wasserstein_distance
 from sklearn.dummy import DummyClassifier
 from sklearn.model_selection import PredefinedSplit, cross_val_score
 
-from helpers import space
-from helpers.forest import ForestError
-from helpers.space import FoldError
-from helpers.study import Study
+from helpers.core.study import Study
+from helpers.folds import kinds
+from helpers.folds.kinds import FoldError
+from helpers.forest.models import ForestError
 
 SIDE = 100
 GRID = np.stack(np.meshgrid(np.arange(SIDE) + 0.5, np.arange(SIDE) + 0.5), axis=-1).reshape(-1, 2)
@@ -41,10 +41,10 @@ seeds = st.integers(0, 10**6)
 
 def test_distances_on_a_line_by_hand():
     line = np.column_stack([[0, 1, 3, 7], np.zeros(4)])
-    assert space.neighbour_distances(line).tolist() == [1, 1, 2, 4]
-    assert space.neighbour_distances(line, ["a", "a", "b", "b"]).tolist() == [3, 2, 2, 6]
-    assert space.neighbour_distances(line, [0, 0, 0, 0]).tolist() == [np.inf] * 4
-    assert space.prediction_distances(line, [[5, 0], [1, 2]]).tolist() == [2, 2]
+    assert kinds.neighbour_distances(line).tolist() == [1, 1, 2, 4]
+    assert kinds.neighbour_distances(line, ["a", "a", "b", "b"]).tolist() == [3, 2, 2, 6]
+    assert kinds.neighbour_distances(line, [0, 0, 0, 0]).tolist() == [np.inf] * 4
+    assert kinds.prediction_distances(line, [[5, 0], [1, 2]]).tolist() == [2, 2]
 
 
 @settings(deadline=None, max_examples=50)
@@ -53,13 +53,13 @@ def test_distances_are_those_of_the_whole_matrix(seed, count, labels):
     rng = np.random.default_rng(seed)
     points, label = rng.integers(0, 20, (count, 2)), rng.integers(0, labels, count)
     matrix = np.where(label[:, np.newaxis] == label, np.inf, cdist(points, points))
-    assert space.neighbour_distances(points, label) == pytest.approx(matrix.min(axis=1))
+    assert kinds.neighbour_distances(points, label) == pytest.approx(matrix.min(axis=1))
 
 
 @settings(deadline=None, max_examples=100)
 @given(st.lists(st.integers(-50, 50), min_size=1, max_size=40), st.lists(st.integers(-50, 50), min_size=1, max_size=40))
 def test_the_wasserstein_distance_is_scipys(first, second):
-    assert space.Distribution(first).wasserstein(second) == pytest.approx(wasserstein_distance(first, second))
+    assert kinds.Distribution(first).wasserstein(second) == pytest.approx(wasserstein_distance(first, second))
 
 
 # kNNDM ----------------------------------------------------------------------------------------------------------------
@@ -67,7 +67,7 @@ def test_the_wasserstein_distance_is_scipys(first, second):
 
 def test_a_random_sample_gives_random_folds():
     """Or, as the test of clustering errs in one of five, folds that match the map as well."""
-    found = [space.knndm(random_points(np.random.default_rng(seed)), GRID, 5, seed) for seed in range(40)]
+    found = [kinds.knndm(random_points(np.random.default_rng(seed)), GRID, 5, seed) for seed in range(40)]
     by_chance = [one for one in found if one.clusters is None]
     assert len(by_chance) >= 28
     assert all(np.bincount(one.fold).tolist() == [40] * 5 for one in by_chance)
@@ -79,13 +79,13 @@ def test_a_random_sample_gives_random_folds():
 def test_a_clustered_sample_gets_nearer_to_the_map_than_by_random_folds(seed):
     rng = np.random.default_rng(seed)
     points = clustered_points(rng)
-    found = space.knndm(points, GRID, 5, seed)
-    target = space.Distribution(space.prediction_distances(points, GRID))
-    by_chance = [target.wasserstein(space.neighbour_distances(points, rng.permutation(200) % 5)) for _ in range(10)]
+    found = kinds.knndm(points, GRID, 5, seed)
+    target = kinds.Distribution(kinds.prediction_distances(points, GRID))
+    by_chance = [target.wasserstein(kinds.neighbour_distances(points, rng.permutation(200) % 5)) for _ in range(10)]
     assert found.p_value < 0.05
     assert found.clusters >= 5
     assert found.wasserstein < min(by_chance) / 2
-    assert found.wasserstein == pytest.approx(target.wasserstein(space.neighbour_distances(points, found.fold)))
+    assert found.wasserstein == pytest.approx(target.wasserstein(kinds.neighbour_distances(points, found.fold)))
     assert found.wasserstein == pytest.approx(wasserstein_distance(found.distances["Gj*"], found.distances["Gij"]))
 
 
@@ -95,7 +95,7 @@ def test_no_fold_is_empty_or_holds_over_half_of_the_samples_and_no_unit_is_parte
     rng = np.random.default_rng(seed)
     points, unit = clustered_points(rng, 80, clusters), rng.integers(0, 50, 80)
     assume(np.bincount(unit).max() < 20)
-    found = space.knndm(points, GRID, folds, seed, unit, rng.integers(0, 3, 80))
+    found = kinds.knndm(points, GRID, folds, seed, unit, rng.integers(0, 3, 80))
     assert sorted(set(found.fold.tolist())) == list(range(folds))
     assert np.bincount(found.fold).max() <= (40 if folds > 2 else 48)
     assert whole(unit, found.fold)
@@ -107,8 +107,8 @@ def test_the_domain_that_is_judged_decides():
     west, east = random_points(rng, 150) * [0.5, 1], clustered_points(rng, 50, 4) * [0.4, 1] + [60, 0]
     points, west_cells = np.concatenate([west, east]), GRID[GRID[:, 0] < 50]
     judged = np.arange(200) < 150
-    inside = space.knndm(points, west_cells, 5, 1, judged=judged)
-    outside = space.knndm(points, GRID[GRID[:, 0] > 60], 5, 1, judged=~judged)
+    inside = kinds.knndm(points, west_cells, 5, 1, judged=judged)
+    outside = kinds.knndm(points, GRID[GRID[:, 0] > 60], 5, 1, judged=~judged)
     assert inside.clusters is None
     assert outside.clusters is not None
     assert len(inside.distances["Gj*"]) == 150
@@ -119,21 +119,21 @@ def test_a_class_in_one_place_is_not_left_to_one_fold():
     rng = np.random.default_rng(0)
     points = clustered_points(rng, 200, 12, 4)
     types = (np.hypot(*(points - points[0]).T) < 4).astype(int)
-    found = space.knndm(points, GRID, 4, 1, types=types)
+    found = kinds.knndm(points, GRID, 4, 1, types=types)
     held = {int(k) for k in found.fold[types == 1]}
     assert len(held) > 1
-    assert space.missing_classes([0, 0, 1, 1, 2], [1, 2, 1, 2, 2]) == {2: [1]}
-    assert space.missing_classes([0, 1], [1, 1]) == {}
+    assert kinds.missing_classes([0, 0, 1, 1, 2], [1, 2, 1, 2, 2]) == {2: [1]}
+    assert kinds.missing_classes([0, 1], [1, 1]) == {}
 
 
 def test_units_equally_far_apart_or_in_one_place_fill_all_folds():
     for points in ([[1, 1], [2, 1], [1, 2], [2, 2]], [[1, 1]] * 4):
-        assert sorted(space.knndm(points, GRID, 3, 1).fold) in ([0, 0, 1, 2], [0, 1, 1, 2], [0, 1, 2, 2])
+        assert sorted(kinds.knndm(points, GRID, 3, 1).fold) in ([0, 0, 1, 2], [0, 1, 1, 2], [0, 1, 2, 2])
 
 
 def test_same_seed_same_folds():
     points = random_points(np.random.default_rng(1))
-    one, two, other = (space.knndm(points, GRID, 5, seed).fold for seed in (1, 1, 2))
+    one, two, other = (kinds.knndm(points, GRID, 5, seed).fold for seed in (1, 1, 2))
     assert np.array_equal(one, two)
     assert not np.array_equal(one, other)
 
@@ -143,14 +143,14 @@ def test_same_seed_same_folds():
 
 def test_units_by_hand():
     points = np.column_stack([[0, 1, 2, 10, 11.5, 30], np.zeros(6)])
-    assert space.units(points, list("abcdef"), 1).tolist() == [0, 0, 0, 1, 2, 3]
-    assert space.units(points, list("abcdaf"), 1).tolist() == [0, 0, 0, 1, 0, 2]
-    assert space.units(points, list("abcdef"), 0).tolist() == [0, 1, 2, 3, 4, 5]
+    assert kinds.units(points, list("abcdef"), 1).tolist() == [0, 0, 0, 1, 2, 3]
+    assert kinds.units(points, list("abcdaf"), 1).tolist() == [0, 0, 0, 1, 0, 2]
+    assert kinds.units(points, list("abcdef"), 0).tolist() == [0, 1, 2, 3, 4, 5]
 
 
 def test_a_block_holds_the_middle_of_a_unit():
     points = np.array([[1, 1], [9, 9], [11, 1], [19, 1], [9, 1], [13, 1]])
-    assert space.blocks(points, [0, 1, 2, 3, 4, 4], 10).tolist() == [0, 0, 1, 1, 1, 1]
+    assert kinds.blocks(points, [0, 1, 2, 3, 4, 4], 10).tolist() == [0, 0, 1, 1, 1, 1]
 
 
 @settings(deadline=None, max_examples=30)
@@ -159,7 +159,7 @@ def test_groups_and_units_are_never_parted_and_no_fold_is_empty(seed, folds):
     rng = np.random.default_rng(seed)
     group, unit, types = rng.integers(0, 30, 60), rng.integers(0, 300, 60), rng.integers(0, 3, 60)
     try:
-        fold = space.group_folds(group, types, folds, rng, unit)
+        fold = kinds.group_folds(group, types, folds, rng, unit)
     except FoldError:
         return
     assert sorted(set(fold.tolist())) == list(range(folds))
@@ -169,9 +169,9 @@ def test_groups_and_units_are_never_parted_and_no_fold_is_empty(seed, folds):
 
 def test_groups_are_dealt_so_that_no_fold_lacks_a_class():
     group, types = np.arange(40), np.repeat([0, 1], [30, 10])
-    fold = space.group_folds(group, types, 5, np.random.default_rng(1))
-    assert space.missing_classes(fold, types) == {}
-    assert np.array_equal(fold, space.group_folds(group, types, 5, np.random.default_rng(1)))
+    fold = kinds.group_folds(group, types, 5, np.random.default_rng(1))
+    assert kinds.missing_classes(fold, types) == {}
+    assert np.array_equal(fold, kinds.group_folds(group, types, 5, np.random.default_rng(1)))
 
 
 # By the study's settings ----------------------------------------------------------------------------------------------
@@ -208,19 +208,19 @@ def cells():
 @pytest.mark.parametrize("kind", ["random", "knndm", "blocks", "column"])
 def test_every_kind_serves_scikit_learn_and_keeps_groups(rows, cells, kind):
     study = study_with(kind=kind, column="group", together_km=30)
-    fold = space.sample_folds(study, rows, cells=cells)
-    assert np.array_equal(fold, space.sample_folds(study, rows, kind, cells))
+    fold = kinds.sample_folds(study, rows, cells=cells)
+    assert np.array_equal(fold, kinds.sample_folds(study, rows, kind, cells))
     cv = PredefinedSplit(fold)
     assert cv.get_n_splits() == 4
     assert len(cross_val_score(DummyClassifier(), rows[["easting"]], rows["class"], cv=cv)) == 4
     assert whole(rows["group"], fold)
     places = rows[["easting", "northing"]].to_numpy()
-    assert space.neighbour_distances(places, fold).min() > 30_000
+    assert kinds.neighbour_distances(places, fold).min() > 30_000
 
 
 def test_a_column_leaves_its_values_out(rows, cells):
     loose = rows.assign(group=rows["site_id"])
-    fold = space.sample_folds(study_with(kind="column", column="campaign"), loose)
+    fold = kinds.sample_folds(study_with(kind="column", column="campaign"), loose)
     assert whole(loose["campaign"], fold)
 
 
@@ -244,7 +244,7 @@ def test_a_column_leaves_its_values_out(rows, cells):
 )  # fmt: skip
 def test_samples_that_cannot_be_dealt_are_refused(rows, cells, change, folds, error, expected):
     with pytest.raises(error, match=expected) as caught:
-        space.sample_folds(study_with(**folds), change(rows), cells=cells)
+        kinds.sample_folds(study_with(**folds), change(rows), cells=cells)
     assert "Remedy: " in str(caught.value)
 
 
@@ -253,13 +253,13 @@ def test_samples_that_cannot_be_dealt_are_refused(rows, cells, change, folds, er
 
 def test_lonely_samples_weigh_more_and_even_ones_alike():
     lattice = np.stack(np.meshgrid(np.arange(5, SIDE, 10.0), np.arange(5, SIDE, 10.0)), axis=-1).reshape(-1, 2)
-    even = space.sampling_weights(lattice, GRID, 1)
+    even = kinds.sampling_weights(lattice, GRID, 1)
     assert even.mean() == pytest.approx(1)
     assert even.std() < 0.1
     crowd = np.concatenate([lattice, np.random.default_rng(0).uniform(18, 26, (100, 2))])
-    weights = space.sampling_weights(crowd, GRID, 1)
+    weights = kinds.sampling_weights(crowd, GRID, 1)
     assert weights[100:].mean() < weights[:100].mean() / 4
-    assert space.sampling_weights([[3, 4]], GRID, 1).tolist() == [1]
+    assert kinds.sampling_weights([[3, 4]], GRID, 1).tolist() == [1]
 
 
 def test_a_weighted_mean_comes_nearer_to_the_map_than_a_plain_one():
@@ -268,7 +268,7 @@ def test_a_weighted_mean_comes_nearer_to_the_map_than_a_plain_one():
     for seed in range(10):
         rng = np.random.default_rng(seed)
         points = np.concatenate([random_points(rng, 100), random_points(rng, 200) * [0.3, 1]])
-        weight = space.sampling_weights(points, GRID, 1)
+        weight = kinds.sampling_weights(points, GRID, 1)
         off.append(abs(points[:, 0].mean() - SIDE / 2))
         weighted_off.append(abs(np.average(points[:, 0], weights=weight) - SIDE / 2))
     assert np.mean(weighted_off) < np.mean(off) / 3
@@ -276,5 +276,5 @@ def test_a_weighted_mean_comes_nearer_to_the_map_than_a_plain_one():
 
 def test_weights_do_not_depend_on_where_the_origin_is():
     points = clustered_points(np.random.default_rng(2))
-    weights = space.sampling_weights(points, GRID, 1)
-    assert space.sampling_weights(points + 5000, GRID + 5000, 1) == pytest.approx(weights, rel=1e-6)
+    weights = kinds.sampling_weights(points, GRID, 1)
+    assert kinds.sampling_weights(points + 5000, GRID + 5000, 1) == pytest.approx(weights, rel=1e-6)

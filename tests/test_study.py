@@ -2,7 +2,7 @@
 
 import pytest
 
-from helpers.study import Study, StudyError
+from helpers.core.study import Study, StudyError
 
 
 def study_file(tmp_path, text, name="mine.yaml"):

@@ -7,12 +7,12 @@ import pyproj
 import pytest
 import shapely
 
-from helpers import datum
-from helpers.covariates.registry import fine_files
-from helpers.grid import area_mask, cell_centres, fine_grid, named_crs, study_area, write_raster
-from helpers.samples import label_layers
-from helpers.study import ROOT, Study, StudyError
-from helpers.tables import CHECKS, COLUMNS, KINDS, SampleError, read_tables, table_paths
+from helpers.core.grid import area_mask, cell_centres, fine_grid, named_crs, study_area, write_raster
+from helpers.core.study import ROOT, Study, StudyError
+from helpers.prepare.registry import fine_files
+from helpers.samples import datum
+from helpers.samples.labels import label_layers
+from helpers.samples.tables import CHECKS, COLUMNS, KINDS, SampleError, read_tables, table_paths
 
 SITES = """site_id,longitude,latitude,depth_reached_m,permafrost,permafrost_table_m,\
 permafrost_base_m,date,method
@@ -253,11 +253,11 @@ def test_the_data_dictionary_has_every_column_and_kind_of_word():
 
 
 def test_the_list_of_checks_can_grow(tables, monkeypatch):
-    from helpers.tables import _problem
+    from helpers.samples.tables import _problem
 
     monkeypatch.setitem(KINDS, "odd name", ("warn", "the name is odd", "choose another"))
     more = [*CHECKS, lambda study, sites, intervals: [_problem(sites, 4, "site_id", "007", "odd name")]]
-    monkeypatch.setattr("helpers.tables.CHECKS", more)
+    monkeypatch.setattr("helpers.samples.tables.CHECKS", more)
     assert read_tables(tables())[2]["kind"].tolist() == ["odd name"]
 
 
@@ -438,7 +438,7 @@ def test_an_unknown_kind_of_problem_is_refused(tables):
 
 
 def test_tables_of_ones_own_are_never_written_to(tables):
-    from helpers.sources.boreholes import write_tables
+    from testbed.boreholes import write_tables
 
     study = tables()
     with pytest.raises(SampleError, match="tables of its own"):

@@ -7,9 +7,9 @@ import rasterio
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
-from helpers import grid
-from helpers.covariates import terrain
-from helpers.study import ALBERS, Study
+from helpers.core import grid
+from helpers.core.study import ALBERS, Study
+from helpers.prepare import terrain
 
 RESOLUTION = 500
 
@@ -215,7 +215,7 @@ class TestWetness:
 
 
 def test_make_gives_all_terrain_layers_on_the_reference_grid(study, tmp_path):
-    from helpers.covariates.registry import covariates
+    from helpers.prepare.registry import covariates
 
     geobox = grid.geographic_grid((108, 36, 139, 56), 180)
     longitude, latitude = np.meshgrid(*grid.cell_centres(geobox))
@@ -231,7 +231,7 @@ def test_make_gives_all_terrain_layers_on_the_reference_grid(study, tmp_path):
 
 
 def test_default_radii_name_their_layers():
-    from helpers.covariates.registry import predictors
+    from helpers.prepare.registry import predictors
 
     names = predictors(Study(name="default"))
     assert {"tpi_1km", "tpi_5km"} < set(names)

@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 import rasterio
 
-from helpers import ice, trust
-from helpers.study import Study, Trust
+from helpers.core import ice
+from helpers.core.study import Study, Trust
+from helpers.mapping import trust
 
 STUDY = Study.open("config/quick.yaml")
 NAMES = [ice.layer_name(layer) for layer in STUDY.layers]

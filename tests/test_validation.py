@@ -8,9 +8,12 @@ import pytest
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.model_selection import PredefinedSplit, cross_val_predict
 
-from helpers import accuracy, baselines, forest, space, validation
-from helpers.covariates.registry import predictors, write_covariates
-from helpers.grid import area_mask, cell_centres, reference_grid
+from helpers.accuracy import baselines, estimates, report
+from helpers.accuracy.report import by_mapped_share, confusion_matrix, evaluate, log_loss, overall_accuracy
+from helpers.core.grid import area_mask, cell_centres, reference_grid
+from helpers.folds import kinds
+from helpers.forest import models
+from helpers.prepare.registry import predictors, write_covariates
 
 PARAMS = {"max_depth": None, "min_samples_split": 2}
 LAYER = "2-3m"
@@ -20,7 +23,7 @@ NAMES = ["elevation", "twi"]
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     """A study of one layer on a coarse grid: elevation tells the ice type, up to noise, which the truth is free of."""
-    from helpers.study import Study
+    from helpers.core.study import Study
 
     folder = tmp_path_factory.mktemp("world")
     with pytest.MonkeyPatch.context() as patch:
@@ -60,7 +63,7 @@ def world(tmp_path_factory):
 @pytest.fixture(scope="module")
 def found(world):
     study, table, truth = world
-    return validation.estimate_accuracy(study, table, {LAYER: PARAMS}, truth, n_jobs=1)
+    return estimates.estimate_accuracy(study, table, {LAYER: PARAMS}, truth, n_jobs=1)
 
 
 def test_the_registry_has_the_predictors_of_this_test(world):
@@ -69,41 +72,39 @@ def test_the_registry_has_the_predictors_of_this_test(world):
 
 def test_out_of_fold_predictions_are_scikit_learns(world):
     study, table, _ = world
-    rows = forest.layer_rows(table, LAYER, "train")
-    fold = space.sample_folds(study, rows)
-    (ours,) = validation.out_of_fold(study, [(rows, fold, PARAMS)], n_jobs=1)
+    rows = models.layer_rows(table, LAYER, "train")
+    fold = kinds.sample_folds(study, rows)
+    (ours,) = estimates.out_of_fold(study, [(rows, fold, PARAMS)], n_jobs=1)
     model = RandomForestClassifier(20, class_weight="balanced", random_state=study.forest.seed, **PARAMS)
-    values = forest.predictor_values(rows, NAMES)
+    values = models.predictor_values(rows, NAMES)
     plain = cross_val_predict(model, values, rows["class"], cv=PredefinedSplit(fold), method="predict_proba")
     assert ours[:, [0, 2, 4]] == pytest.approx(plain)
-    (two,) = validation.out_of_fold(study, [(rows, fold, PARAMS)], n_jobs=2)
+    (two,) = estimates.out_of_fold(study, [(rows, fold, PARAMS)], n_jobs=2)
     assert np.array_equal(ours, two)
 
 
 def test_importance_out_of_fold_is_how_much_the_log_loss_grows(world):
     study, table, _ = world
-    rows = forest.layer_rows(table, LAYER, "train")
-    job = (rows, space.sample_folds(study, rows), PARAMS)
-    (one,), (two,) = (validation.out_of_fold_importance(study, [job], 20, n_jobs) for n_jobs in (1, 2))
+    rows = models.layer_rows(table, LAYER, "train")
+    job = (rows, kinds.sample_folds(study, rows), PARAMS)
+    (one,), (two,) = (estimates.out_of_fold_importance(study, [job], 20, n_jobs) for n_jobs in (1, 2))
     assert one == two
     assert abs(one["twi"]) < 0.15 < 0.8 < one["elevation"]
     # Shuffling is worth as much as knowing nothing of the predictor: another draw of it.
-    (chances,) = validation.out_of_fold(study, [job], n_jobs=1)
+    (chances,) = estimates.out_of_fold(study, [job], n_jobs=1)
     rng, lost = np.random.default_rng(1), []
     for _ in range(20):
         blind = rows.assign(elevation=rng.permutation(rows["elevation"]))
-        parts = [validation._held_out(study, rows, job[1] == k, PARAMS, blind[job[1] == k]) for k in range(3)]
+        parts = [estimates._held_out(study, rows, job[1] == k, PARAMS, blind[job[1] == k]) for k in range(3)]
         worse = np.empty_like(chances)
         for k, part in enumerate(parts):
             worse[job[1] == k] = part
-        lost.append(
-            accuracy.log_loss(rows["class"], worse, range(6)) - accuracy.log_loss(rows["class"], chances, range(6))
-        )
+        lost.append(log_loss(rows["class"], worse, range(6)) - log_loss(rows["class"], chances, range(6)))
     assert one["elevation"] == pytest.approx(np.mean(lost), rel=0.1)
 
 
 def test_every_estimate_stands_beside_the_truth(world, found):
-    assert set(found["estimate"]) == set(validation.ESTIMATES) - {"column", "column_adjusted"}
+    assert set(found["estimate"]) == set(estimates.ESTIMATES) - {"column", "column_adjusted"}
     keys = found.set_index(["domain", "estimate", "reference"])
     assert keys.index.is_unique
     assert np.isfinite(found[["overall_accuracy", "macro_f1"]]).all(axis=None)
@@ -126,31 +127,31 @@ def test_by_mapped_share_is_unbiased_however_often_a_mapped_class_was_sampled():
     right, share = np.array([0.9, 0.5, 0.3]), np.array([0.7, 0.2, 0.1])
     mapped = rng.choice(3, 6000, p=[0.1, 0.3, 0.6])
     reference = np.where(rng.random(6000) < right[mapped], mapped, (mapped + 1) % 3)
-    matrix = accuracy.confusion_matrix(reference, mapped, range(3))
-    adjusted = accuracy.by_mapped_share(np.stack([matrix, 2 * matrix]), share)
+    matrix = confusion_matrix(reference, mapped, range(3))
+    adjusted = by_mapped_share(np.stack([matrix, 2 * matrix]), share)
     assert adjusted.sum(axis=(1, 2)) == pytest.approx([1, 1])
-    assert accuracy.overall_accuracy(adjusted) == pytest.approx([right @ share] * 2, abs=0.02)
-    assert accuracy.overall_accuracy(matrix) < right @ share - 0.2
+    assert overall_accuracy(adjusted) == pytest.approx([right @ share] * 2, abs=0.02)
+    assert overall_accuracy(matrix) < right @ share - 0.2
     # What was never sampled is left out; without any sample nothing follows.
-    assert accuracy.by_mapped_share([[0, 0], [1, 3]], [0.5, 0.5]).tolist() == [[0, 0], [0.25, 0.75]]
-    assert np.isnan(accuracy.by_mapped_share(np.zeros((2, 2)), [1, 1])).all()
+    assert by_mapped_share([[0, 0], [1, 3]], [0.5, 0.5]).tolist() == [[0, 0], [0.25, 0.75]]
+    assert np.isnan(by_mapped_share(np.zeros((2, 2)), [1, 1])).all()
 
 
 def test_the_test_samples_are_judged_by_the_forest_of_the_training_samples(world, found):
     study, table, _ = world
-    rows = forest.layer_rows(table, LAYER, "test")
-    mapped = forest.fit(study, table, LAYER, PARAMS, "train").predict(forest.predictor_values(rows, NAMES))
+    rows = models.layer_rows(table, LAYER, "test")
+    mapped = models.fit(study, table, LAYER, PARAMS, "train").predict(models.predictor_values(rows, NAMES))
     one = found[(found["estimate"] == "test") & (found["reference"] == "samples") & (found["domain"] == "whole")]
     assert one["overall_accuracy"].item() == pytest.approx((mapped == rows["class"]).mean())
 
 
 def test_estimates_are_written_by_stable_keys(world, found):
     study = world[0]
-    validation.write_estimates(study, found)
+    estimates.write_estimates(study, found)
     record = json.loads((study.results_dir / "tables" / "validation.json").read_text())
     row = record[LAYER]["whole"]["knndm"]["samples"]
-    ends = {f"{score}_{end}" for score in validation.SCORES for end in ("lower", "upper")}
-    assert set(row) == {"n", *validation.SCORES, "wasserstein_km", *ends}
+    ends = {f"{score}_{end}" for score in report.SCORES for end in ("lower", "upper")}
+    assert set(row) == {"n", *report.SCORES, "wasserstein_km", *ends}
     assert record[LAYER]["whole"]["test"]["samples"]["wasserstein_km"] is None
     back = pd.read_csv(study.results_dir / "tables" / "validation.csv")
     pd.testing.assert_frame_equal(back, found.reset_index(drop=True))
@@ -158,31 +159,31 @@ def test_estimates_are_written_by_stable_keys(world, found):
 
 def test_without_truth_only_samples_are_told(world):
     study, table, _ = world
-    found = validation.estimate_accuracy(study, table, {LAYER: PARAMS}, n_jobs=1)
+    found = estimates.estimate_accuracy(study, table, {LAYER: PARAMS}, n_jobs=1)
     assert set(found["reference"]) == {"samples"}
     assert not found["estimate"].str.startswith("true").any()
 
 
 def test_impossible_kinds_are_left_out_but_the_studys_own_is_told(world):
     study, table, _ = world
-    rows = forest.layer_rows(table, LAYER, "train")
+    rows = models.layer_rows(table, LAYER, "train")
     few = study.model_copy(update={"folds": study.folds.model_copy(update={"block_km": 9000})})
-    assert set(validation.fold_kinds(few, rows)) == {"random", "knndm"}
+    assert set(estimates.fold_kinds(few, rows)) == {"random", "knndm"}
     own = few.model_copy(update={"folds": few.folds.model_copy(update={"kind": "blocks"})})
-    with pytest.raises(space.FoldError, match="groups of samples"):
-        validation.fold_kinds(own, rows)
+    with pytest.raises(kinds.FoldError, match="groups of samples"):
+        estimates.fold_kinds(own, rows)
 
 
 def test_figures_are_drawn_and_folds_summed_up(world, found):
     study, table, _ = world
-    rows, cells = forest.layer_rows(table, LAYER, "train"), space.map_cells(study)
-    folds = validation.fold_kinds(study, rows, cells)
-    curves = validation.distance_curves(study, rows, folds, cells)
+    rows, cells = models.layer_rows(table, LAYER, "train"), kinds.map_cells(study)
+    folds = estimates.fold_kinds(study, rows, cells)
+    curves = estimates.distance_curves(study, rows, folds, cells)
     assert list(curves) == ["prediction", "samples", *folds]
     assert len(curves["prediction"]) == cells[1].sum()
-    summary = validation.fold_summary(study, rows, folds, curves)
+    summary = estimates.fold_summary(study, rows, folds, curves)
     assert (summary["largest"] <= 90).all()
-    for figure in (validation.draw_distances(study, {LAYER: curves}), validation.draw_estimates(study, found)):
+    for figure in (estimates.draw_distances(study, {LAYER: curves}), estimates.draw_estimates(study, found)):
         assert figure.get_size_inches()[0] == pytest.approx(180 / 25.4)
 
 
@@ -208,7 +209,7 @@ def test_baselines_are_judged_in_the_same_folds(world):
 def test_the_optimism_of_a_search(world):
     study, table, _ = world
     found = baselines.selection_optimism(study, table, LAYER)
-    assert list(found.index) == list(forest.SCORES)
+    assert list(found.index) == list(models.SCORES)
     assert found["optimism"].to_numpy() == pytest.approx((found["winner"] - found["nested"]).to_numpy())
     assert abs(found.loc["kappa", "optimism"]) < 0.15
 
@@ -226,12 +227,12 @@ def test_forward_selection_takes_what_tells_the_class_and_stops(world):
 @pytest.fixture(scope="module")
 def predicted(world):
     study, table, _ = world
-    return validation.predict_samples(study, table, {LAYER: PARAMS}, n_jobs=1)
+    return estimates.predict_samples(study, table, {LAYER: PARAMS}, n_jobs=1)
 
 
 def test_intervals_hold_their_estimate_and_need_no_truth(found):
     known = found[(found["reference"] == "samples") & ~found["estimate"].str.startswith("true")]
-    for score in validation.SCORES:
+    for score in report.SCORES:
         assert (known[f"{score}_lower"] < known[score]).all()
         assert (known[score] < known[f"{score}_upper"]).all()
     assert found.loc[found["estimate"].str.startswith("true"), "kappa_lower"].isna().all()
@@ -239,39 +240,39 @@ def test_intervals_hold_their_estimate_and_need_no_truth(found):
 
 def test_reports_of_folds_have_the_scores_of_the_estimates_and_areas(world, found, predicted):
     study = world[0]
-    folded = validation.evaluate_folds(study, predicted)
+    folded = estimates.evaluate_folds(study, predicted)
     keys = found.set_index(["domain", "estimate", "reference"])
     for kind, layers in folded.items():
-        for domain, report in layers[LAYER].items():
+        for domain, told in layers[LAYER].items():
             row = keys.loc[(domain, kind, "samples")]
-            assert [report[score] for score in validation.SCORES] == pytest.approx(row[list(validation.SCORES)])
-            assert report["intervals"]["kappa"] == pytest.approx([row["kappa_lower"], row["kappa_upper"]])
-            assert report["area_adjusted"]["indicative"]
-            assert report["permafrost"]["overall_accuracy"] >= report["overall_accuracy"]
+            assert [told[score] for score in report.SCORES] == pytest.approx(row[list(report.SCORES)])
+            assert told["intervals"]["kappa"] == pytest.approx([row["kappa_lower"], row["kappa_upper"]])
+            assert told["area_adjusted"]["indicative"]
+            assert told["permafrost"]["overall_accuracy"] >= told["overall_accuracy"]
 
 
 def test_areas_and_promises_stand_beside_the_truth(world, found, predicted):
     study, _, truth = world
-    areas = validation.mapped_areas(study, predicted, LAYER)
-    reports = {LAYER: accuracy.evaluate(study, predicted.tested[LAYER], predicted.test[LAYER], mapped=areas)}
-    table = validation.class_areas(study, predicted, reports, truth)
+    areas = estimates.mapped_areas(study, predicted, LAYER)
+    reports = {LAYER: evaluate(study, predicted.tested[LAYER], predicted.test[LAYER], mapped=areas)}
+    table = estimates.class_areas(study, predicted, reports, truth)
     whole = table[table["domain"] == "whole"].set_index("class")
     true = np.bincount(truth[f"ice_type_{LAYER}"].ravel(), minlength=256)[:6] * 400.0
     assert whole["true_km2"].to_numpy() == pytest.approx(true)
     assert whole["mapped_km2"].sum() == pytest.approx(true.sum())
-    promised = validation.compare_with_truth(found)
-    assert set(promised["score"]) == set(validation.SCORES)
+    promised = estimates.compare_with_truth(found)
+    assert set(promised["score"]) == set(report.SCORES)
     assert promised["difference"].to_numpy() == pytest.approx((promised["promised"] - promised["true"]).to_numpy())
-    assert validation.draw_estimates(study, found, areas=table).axes
+    assert estimates.draw_estimates(study, found, areas=table).axes
 
 
 def test_residuals_say_what_the_reports_say(world, predicted):
-    from helpers import reliability, residuals
+    from helpers.accuracy import reliability, residuals
 
     study = world[0]
     wrong = residuals.residuals(study, predicted)
     test = wrong[wrong["estimate"] == "test"]
-    reference, mapped = predicted.tested[LAYER]["class"], forest.mapped_class(predicted.test[LAYER])
+    reference, mapped = predicted.tested[LAYER]["class"], models.mapped_class(predicted.test[LAYER])
     assert test["error"].mean() == pytest.approx((reference != mapped).mean())
     assert (wrong["distance_km"] > 0).all()
     by_distance = residuals.error_by_distance(wrong)

@@ -6,15 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from helpers import grid
-from helpers.covariates import vegetation
-from helpers.sources.products import (
-    LANDSAT_BANDS,
-    LANDSAT_REFLECTANCE,
-    LANDSAT_TEMPERATURE,
-    raw_files,
-    scene_days,
-)
+from helpers.core import grid
+from helpers.prepare import vegetation
+from helpers.prepare.products import LANDSAT_BANDS, LANDSAT_REFLECTANCE, LANDSAT_TEMPERATURE, raw_files, scene_days
 
 
 @pytest.mark.parametrize(

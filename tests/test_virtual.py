@@ -9,9 +9,10 @@ import rasterio
 import xarray as xr
 from odc.geo.geobox import GeoBox
 
-from helpers.grid import cell_centres, geographic_grid
-from helpers.sources import products, relief, virtual
-from helpers.study import ROOT, Study
+from helpers.core.grid import cell_centres, geographic_grid
+from helpers.core.study import ROOT, Study
+from helpers.prepare import products
+from testbed import landscape, relief
 
 SETTINGS = Study.open("config/quick.yaml").landscape.relief
 
@@ -29,17 +30,17 @@ def study(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def surface(study):
-    virtual.write_dem(study)
-    return virtual.make_surface(study)
+    landscape.write_dem(study)
+    return landscape.make_surface(study)
 
 
 @pytest.fixture(scope="module")
 def table(study, surface):
-    virtual.write_landsat(study, surface)
-    virtual.write_lst(study, virtual.surface_for_lst(study, surface))
-    virtual.write_climate(study)
-    virtual.write_soil(study)
-    return virtual.file_table(study)
+    landscape.write_landsat(study, surface)
+    landscape.write_lst(study, landscape.surface_for_lst(study, surface))
+    landscape.write_climate(study)
+    landscape.write_soil(study)
+    return landscape.file_table(study)
 
 
 @pytest.fixture(scope="module")
@@ -183,7 +184,7 @@ def test_quality_of_surface_temperature_agrees_with_its_values(study, table):
 def test_winter_nights_are_colder_on_valley_floors(study, surface):
     air = np.zeros_like(surface.elevation)
     lapse = np.float32(study.landscape.temperature.lapse_rate[0] / 1000) * surface.lifted
-    night = virtual.surface_temperature(study, surface, air, 0, "night") + lapse
+    night = landscape.surface_temperature(study, surface, air, 0, "night") + lapse
     wooded = surface.cover["forest"] > 0.7
     valley, slope = (night[wooded & where].mean() for where in (surface.prominence < -0.8, surface.prominence > 0))
     assert valley < slope - 3
@@ -192,7 +193,7 @@ def test_winter_nights_are_colder_on_valley_floors(study, surface):
 def test_days_are_warmer_than_nights_and_the_year_stays_near_air_temperature(study, surface):
     air = np.zeros_like(surface.elevation)
     day, night = (
-        np.mean([virtual.surface_temperature(study, surface, air, m, time) for m in range(12)], axis=0)
+        np.mean([landscape.surface_temperature(study, surface, air, m, time) for m in range(12)], axis=0)
         for time in ("day", "night")
     )
     assert (day > night).mean() > 0.99
@@ -212,7 +213,7 @@ def test_climate_and_soil_are_the_real_layers(study, table):
 
 
 def test_a_product_has_a_stream_of_its_own(study):
-    draws = {name: virtual.stream(study, name).random() for name in virtual.PRODUCTS}
+    draws = {name: landscape.stream(study, name).random() for name in landscape.PRODUCTS}
     assert len(set(draws.values())) == len(draws)
-    children = np.random.SeedSequence(study.landscape.seed).spawn(len(virtual.PRODUCTS))
+    children = np.random.SeedSequence(study.landscape.seed).spawn(len(landscape.PRODUCTS))
     assert [np.random.default_rng(child).random() for child in children] == list(draws.values())

@@ -32,8 +32,8 @@ HERE = Path(__file__).resolve().parent
 # So that the script also runs before the project is installed.
 sys.path.insert(0, str(HERE.parents[1] / "src"))
 
-from helpers.datum import gcj02_to_wgs84  # noqa: E402
-from helpers.errors import CompendiumError  # noqa: E402
+from helpers.core.errors import CompendiumError  # noqa: E402
+from helpers.samples.datum import gcj02_to_wgs84  # noqa: E402
 
 EXTENT = (110.0, 37.5, 136.5, 55.0)  # west, south, east, north; degrees
 ALBERS = "+proj=aea +lat_1=25 +lat_2=47 +lat_0=0 +lon_0=105 +x_0=0 +y_0=0 +datum=WGS84 +units=m +no_defs"

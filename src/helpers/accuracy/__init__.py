@@ -1,0 +1,1 @@
+"""How right the map is: confusion matrices, kappa, estimates from folds, importance."""

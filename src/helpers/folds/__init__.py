@@ -1,0 +1,1 @@
+"""Which samples stay together: folds, spatial blocks, and weights of sampling intensity."""

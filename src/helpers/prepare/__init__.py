@@ -1,0 +1,1 @@
+"""From raw rasters to the predictors on the reference grid, a module a family."""
