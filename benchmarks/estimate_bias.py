@@ -13,22 +13,25 @@ import sys
 import numpy as np
 import pandas as pd
 
-from helpers.accuracy import report
-from helpers.accuracy.estimates import estimate_accuracy, fold_kinds, out_of_fold, sampled_cells
-from helpers.accuracy.report import SCORES
-from helpers.core import ice
+from helpers.accuracy.estimates import estimate_accuracy
+from helpers.accuracy.predictions import sampled_cells
+from helpers.core import classes
+from helpers.core.scores import HEADLINE_SCORES, log_loss
 from helpers.core.study import Study
+from helpers.folds.curves import fold_kinds
+from helpers.folds.weights import area_weights
 from helpers.forest import models
-from helpers.samples.labels import (
-    area_weights,
-    drop_unusable,
-    extract_covariates,
-    group_cells,
-    in_domain,
-    label_layers,
-    split_sites,
-)
+from helpers.forest.calibration import calibrate, fit_calibration
+from helpers.forest.out_of_fold import out_of_fold
+from helpers.prepare.domain import in_domain
+from helpers.samples.extract import extract_covariates
+from helpers.samples.labels import label_layers
+from helpers.samples.rows import layer_rows
+from helpers.samples.selection import drop_unusable, group_cells
+from helpers.samples.split import split_sites
 from testbed import boreholes
+from testbed.ground import make_ground
+from testbed.truth import true_rasters
 
 PARAMS = {"max_depth": None, "min_samples_split": 10}
 
@@ -36,28 +39,28 @@ PARAMS = {"max_depth": None, "min_samples_split": 10}
 def draw(study, seed):
     """Return the samples and the true rasters of one replicate."""
     truth_rng, hole_rng, split_rng = np.random.default_rng(seed).spawn(3)
-    ground = boreholes.draw_ground(study, truth_rng)
-    labels, _ = label_layers(study, *boreholes.draw_boreholes(study, ground, hole_rng))
+    ground = make_ground(study, truth_rng)
+    labels, _ = label_layers(study, *boreholes.sample_boreholes(study, ground, hole_rng))
     table, _ = drop_unusable(study, extract_covariates(study, labels))
     table, _ = group_cells(study, table)
     table["in_domain"] = in_domain(study, table)
     table["split"] = split_sites(study, table, split_rng)
-    return table, boreholes.true_rasters(study, ground, truth_rng)
+    return table, true_rasters(study, ground, truth_rng)
 
 
 def calibration_losses(study, table, truth, cells):
     """Return the log loss on the map's cells in the domain of forests calibrated on each kind of folds."""
     values, chosen, inside = cells
     losses = {}  # by kind, one value a layer
-    for layer in map(ice.layer_name, study.layers):
-        rows = models.layer_rows(table, layer, "train", study.target)
+    for layer in map(classes.layer_name, study.layers):
+        rows = layer_rows(table, layer, "train", study.target)
         kinds = fold_kinds(study, rows)
         unseen = out_of_fold(study, [(rows, fold, PARAMS) for fold in kinds.values()])
         raw = models.class_probabilities(models.fit(study, table, layer, PARAMS, "train"), values[inside])
         true = truth[f"ice_type_{layer}"].ravel()[chosen[inside]]
         for kind, part in zip(kinds, unseen, strict=True):
-            calibration = models.fit_calibration(part, rows["class"], area_weights(study, rows))
-            loss = report.log_loss(true, models.calibrate(raw, calibration), ice.TARGETS[study.target].codes)
+            calibration = fit_calibration(part, rows["class"], area_weights(study, rows))
+            loss = log_loss(true, calibrate(raw, calibration), classes.TARGETS[study.target].codes)
             losses.setdefault(kind, []).append(loss)
     return {kind: np.mean(values) for kind, values in losses.items()}
 
@@ -68,9 +71,9 @@ def main(path="config/quick.yaml", number="10"):
     cells, found, losses = sampled_cells(study), [], []
     for seed in range(int(number)):
         table, truth = draw(study, seed)
-        params = dict.fromkeys(map(ice.layer_name, study.layers), PARAMS)
+        params = dict.fromkeys(map(classes.layer_name, study.layers), PARAMS)
         estimates = estimate_accuracy(study, table, params, truth).assign(replicate=seed)
-        keys, scores = ["layer", "domain", "reference"], list(SCORES)
+        keys, scores = ["layer", "domain", "reference"], list(HEADLINE_SCORES)
         true = estimates[estimates["estimate"] == "true_train"][[*keys, *scores]]
         both = estimates.merge(true, on=keys, suffixes=("", "_true"))
         off = {score: both[score] - both[f"{score}_true"] for score in scores}

@@ -20,7 +20,7 @@ import rasterio
 from helpers.core.grid import named_crs, reference_grid, study_area
 from helpers.core.study import Study
 from helpers.prepare.registry import covariate_files, covariates, write_covariates
-from helpers.samples.labels import extract_covariates
+from helpers.samples.extract import extract_covariates
 
 REPEATS = 3
 
@@ -102,7 +102,7 @@ def main(path="config/virtual.yaml", number="10000"):
         sites = random_sites(study, int(number), np.random.default_rng(2))
         ours, table = seconds(lambda: extract_covariates(study, sites))
         memory = peak_mb()
-        print(f"helpers.samples.labels.extract_covariates: {ours:.3f} s for {len(sites)} sites", flush=True)
+        print(f"helpers.samples.extract.extract_covariates: {ours:.3f} s for {len(sites)} sites", flush=True)
         start = time.perf_counter()
         expected = sample_by_rasterio(study, table)
         peer = time.perf_counter() - start

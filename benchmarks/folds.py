@@ -15,8 +15,8 @@ import numpy as np
 
 from helpers.core.grid import area_mask, cell_centres, reference_grid
 from helpers.core.study import Study
-from helpers.folds import kinds
-from helpers.forest import models
+from helpers.folds import knndm, units
+from helpers.folds.distances import Distribution, neighbour_distances, prediction_distances
 
 
 def clustered_sites(cells, number, rng, clusters=90, radius=6000):
@@ -48,13 +48,13 @@ def main(path="config/virtual.yaml", number="700"):
     easting, northing = cell_centres(geobox)
     cells = np.stack([easting[column], northing[row]], axis=1)
     sites = clustered_sites(cells, int(number), rng)
-    types, unit = rng.integers(0, 6, len(sites)), kinds.units(sites, np.arange(len(sites)), 1000)
-    whole, found = seconds(lambda: kinds.knndm(sites, cells, 5, 1, unit, types))
-    random = kinds.neighbour_distances(sites, models.site_folds(unit, types, 5, 1))
-    by_chance = kinds.Distribution(found.distances["Gij"]).wasserstein(random)
+    types, unit = rng.integers(0, 6, len(sites)), units.units(sites, np.arange(len(sites)), 1000)
+    whole, found = seconds(lambda: knndm.knndm(sites, cells, 5, 1, unit, types))
+    random = neighbour_distances(sites, units.site_folds(unit, types, 5, 1))
+    by_chance = Distribution(found.distances["Gij"]).wasserstein(random)
     print(f"kNNDM of {len(sites)} sites and {len(cells)} cells: {whole:.2f} s, {found.clusters} clusters,", end=" ")
     print(f"W {found.wasserstein / 1000:.1f} km; random folds {by_chance / 1000:.1f} km", flush=True)
-    ours, distances = seconds(lambda: kinds.prediction_distances(sites, cells))
+    ours, distances = seconds(lambda: prediction_distances(sites, cells))
     memory = peak_mb()
     print(f"distances from cells to sites: {ours:.2f} s", flush=True)
     brute = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(sites)

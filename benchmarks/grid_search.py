@@ -18,11 +18,14 @@ from joblib.externals.loky import get_reusable_executor
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.model_selection import GridSearchCV, ParameterGrid, PredefinedSplit
 
-from helpers.core.ice import layer_name
+from helpers.core.classes import layer_name
 from helpers.core.study import Study
-from helpers.forest import models
+from helpers.folds import units
+from helpers.forest import grid_search
 from helpers.forest.one_forest import OneForestSearchCV, forest_scores
-from helpers.samples.labels import predictor_names, read_samples
+from helpers.prepare.registry import predictor_names
+from helpers.samples.rows import layer_rows, predictor_values
+from helpers.samples.store import read_samples
 
 
 def peak_mb():
@@ -44,13 +47,13 @@ def main(path="config/virtual.yaml", trees=1000):
     """Search by both, print what they found, then the summary as JSON."""
     study = Study.open(path)
     table, layer, names = read_samples(study), layer_name(study.layers[0]), predictor_names(study)
-    train, test = (models.layer_rows(table, layer, which) for which in ("train", "test"))
+    train, test = (layer_rows(table, layer, which) for which in ("train", "test"))
     (values, types), (others, truth) = (
-        (models.predictor_values(rows, names), rows["class"].to_numpy()) for rows in (train, test)
+        (predictor_values(rows, names), rows["class"].to_numpy()) for rows in (train, test)
     )
-    grid = models.search_grid(study)
+    grid = grid_search.search_grid(study)
     grid["n_estimators"] = [max(1, size * int(trees) // study.forest.n_estimators) for size in grid["n_estimators"]]
-    fold = models.site_folds(train["group"], types, study.folds.number, study.folds.seed)
+    fold = units.site_folds(train["group"], types, study.folds.number, study.folds.seed)
     print(f"{len(ParameterGrid(grid))} combinations, {fold.max() + 1} folds, {len(types)} samples of {layer}: {grid}")
 
     model = RandomForestClassifier(class_weight="balanced", random_state=study.forest.seed)

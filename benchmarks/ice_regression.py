@@ -15,40 +15,43 @@ import numpy as np
 import pandas as pd
 from estimate_bias import PARAMS, draw
 
-from helpers.accuracy import estimates
-from helpers.core import ice
+from helpers.core import classes
 from helpers.core.study import Study
+from helpers.folds import weights
 from helpers.folds.kinds import sample_folds
-from helpers.forest import models, regression
-from helpers.mapping import predict
-from helpers.samples import labels
+from helpers.forest import class_means, models, out_of_fold, regression
+from helpers.forest.calibration import fit_calibration
+from helpers.mapping import extent, predict
+from helpers.prepare import registry
+from helpers.samples import extract
+from helpers.samples.rows import layer_rows
 
 
 def expected(study, table, layer, values):
     """Return the ice of each cell within the extent of permafrost, by way, from the training samples of a layer."""
-    rows = models.layer_rows(table, layer, "train", study.target)
-    rows["area_weight"] = labels.area_weights(study, rows)
-    (unseen,) = estimates.out_of_fold(study, [(rows, sample_folds(study, rows), PARAMS)])
-    calibration = models.fit_calibration(unseen, rows["class"], rows["area_weight"])
+    rows = layer_rows(table, layer, "train", study.target)
+    rows["area_weight"] = weights.area_weights(study, rows)
+    (unseen,) = out_of_fold.out_of_fold(study, [(rows, sample_folds(study, rows), PARAMS)])
+    calibration = fit_calibration(unseen, rows["class"], rows["area_weight"])
     classifier = models.fit(study, table, layer, PARAMS, "train")
     _, chances = predict.predict(classifier, calibration, values, target=study.target)
-    means = np.asarray(models.class_means(rows, ice.TARGETS[study.target].codes), np.float32)
+    means = np.asarray(class_means.class_means(rows, classes.TARGETS[study.target].codes), np.float32)
     ways = {"classes": np.einsum("nk,k->n", chances, means)}
     for name, weight in {"regression": "area_weight", "regression, unweighted": None}.items():
         ways[name] = predict.predict_ice(regression.fit(study, rows, weight), values)
-    return {name: predict.within_extent(content, 1 - chances[:, 0]) for name, content in ways.items()}
+    return {name: extent.confine_to_permafrost(content, 1 - chances[:, 0]) for name, content in ways.items()}
 
 
 def main(path="config/quick.yaml", number="10"):
     """Print the table."""
     study = Study.open(path)
-    values, cells = predict.read_predictors(study, labels.used_predictors(study))
+    values, cells = extract.read_predictors(study, registry.used_predictors(study))
     found = []
     for seed in range(int(number)):
         table, truth = draw(study, seed)
         total, errors, known = {}, {}, 0.0
         for top, bottom in study.layers:
-            layer = ice.layer_name((top, bottom))
+            layer = classes.layer_name((top, bottom))
             true = truth[f"ice_fraction_{layer}"].ravel()[cells]
             known += float(np.nansum(true, dtype=float)) * (bottom - top)
             for name, content in expected(study, table, layer, values).items():

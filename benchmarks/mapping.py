@@ -18,10 +18,11 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from helpers.core import ice
+from helpers.core import classes
 from helpers.core.study import Study
-from helpers.forest import models
-from helpers.mapping.predict import map_layer, read_predictors
+from helpers.forest import cards
+from helpers.mapping.predict import map_layer
+from helpers.samples.extract import read_predictors
 
 THREADS = 2
 ROWS = 100_000
@@ -61,7 +62,7 @@ def main(path="config/virtual.yaml"):
         ours = context.Process(target=make_map, args=(path, folder, turn, told), daemon=True)
         ours.start()
         for layer in study.layers:
-            model, card = models.load_model(models.model_path(study, ice.layer_name(layer)))
+            model, card = cards.load_model(cards.model_path(study, classes.layer_name(layer)))
             values, _ = read_predictors(study, card["predictors"])
             peer = predict(model, values)
             turn.put(True)

@@ -26,13 +26,14 @@ import rasterio
 from mapping import THREADS
 from rasterio.windows import Window
 
-from helpers.core import ice
-from helpers.core.grid import named_crs, reference_grid, warp, write_raster
+from helpers.core import classes
+from helpers.core.grid import named_crs, reference_grid
+from helpers.core.rasters import warp, write_raster
 from helpers.core.study import Study
-from helpers.forest import models
+from helpers.forest import cards, models
 from helpers.mapping import predict
 from helpers.prepare.registry import covariate_files
-from helpers.samples import labels
+from helpers.samples import store
 
 TREES = 200
 CELL = 30.0
@@ -140,12 +141,12 @@ def assert_equal(first, second):
 def grow(path, folder, copies):
     """Grow the forest for both studies; return its predictors."""
     plain = Study.open(path)
-    table, layer, source = labels.read_samples(plain), ice.layer_name(plain.layers[0]), plain.results_dir
-    card = models.read_card(models.model_path(plain, layer))
-    model = models.fit(plain, table, layer, models.card_params(card) | {"n_estimators": TREES}, card["fit"])
+    table, layer, source = store.read_samples(plain), classes.layer_name(plain.layers[0]), plain.results_dir
+    card = cards.read_card(cards.model_path(plain, layer))
+    model = models.fit(plain, table, layer, cards.card_params(card) | {"n_estimators": TREES}, card["fit"])
     for study in (open_study(path, folder), open_study(path, folder, copies)):
         shutil.copytree(source / "samples", study.results_dir / "samples")
-        models.save_model(models.model_path(study, layer), model, card)
+        cards.save_model(cards.model_path(study, layer), model, card)
     return card["predictors"]
 
 

@@ -11,22 +11,24 @@ import sys
 import numpy as np
 
 from helpers.core import ice
+from helpers.core.classes import TARGETS, layer_name
 from helpers.core.study import Study
 from helpers.folds import kinds
-from helpers.forest import models
-from helpers.mapping import predict
-from helpers.prepare.registry import read_covariates
-from helpers.samples.labels import (
-    area_weights,
-    drop_unusable,
-    extract_covariates,
-    group_cells,
-    in_domain,
-    label_layers,
-    predictor_names,
-    split_sites,
-)
-from testbed import boreholes
+from helpers.folds.weights import area_weights
+from helpers.forest import class_means, models
+from helpers.forest.calibration import fit_calibration
+from helpers.mapping import extent, predict
+from helpers.prepare.domain import in_domain
+from helpers.prepare.registry import predictor_names, read_covariates
+from helpers.samples import extract
+from helpers.samples.extract import extract_covariates
+from helpers.samples.labels import label_layers
+from helpers.samples.rows import layer_rows, predictor_values
+from helpers.samples.selection import drop_unusable, group_cells
+from helpers.samples.split import split_sites
+from testbed import against_truth, boreholes
+from testbed.ground import make_ground
+from testbed.truth import true_rasters
 
 PARAMS = {"max_depth": None, "min_samples_split": 10}
 
@@ -34,19 +36,19 @@ PARAMS = {"max_depth": None, "min_samples_split": 10}
 def replicate(study, seed, values, cells):
     """Return the comparison of mapped with true storage of one replicate."""
     truth_rng, hole_rng, split_rng = np.random.default_rng(seed).spawn(3)
-    ground = boreholes.draw_ground(study, truth_rng)
-    truth = boreholes.true_rasters(study, ground, truth_rng)
-    sites, intervals = boreholes.draw_boreholes(study, ground, hole_rng)
+    ground = make_ground(study, truth_rng)
+    truth = true_rasters(study, ground, truth_rng)
+    sites, intervals = boreholes.sample_boreholes(study, ground, hole_rng)
     labels, _ = label_layers(study, sites, intervals)
     table, _ = drop_unusable(study, extract_covariates(study, labels))
     table, _ = group_cells(study, table)
     table["in_domain"] = in_domain(study, table)
     table["split"] = split_sites(study, table, split_rng)
     table["weight"] = area_weights(study, table)
-    contents, plain, classes = [], [], ice.TARGETS[study.target].codes
-    for name in map(ice.layer_name, study.layers):
-        rows = models.layer_rows(table, name, target=study.target)
-        known, types = models.predictor_values(rows, predictor_names(study)), rows["class"].to_numpy()
+    contents, plain, classes = [], [], TARGETS[study.target].codes
+    for name in map(layer_name, study.layers):
+        rows = layer_rows(table, name, target=study.target)
+        known, types = predictor_values(rows, predictor_names(study)), rows["class"].to_numpy()
         folds = kinds.sample_folds(study, rows)
         unseen = np.zeros((len(rows), len(classes)))
         for fold in range(study.folds.number):
@@ -54,17 +56,17 @@ def replicate(study, seed, values, cells):
             part = rows[~held].assign(split="train")
             grown = models.fit(study, part, name, PARAMS)
             unseen[held] = models.class_probabilities(grown, known[held], classes)
-        calibration = models.fit_calibration(unseen, types, rows["weight"])
+        calibration = fit_calibration(unseen, types, rows["weight"])
         model = models.fit(study, table, name, PARAMS)
         _, shares = predict.predict(model, calibration, values, target=study.target)
-        expected = shares @ np.asarray(models.class_means(rows, classes), np.float32)
-        for layers, kept in ((contents, predict.within_extent(expected, 1 - shares[:, 0])), (plain, expected)):
+        expected = shares @ np.asarray(class_means.class_means(rows, classes), np.float32)
+        for layers, kept in ((contents, extent.confine_to_permafrost(expected, 1 - shares[:, 0])), (plain, expected)):
             layers.append(np.full(truth["permafrost_share"].shape, np.nan, np.float32))
             layers[-1].ravel()[cells] = kept
-    true = [truth[f"ice_fraction_{ice.layer_name(layer)}"] for layer in study.layers]
+    true = [truth[f"ice_fraction_{layer_name(layer)}"] for layer in study.layers]
     free = truth["permafrost_share"] == 0
-    found = predict.compare_storage(study, contents, true, free)
-    found |= {f"{name}_plain": value for name, value in predict.compare_storage(study, plain, true, free).items()}
+    found = against_truth.compare_storage(study, contents, true, free)
+    found |= {f"{name}_plain": value for name, value in against_truth.compare_storage(study, plain, true, free).items()}
     thickness = ice.thickness(np.stack(true), study.layers).ravel()[cells]
     return found | {"least_in_free_cells": shown_half(values, thickness, free.ravel()[cells], split_rng)}
 
@@ -83,7 +85,7 @@ def main(path="config/quick.yaml", replicates=10):
     """Print one line a replicate, then the means."""
     study = Study.open(path)
     assert read_covariates(study, ["elevation"])
-    values, cells = predict.read_predictors(study, predictor_names(study))
+    values, cells = extract.read_predictors(study, predictor_names(study))
     found = []
     for seed in range(int(replicates)):
         found.append(replicate(study, seed, values, cells))

@@ -13,32 +13,36 @@ import time
 
 import numpy as np
 
-from helpers.core import ice
+from helpers.core.classes import TARGETS, layer_name
 from helpers.core.study import Study
-from helpers.folds import kinds
-from helpers.forest import models
+from helpers.folds import units, weights
+from helpers.folds.blocks import blocks as blocks_of_blocks
+from helpers.forest import cards, class_means, models
+from helpers.forest.calibration import calibrate, fit_calibration
 from helpers.mapping import interval
-from helpers.samples import labels
+from helpers.prepare import registry
+from helpers.samples import store
+from helpers.samples.rows import layer_rows, predictor_values
 
 
 def drawn_total(study, table, names, cells, count, rng):
     """Return km3 of ice by forests that were grown from each block as often as it was drawn."""
-    classes, total = ice.TARGETS[study.target].codes, 0.0
+    classes, total = TARGETS[study.target].codes, 0.0
     fold_of = rng.permutation(len(count)) % study.folds.number
     for layer in study.layers:
-        name = ice.layer_name(layer)
-        params = models.card_params(models.read_card(models.model_path(study, name)))
-        rows = models.layer_rows(table, name, target=study.target)
+        name = layer_name(layer)
+        params = cards.card_params(cards.read_card(cards.model_path(study, name)))
+        rows = layer_rows(table, name, target=study.target)
         rows = rows.loc[np.repeat(rows.index, count[rows["block"]])].reset_index(drop=True)
-        known, fold = models.predictor_values(rows, names), fold_of[rows["block"]]
+        known, fold = predictor_values(rows, names), fold_of[rows["block"]]
         unseen = np.zeros((len(rows), len(classes)))
         for number in range(study.folds.number):
             model = models.fit(study, rows[fold != number], name, params)
             unseen[fold == number] = models.class_probabilities(model, known[fold == number], classes)
-        calibration = models.fit_calibration(unseen, rows["class"], labels.area_weights(study, rows))
+        calibration = fit_calibration(unseen, rows["class"], weights.area_weights(study, rows))
         model = models.fit(study, rows, name, params)
-        shares = models.calibrate(models.class_probabilities(model, cells.values, classes), calibration)
-        means = np.asarray(models.class_means(rows, classes))
+        shares = calibrate(models.class_probabilities(model, cells.values, classes), calibration)
+        means = np.asarray(class_means.class_means(rows, classes))
         total += np.einsum("nk,k->", shares, means) * (layer[1] - layer[0]) * cells.side**2 / 1e9
     return total
 
@@ -47,12 +51,12 @@ def main(path="config/quick.yaml", repeats=40):
     """Print both standard deviations, and the times."""
     study, repeats = Study.open(path), int(repeats)
     start = time.perf_counter()
-    draws = interval.storage_draws(study)
+    draws = interval.sample_storage(study)
     seconds = time.perf_counter() - start
-    table, rng = labels.read_samples(study), np.random.default_rng(1)
+    table, rng = store.read_samples(study), np.random.default_rng(1)
     places = table[["easting", "northing"]].to_numpy()
-    table["block"] = kinds.blocks(places, kinds.sample_units(study, table), 1000 * study.uncertainty.block_km)
-    names, blocks = labels.used_predictors(study), table["block"].max() + 1
+    table["block"] = blocks_of_blocks(places, units.sample_units(study, table), 1000 * study.uncertainty.block_km)
+    names, blocks = registry.used_predictors(study), table["block"].max() + 1
     cells = interval.sample_cells(study, names, study.uncertainty.cells)
     start = time.perf_counter()
     counts = rng.multinomial(blocks, np.full(blocks, 1 / blocks), repeats)

@@ -16,12 +16,12 @@ import pandas as pd
 import pyproj
 import shapely
 
+from helpers.core.classes import ICE_TYPES
 from helpers.core.grid import named_crs, study_area
-from helpers.core.ice import ICE_TYPES
+from helpers.core.points import values_at
 from helpers.core.study import Study
 from helpers.prepare.registry import covariate_files
-from helpers.samples.labels import values_at
-from testbed import boreholes
+from testbed import boreholes, ground
 
 SITES, INTERVALS = "sites.csv", "intervals.csv"
 WHOLE = 1  # the row of findings that concern a whole column
@@ -188,7 +188,7 @@ def _ground(rng):
         "soil_depth": rng.uniform(2.5, 22), "odds": rng.normal(-0.5, 1.2), "valley": 0.5,
         "peat": rng.random(), "fines": rng.random(),
     }  # fmt: skip
-    return boreholes.Ground(np.array([0]), **{name: np.array([value], np.float32) for name, value in values.items()})
+    return ground.Ground(np.array([0]), **{name: np.array([value], np.float32) for name, value in values.items()})
 
 
 def _described(cores, rng):

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers.accuracy import by_area, report
-from helpers.accuracy.report import AccuracyError
-from helpers.folds import kinds
+from helpers.core import files, scores
+from helpers.core.scores import AccuracyError
+from helpers.folds import blocks
 
 # Olofsson et al. (2014): rows are mapped, columns reference classes.
 OLOFSSON = np.array([[66, 0, 5, 4], [0, 55, 8, 12], [1, 0, 153, 11], [2, 1, 9, 313]])
@@ -29,13 +30,13 @@ def labels_of(matrix):
 
 
 def test_known_answers_of_olofsson_and_pontius():
-    assert report.kappa(OLOFSSON) == pytest.approx(0.869964, abs=5e-7)
-    assert report.kappa_standard_error(OLOFSSON) == pytest.approx(0.017028, abs=5e-7)
-    assert report.overall_accuracy(AREA) == pytest.approx(0.9465, abs=5e-5)
-    assert report.precision(AREA)[0] == pytest.approx(0.88)
-    assert report.recall(AREA)[0] == pytest.approx(0.7487, abs=5e-5)
-    assert report.quantity_disagreement(AREA) == pytest.approx(0.004493, abs=5e-7)
-    assert report.allocation_disagreement(AREA) == pytest.approx(0.048995, abs=5e-7)
+    assert scores.kappa(OLOFSSON) == pytest.approx(0.869964, abs=5e-7)
+    assert scores.kappa_standard_error(OLOFSSON) == pytest.approx(0.017028, abs=5e-7)
+    assert scores.overall_accuracy(AREA) == pytest.approx(0.9465, abs=5e-5)
+    assert scores.precision(AREA)[0] == pytest.approx(0.88)
+    assert scores.recall(AREA)[0] == pytest.approx(0.7487, abs=5e-5)
+    assert scores.quantity_disagreement(AREA) == pytest.approx(0.004493, abs=5e-7)
+    assert scores.allocation_disagreement(AREA) == pytest.approx(0.048995, abs=5e-7)
 
 
 def test_kappa_and_its_error_equal_those_of_statsmodels():
@@ -46,8 +47,8 @@ def test_kappa_and_its_error_equal_those_of_statsmodels():
         size = rng.integers(2, 7)
         matrix = rng.integers(0, 30, (size, size)) + np.eye(size, dtype=int) * rng.integers(0, 50)
         theirs = cohens_kappa(matrix)
-        assert report.kappa(matrix) == pytest.approx(theirs.kappa, abs=1e-12)
-        assert report.kappa_standard_error(matrix) == pytest.approx(theirs.std_kappa, abs=1e-9)
+        assert scores.kappa(matrix) == pytest.approx(theirs.kappa, abs=1e-12)
+        assert scores.kappa_standard_error(matrix) == pytest.approx(theirs.std_kappa, abs=1e-9)
 
 
 def test_area_adjusted_accuracy_is_that_of_olofsson():
@@ -69,15 +70,15 @@ def test_area_adjusted_estimates_are_unbiased_where_plain_ones_are_not():
     mapped = rng.choice(3, 60_000, p=[0.8, 0.15, 0.05])
     true = np.where(rng.random(mapped.size) < [0.95, 0.7, 0.5][0], mapped, rng.integers(0, 3, mapped.size))
     true = np.where((mapped == 2) & (rng.random(mapped.size) < 0.4), 0, true)
-    known = report.confusion_matrix(true, mapped, range(3))
+    known = scores.confusion_matrix(true, mapped, range(3))
     strata = [true[mapped == code] for code in range(3)]
     found, plain = [], []
     for _ in range(1000):
         matrix = np.array([np.bincount(rng.choice(part, 40), minlength=3) for part in strata])
         one = by_area.area_adjusted(matrix, np.bincount(mapped), 1.0, probability_sample=True)
         found.append([one["overall_accuracy"], one["overall_accuracy_se"], *one["area_share"], *one["area_share_se"]])
-        plain.append(report.overall_accuracy(matrix))
-    found, truth = np.array(found), [report.overall_accuracy(known), *known.sum(axis=0) / known.sum()]
+        plain.append(scores.overall_accuracy(matrix))
+    found, truth = np.array(found), [scores.overall_accuracy(known), *known.sum(axis=0) / known.sum()]
     estimates, errors = found[:, [0, 2, 3, 4]], found[:, [1, 5, 6, 7]]
     assert not one["indicative"]
     assert (np.abs(estimates.mean(axis=0) - truth) < 4 * estimates.std(axis=0) / np.sqrt(1000)).all()
@@ -109,16 +110,16 @@ def test_quadratic_kappa_balanced_accuracy_and_means_are_scikit_learns():
     for _ in range(50):
         reference = rng.integers(0, 6, 40)
         predicted = np.where(rng.random(40) < 0.5, reference, rng.integers(0, 4, 40))
-        found = report.scores(report.confusion_matrix(reference, predicted, range(6)))
+        found = scores.matrix_scores(scores.confusion_matrix(reference, predicted, range(6)))
         theirs = metrics.cohen_kappa_score(reference, predicted, weights="quadratic")
         assert found["quadratic_kappa"] == pytest.approx(theirs)
         seen = np.isin(predicted, reference)  # scikit-learn warns of others
-        part = report.confusion_matrix(reference[seen], predicted[seen], range(6))
+        part = scores.confusion_matrix(reference[seen], predicted[seen], range(6))
         theirs = metrics.balanced_accuracy_score(reference[seen], predicted[seen])
         if np.isin(predicted[seen], reference[seen]).all():
-            assert report.balanced_accuracy(part) == pytest.approx(theirs)
+            assert scores.balanced_accuracy(part) == pytest.approx(theirs)
         theirs = metrics.precision_recall_fscore_support(reference, predicted, average="weighted", zero_division=0)
-        assert [found[f"weighted_{name}"] for name in report.BY_CLASS] == pytest.approx(theirs[:3])
+        assert [found[f"weighted_{name}"] for name in scores.BY_CLASS] == pytest.approx(theirs[:3])
 
 
 def test_brier_score_and_log_loss_are_scikit_learns():
@@ -126,19 +127,19 @@ def test_brier_score_and_log_loss_are_scikit_learns():
 
     rng = np.random.default_rng(6)
     probabilities, reference = rng.dirichlet(np.ones(4), 60), rng.integers(0, 4, 60)
-    theirs = metrics.log_loss(reference, np.maximum(probabilities, report.PROBABILITY_FLOOR), labels=range(4))
-    assert report.log_loss(reference, probabilities, range(4)) == pytest.approx(theirs, abs=1e-3)
+    theirs = metrics.log_loss(reference, np.maximum(probabilities, scores.PROBABILITY_FLOOR), labels=range(4))
+    assert scores.log_loss(reference, probabilities, range(4)) == pytest.approx(theirs, abs=1e-3)
     theirs = metrics.brier_score_loss(reference, probabilities, labels=range(4), scale_by_half=False)
-    assert report.brier_score(reference, probabilities, range(4)) == pytest.approx(theirs)
-    assert math.isnan(report.brier_score([], np.zeros((0, 4)), range(4)))
+    assert scores.brier_score(reference, probabilities, range(4)) == pytest.approx(theirs)
+    assert math.isnan(scores.brier_score([], np.zeros((0, 4)), range(4)))
     with pytest.raises(AccuracyError, match=r"none of the classes.*9"):
-        report.brier_score([0, 9], probabilities[:2], range(4))
+        scores.brier_score([0, 9], probabilities[:2], range(4))
 
 
 def test_scores_of_a_stack_are_those_of_each():
     stack = np.random.default_rng(0).integers(0, 4, (200, 3, 3)) * np.random.default_rng(1).integers(0, 2, (200, 3, 1))
     stack[:2] = [np.diag([5, 0, 0]), np.zeros((3, 3))]
-    whole, each = report.scores(stack), [report.scores(matrix) for matrix in stack]
+    whole, each = scores.matrix_scores(stack), [scores.matrix_scores(matrix) for matrix in stack]
     for name, values in whole.items():
         np.testing.assert_allclose(values, [one[name] for one in each], err_msg=name)
 
@@ -148,12 +149,12 @@ def test_a_bootstrap_of_blocks_draws_the_samples_of_blocks():
     reference, predicted = rng.integers(0, 3, (2, 60))
     block = rng.integers(0, 7, 60)
     weight = rng.random(60)
-    draws = kinds.block_draws(block, 20, rng)
-    drawn = report.drawn_matrices(reference, predicted, 3, draws, weight)
+    draws = blocks.sample_blocks(block, 20, rng)
+    drawn = scores.bootstrap_matrices(reference, predicted, 3, draws, weight)
     for one, counts in zip(drawn, draws[1], strict=True):
         times = counts[draws[0]] * weight
-        assert one == pytest.approx(report.confusion_matrix(reference, predicted, range(3), times))
-    assert drawn[0] == pytest.approx(report.confusion_matrix(reference, predicted, range(3), weight))
+        assert one == pytest.approx(scores.confusion_matrix(reference, predicted, range(3), times))
+    assert drawn[0] == pytest.approx(scores.confusion_matrix(reference, predicted, range(3), weight))
 
 
 def test_intervals_hold_the_truth_as_often_as_they_say():
@@ -162,8 +163,10 @@ def test_intervals_hold_the_truth_as_often_as_they_say():
     for _ in range(300):
         right = np.repeat(rng.random(60) < 0.7, 10)
         reference = rng.integers(0, 2, 600)
-        draws = kinds.block_draws(np.repeat(np.arange(60), 10), 200, rng)
-        found = report.report(reference, np.where(right, reference, 1 - reference), [0, 1], draws, 0.9)["intervals"]
+        draws = blocks.sample_blocks(np.repeat(np.arange(60), 10), 200, rng)
+        found = report.accuracy_report(reference, np.where(right, reference, 1 - reference), [0, 1], draws, 0.9)[
+            "intervals"
+        ]
         held += found["overall_accuracy"][0] <= 0.7 <= found["overall_accuracy"][1]
         large += found["kappa_large_sample"][0] <= 0.4 <= found["kappa_large_sample"][1]
     assert (found["blocks"], found["draws"], found["probability"]) == (60, 200, 0.9)
@@ -172,9 +175,11 @@ def test_intervals_hold_the_truth_as_often_as_they_say():
 
 
 def test_one_block_or_no_sample_has_no_interval_but_kappas():
-    one = report.report([0, 1, 1], [0, 1, 0], [0, 1], kinds.block_draws([4, 4, 4], 9, np.random.default_rng(0)))
+    one = report.accuracy_report(
+        [0, 1, 1], [0, 1, 0], [0, 1], blocks.sample_blocks([4, 4, 4], 9, np.random.default_rng(0))
+    )
     assert set(one["intervals"]) == {"probability", "kappa_large_sample"}
-    assert report.report([], [], [0, 1])["intervals"]["kappa_large_sample"] == [None, None]
+    assert report.accuracy_report([], [], [0, 1])["intervals"]["kappa_large_sample"] == [None, None]
 
 
 def test_scores_equal_those_of_scikit_learn():
@@ -184,7 +189,7 @@ def test_scores_equal_those_of_scikit_learn():
     for _ in range(50):
         reference = rng.integers(0, 6, 40)
         predicted = np.where(rng.random(40) < 0.5, reference, rng.integers(0, 4, 40))
-        found = report.report(reference, predicted, range(6))
+        found = report.accuracy_report(reference, predicted, range(6))
         assert np.transpose(found["confusion_matrix"]).tolist() == (
             metrics.confusion_matrix(reference, predicted, labels=range(6)).tolist()
         )
@@ -195,21 +200,21 @@ def test_scores_equal_those_of_scikit_learn():
     probabilities = rng.dirichlet(np.ones(6), 40)
     probabilities = (probabilities + 0.01) / 1.06
     theirs = metrics.log_loss(reference, probabilities, labels=range(6))
-    assert report.log_loss(reference, probabilities, range(6)) == pytest.approx(theirs)
+    assert scores.log_loss(reference, probabilities, range(6)) == pytest.approx(theirs)
 
 
 def test_a_perfect_map_has_kappa_1_and_a_random_one_about_0():
     reference = np.random.default_rng(3).integers(0, 6, 5000)
-    perfect = report.report(reference, reference, range(6))
+    perfect = report.accuracy_report(reference, reference, range(6))
     assert (perfect["kappa"], perfect["overall_accuracy"], perfect["macro_f1"]) == (1, 1, 1)
     assert perfect["kappa_se"] == pytest.approx(0, abs=1e-6)
-    random = report.report(reference, np.random.default_rng(4).permutation(reference), range(6))
+    random = report.accuracy_report(reference, np.random.default_rng(4).permutation(reference), range(6))
     assert abs(random["kappa"]) < 3 * random["kappa_se"] < 0.05
 
 
 def test_mapped_and_reference_are_not_mixed_up():
     # One of two wet samples is mapped as dry: dry is mapped too often, wet is missed.
-    found = report.report(["wet", "wet", "dry", "dry"], ["wet", "dry", "dry", "dry"], ["dry", "wet"])
+    found = report.accuracy_report(["wet", "wet", "dry", "dry"], ["wet", "dry", "dry", "dry"], ["dry", "wet"])
     assert found["confusion_matrix"] == [[2, 1], [0, 1]]
     assert found["precision"] == pytest.approx([2 / 3, 1])
     assert found["recall"] == [1, 0.5]
@@ -219,7 +224,7 @@ def test_mapped_and_reference_are_not_mixed_up():
 @given(matrices)
 def test_properties_of_any_confusion_matrix(matrix):
     reference, predicted = labels_of(matrix)
-    found = report.report(reference, predicted, range(len(matrix)))
+    found = report.accuracy_report(reference, predicted, range(len(matrix)))
     assert found["confusion_matrix"] == matrix.tolist()
     json.dumps(found, allow_nan=False)
     if not matrix.sum():
@@ -228,15 +233,15 @@ def test_properties_of_any_confusion_matrix(matrix):
     disagreement = found["quantity_disagreement"] + found["allocation_disagreement"]
     assert disagreement == pytest.approx(1 - found["overall_accuracy"])
     assert found["kappa"] is None or -1 <= found["kappa"] <= found["overall_accuracy"] + 1e-12
-    turned = report.report(predicted, reference, range(len(matrix)))
+    turned = report.accuracy_report(predicted, reference, range(len(matrix)))
     assert turned["precision"] == found["recall"]
     assert turned["kappa"] == pytest.approx(found["kappa"])
     order = np.arange(len(matrix))[::-1]
-    assert report.kappa(matrix[np.ix_(order, order)]) == pytest.approx(report.kappa(matrix), nan_ok=True)
+    assert scores.kappa(matrix[np.ix_(order, order)]) == pytest.approx(scores.kappa(matrix), nan_ok=True)
 
 
 def test_a_class_that_is_never_mapped_or_never_occurs():
-    found = report.report([0, 0, 1, 1], [0, 0, 0, 2], range(4))
+    found = report.accuracy_report([0, 0, 1, 1], [0, 0, 0, 2], range(4))
     assert found["precision"] == [pytest.approx(2 / 3), None, 0, None]
     assert found["recall"] == [1, 0, None, None]
     assert found["f1"] == [pytest.approx(0.8), 0, 0, None]
@@ -245,7 +250,7 @@ def test_a_class_that_is_never_mapped_or_never_occurs():
 
 
 def test_one_class_only():
-    found = report.report([3, 3], [3, 3], [3])
+    found = report.accuracy_report([3, 3], [3, 3], [3])
     assert (found["overall_accuracy"], found["kappa"], found["kappa_se"]) == (1, None, None)
 
 
@@ -259,37 +264,37 @@ def test_one_class_only():
 )
 def test_bad_labels_are_refused(reference, predicted, expected):
     with pytest.raises(AccuracyError, match=expected):
-        report.report(reference, predicted, [0, 1])
+        report.accuracy_report(reference, predicted, [0, 1])
 
 
 @pytest.mark.parametrize("matrix", [[[1, 2]], [[1, -1], [0, 1]], [[1, math.nan], [0, 1]], [1, 2]])
 def test_what_is_no_confusion_matrix_is_refused(matrix):
     with pytest.raises(AccuracyError, match="no confusion matrix"):
-        report.kappa(matrix)
+        scores.kappa(matrix)
 
 
 def test_log_loss_of_an_impossible_class_is_finite_and_its_shape_is_checked():
-    assert report.log_loss([1], [[1.0, 0.0]], [0, 1]) == pytest.approx(-math.log(report.PROBABILITY_FLOOR))
+    assert scores.log_loss([1], [[1.0, 0.0]], [0, 1]) == pytest.approx(-math.log(scores.PROBABILITY_FLOOR))
     with pytest.raises(AccuracyError, match="1 samples"):
-        report.log_loss([1], [[1.0]], [0, 1])
+        scores.log_loss([1], [[1.0]], [0, 1])
 
 
 def test_json_and_csv_are_whole_and_json_has_no_nan(tmp_path):
     path = tmp_path / "tables" / "a.json"
-    report.write_json(path, {"a": np.float32(0.5), "b": [np.nan, np.int64(3)], "c": np.eye(2)})
+    files.write_json(path, {"a": np.float32(0.5), "b": [np.nan, np.int64(3)], "c": np.eye(2)})
     assert json.loads(path.read_text()) == {"a": 0.5, "b": [None, 3], "c": [[1, 0], [0, 1]]}
     table = pd.DataFrame({"layer": ["2-3m"], "kappa": [0.5]})
-    report.write_table(tmp_path / "tables" / "a.csv", table)
+    files.write_table(tmp_path / "tables" / "a.csv", table)
     assert pd.read_csv(tmp_path / "tables" / "a.csv").equals(table)
     assert sorted(p.name for p in path.parent.iterdir()) == ["a.csv", "a.json"]
 
 
 def test_tables_of_reports():
-    found = report.report([0, 0, 1, 1], [0, 0, 0, 1], range(3))
+    found = report.accuracy_report([0, 0, 1, 1], [0, 0, 0, 1], range(3))
     losses = {"log_loss": 0.5, "log_loss_calibrated": None}
-    table = report.summary({"2-3m": {"whole": found | losses}})
+    table = report.summary_table({"2-3m": {"whole": found | losses}})
     assert table.loc[0, ["layer", "domain", "n", "overall_accuracy"]].tolist() == ["2-3m", "whole", 4, 0.75]
-    classes = report.by_class(found)
+    classes = report.class_table(found)
     assert classes["support"].tolist() == [2, 2, 0]
     assert classes[["mapped_as_0", "mapped_as_1", "mapped_as_2"]].to_numpy().tolist() == [
         [2, 0, 0],
@@ -306,7 +311,7 @@ def test_heatmap_shows_counts_row_shares_and_names():
 
     figure, axes = plt.subplots()
     names = ["dry", "wet", "ice"]
-    report.draw_confusion(axes, report.report([0, 0, 0, 1], [0, 0, 1, 1], range(3)), names)
+    report.plot_confusion_matrix(axes, report.accuracy_report([0, 0, 0, 1], [0, 0, 1, 1], range(3)), names)
     texts = [text.get_text() for text in axes.texts]
     assert texts == ["2\n100 %", "0", "0", "1\n50 %", "1\n50 %", "0", "0", "0", "0"]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["dry (2)", "wet (2)", "ice (0)"]
@@ -317,10 +322,10 @@ def test_heatmap_shows_counts_row_shares_and_names():
 def test_a_weight_counts_as_so_many_samples():
     rng = np.random.default_rng(0)
     reference, mapped, weight = rng.integers(0, 3, (3, 50))
-    repeated = report.confusion_matrix(np.repeat(reference, weight), np.repeat(mapped, weight), range(3))
-    weighted = report.confusion_matrix(reference, mapped, range(3), weight)
+    repeated = scores.confusion_matrix(np.repeat(reference, weight), np.repeat(mapped, weight), range(3))
+    weighted = scores.confusion_matrix(reference, mapped, range(3), weight)
     assert np.array_equal(weighted, repeated)
-    assert report.kappa(weighted / 7) == pytest.approx(report.kappa(repeated))
+    assert scores.kappa(weighted / 7) == pytest.approx(scores.kappa(repeated))
 
 
 def test_the_interval_is_wider_than_percentiles_by_students_t():
@@ -328,25 +333,23 @@ def test_the_interval_is_wider_than_percentiles_by_students_t():
 
     values, block = np.linspace(0, 1, 100_001), np.repeat(np.arange(9), 4)
     tail = norm.cdf(-np.sqrt(9 / 8) * t.ppf(0.95, 8))
-    np.testing.assert_allclose(report.interval(values, 0.9, block), [tail, 1 - tail], atol=1e-4)
-    np.testing.assert_allclose(report.interval(values, 0.9, np.arange(10_000)), [0.05, 0.95], atol=1e-4)
+    np.testing.assert_allclose(scores.interval(values, 0.9, block), [tail, 1 - tail], atol=1e-4)
+    np.testing.assert_allclose(scores.interval(values, 0.9, np.arange(10_000)), [0.05, 0.95], atol=1e-4)
     # One block of half of the samples and others of one are as good as hardly four.
     unequal = np.concatenate([np.zeros(20, int), np.arange(1, 21)])
-    lower, _ = report.interval(values, 0.9, unequal)
-    assert lower < report.interval(values, 0.9, np.arange(4))[0] + 1e-9
-    assert np.isnan(report.interval([np.nan] * 9, 0.9, block)).all()
+    lower, _ = scores.interval(values, 0.9, unequal)
+    assert lower < scores.interval(values, 0.9, np.arange(4))[0] + 1e-9
+    assert np.isnan(scores.interval([np.nan] * 9, 0.9, block)).all()
 
 
 def test_intervals_from_few_blocks_hold_the_truth_as_often_as_they_say():
     """Means of eight normal values: plain percentiles hold the true mean in 82 % of the cases instead of 90 %."""
-    from helpers.folds import kinds
-
     rng, held, plain = np.random.default_rng(4), 0, 0
     for _ in range(600):
         sample = rng.normal(size=8)
-        _, counts = kinds.block_draws(np.arange(8), 500, rng)
+        _, counts = blocks.sample_blocks(np.arange(8), 500, rng)
         means = counts[1:] @ sample / 8
-        lower, upper = report.interval(means, 0.9, np.arange(8))
+        lower, upper = scores.interval(means, 0.9, np.arange(8))
         held += lower <= 0 <= upper
         low, high = np.percentile(means, [5, 95])
         plain += low <= 0 <= high

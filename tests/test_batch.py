@@ -15,10 +15,14 @@ import pandas as pd
 import pytest
 import yaml
 
+from helpers.core.grid import reference_grid
+from helpers.core.rasters import write_raster
 from helpers.core.study import Study
+from helpers.mapping.files import map_files
 from launcher import compare
-from launcher.batch import Range, Sweep, SweepError, _pool, planned_runs, run_batch
-from launcher.run import IN_PROCESS
+from launcher.batch import _pool, run_batch
+from launcher.stages import IN_PROCESS
+from launcher.sweep import Range, Sweep, SweepError, planned_runs
 
 ROOT = Path(__file__).parents[1]
 
@@ -187,7 +191,7 @@ def test_every_sweep_of_ours_is_sound(path):
 
 def outcomes(**columns):
     table = pd.DataFrame(columns)
-    for name in (*compare.SCORES, compare.STORAGE):
+    for name in (*compare.COMPARED_SCORES, compare.STORAGE):
         table[name] = table.get(name, 0.0)
     return table.assign(status="done", run=[f"run-{n}" for n in range(len(table))])
 
@@ -234,9 +238,6 @@ def test_ablation_is_the_change_from_the_run_with_all_predictors(monkeypatch):
 @pytest.fixture
 def maps(study, tmp_path, monkeypatch):
     """Three runs whose maps are known: types of one layer, and storage."""
-    from helpers.core.grid import reference_grid, write_raster
-    from helpers.mapping.predict import map_files
-
     monkeypatch.setattr(Study, "results_dir", property(lambda self: tmp_path / self.run))
     study = study.changed({"layers": [[2, 3]]})
     shape, runs = tuple(reference_grid(study).shape), []

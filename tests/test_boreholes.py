@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import rasterio
 
-from helpers.core import ice
+from helpers.core import classes
 from helpers.core.grid import geographic_grid
 from helpers.core.study import Study
 from helpers.samples.tables import read_tables
-from testbed import boreholes
+from testbed.ground import Ground, _random_field, ice_content_at, layer_truth
 
 STUDY = Study.open("config/quick.yaml")
 LAW = STUDY.truth
@@ -19,18 +19,18 @@ def ground(**changes):
     values = {"temperature": -1.0, "table": 2.5, "base": 30.0, "soil_depth": 40.0, "odds": 0.0, "valley": 1.0}
     values |= {"peat": 0.5, "fines": 0.5} | changes
     arrays = {name: np.array([value], np.float32) for name, value in values.items()}
-    return boreholes.Ground(np.array([0]), **arrays)
+    return Ground(np.array([0]), **arrays)
 
 
 def test_ice_is_richest_at_the_permafrost_table_and_falls_with_depth():
     depths = np.arange(2.5, 20, 0.5)
-    content = [float(boreholes.ice_content_at(ground(), np.float32(d), LAW)[0]) for d in depths]
+    content = [float(ice_content_at(ground(), np.float32(d), LAW)[0]) for d in depths]
     assert np.all(np.diff(content) < 0)
     assert 0 < content[-1] < content[0] < LAW.ice_cap
 
 
 def test_bedrock_holds_little_ice():
-    assert boreholes.ice_content_at(ground(soil_depth=5.0), np.float32(6), LAW)[0] == pytest.approx(LAW.rock_ice)
+    assert ice_content_at(ground(soil_depth=5.0), np.float32(6), LAW)[0] == pytest.approx(LAW.rock_ice)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_bedrock_holds_little_ice():
     ],
 )
 def test_a_layer_counts_ice_only_between_table_and_base(changes, layer, share):
-    types, fraction = boreholes.layer_truth(ground(**changes), layer, LAW, STUDY.ice.thresholds)
+    types, fraction = layer_truth(ground(**changes), layer, LAW, STUDY.ice.thresholds)
     assert (types[0] > 0) == (share > 0)
     assert fraction[0] <= share * LAW.ice_cap
     assert (fraction[0] > 0) == (share > 0)
@@ -54,7 +54,7 @@ def test_a_layer_counts_ice_only_between_table_and_base(changes, layer, share):
 def test_a_random_field_has_its_variance_and_its_reach():
     geobox = geographic_grid((0, 0, 1, 1), 9)  # 400 x 400 cells
     cell = abs(geobox.transform.a)
-    field = boreholes._random_field(geobox, 20 * cell, np.random.default_rng(1))
+    field = _random_field(geobox, 20 * cell, np.random.default_rng(1))
     assert field.shape == geobox.shape
     assert field.std() == pytest.approx(1, abs=0.2)
     near, far = (np.corrcoef(field[:, :-d].ravel(), field[:, d:].ravel())[0, 1] for d in (5, 60))
@@ -86,8 +86,8 @@ def test_one_hole_a_cell_finds_the_classes_in_their_shares_but_not_always_the_ce
             read_band(quick / f"results/quick/main/truth/{name}_{layer}.tif")
             for name in ("ice_type", "hole_type", "ice_fraction")
         )
-        inside = own != ice.NO_TYPE
-        assert np.array_equal(inside, hole != ice.NO_TYPE)
+        inside = own != classes.NO_TYPE
+        assert np.array_equal(inside, hole != classes.NO_TYPE)
         frozen = fraction[inside] > 0
         # But for its error, the table that a hole tells is that of its place.
         assert (hole[inside] > 0)[~frozen].mean() < 0.005

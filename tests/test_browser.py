@@ -13,8 +13,8 @@ import nbformat
 import pytest
 from test_run import assert_same_rasters, environment
 
-from helpers.core.code import write_text
-from launcher.run import FULL
+from helpers.core.files import write_text
+from launcher.stages import FULL
 
 pytestmark = pytest.mark.browser
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from helpers.core import grid
+from helpers.core import grid, rasters
 from helpers.core.study import Study
 from helpers.prepare import climate, registry, soil
 from helpers.prepare.products import MODIS_LST, MONTHLY_PRECIPITATION, MONTHLY_TEMPERATURE, SOIL_FRACTION, raw_files
@@ -142,12 +142,12 @@ def raw_climate(study):
     year = cycle(-1, 20)[:, None, None] * full
     files, write = raw_files(study), {"geobox": geobox, "study": study, "units": "1", "names": "month"}
     for time, shift in (("day", 8), ("night", -8)):
-        grid.write_raster(files[f"lst_{time}"], MODIS_LST.encode(year + shift + 273.15), nodata=0, **write)
+        rasters.write_raster(files[f"lst_{time}"], MODIS_LST.encode(year + shift + 273.15), nodata=0, **write)
         qc = np.zeros(full.shape, np.uint8)
         qc[3] = 0b11000001
-        grid.write_raster(files[f"qc_{time}"], qc, **write)
-    grid.write_raster(files["air_temperature"], MONTHLY_TEMPERATURE.encode(year), nodata=-32768, **write)
-    grid.write_raster(files["precipitation"], MONTHLY_PRECIPITATION.encode(40.5 * full), nodata=65535, **write)
+        rasters.write_raster(files[f"qc_{time}"], qc, **write)
+    rasters.write_raster(files["air_temperature"], MONTHLY_TEMPERATURE.encode(year), nodata=-32768, **write)
+    rasters.write_raster(files["precipitation"], MONTHLY_PRECIPITATION.encode(40.5 * full), nodata=65535, **write)
     return files
 
 
@@ -172,7 +172,7 @@ def test_make_gives_all_climate_layers(study, raw_climate):
 
 def test_a_file_without_twelve_months_is_named(study, raw_climate):
     geobox = grid.geographic_grid((110, 37, 137, 55), 720)
-    grid.write_raster(
+    rasters.write_raster(
         raw_climate["air_temperature"],
         np.zeros((11, *geobox.shape), np.int16),
         geobox,
@@ -197,7 +197,7 @@ class TestSoil:
         for name, number in (("sand", 400), ("silt", 350), ("clay", 250), ("soc", 250)):
             numbers = np.full(geobox.shape, number, np.int16)
             numbers[40:42, 60:62] = SOIL_FRACTION.fill
-            grid.write_raster(
+            rasters.write_raster(
                 raw_files(study)[name], numbers, geobox, study=study, names=name, units="%", nodata=-32768
             )
         layers = soil.make(study)

@@ -101,7 +101,7 @@ def test_runs_are_read_drawn_and_written(tmp_path, rng):
     assert (by_truth["true"].mean()["cells"] - by_truth["true"].mean()["holes"]) == pytest.approx(0.05, abs=0.02)
     assert set(promises["estimate"]) == {"random"}
     biases, covered = coverage.bias(promises), coverage.total_coverage(totals)
-    for figure in (coverage.draw_bias(biases), coverage.draw_totals(totals)):
+    for figure in (coverage.plot_bias(biases), coverage.plot_totals(totals)):
         assert "SIMULATED" in str([text.get_text() for text in figure.texts])
     unlike = coverage.by_applicability(coverage.read_applicability(folders))
     coverage.write_coverage(tmp_path / "batch.json", biases, coverage.best_estimate(promises), covered, unlike)

@@ -9,9 +9,11 @@ import pandas as pd
 import pytest
 from defects import DEFECTS, INTERVALS, NEEDS, SITES, WHOLE, clean_tables, judge, plant, schedule
 
-from helpers.core.grid import reference_grid, warp
+from helpers.core.grid import reference_grid
 from helpers.core.ice import volumetric_ice_content
-from helpers.core.study import ROOT, Study
+from helpers.core.rasters import warp
+from helpers.core.settings import ROOT
+from helpers.core.study import Study
 from helpers.prepare.registry import write_covariates
 from helpers.samples import labels
 

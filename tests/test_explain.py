@@ -8,9 +8,10 @@ import pandas as pd
 import pytest
 from sklearn.ensemble import RandomForestClassifier
 
-from helpers.accuracy.effects import local_effects, shapley_importance, shapley_layer, shapley_values
+from helpers.accuracy.effects import local_effects
+from helpers.accuracy.importance import shapley_importance, shapley_layer, shapley_values
 from helpers.core.study import Study
-from helpers.folds import kinds
+from helpers.folds import blocks
 from helpers.forest.two_stage import TwoStageForest
 
 
@@ -23,7 +24,7 @@ def test_effects_of_an_additive_function_are_its_parts_in_spite_of_correlation()
         chance = 0.3 * part[:, 0] ** 2 + 0.5 * part[:, 1]
         return np.stack([1 - chance, chance], axis=1)
 
-    draws = kinds.block_draws(np.arange(2000) % 50, 100, rng)
+    draws = blocks.sample_blocks(np.arange(2000) % 50, 100, rng)
     edges, effects = local_effects(predict, values, 0, draws)
     assert effects.shape == (101, len(edges), 2)
     expected = 0.3 * edges**2
@@ -36,7 +37,7 @@ def test_effects_of_an_additive_function_are_its_parts_in_spite_of_correlation()
 def test_a_predictor_that_does_nothing_or_has_one_value_has_no_effect():
     rng = np.random.default_rng(1)
     values = np.stack([rng.random(60), np.ones(60), rng.integers(0, 2, 60)], axis=1)
-    draws = kinds.block_draws(np.arange(60) % 6, 20, rng)
+    draws = blocks.sample_blocks(np.arange(60) % 6, 20, rng)
 
     def predict(part):
         return np.stack([part[:, 2], 1 - part[:, 2]], axis=1)

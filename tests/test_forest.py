@@ -16,35 +16,23 @@ from hypothesis import strategies as st
 from sklearn.ensemble import RandomForestClassifier
 
 from helpers.accuracy import report
+from helpers.accuracy.importance import _shuffled, importance
 from helpers.core import study as core_study
-from helpers.core.code import file_hash
+from helpers.core.files import file_hash
+from helpers.core.scores import confusion_matrix, kappa, log_loss
+from helpers.core.settings import Samples
 from helpers.core.study import Study
-from helpers.folds import kinds
+from helpers.folds import blocks
+from helpers.folds.units import site_folds
 from helpers.forest import models as models_module
-from helpers.forest.models import (
-    CLASSES,
-    SCORES,
-    SEARCHED,
-    ForestError,
-    ModelError,
-    _model_bytes,
-    _shuffled,
-    _write_model,
-    calibrate,
-    class_means,
-    class_probabilities,
-    fit,
-    fit_calibration,
-    importance,
-    layer_rows,
-    load_model,
-    model_path,
-    predictor_values,
-    save_forests,
-    search,
-    site_folds,
-)
+from helpers.forest.calibration import calibrate, fit_calibration
+from helpers.forest.cards import ModelError, _model_bytes, _write_model, load_model, model_path, save_forests
+from helpers.forest.class_means import class_means
+from helpers.forest.grid_search import SEARCH_SCORES, SEARCHED, search
+from helpers.forest.models import class_probabilities, fit
 from helpers.forest.two_stage import TwoStageForest
+from helpers.samples import rows as rows_module
+from helpers.samples.rows import CLASSES, ForestError, layer_rows, predictor_values
 
 PREDICTORS = ["elevation", "slope", "twi", "ndvi", "lst"]
 LAYERS = ["2-3m", "3-5m"]
@@ -82,7 +70,7 @@ def make_table(sites=240, seed=0, noise=0.4):
 def in_project(patch, folder):
     """Return a function that gives a study in a project folder of its own, with a sample table on disk."""
     patch.setattr(core_study, "ROOT", folder)
-    patch.setattr(models_module, "_predictors", lambda study: study.predictors)
+    patch.setattr(rows_module, "_predictors", lambda study: study.predictors)
 
     def make(table, **changes):
         study = Study(name="mine", predictors=PREDICTORS, layers=[(2, 3), (3, 5)], forest={**SMALL, **changes})
@@ -137,7 +125,7 @@ def test_the_search_finds_what_is_there_among_forests_of_full_size(made):
     assert best["chosen"]
     assert best["max_depth"] == (found.params["max_depth"] or "unlimited")
     assert found.scores["kappa"] > 0.4
-    assert set(found.table) >= {name + end for name in SCORES for end in ("", "_se")}
+    assert set(found.table) >= {name + end for name in SEARCH_SCORES for end in ("", "_se")}
 
 
 def test_out_of_fold_probabilities_are_those_of_forests_grown_without_the_fold(project, table):
@@ -213,7 +201,7 @@ def test_a_class_with_one_member_and_one_without_any(project, table):
     rare = rare[rare["ice_type"] != 1]
     with pytest.raises(ForestError, match="only one training site has the class"):
         search(project(rare), rare, "2-3m", n_jobs=1)
-    study = project(rare).model_copy(update={"samples": core_study.Samples(rare_classes="keep")})
+    study = project(rare).model_copy(update={"samples": Samples(rare_classes="keep")})
     found = search(study, rare, "2-3m", n_jobs=1)
     assert np.allclose(found.out_of_fold.sum(axis=1), 1)
     for card in save_forests(study, rare, found, n_jobs=1).values():
@@ -307,11 +295,11 @@ def test_importance_finds_the_predictor_that_matters_and_equals_one_by_one(proje
     again = importance(model, values, types, PREDICTORS, seed=3)
     pd.testing.assert_frame_equal(found, again)
 
-    whole = report.kappa(report.confusion_matrix(types, model.predict(values), CLASSES))
+    whole = kappa(confusion_matrix(types, model.predict(values), CLASSES))
     falls = []
     for part in np.split(_shuffled(values, [4], 3, 10), 10):
         assert sorted(part[:, 4]) == sorted(values[:, 4])
-        falls.append(whole - report.kappa(report.confusion_matrix(types, model.predict(part), CLASSES)))
+        falls.append(whole - kappa(confusion_matrix(types, model.predict(part), CLASSES)))
     assert found.loc[0, ["mean", "sd"]].tolist() == pytest.approx([np.mean(falls), np.std(falls, ddof=1)])
 
 
@@ -321,7 +309,7 @@ def test_importance_of_predictors_that_tell_the_same(project, table):
     model = fit(project(told), told, "2-3m", {"max_depth": None, "min_samples_split": 2}, "train")
     rows = layer_rows(told, "2-3m", "test")
     values, types = predictor_values(rows, PREDICTORS), rows["ice_type"].to_numpy()
-    draws = kinds.block_draws(np.arange(len(rows)), 200, np.random.default_rng(0))
+    draws = blocks.sample_blocks(np.arange(len(rows)), 200, np.random.default_rng(0))
     single = importance(model, values, types, PREDICTORS, seed=3, draws=draws).set_index("predictor")
     pair = importance(model, values, types, PREDICTORS, seed=3, groups=[["lst", "slope"]], draws=draws).loc[0]
     assert pair["predictor"] == "lst + slope"
@@ -353,8 +341,8 @@ def test_calibration_lowers_the_log_loss_of_other_samples():
         types, probabilities = random_probabilities(seed)
         others, theirs = random_probabilities(seed + 100)
         calibration = fit_calibration(probabilities, types)
-        before.append(report.log_loss(others, theirs, CLASSES))
-        after.append(report.log_loss(others, calibrate(theirs, calibration), CLASSES))
+        before.append(log_loss(others, theirs, CLASSES))
+        after.append(log_loss(others, calibrate(theirs, calibration), CLASSES))
     assert np.mean(after) < np.mean(before) - 0.05
     assert max(after) < min(before)
 

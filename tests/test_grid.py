@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 
-from helpers.core import grid
+from helpers.core import grid, rasters
 from helpers.core.study import Study
 
 # Convergence by PROJ at a few places of the default projection, against n (lon - 105) of a cone
@@ -83,7 +83,7 @@ def test_fine_grid_divides_the_reference_grid(default, resolution):
 
 def test_a_margin_keeps_the_grids_aligned(default):
     inner, outer = grid.fine_grid(default), grid.fine_grid(default, margin=1500)
-    rows, columns = grid.window(inner, outer)
+    rows, columns = rasters.window(inner, outer)
     assert (rows.start, columns.start) == (4, 4)  # 1500 m become 2 reference cells, 4 fine ones
     assert tuple(outer.shape) == tuple(n + 8 for n in inner.shape)
 
@@ -167,13 +167,13 @@ class TestWarp:
         target = self.target(default)
         eastings, northings = np.meshgrid(*grid.cell_centres(target))
         expected, _ = pyproj.Transformer.from_crs(default.grid.crs, 4326, always_xy=True).transform(eastings, northings)
-        np.testing.assert_allclose(grid.warp(path, target, "bilinear"), expected, atol=2e-3)
+        np.testing.assert_allclose(rasters.warp(path, target, "bilinear"), expected, atol=2e-3)
 
     def test_nodata_of_the_file_stays_and_reaches_outside(self, default, tmp_path):
         numbers = np.full(self.source.shape, 7, np.uint16)
         numbers[:, :30] = 65535
         path = write(tmp_path / "numbers.tif", numbers, self.source, nodata=65535)
-        values = grid.warp(path, self.target(default, (120.2, 45.2, 121.8, 45.8)))
+        values = rasters.warp(path, self.target(default, (120.2, 45.2, 121.8, 45.8)))
         assert values.dtype == np.uint16
         assert set(np.unique(values)) == {7, 65535}
         assert values[20, -1] == 65535
@@ -186,7 +186,7 @@ class TestWarp:
         def decode(n):
             return np.where(n > 1000, np.nan, n / 10).astype(np.float32).sum(axis=0)
 
-        values = grid.warp(path, self.target(default), "bilinear", decode=decode)
+        values = rasters.warp(path, self.target(default), "bilinear", decode=decode)
         assert values.shape == (40, 50)
         assert np.nanmin(values) == np.nanmax(values) == 20
 
@@ -195,7 +195,7 @@ class TestWarp:
             write(tmp_path / f"{n}.tif", np.full(self.source.shape, n, np.uint16), self.source, nodata=0)
             for n in (3, 5)
         ]
-        values = grid.warp(paths, self.target(default))
+        values = rasters.warp(paths, self.target(default))
         assert values.shape == (2, 40, 50)
         assert (values[0] == 3).all()
         assert (values[1] == 5).all()
@@ -203,38 +203,38 @@ class TestWarp:
     @pytest.mark.parametrize(("bands", "shape"), [(2, (40, 50)), ([2], (1, 40, 50)), (None, (3, 40, 50))])
     def test_shape_follows_the_bands_asked_for(self, default, tmp_path, bands, shape):
         stack = np.stack([np.full(self.source.shape, n, np.float32) for n in (1, 2, 3)])
-        values = grid.warp(write(tmp_path / "stack.tif", stack, self.source), self.target(default), bands=bands)
+        values = rasters.warp(write(tmp_path / "stack.tif", stack, self.source), self.target(default), bands=bands)
         assert values.shape == shape
         assert (values[-1] == (3 if bands is None else 2)).all()
 
     def test_a_missing_file_is_named(self, default, tmp_path):
-        with pytest.raises(grid.RasterError, match=r"nothing\.tif is missing") as caught:
-            grid.warp(tmp_path / "nothing.tif", self.target(default))
+        with pytest.raises(rasters.RasterError, match=r"nothing\.tif is missing") as caught:
+            rasters.warp(tmp_path / "nothing.tif", self.target(default))
         assert caught.value.remedy
 
     def test_a_file_that_is_no_raster_is_named(self, default, tmp_path):
         path = tmp_path / "text.tif"
         path.write_text("not a raster")
-        with pytest.raises(grid.RasterError, match=r"text\.tif cannot be read"):
-            grid.warp(path, self.target(default))
+        with pytest.raises(rasters.RasterError, match=r"text\.tif cannot be read"):
+            rasters.warp(path, self.target(default))
 
     @pytest.mark.parametrize("decode", [None, np.float32], ids=["streamed", "decoded"])
     def test_a_file_cut_off_is_named(self, default, tmp_path, decode):
         noise = np.random.default_rng(0).normal(size=self.source.shape).astype(np.float32)
         path = write(tmp_path / "half.tif", noise, self.source)
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-        with pytest.raises(grid.RasterError, match=r"half\.tif cannot be read"):
-            grid.warp(path, self.target(default), decode=decode)
+        with pytest.raises(rasters.RasterError, match=r"half\.tif cannot be read"):
+            rasters.warp(path, self.target(default), decode=decode)
 
     def test_a_file_without_crs_is_named(self, default, tmp_path):
         path = write(tmp_path / "nowhere.tif", self.longitudes()[0], self.source, crs=None)
-        with pytest.raises(grid.RasterError, match=r"nowhere\.tif has no coordinate reference system"):
-            grid.warp(path, self.target(default))
+        with pytest.raises(rasters.RasterError, match=r"nowhere\.tif has no coordinate reference system"):
+            rasters.warp(path, self.target(default))
 
     def test_a_file_outside_the_grid_is_named(self, default, tmp_path):
         path = write(tmp_path / "far.tif", self.longitudes()[0], self.source)
-        with pytest.raises(grid.RasterError, match=r"far\.tif lies outside the grid"):
-            grid.warp(path, self.target(default, (125, 45, 126, 46)))
+        with pytest.raises(rasters.RasterError, match=r"far\.tif lies outside the grid"):
+            rasters.warp(path, self.target(default, (125, 45, 126, 46)))
 
 
 TWO_BANDS = {"names": ["first", "second"], "units": "m", "long_names": ["The first", "The second"]}
@@ -250,7 +250,7 @@ class TestWriteRaster:
     def test_round_trip(self, study, tmp_path):
         geobox, values = grid.reference_grid(study), self.values(study)
         values[:, :5] = np.nan
-        path = grid.write_raster(
+        path = rasters.write_raster(
             tmp_path / "new" / "file.tif", values, geobox, study=study, **TWO_BANDS, tags={"more": "yes"}
         )
         with rasterio.open(path) as source:
@@ -268,7 +268,7 @@ class TestWriteRaster:
         assert list(path.parent.iterdir()) == [path]
 
     def test_whole_numbers_keep_scale_offset_and_nodata(self, study, tmp_path):
-        path = grid.write_raster(
+        path = rasters.write_raster(
             tmp_path / "file.tif",
             self.values(study, np.uint16),
             grid.reference_grid(study),
@@ -286,7 +286,7 @@ class TestWriteRaster:
 
     def test_the_same_arrays_give_equal_files(self, study, tmp_path, raster_equal):
         files = [
-            grid.write_raster(
+            rasters.write_raster(
                 tmp_path / f"{n}.tif",
                 self.values(study),
                 grid.reference_grid(study),
@@ -303,17 +303,17 @@ class TestWriteRaster:
             raise OSError("the disk is full")
 
         path, geobox = tmp_path / "file.tif", grid.reference_grid(study)
-        grid.write_raster(path, self.values(study), geobox, study=study, **TWO_BANDS)
+        rasters.write_raster(path, self.values(study), geobox, study=study, **TWO_BANDS)
         before = path.read_bytes()
         monkeypatch.setattr(*((grid, "_describe") if failing == "describe" else (os, "replace")), fail)
         with pytest.raises(OSError, match="disk is full"):
-            grid.write_raster(path, self.values(study) + 1, geobox, study=study, **TWO_BANDS)
+            rasters.write_raster(path, self.values(study) + 1, geobox, study=study, **TWO_BANDS)
         assert path.read_bytes() == before
         assert list(tmp_path.iterdir()) == [path]
 
     def test_another_shape_than_the_grid_is_refused(self, study, tmp_path):
-        with pytest.raises(grid.RasterError, match="do not fit a grid"):
-            grid.write_raster(
+        with pytest.raises(rasters.RasterError, match="do not fit a grid"):
+            rasters.write_raster(
                 tmp_path / "file.tif",
                 np.zeros((3, 3)),
                 grid.reference_grid(study),

@@ -8,13 +8,11 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from helpers.core.classes import ICE_TYPES, NO_TYPE, layer_name
 from helpers.core.ice import (
-    ICE_TYPES,
-    NO_TYPE,
     IceError,
     ice_type,
     layer_mean,
-    layer_name,
     mass,
     permafrost_part,
     thickness,

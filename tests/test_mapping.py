@@ -17,22 +17,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.ensemble import RandomForestClassifier
 
-from helpers.core import ice
-from helpers.core.grid import area_mask, cell_centres, reference_grid, write_raster
+from helpers.core import classes
+from helpers.core.grid import area_mask, cell_centres, reference_grid
+from helpers.core.rasters import write_raster
 from helpers.core.study import Study
-from helpers.forest import models, regression
-from helpers.mapping import predict
+from helpers.forest import cards, class_means, grid_search, models, regression
+from helpers.forest.calibration import fit_calibration
+from helpers.mapping import extent, predict
+from helpers.mapping.files import MapError, map_files
+from helpers.mapping.storage import _regions, map_storage, storage_totals
 from helpers.prepare.registry import covariate_files, write_covariates
+from helpers.samples import extract, rows
+from testbed import against_truth
 
 STUDY = Study.open("config/quick.yaml")
-NAMES = [ice.layer_name(layer) for layer in STUDY.layers]
+NAMES = [classes.layer_name(layer) for layer in STUDY.layers]
 
 
 def test_storage_of_three_cells_by_hand():
     """Cells of 6 km: contents 0.5, 0 and 0.1 over layers of 1, 2 and 5 m give 4, 0 and 0.8 m of ice."""
     content = np.array([[0.5, 0.0, 0.1]], np.float32)
     truth = np.array([[0.4, 0.0, 0.0]], np.float32)
-    found = predict.compare_storage(STUDY, [content] * 3, [truth] * 3, np.array([[False, False, True]]))
+    found = against_truth.compare_storage(STUDY, [content] * 3, [truth] * 3, np.array([[False, False, True]]))
     assert found["mapped_km3"] == pytest.approx(4.8 * 36 / 1000)
     assert found["true_km3"] == pytest.approx(3.2 * 36 / 1000)
     assert found["bias"] == pytest.approx(0.5)
@@ -45,7 +51,7 @@ def test_prediction_is_the_same_on_any_number_of_threads(monkeypatch):
     values = rng.normal(size=(333, 4)).astype(np.float32)
     types = rng.integers(0, 6, 333)
     model = RandomForestClassifier(20, random_state=1, n_jobs=2).fit(values, types)
-    calibration = models.fit_calibration(models.class_probabilities(model, values), types)
+    calibration = fit_calibration(models.class_probabilities(model, values), types)
     one, two = (predict.predict(model, calibration, values, threads) for threads in (1, 2))
     for first, second in zip(one, two, strict=True):
         np.testing.assert_array_equal(first, second)
@@ -55,7 +61,7 @@ def test_prediction_is_the_same_on_any_number_of_threads(monkeypatch):
 
 def test_ice_lies_within_the_extent_of_permafrost():
     content, probability = np.array([0.3, 0.2, 0.1, 0.1], np.float32), np.array([0.9, 0.8, 0.2, 0.1])
-    np.testing.assert_allclose(predict.within_extent(content, probability), [0.42, 0.28, 0, 0], rtol=1e-6)
+    np.testing.assert_allclose(extent.confine_to_permafrost(content, probability), [0.42, 0.28, 0, 0], rtol=1e-6)
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(2, 300), st.floats(0.01, 5))
@@ -64,18 +70,18 @@ def test_the_extent_keeps_the_total_and_has_the_area_of_the_probabilities(seed, 
     rng = np.random.default_rng(seed)
     probability = rng.beta(shape, 1, cells)
     content = (probability * rng.uniform(0.1, 0.5, cells)).astype(np.float32)
-    moved = predict.within_extent(content, probability)
+    moved = extent.confine_to_permafrost(content, probability)
     assert moved.sum() == pytest.approx(content.sum(), rel=1e-5)
     assert (moved >= 0).all()
     if probability.sum() >= 1:
         # Cells of one step of the scale are in or out together.
-        ties = np.unique(np.rint(probability / predict.PROBABILITY_SCALE), return_counts=True)[1].max()
+        ties = np.unique(np.rint(probability / extent.PROBABILITY_SCALE), return_counts=True)[1].max()
         assert abs((moved > 0).sum() - probability.sum()) <= 0.5 + ties
 
 
 def test_certain_permafrost_stays_where_it_is():
     content, probability = np.array([0.3, 0.0, 0.1], np.float32), np.array([1.0, 0.0, 1.0])
-    np.testing.assert_array_equal(predict.within_extent(content, probability), content)
+    np.testing.assert_array_equal(extent.confine_to_permafrost(content, probability), content)
 
 
 # A study of one layer -----------------------------------------------------------------------------------------
@@ -122,10 +128,10 @@ def world(tmp_path_factory):
         write_covariates(study, fields)
         (study.results_dir / "samples").mkdir(parents=True)
         table.to_csv(study.results_dir / "samples" / "samples.csv", index=False)
-        known = models.layer_rows(table, "2-3m", "train")["class"].to_numpy()
+        known = rows.layer_rows(table, "2-3m", "train")["class"].to_numpy()
         smoothed = 0.8 * np.eye(6)[known] + 0.2 / 6
-        found = models.Search("2-3m", {"max_depth": 6}, None, np.arange(200) % 3, known, smoothed)
-        models.save_forests(study, table, found, n_jobs=1)
+        found = grid_search.Search("2-3m", {"max_depth": 6}, None, np.arange(200) % 3, known, smoothed)
+        cards.save_forests(study, table, found, n_jobs=1)
         regression.save_forests(study, table)
         yield study
 
@@ -133,7 +139,7 @@ def world(tmp_path_factory):
 def read_all(study):
     """Return all bands of the layer's rasters by name."""
     found = {}
-    for name, path in predict.map_files(study).items():
+    for name, path in map_files(study).items():
         if path.is_file():
             with rasterio.open(path) as source:
                 found[name] = source.read()
@@ -158,8 +164,8 @@ def mapped(world):
 
 def test_a_map_is_what_its_forest_says(mapped):
     study, told, maps = mapped
-    model, card = models.load_model(models.model_path(study, "2-3m"))
-    values, cells = predict.read_predictors(study, PREDICTORS)
+    model, card = cards.load_model(cards.model_path(study, "2-3m"))
+    values, cells = extract.read_predictors(study, PREDICTORS)
     types, probabilities = predict.predict(model, card["calibration"], values)
     flat = {name: bands.reshape(len(bands), -1)[:, cells] for name, bands in maps.items()}
     np.testing.assert_array_equal(flat["ice_type_2-3m"][0], types)
@@ -169,7 +175,7 @@ def test_a_map_is_what_its_forest_says(mapped):
     np.testing.assert_allclose(shares.T, probabilities, atol=6e-4)
     means, sds = np.array(card["class_means"]), np.array(card["class_sds"])
     plain = means @ shares
-    expected = predict.within_extent(plain, 1 - shares[0])
+    expected = extent.confine_to_permafrost(plain, 1 - shares[0])
     np.testing.assert_allclose(flat["ice_content_2-3m"][0], expected, atol=1e-6)
     # The law of total variance: within classes, and between them.
     variance = sds**2 @ shares + ((means[:, np.newaxis] - plain) ** 2 * shares).sum(axis=0)
@@ -264,8 +270,8 @@ def test_storage_from_the_regression_has_its_total(mapped):
     found = read_all(study)
     predict.remove_chunks(study)
     predict.map_layer(study, LAYER)
-    model, _ = models.load_model(models.model_path(study, "2-3m", "regression"), models.REGRESSED)
-    values, _ = predict.read_predictors(study, PREDICTORS)
+    model, _ = cards.load_model(cards.model_path(study, "2-3m", "regression"), class_means.REGRESSED)
+    values, _ = extract.read_predictors(study, PREDICTORS)
     total = np.nansum(found["ice_content_2-3m"][0], dtype=float)
     assert total == pytest.approx(model.predict(values).sum(), rel=1e-4)
     np.testing.assert_array_equal(found["ice_content_2-3m"][1], maps["ice_content_2-3m"][1])
@@ -275,7 +281,7 @@ def test_storage_from_the_regression_has_its_total(mapped):
 
 
 def change_card(of, **changes):
-    path = models.model_path(of, "2-3m").with_suffix(".json")
+    path = cards.model_path(of, "2-3m").with_suffix(".json")
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
@@ -313,7 +319,7 @@ def test_what_does_not_fit_is_refused(world, tmp_path, monkeypatch, spoil, messa
         monkeypatch.setattr(Study, name, getattr(Study, name))
     study = open_study(tmp_path)
     spoil(study)
-    with pytest.raises(predict.MapError, match=message):
+    with pytest.raises(MapError, match=message):
         predict.map_layer(study, LAYER)
 
 
@@ -326,8 +332,8 @@ def test_totals_of_three_cells_by_hand(tmp_path, monkeypatch):
     monkeypatch.setattr(Study, "results_dir", property(lambda self: tmp_path))
     study = Study(name="tiny", grid={"resolution": 20_000, "fine_resolution": 10_000}, layers=[(2, 3), (3, 5)],
                   maps={"elevation_band": 100})  # fmt: skip
-    geobox, files = reference_grid(study), predict.map_files(study)
-    (names, shapes), inside = predict._regions(study, geobox), area_mask(study, geobox)
+    geobox, files = reference_grid(study), map_files(study)
+    (names, shapes), inside = _regions(study, geobox), area_mask(study, geobox)
     region = rasterio.features.rasterize(shapes, geobox.shape, transform=geobox.transform)
     cells = np.flatnonzero(inside & (region == 3))[:3]
     for layer, ices, types in (("2-3m", [0.5, 0, 0.1], [5, 0, 1]), ("3-5m", [0.2, 0.3, 0], [3, 4, 0])):
@@ -340,13 +346,13 @@ def test_totals_of_three_cells_by_hand(tmp_path, monkeypatch):
     elevation.ravel()[cells[2]] = 700
     write_covariates(study, {"elevation": elevation})
 
-    with rasterio.open(predict.map_storage(study)) as source:
+    with rasterio.open(map_storage(study)) as source:
         assert source.descriptions == ("ice_thickness", "ice_mass", "water_equivalent")
         assert source.units == ("m", "kg m-2", "mm")
         bands = source.read().reshape(3, -1)
     np.testing.assert_allclose(bands[:, cells], np.outer([1, 917, 917], [0.9, 0.6, 0.1]), rtol=1e-6)
     assert np.isnan(np.delete(bands, cells, axis=1)).all()
-    found = predict.storage_totals(study)
+    found = storage_totals(study)
     for table in (found["regions"].loc[names[2]], found["regions"].loc["all"], found["elevation_bands"].loc["all"]):
         assert table["mapped_km2"] == table["extent_km2"] == 1200
         assert table["ice_km3_2-3m"] == pytest.approx(0.24)
@@ -367,8 +373,8 @@ def test_rasters_are_cloud_optimised(mapped):
     from rio_cogeo.cogeo import cog_validate
 
     study = mapped[0]
-    predict.map_storage(study)
-    for path in predict.map_files(study).values():
+    map_storage(study)
+    for path in map_files(study).values():
         valid, errors, warnings = cog_validate(path)
         assert valid, (path.name, errors, warnings)
         assert not path.with_name(f".{path.name}.part").exists()
@@ -396,8 +402,8 @@ def style(path):
 
 def test_styles_have_the_colours_and_values_of_their_rasters(mapped):
     study, _, maps = mapped
-    predict.map_storage(study)
-    files = predict.map_files(study)
+    map_storage(study)
+    files = map_files(study)
     renderer = style(files["ice_type_2-3m"])
     assert renderer.get("type") == "paletted"
     names = ElementTree.parse(f"{files['ice_type_2-3m']}.aux.xml").findall(".//Category")

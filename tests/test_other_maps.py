@@ -8,10 +8,12 @@ import pytest
 import rasterio
 from shapely.geometry import box
 
-from helpers.core.grid import reference_grid, write_raster
-from helpers.core.study import OtherMap, Study, StudyError
+from helpers.core.grid import reference_grid
+from helpers.core.rasters import write_raster
+from helpers.core.settings import OtherMap
+from helpers.core.study import Study, StudyError
 from helpers.mapping import other_maps
-from helpers.mapping.predict import map_files
+from helpers.mapping.files import map_files
 
 
 @pytest.fixture

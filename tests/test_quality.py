@@ -11,22 +11,21 @@ import pytest
 
 from helpers.core.grid import area_mask, cell_centres, named_crs, reference_grid
 from helpers.core.study import Study
-from helpers.prepare.registry import covariates, write_covariates
-from helpers.samples import quality
-from helpers.samples.labels import DUPLICATE, NOT_REACHED, TOO_LITTLE, predictor_names
+from helpers.prepare.registry import covariates, predictor_names, write_covariates
+from helpers.samples import collinearity, quality
+from helpers.samples.collinearity import collinearity_table, rank_correlation, variance_inflation
+from helpers.samples.labels import NOT_REACHED, TOO_LITTLE
 from helpers.samples.quality import (
     FATES,
     QualityError,
     class_by_layer,
-    collinearity,
     compare_with_map,
     ks_distance,
     map_cells,
-    rank_correlation,
     site_fates,
-    variance_inflation,
     write_quality,
 )
+from helpers.samples.selection import DUPLICATE
 
 LAYERS = ("2-3m", "3-5m", "5-10m")
 
@@ -163,7 +162,7 @@ def test_what_follows_wholly_is_infinite_and_named_and_the_rest_is_not_touched()
     table = pd.DataFrame({"site_id": np.arange(300), "sand": sand, "silt": 100 - sand - clay, "clay": clay})
     table = table.astype(np.float32).assign(rest=rest, flat=7.3)
     names = ["sand", "silt", "clay", "rest", "flat"]
-    found = collinearity(table, names)
+    found = collinearity_table(table, names)
     assert np.isinf(found["vif"][:3]).all()
     assert found.loc["silt", "remark"] == "follows from sand, clay"
     alone = variance_inflation(table[["sand", "clay", "rest"]])[0][2]
@@ -248,13 +247,13 @@ def test_the_report_is_drawn_and_written(mapped):
     used, dropped = table[table["site_id"] != "S5"], losses(("S5", "2-3m", "outlier: clay"))
     names = predictor_names(study)
     fates, classes, cells = site_fates(sites, used, losses(), dropped), class_by_layer(used), map_cells(study)
-    compared, shared = compare_with_map(used, cells), collinearity(used, names)
+    compared, shared = compare_with_map(used, cells), collinearity_table(used, names)
     for width in (90, 180):
         figure = quality.fate_map(study, fates, width)
         texts = [text.get_text() for axes in figure.axes if axes.get_legend() for text in axes.get_legend().texts]
         assert texts == ["training (53)", "test (6)", "outlier (1)"]
-    figures = [quality.draw_distributions(study, used, cells, compared)]
-    figures.append(quality.draw_correlation(study, rank_correlation(used, names)))
+    figures = [quality.plot_distributions(study, used, cells, compared)]
+    figures.append(collinearity.plot_correlation(study, rank_correlation(used, names)))
     assert sum(bool(axes.get_title()) or bool(axes.get_title("left")) for axes in figures[0].axes) == len(names)
     plt.close("all")
     write_quality(study, fates, classes, compared, shared)
@@ -289,6 +288,6 @@ def test_groups_of_predictors_that_tell_the_same():
     heat, wet = rng.normal(size=(2, 300))
     values = {"warm": heat, "cold": -heat, "warmer": heat + 0.1 * rng.normal(size=300), "wet": wet, "same": 1.0}
     ranks = rank_correlation(pd.DataFrame(values).assign(site_id=range(300)), list(values))
-    assert quality.correlated_groups(ranks, 0.7) == [["warm", "cold", "warmer"]]
-    assert quality.correlated_groups(ranks, 0.999) == [["warm", "cold"]]
-    assert quality.correlated_groups(ranks.iloc[:1, :1], 0.7) == []
+    assert collinearity.correlated_groups(ranks, 0.7) == [["warm", "cold", "warmer"]]
+    assert collinearity.correlated_groups(ranks, 0.999) == [["warm", "cold"]]
+    assert collinearity.correlated_groups(ranks.iloc[:1, :1], 0.7) == []

@@ -7,21 +7,19 @@ import pandas as pd
 import pytest
 import rasterio
 
-from helpers.core.grid import area_mask, cell_centres, reference_grid, write_raster
+from helpers.accuracy import regressed_ice
+from helpers.core.grid import area_mask, cell_centres, reference_grid
+from helpers.core.rasters import write_raster
 from helpers.core.study import Study, StudyError
-from helpers.forest import models, regression
-from helpers.mapping.predict import (
-    map_files,
-    map_layer,
-    map_storage,
-    predict_ice,
-    read_predictors,
-    remove_chunks,
-    write_totals,
-)
+from helpers.forest import cards, class_means, grid_search, regression
+from helpers.mapping.files import map_files
+from helpers.mapping.predict import map_layer, predict_ice, remove_chunks
+from helpers.mapping.storage import compare_totals, map_storage, write_totals
 from helpers.prepare.registry import write_covariates
-from launcher import run
-from testbed.boreholes import truth_files
+from helpers.samples.extract import read_predictors
+from helpers.samples.rows import ForestError, layer_rows, predictor_values
+from launcher import stages
+from testbed.truth import truth_files
 
 NAMES = ["elevation", "twi"]
 LAYER = "2-3m"
@@ -64,15 +62,15 @@ def world(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def predicted(world):
-    return regression.predict_samples(*world, {LAYER: PARAMS}, n_jobs=1)
+    return regressed_ice.predict_samples(*world, {LAYER: PARAMS}, n_jobs=1)
 
 
 def rows_of(table, **columns):
-    return models.layer_rows(table, LAYER, "train").assign(**columns)
+    return layer_rows(table, LAYER, "train").assign(**columns)
 
 
 def test_a_clear_relation_is_found_without_bias(predicted):
-    found = regression.score_ice(predicted, np.random.default_rng(0)).set_index(["domain", "model"])
+    found = regressed_ice.score_ice(predicted, np.random.default_rng(0)).set_index(["domain", "model"])
     assert found.loc[("whole", "regression"), "n"] == 450
     regressed = found.xs("regression", level="model")
     assert (regressed["r2"] > 0.99).all()
@@ -90,7 +88,7 @@ def test_scores_by_hand():
             "low": [0.0, 0.1, 0.1, 0.3], "high": [0.1, 0.2, 0.3, 0.4],
         }
     )  # fmt: skip
-    found = regression.score_ice(predicted, np.random.default_rng(0)).set_index(["domain", "model"])
+    found = regressed_ice.score_ice(predicted, np.random.default_rng(0)).set_index(["domain", "model"])
     shifted, mean = found.loc[("whole", "classes")], found.loc[("whole", "regression")]
     assert (shifted["n"], shifted["rmse"], shifted["bias"]) == (4, pytest.approx(0.1), pytest.approx(0.1))
     assert shifted["r2"] == pytest.approx(1 - 0.04 / 0.08)
@@ -106,17 +104,17 @@ def test_the_interval_covers_pure_noise_as_often_as_it_says(world):
     study, table = world
     study = study.changed({"regression.min_samples_leaf": 20, "folds.estimators": 100})
     rows = rows_of(table, ice_fraction=np.random.default_rng(5).uniform(0, 1, 450))
-    _, low, high = regression.out_of_fold(study, rows, np.arange(450) % 3, n_jobs=1).T
+    _, low, high = regression.regress_out_of_fold(study, rows, np.arange(450) % 3, n_jobs=1).T
     assert ((low <= rows["ice_fraction"]) & (rows["ice_fraction"] <= high)).mean() == pytest.approx(0.9, abs=0.03)
 
 
 def test_one_value_everywhere_is_predicted_and_has_no_r2(world):
     study, table = world
     rows = rows_of(table, ice_fraction=0.3)
-    found = regression.out_of_fold(study, rows, np.arange(450) % 3, n_jobs=1)
+    found = regression.regress_out_of_fold(study, rows, np.arange(450) % 3, n_jobs=1)
     np.testing.assert_allclose(found, 0.3, rtol=1e-12)
     predicted = rows.assign(block=0, classes=0.3, regression=0.3, low=0.3, high=0.3)
-    scores = regression.score_ice(predicted, np.random.default_rng(0))
+    scores = regressed_ice.score_ice(predicted, np.random.default_rng(0))
     assert scores["r2"].isna().all()
     assert (scores["rmse"] < 1e-12).all()
     assert scores["coverage"].dropna().eq(1).all()
@@ -125,7 +123,7 @@ def test_one_value_everywhere_is_predicted_and_has_no_r2(world):
 def test_the_mean_is_that_of_the_forest_which_makes_the_map(world):
     study, table = world
     rows = rows_of(table, weight=np.random.default_rng(2).uniform(0.2, 3, 450))
-    values = models.predictor_values(rows, NAMES)
+    values = predictor_values(rows, NAMES)
     plain, quantiles = (regression.fit(study, rows, "weight", quantiles=kind) for kind in (False, True))
     found = regression.predict_interval(quantiles, values, 0.9)
     np.testing.assert_allclose(found[:, 0], plain.predict(values), rtol=0, atol=1e-12)
@@ -139,7 +137,7 @@ def test_no_fold_learns_from_itself(world):
     chances = rng.dirichlet(np.ones(6), 450)
     other = rows.assign(ice_fraction=rows["ice_fraction"].where(~held, rng.permutation(rows["ice_fraction"])))
     for predict in (
-        lambda part: regression.out_of_fold(study, part, fold, n_jobs=1),
+        lambda part: regression.regress_out_of_fold(study, part, fold, n_jobs=1),
         lambda part: regression.expected_ice(study, part, chances, fold),
     ):
         before, after = predict(rows), predict(other)
@@ -157,11 +155,11 @@ def test_sure_classes_let_expect_their_mean_ice(world):
 
 def test_the_same_seed_gives_the_same_result_on_any_number_of_cores(world, predicted):
     study, table = world
-    two = regression.predict_samples(study, table, {LAYER: PARAMS}, n_jobs=2)
+    two = regressed_ice.predict_samples(study, table, {LAYER: PARAMS}, n_jobs=2)
     pd.testing.assert_frame_equal(predicted, two, check_exact=True)
-    first, second = (regression.score_ice(part, np.random.default_rng(3)) for part in (predicted, two))
+    first, second = (regressed_ice.score_ice(part, np.random.default_rng(3)) for part in (predicted, two))
     pd.testing.assert_frame_equal(first, second, check_exact=True)
-    assert regression.draw_ice(study, two).get_size_inches()[0] == pytest.approx(180 / 25.4)
+    assert regressed_ice.plot_regressed_ice(study, two).get_size_inches()[0] == pytest.approx(180 / 25.4)
 
 
 @pytest.mark.parametrize(
@@ -169,7 +167,7 @@ def test_the_same_seed_gives_the_same_result_on_any_number_of_cores(world, predi
     [
         pytest.param({"ice_fraction": np.nan}, regression.RegressionError, "450 samples have no ice", id="missing"),
         pytest.param({"ice_fraction": 1.2}, regression.RegressionError, "between 0 and 1, such as S1", id="per cent"),
-        pytest.param({"twi": np.nan}, models.ForestError, "lack a finite value", id="predictor"),
+        pytest.param({"twi": np.nan}, ForestError, "lack a finite value", id="predictor"),
     ],
 )
 def test_samples_that_cannot_be_regressed_are_named(world, spoil, error, expected):
@@ -193,8 +191,8 @@ def mapped(world):
     (study.results_dir / "samples").mkdir(parents=True)
     table.to_csv(study.results_dir / "samples" / "samples.csv", index=False)
     known = rows_of(table)["class"].to_numpy()
-    found = models.Search(LAYER, PARAMS, None, np.arange(450) % 3, known, np.eye(6)[known])
-    models.save_forests(study, table, found, n_jobs=1)
+    found = grid_search.Search(LAYER, PARAMS, None, np.arange(450) % 3, known, np.eye(6)[known])
+    cards.save_forests(study, table, found, n_jobs=1)
     regression.save_forests(study, table)
     return study, read_maps(study)
 
@@ -212,7 +210,7 @@ def read_maps(study):
 
 def test_the_storage_map_is_made_from_the_regression(mapped, world):
     study, maps = mapped
-    model, card = models.load_model(models.model_path(study, LAYER, "regression"), models.REGRESSED)
+    model, card = cards.load_model(cards.model_path(study, LAYER, "regression"), class_means.REGRESSED)
     assert (card["target"], card["n_samples"], card["params"]["n_estimators"]) == ("ice_fraction", 600, 20)
     values, cells = read_predictors(study, NAMES)
     expected = predict_ice(model, values, threads=2)
@@ -234,7 +232,7 @@ def test_both_ways_to_the_totals_are_told_side_by_side(mapped, world):
     study, maps = mapped
     known = truth_files(study)["ice_fraction_2-3m"]
     write_raster(known, maps["ice_content"], reference_grid(study), study=study, names="true", units="m3 m-3")
-    ways = regression.compare_totals(study, world[1], cells=10**6).set_index(["layer", "region"])
+    ways = compare_totals(study, world[1], cells=10**6).set_index(["layer", "region"])
     assert set(ways.columns) == {"classes", "regression", "true"}
     np.testing.assert_allclose(ways.loc["all"], ways.loc[LAYER])
     np.testing.assert_allclose(ways.loc[(LAYER, "all")], ways.loc[LAYER].drop("all").sum())
@@ -247,9 +245,9 @@ def test_both_ways_to_the_totals_are_told_side_by_side(mapped, world):
 
 
 def test_the_forest_is_an_output_of_the_search_only_where_the_map_needs_it(mapped, world):
-    path = models.model_path(mapped[0], LAYER, "regression")
-    assert path in run.stage_outputs(mapped[0], "03-grid-search")
-    assert path not in run.stage_outputs(mapped[0].changed({"storage_from": "classes"}), "03-grid-search")
+    path = cards.model_path(mapped[0], LAYER, "regression")
+    assert path in stages.stage_outputs(mapped[0], "03-grid-search")
+    assert path not in stages.stage_outputs(mapped[0].changed({"storage_from": "classes"}), "03-grid-search")
 
 
 def far_child(model):
@@ -265,30 +263,30 @@ def too_much_ice(model):
 
 @pytest.mark.parametrize("spoil", [far_child, too_much_ice])
 def test_a_forged_regression_forest_is_refused(mapped, tmp_path, spoil):
-    model, card = models.load_model(models.model_path(mapped[0], LAYER, "regression"))
+    model, card = cards.load_model(cards.model_path(mapped[0], LAYER, "regression"))
     spoil(model)
-    models.save_model(tmp_path / "forged.npz", model, card)
-    with pytest.raises(models.ModelError, match="holds no sound forest: tree 3 is damaged"):
-        models.load_model(tmp_path / "forged.npz")
+    cards.save_model(tmp_path / "forged.npz", model, card)
+    with pytest.raises(cards.ModelError, match="holds no sound forest: tree 3 is damaged"):
+        cards.load_model(tmp_path / "forged.npz")
 
 
 def test_a_changed_or_exchanged_regression_forest_is_refused(mapped, tmp_path):
     study = mapped[0]
-    model, card = models.load_model(models.model_path(study, LAYER, "regression"))
+    model, card = cards.load_model(cards.model_path(study, LAYER, "regression"))
     path = tmp_path / "forest.npz"
-    models.save_model(path, model, card)
+    cards.save_model(path, model, card)
     path.write_bytes(path.read_bytes()[:-1] + b"x")
-    with pytest.raises(models.ModelError, match="SHA-256 differs"):
-        models.load_model(path)
-    classifier, of_classes = models.load_model(models.model_path(study, LAYER))
-    models.save_model(path, classifier, card)
-    with pytest.raises(models.ModelError, match="no random forest of 2 predictors"):
-        models.load_model(path, models.REGRESSED)
-    models.save_model(path, model, of_classes)
-    with pytest.raises(models.ModelError, match="no random forest of 2 predictors"):
-        models.load_model(path, "ice_type")
-    with pytest.raises(models.ModelError, match="of the target ice_type"):
-        models.load_model(path, models.REGRESSED)
+    with pytest.raises(cards.ModelError, match="SHA-256 differs"):
+        cards.load_model(path)
+    classifier, of_classes = cards.load_model(cards.model_path(study, LAYER))
+    cards.save_model(path, classifier, card)
+    with pytest.raises(cards.ModelError, match="no random forest of 2 predictors"):
+        cards.load_model(path, class_means.REGRESSED)
+    cards.save_model(path, model, of_classes)
+    with pytest.raises(cards.ModelError, match="no random forest of 2 predictors"):
+        cards.load_model(path, "ice_type")
+    with pytest.raises(cards.ModelError, match="of the target ice_type"):
+        cards.load_model(path, class_means.REGRESSED)
 
 
 def test_storage_totals_say_where_they_come_from(mapped):

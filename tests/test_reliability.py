@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from helpers.accuracy import reliability, residuals
-from helpers.accuracy.report import AccuracyError
+from helpers.core.scores import AccuracyError
 
 
 def test_reliability_by_hand():

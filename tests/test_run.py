@@ -17,7 +17,9 @@ import psutil
 import pytest
 import rasterio
 
-from launcher.run import FULL, STAGES
+from launcher.notebooks import execute
+from launcher.processes import RunError
+from launcher.stages import FULL, STAGES
 
 QUICK = "config/quick.yaml"
 ALL = list(STAGES)
@@ -208,8 +210,6 @@ def test_the_error_of_a_helper_keeps_its_remedy(copy):
 
 
 def test_an_unknown_parameter_is_refused(tmp_path):
-    from launcher.run import RunError, execute
-
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("study = 1")])
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
     notebook.cells[0].metadata["tags"] = ["parameters"]

@@ -13,32 +13,18 @@ import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers.core.grid import area_mask, cell_centres, named_crs, reference_grid, write_raster
+from helpers.core.grid import area_mask, cell_centres, named_crs, reference_grid
+from helpers.core.rasters import write_raster
 from helpers.core.study import Study, StudyError
-from helpers.prepare.registry import covariate_files, covariates, write_covariates
-from helpers.samples.labels import (
-    DUPLICATE,
-    NOT_REACHED,
-    SAMPLE_COLUMNS,
-    TOO_LITTLE,
-    UNKNOWN_STATE,
-    UNKNOWN_TABLE,
-    add_absences,
-    core_ice,
-    counts_by_reason,
-    drop_unusable,
-    extract_covariates,
-    group_cells,
-    in_domain,
-    label_areas,
-    label_layers,
-    predictor_names,
-    read_samples,
-    settle_rare_classes,
-    split_sites,
-    write_samples,
-)
-from helpers.samples.tables import SampleError
+from helpers.prepare.domain import in_domain
+from helpers.prepare.registry import covariate_files, covariates, predictor_names, write_covariates
+from helpers.samples.areas import add_absences, label_areas
+from helpers.samples.columns import SampleError
+from helpers.samples.extract import extract_covariates
+from helpers.samples.labels import NOT_REACHED, TOO_LITTLE, UNKNOWN_STATE, UNKNOWN_TABLE, core_ice, label_layers
+from helpers.samples.selection import DUPLICATE, counts_by_reason, drop_unusable, group_cells, settle_rare_classes
+from helpers.samples.split import split_sites
+from helpers.samples.store import SAMPLE_COLUMNS, read_samples, write_samples
 
 # --- Labels
 

@@ -12,8 +12,10 @@ from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
 from sklearn.metrics import cohen_kappa_score, log_loss
 from sklearn.model_selection import GridSearchCV, KFold, PredefinedSplit, RepeatedStratifiedKFold
 
-from helpers.forest import one_forest
+from helpers.forest import grid_search, one_forest
+from helpers.forest import trees as trees_module
 from helpers.forest.one_forest import OneForestSearchCV, SearchError, choose, forest_scores
+from helpers.forest.trees import grow, read_forest
 from helpers.forest.two_stage import TwoStageForest
 
 EQUIVALENCE_SEEDS = range(100, 130)  # written down before the first run
@@ -94,7 +96,7 @@ def cut(tree, depth, split):
 def test_a_rule_stops_every_sample_where_its_path_says(samples, depth, split, leaf, seed):
     values, types = samples
     model = forest(5, min_samples_leaf=leaf, random_state=seed).fit(values[:100], types[:100])
-    (told,), leaves = one_forest._read(model, values[100:], [(depth, split), (None, 2)], [5])
+    (told,), leaves = read_forest(model, values[100:], [(depth, split), (None, 2)], [5])
     number = split if isinstance(split, int) else max(2, int(np.ceil(split * 100)))
     expected = np.mean([cut(tree.tree_, depth, number)(values[100:]) for tree in model.estimators_], axis=0)
     assert told[0] == pytest.approx(expected, abs=1e-12)
@@ -106,7 +108,7 @@ def test_a_rule_stops_every_sample_where_its_path_says(samples, depth, split, le
 def test_a_stump_has_two_leaves_and_a_root_one(samples):
     values, types = samples
     model = forest(4).fit(values, types)
-    read, leaves = one_forest._read(model, values, [(1, 2), (None, 10**6)], [4])
+    read, leaves = read_forest(model, values, [(1, 2), (None, 10**6)], [4])
     assert leaves.tolist() == [2, 1]
     assert read[0, 1] == pytest.approx(np.tile(read[0, 1, 0], (len(types), 1)))
 
@@ -173,8 +175,8 @@ def differences():
         ours.fit(values, types)
         for probabilities, params in zip(ours.out_of_fold_, ours.cv_results_["params"], strict=True):
             # Light trees save half of the time, and are scikit-learn's to the last bit: see above.
-            direct = one_forest.grow(forest(60, random_state=seed, **params), values[~test], types[~test])
-            both = [probabilities[test], one_forest._read(direct, values[test], [(None, 2)], [60])[0][0, 0]]
+            direct = grow(forest(60, random_state=seed, **params), values[~test], types[~test])
+            both = [probabilities[test], read_forest(direct, values[test], [(None, 2)], [60])[0][0, 0]]
             losses = [log_loss(types[test], known) for known in both]
             kappas = [cohen_kappa_score(types[test], known.argmax(axis=1)) for known in both]
             found.append({"rule": str(params), "log_loss": -np.diff(losses)[0], "kappa": -np.diff(kappas)[0]})
@@ -207,7 +209,7 @@ def test_same_seed_same_result_on_one_and_two_processes(samples):
 def test_an_older_scikit_learn_grows_the_same_by_its_own_trees(samples, monkeypatch):
     grid = {"n_estimators": [5, 15], "min_samples_split": [2, 9]}
     light = OneForestSearchCV(forest(), grid, cv=3).fit(*samples)
-    monkeypatch.setattr(one_forest, "_LIGHT_VERSION", "another")
+    monkeypatch.setattr(trees_module, "_LIGHT_VERSION", "another")
     plain = OneForestSearchCV(forest(), grid, cv=3).fit(*samples)
     assert np.array_equal(light.out_of_fold_, plain.out_of_fold_)
 
@@ -303,7 +305,7 @@ def test_a_picture_has_the_chosen_and_its_standard_error(samples):
             for n in (10, 20) for d in (4, "unlimited") for s in (2, 9) for f in ("sqrt", 0.3)
         ]
     )  # fmt: skip
-    figure = one_forest.draw_scores({"2-3m": table, "3-5m": table}, "kappa")
+    figure = grid_search.plot_search({"2-3m": table, "3-5m": table}, "kappa")
     upper, lower = figure.axes[0], figure.axes[2]
     assert len(upper.lines) == 4 + 1
     assert len(lower.lines) == 8 + 1

@@ -11,9 +11,10 @@ from sklearn.dummy import DummyClassifier
 from sklearn.model_selection import PredefinedSplit, cross_val_score
 
 from helpers.core.study import Study
-from helpers.folds import kinds
-from helpers.folds.kinds import FoldError
-from helpers.forest.models import ForestError
+from helpers.folds import blocks, distances, kinds, knndm, units
+from helpers.folds.units import FoldError
+from helpers.folds.weights import sampling_weights
+from helpers.samples.rows import ForestError
 
 SIDE = 100
 GRID = np.stack(np.meshgrid(np.arange(SIDE) + 0.5, np.arange(SIDE) + 0.5), axis=-1).reshape(-1, 2)
@@ -41,10 +42,10 @@ seeds = st.integers(0, 10**6)
 
 def test_distances_on_a_line_by_hand():
     line = np.column_stack([[0, 1, 3, 7], np.zeros(4)])
-    assert kinds.neighbour_distances(line).tolist() == [1, 1, 2, 4]
-    assert kinds.neighbour_distances(line, ["a", "a", "b", "b"]).tolist() == [3, 2, 2, 6]
-    assert kinds.neighbour_distances(line, [0, 0, 0, 0]).tolist() == [np.inf] * 4
-    assert kinds.prediction_distances(line, [[5, 0], [1, 2]]).tolist() == [2, 2]
+    assert distances.neighbour_distances(line).tolist() == [1, 1, 2, 4]
+    assert distances.neighbour_distances(line, ["a", "a", "b", "b"]).tolist() == [3, 2, 2, 6]
+    assert distances.neighbour_distances(line, [0, 0, 0, 0]).tolist() == [np.inf] * 4
+    assert distances.prediction_distances(line, [[5, 0], [1, 2]]).tolist() == [2, 2]
 
 
 @settings(deadline=None, max_examples=50)
@@ -53,13 +54,13 @@ def test_distances_are_those_of_the_whole_matrix(seed, count, labels):
     rng = np.random.default_rng(seed)
     points, label = rng.integers(0, 20, (count, 2)), rng.integers(0, labels, count)
     matrix = np.where(label[:, np.newaxis] == label, np.inf, cdist(points, points))
-    assert kinds.neighbour_distances(points, label) == pytest.approx(matrix.min(axis=1))
+    assert distances.neighbour_distances(points, label) == pytest.approx(matrix.min(axis=1))
 
 
 @settings(deadline=None, max_examples=100)
 @given(st.lists(st.integers(-50, 50), min_size=1, max_size=40), st.lists(st.integers(-50, 50), min_size=1, max_size=40))
 def test_the_wasserstein_distance_is_scipys(first, second):
-    assert kinds.Distribution(first).wasserstein(second) == pytest.approx(wasserstein_distance(first, second))
+    assert distances.Distribution(first).wasserstein(second) == pytest.approx(wasserstein_distance(first, second))
 
 
 # kNNDM ----------------------------------------------------------------------------------------------------------------
@@ -67,7 +68,7 @@ def test_the_wasserstein_distance_is_scipys(first, second):
 
 def test_a_random_sample_gives_random_folds():
     """Or, as the test of clustering errs in one of five, folds that match the map as well."""
-    found = [kinds.knndm(random_points(np.random.default_rng(seed)), GRID, 5, seed) for seed in range(40)]
+    found = [knndm.knndm(random_points(np.random.default_rng(seed)), GRID, 5, seed) for seed in range(40)]
     by_chance = [one for one in found if one.clusters is None]
     assert len(by_chance) >= 28
     assert all(np.bincount(one.fold).tolist() == [40] * 5 for one in by_chance)
@@ -79,13 +80,13 @@ def test_a_random_sample_gives_random_folds():
 def test_a_clustered_sample_gets_nearer_to_the_map_than_by_random_folds(seed):
     rng = np.random.default_rng(seed)
     points = clustered_points(rng)
-    found = kinds.knndm(points, GRID, 5, seed)
-    target = kinds.Distribution(kinds.prediction_distances(points, GRID))
-    by_chance = [target.wasserstein(kinds.neighbour_distances(points, rng.permutation(200) % 5)) for _ in range(10)]
+    found = knndm.knndm(points, GRID, 5, seed)
+    target = distances.Distribution(distances.prediction_distances(points, GRID))
+    by_chance = [target.wasserstein(distances.neighbour_distances(points, rng.permutation(200) % 5)) for _ in range(10)]
     assert found.p_value < 0.05
     assert found.clusters >= 5
     assert found.wasserstein < min(by_chance) / 2
-    assert found.wasserstein == pytest.approx(target.wasserstein(kinds.neighbour_distances(points, found.fold)))
+    assert found.wasserstein == pytest.approx(target.wasserstein(distances.neighbour_distances(points, found.fold)))
     assert found.wasserstein == pytest.approx(wasserstein_distance(found.distances["Gj*"], found.distances["Gij"]))
 
 
@@ -95,7 +96,7 @@ def test_no_fold_is_empty_or_holds_over_half_of_the_samples_and_no_unit_is_parte
     rng = np.random.default_rng(seed)
     points, unit = clustered_points(rng, 80, clusters), rng.integers(0, 50, 80)
     assume(np.bincount(unit).max() < 20)
-    found = kinds.knndm(points, GRID, folds, seed, unit, rng.integers(0, 3, 80))
+    found = knndm.knndm(points, GRID, folds, seed, unit, rng.integers(0, 3, 80))
     assert sorted(set(found.fold.tolist())) == list(range(folds))
     assert np.bincount(found.fold).max() <= (40 if folds > 2 else 48)
     assert whole(unit, found.fold)
@@ -107,8 +108,8 @@ def test_the_domain_that_is_judged_decides():
     west, east = random_points(rng, 150) * [0.5, 1], clustered_points(rng, 50, 4) * [0.4, 1] + [60, 0]
     points, west_cells = np.concatenate([west, east]), GRID[GRID[:, 0] < 50]
     judged = np.arange(200) < 150
-    inside = kinds.knndm(points, west_cells, 5, 1, judged=judged)
-    outside = kinds.knndm(points, GRID[GRID[:, 0] > 60], 5, 1, judged=~judged)
+    inside = knndm.knndm(points, west_cells, 5, 1, judged=judged)
+    outside = knndm.knndm(points, GRID[GRID[:, 0] > 60], 5, 1, judged=~judged)
     assert inside.clusters is None
     assert outside.clusters is not None
     assert len(inside.distances["Gj*"]) == 150
@@ -119,7 +120,7 @@ def test_a_class_in_one_place_is_not_left_to_one_fold():
     rng = np.random.default_rng(0)
     points = clustered_points(rng, 200, 12, 4)
     types = (np.hypot(*(points - points[0]).T) < 4).astype(int)
-    found = kinds.knndm(points, GRID, 4, 1, types=types)
+    found = knndm.knndm(points, GRID, 4, 1, types=types)
     held = {int(k) for k in found.fold[types == 1]}
     assert len(held) > 1
     assert kinds.missing_classes([0, 0, 1, 1, 2], [1, 2, 1, 2, 2]) == {2: [1]}
@@ -128,12 +129,12 @@ def test_a_class_in_one_place_is_not_left_to_one_fold():
 
 def test_units_equally_far_apart_or_in_one_place_fill_all_folds():
     for points in ([[1, 1], [2, 1], [1, 2], [2, 2]], [[1, 1]] * 4):
-        assert sorted(kinds.knndm(points, GRID, 3, 1).fold) in ([0, 0, 1, 2], [0, 1, 1, 2], [0, 1, 2, 2])
+        assert sorted(knndm.knndm(points, GRID, 3, 1).fold) in ([0, 0, 1, 2], [0, 1, 1, 2], [0, 1, 2, 2])
 
 
 def test_same_seed_same_folds():
     points = random_points(np.random.default_rng(1))
-    one, two, other = (kinds.knndm(points, GRID, 5, seed).fold for seed in (1, 1, 2))
+    one, two, other = (knndm.knndm(points, GRID, 5, seed).fold for seed in (1, 1, 2))
     assert np.array_equal(one, two)
     assert not np.array_equal(one, other)
 
@@ -143,14 +144,14 @@ def test_same_seed_same_folds():
 
 def test_units_by_hand():
     points = np.column_stack([[0, 1, 2, 10, 11.5, 30], np.zeros(6)])
-    assert kinds.units(points, list("abcdef"), 1).tolist() == [0, 0, 0, 1, 2, 3]
-    assert kinds.units(points, list("abcdaf"), 1).tolist() == [0, 0, 0, 1, 0, 2]
-    assert kinds.units(points, list("abcdef"), 0).tolist() == [0, 1, 2, 3, 4, 5]
+    assert units.units(points, list("abcdef"), 1).tolist() == [0, 0, 0, 1, 2, 3]
+    assert units.units(points, list("abcdaf"), 1).tolist() == [0, 0, 0, 1, 0, 2]
+    assert units.units(points, list("abcdef"), 0).tolist() == [0, 1, 2, 3, 4, 5]
 
 
 def test_a_block_holds_the_middle_of_a_unit():
     points = np.array([[1, 1], [9, 9], [11, 1], [19, 1], [9, 1], [13, 1]])
-    assert kinds.blocks(points, [0, 1, 2, 3, 4, 4], 10).tolist() == [0, 0, 1, 1, 1, 1]
+    assert blocks.blocks(points, [0, 1, 2, 3, 4, 4], 10).tolist() == [0, 0, 1, 1, 1, 1]
 
 
 @settings(deadline=None, max_examples=30)
@@ -215,7 +216,7 @@ def test_every_kind_serves_scikit_learn_and_keeps_groups(rows, cells, kind):
     assert len(cross_val_score(DummyClassifier(), rows[["easting"]], rows["class"], cv=cv)) == 4
     assert whole(rows["group"], fold)
     places = rows[["easting", "northing"]].to_numpy()
-    assert kinds.neighbour_distances(places, fold).min() > 30_000
+    assert distances.neighbour_distances(places, fold).min() > 30_000
 
 
 def test_a_column_leaves_its_values_out(rows, cells):
@@ -253,13 +254,13 @@ def test_samples_that_cannot_be_dealt_are_refused(rows, cells, change, folds, er
 
 def test_lonely_samples_weigh_more_and_even_ones_alike():
     lattice = np.stack(np.meshgrid(np.arange(5, SIDE, 10.0), np.arange(5, SIDE, 10.0)), axis=-1).reshape(-1, 2)
-    even = kinds.sampling_weights(lattice, GRID, 1)
+    even = sampling_weights(lattice, GRID, 1)
     assert even.mean() == pytest.approx(1)
     assert even.std() < 0.1
     crowd = np.concatenate([lattice, np.random.default_rng(0).uniform(18, 26, (100, 2))])
-    weights = kinds.sampling_weights(crowd, GRID, 1)
+    weights = sampling_weights(crowd, GRID, 1)
     assert weights[100:].mean() < weights[:100].mean() / 4
-    assert kinds.sampling_weights([[3, 4]], GRID, 1).tolist() == [1]
+    assert sampling_weights([[3, 4]], GRID, 1).tolist() == [1]
 
 
 def test_a_weighted_mean_comes_nearer_to_the_map_than_a_plain_one():
@@ -268,7 +269,7 @@ def test_a_weighted_mean_comes_nearer_to_the_map_than_a_plain_one():
     for seed in range(10):
         rng = np.random.default_rng(seed)
         points = np.concatenate([random_points(rng, 100), random_points(rng, 200) * [0.3, 1]])
-        weight = kinds.sampling_weights(points, GRID, 1)
+        weight = sampling_weights(points, GRID, 1)
         off.append(abs(points[:, 0].mean() - SIDE / 2))
         weighted_off.append(abs(np.average(points[:, 0], weights=weight) - SIDE / 2))
     assert np.mean(weighted_off) < np.mean(off) / 3
@@ -276,5 +277,5 @@ def test_a_weighted_mean_comes_nearer_to_the_map_than_a_plain_one():
 
 def test_weights_do_not_depend_on_where_the_origin_is():
     points = clustered_points(np.random.default_rng(2))
-    weights = kinds.sampling_weights(points, GRID, 1)
-    assert kinds.sampling_weights(points + 5000, GRID + 5000, 1) == pytest.approx(weights, rel=1e-6)
+    weights = sampling_weights(points, GRID, 1)
+    assert sampling_weights(points + 5000, GRID + 5000, 1) == pytest.approx(weights, rel=1e-6)

@@ -7,12 +7,17 @@ import pyproj
 import pytest
 import shapely
 
-from helpers.core.grid import area_mask, cell_centres, fine_grid, named_crs, study_area, write_raster
-from helpers.core.study import ROOT, Study, StudyError
+from helpers.core.grid import area_mask, cell_centres, fine_grid, named_crs, study_area
+from helpers.core.rasters import write_raster
+from helpers.core.settings import ROOT
+from helpers.core.study import Study, StudyError
 from helpers.prepare.registry import fine_files
 from helpers.samples import datum
+from helpers.samples.checks import CHECKS
+from helpers.samples.columns import COLUMNS, KINDS, SampleError, make_problem
 from helpers.samples.labels import label_layers
-from helpers.samples.tables import CHECKS, COLUMNS, KINDS, SampleError, read_tables, table_paths
+from helpers.samples.tables import read_tables, table_paths
+from testbed.boreholes import write_tables
 
 SITES = """site_id,longitude,latitude,depth_reached_m,permafrost,permafrost_table_m,\
 permafrost_base_m,date,method
@@ -253,11 +258,9 @@ def test_the_data_dictionary_has_every_column_and_kind_of_word():
 
 
 def test_the_list_of_checks_can_grow(tables, monkeypatch):
-    from helpers.samples.tables import _problem
-
     monkeypatch.setitem(KINDS, "odd name", ("warn", "the name is odd", "choose another"))
-    more = [*CHECKS, lambda study, sites, intervals: [_problem(sites, 4, "site_id", "007", "odd name")]]
-    monkeypatch.setattr("helpers.samples.tables.CHECKS", more)
+    more = [*CHECKS, lambda study, sites, intervals: [make_problem(sites, 4, "site_id", "007", "odd name")]]
+    monkeypatch.setattr("helpers.samples.checks.CHECKS", more)
     assert read_tables(tables())[2]["kind"].tolist() == ["odd name"]
 
 
@@ -438,8 +441,6 @@ def test_an_unknown_kind_of_problem_is_refused(tables):
 
 
 def test_tables_of_ones_own_are_never_written_to(tables):
-    from testbed.boreholes import write_tables
-
     study = tables()
     with pytest.raises(SampleError, match="tables of its own"):
         write_tables(study, *frames().values())

@@ -9,16 +9,20 @@ import pytest
 import rasterio
 from sklearn.ensemble import RandomForestClassifier
 
+from helpers.accuracy import importance
 from helpers.accuracy.report import evaluate
-from helpers.core import ice
+from helpers.core import classes, scores
 from helpers.core.grid import area_mask, reference_grid
 from helpers.core.study import Study
-from helpers.forest import models
-from helpers.forest.models import ForestError, ModelError
+from helpers.forest import cards, class_means, grid_search, models
+from helpers.forest.cards import ModelError
 from helpers.forest.two_stage import TwoStageForest
 from helpers.mapping import predict
+from helpers.mapping.files import map_files
+from helpers.prepare import registry
 from helpers.prepare.registry import write_covariates
-from helpers.samples import labels
+from helpers.samples import rows as rows_module
+from helpers.samples.rows import ForestError, layer_rows, predictor_values
 
 PREDICTORS = ["elevation", "twi"]
 FEW = {"n_estimators": 10, "max_depth": [None], "min_samples_split": [2]}
@@ -56,7 +60,7 @@ def table():
 @pytest.fixture
 def make(study, table, tmp_path, monkeypatch):
     """Return a function that gives a study of a target with the table on disk."""
-    monkeypatch.setattr(models, "_predictors", lambda study: PREDICTORS)
+    monkeypatch.setattr(rows_module, "_predictors", lambda study: PREDICTORS)
     monkeypatch.setattr(Study, "results_dir", property(lambda self: tmp_path / self.target))
 
     def made(target):
@@ -74,19 +78,19 @@ def make(study, table, tmp_path, monkeypatch):
 
 def test_the_study_file_knows_every_target():
     field = Study.model_fields["target"]
-    assert set(get_args(field.annotation)) == set(ice.TARGETS) == set(TOLD)
+    assert set(get_args(field.annotation)) == set(classes.TARGETS) == set(TOLD)
     assert Study(name="a").target == field.default == "ice_type"
 
 
 @targets
 def test_ice_types_become_the_classes_of_the_target(target, table):
-    told, one_each = ice.TARGETS[target], table.groupby("ice_type").head(1)
-    rows = models.layer_rows(one_each, "2-3m", target=target)
+    told, one_each = classes.TARGETS[target], table.groupby("ice_type").head(1)
+    rows = layer_rows(one_each, "2-3m", target=target)
     assert rows["class"].tolist() == TOLD[target]
     assert rows["ice_type"].tolist() == [0, 1, 2, 3, 4, 5]
     assert told.codes == tuple(range(len(told.classes))) == tuple(dict.fromkeys(TOLD[target]))
     # Colours are those of ice types, from light to dark: test_ice.py sees to it that they differ for every eye.
-    colours = [kind.colour for kind in ice.ICE_TYPES]
+    colours = [kind.colour for kind in classes.ICE_TYPES]
     places = [colours.index(kind.colour) for kind in told.classes]
     assert places == sorted(set(places))
     assert places[0] == 0
@@ -94,31 +98,31 @@ def test_ice_types_become_the_classes_of_the_target(target, table):
 
 def test_ice_of_each_class_by_hand():
     rows = pd.DataFrame({"class": [0, 0, 1, 1, 1], "ice_fraction": [0.0, 0.0, 0.1, 0.2, 0.6]})
-    assert models.class_means(rows, (0, 1)) == pytest.approx([0, 0.3])
-    assert models.class_means(rows, (0, 1, 2)) == pytest.approx([0, 0.3, 0])
-    assert models.class_sds(rows, (0, 1, 2)) == pytest.approx([0, 0.07**0.5, 0])
+    assert class_means.class_means(rows, (0, 1)) == pytest.approx([0, 0.3])
+    assert class_means.class_means(rows, (0, 1, 2)) == pytest.approx([0, 0.3, 0])
+    assert class_means.class_sds(rows, (0, 1, 2)) == pytest.approx([0, 0.07**0.5, 0])
 
 
 @targets
 def test_a_predictor_that_tells_all_gives_kappa_1(target, make, table):
-    study, codes = make(target), ice.TARGETS[target].codes
-    found = models.search(study, table, "2-3m", n_jobs=1)
+    study, codes = make(target), classes.TARGETS[target].codes
+    found = grid_search.search(study, table, "2-3m", n_jobs=1)
     assert found.scores["kappa"] == 1
     assert found.out_of_fold.shape == (120, len(codes))
-    models.save_forests(study, table, found, n_jobs=1)
-    model, card = models.load_model(models.model_path(study, "2-3m", "train"), target)
+    cards.save_forests(study, table, found, n_jobs=1)
+    model, card = cards.load_model(cards.model_path(study, "2-3m", "train"), target)
     assert (card["target"], card["classes"]) == (target, list(codes))
-    assert card["class_names"] == [kind.name for kind in ice.TARGETS[target].classes]
+    assert card["class_names"] == [kind.name for kind in classes.TARGETS[target].classes]
     assert sum(card["class_counts"]) == 120
-    rows = models.layer_rows(table, "2-3m", "test", target)
-    values = models.predictor_values(rows, PREDICTORS)
+    rows = layer_rows(table, "2-3m", "test", target)
+    values = predictor_values(rows, PREDICTORS)
     probabilities = models.class_probabilities(model, values, card["classes"])
     report = evaluate(study, rows, probabilities, card["calibration"])["whole"]
     assert report["permafrost"]["kappa"] == 1
     assert report["kappa"] == 1
     assert np.trace(report["confusion_matrix"]) == 60
     assert len(report["support"]) == len(codes)
-    fall = models.importance(model, values, rows["class"], PREDICTORS, seed=1).set_index("predictor")["mean"]
+    fall = importance.importance(model, values, rows["class"], PREDICTORS, seed=1).set_index("predictor")["mean"]
     assert fall["elevation"] > 0.8 > fall["twi"] == 0
 
 
@@ -144,13 +148,13 @@ def test_probabilities_of_two_stages_multiply_and_add_up_to_one():
     np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-12)
     expected = np.where(frozen[:, 1] > 0.5, second.predict(cells), 0)
     assert np.array_equal(model.predict(cells), expected)
-    assert np.array_equal(models.mapped_class(found, "two_stage"), expected)
+    assert np.array_equal(scores.mapped_class(found, "two_stage"), expected)
 
 
 def test_permafrost_is_decided_before_its_type():
     shares = np.array([[0.4, 0.2, 0.1, 0.3, 0, 0], [0.6, 0.4, 0, 0, 0, 0], [0, 0, 0, 0, 0, 1]])
-    assert models.mapped_class(shares, "two_stage").tolist() == [3, 0, 5]
-    assert models.mapped_class(shares).tolist() == [0, 0, 5]
+    assert scores.mapped_class(shares, "two_stage").tolist() == [3, 0, 5]
+    assert scores.mapped_class(shares).tolist() == [0, 0, 5]
 
 
 def test_one_type_of_ice_is_enough_and_no_permafrost_is_refused():
@@ -170,13 +174,13 @@ def pair(tmp_path):
     model = TwoStageForest(6, random_state=1, n_jobs=1).fit(noisy(types), types)
     path = tmp_path / "forest.npz"
     versions = {"scikit-learn": models.version("scikit-learn")}
-    card = models.save_model(path, model, {"target": "two_stage", "predictors": PREDICTORS, "versions": versions})
+    card = cards.save_model(path, model, {"target": "two_stage", "predictors": PREDICTORS, "versions": versions})
     return model, card, path
 
 
 def test_two_stages_come_back_as_they_were_saved(pair):
     model, card, path = pair
-    kept, read = models.load_model(path, "two_stage")
+    kept, read = cards.load_model(path, "two_stage")
     values = noisy(np.zeros(50))
     assert type(kept) is TwoStageForest
     assert read == card
@@ -209,27 +213,27 @@ def knows_no_permafrost(stages):
 def test_forged_stages_are_refused(pair, forge, expected):
     model, card, path = pair
     model.stages_ = forge(model.stages_)
-    models.save_model(path, model, card)
+    cards.save_model(path, model, card)
     with pytest.raises(ModelError, match=expected):
-        models.load_model(path)
+        cards.load_model(path)
 
 
 def test_a_changed_file_and_another_target_are_refused(pair):
     _, card, path = pair
     with pytest.raises(ModelError, match="of the target two_stage, and the study's is permafrost"):
-        models.load_model(path, "permafrost")
+        cards.load_model(path, "permafrost")
     path.with_suffix(".json").write_text(json.dumps(card | {"target": "ice_type"}))
     with pytest.raises(ModelError, match="not 1 forests"):
-        models.load_model(path)
+        cards.load_model(path)
     path.with_suffix(".json").write_text(json.dumps(card | {"target": "gold"}))
     with pytest.raises(ModelError, match="no model card"):
-        models.load_model(path)
+        cards.load_model(path)
     path.with_suffix(".json").write_text(json.dumps(card))
     whole = bytearray(path.read_bytes())
     whole[len(whole) // 2] ^= 1
     path.write_bytes(whole)
     with pytest.raises(ModelError, match="SHA-256 differs"):
-        models.load_model(path)
+        cards.load_model(path)
 
 
 # Maps -------------------------------------------------------------------------------------------------------
@@ -237,23 +241,23 @@ def test_a_changed_file_and_another_target_are_refused(pair):
 
 @targets
 def test_maps_have_the_classes_of_the_target(target, make, table, monkeypatch):
-    study, told = make(target), ice.TARGETS[target]
-    models.save_forests(study, table, models.search(study, table, "2-3m", n_jobs=1), n_jobs=1)
+    study, told = make(target), classes.TARGETS[target]
+    cards.save_forests(study, table, grid_search.search(study, table, "2-3m", n_jobs=1), n_jobs=1)
     geobox = reference_grid(study)
     cells = np.flatnonzero(area_mask(study, geobox))[100:160]
     fields = {name: np.full(geobox.shape, np.nan, np.float32) for name in PREDICTORS}
     fields["elevation"].ravel()[cells], fields["twi"].ravel()[cells] = np.arange(60) // 10, 0  # ten of each ice type
     write_covariates(study, fields)
-    monkeypatch.setattr(labels, "used_predictors", lambda study: PREDICTORS)
+    monkeypatch.setattr(registry, "used_predictors", lambda study: PREDICTORS)
     told_cells = predict.map_layer(study, (2, 3))["cells"]
     assert told_cells == dict(enumerate(np.bincount(np.repeat(TOLD[target], 10)).tolist()))
-    files = predict.map_files(study)
+    files = map_files(study)
     maps = {}
     for kind, file in (("class", told.file_name), ("ice_content", "ice_content")):
         with rasterio.open(files[f"{file}_2-3m"]) as source:
             maps[kind] = source.read(1)
     assert maps["class"].ravel()[cells].tolist() == np.repeat(TOLD[target], 10).tolist()
-    assert (maps["class"] != ice.NO_TYPE).sum() == 60
+    assert (maps["class"] != classes.NO_TYPE).sum() == 60
     name = {"two_stage": "ice_type"}.get(target, target)
     with rasterio.open(study.results_dir / "maps" / f"{name}_2-3m.tif") as source:
         assert np.array_equal(source.read(1), maps["class"])

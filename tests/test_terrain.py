@@ -7,9 +7,11 @@ import rasterio
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
-from helpers.core import grid
-from helpers.core.study import ALBERS, Study
+from helpers.core import grid, rasters
+from helpers.core.settings import ALBERS
+from helpers.core.study import Study
 from helpers.prepare import terrain
+from helpers.prepare.registry import covariates, predictors
 
 RESOLUTION = 500
 
@@ -43,7 +45,7 @@ def write_tilted_plane(path, longitude, latitude, azimuth, slope):
 def test_a_tilted_plane_keeps_its_true_slope_and_aspect(tmp_path, longitude, latitude, azimuth):
     geobox = local_grid(longitude, latitude)
     path = write_tilted_plane(tmp_path / "plane.tif", longitude, latitude, azimuth, slope=5)
-    elevation = grid.warp(path, geobox, "bilinear")
+    elevation = rasters.warp(path, geobox, "bilinear")
     east, north = terrain.gradient(elevation, RESOLUTION, grid.local_factors(geobox))
     northness, eastness = terrain.aspect_vector(east, north)
     middle = (slice(30, 50), slice(30, 50))
@@ -215,12 +217,10 @@ class TestWetness:
 
 
 def test_make_gives_all_terrain_layers_on_the_reference_grid(study, tmp_path):
-    from helpers.prepare.registry import covariates
-
     geobox = grid.geographic_grid((108, 36, 139, 56), 180)
     longitude, latitude = np.meshgrid(*grid.cell_centres(geobox))
     elevation = (800 + 300 * np.sin(longitude * 3) * np.cos(latitude * 4)).astype(np.float32)
-    grid.write_raster(tmp_path / "raw" / "dem.tif", elevation, geobox, study=study, names="elevation", units="m")
+    rasters.write_raster(tmp_path / "raw" / "dem.tif", elevation, geobox, study=study, names="elevation", units="m")
     layers = terrain.make(study)
     inside = grid.area_mask(study, grid.reference_grid(study))
     assert set(layers) == {name for name, layer in covariates(study).items() if layer.family == "terrain"}
@@ -231,8 +231,6 @@ def test_make_gives_all_terrain_layers_on_the_reference_grid(study, tmp_path):
 
 
 def test_default_radii_name_their_layers():
-    from helpers.prepare.registry import predictors
-
     names = predictors(Study(name="default"))
     assert {"tpi_1km", "tpi_5km"} < set(names)
     assert len(names) >= 18

@@ -8,12 +8,13 @@ import pandas as pd
 import pytest
 import rasterio
 
-from helpers.core import ice
-from helpers.core.study import Study, Trust
+from helpers.core.classes import layer_name
+from helpers.core.settings import Trust
+from helpers.core.study import Study
 from helpers.mapping import trust
 
 STUDY = Study.open("config/quick.yaml")
-NAMES = [ice.layer_name(layer) for layer in STUDY.layers]
+NAMES = [layer_name(layer) for layer in STUDY.layers]
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers.forest import models
-from helpers.mapping import interval
-from helpers.mapping.interval import Variogram
+from helpers.forest.calibration import calibrate, fit_calibration
+from helpers.mapping import half_samples, interval
+from helpers.mapping.variogram import Variogram, block_covariance, covariogram, field_covariance, fit_variogram
 
 
 def calibrated(rng, n=400, k=4):
@@ -17,13 +17,13 @@ def calibrated(rng, n=400, k=4):
     probabilities = rng.dirichlet(np.full(k, 0.6), n)
     types = np.array([rng.choice(k, p=one) for one in probabilities])
     weight = rng.uniform(0.2, 2, n)
-    calibration = models.fit_calibration(probabilities, types, weight)
-    return np.log(models.calibrate(probabilities, calibration)), types, weight
+    calibration = fit_calibration(probabilities, types, weight)
+    return np.log(calibrate(probabilities, calibration)), types, weight
 
 
 def test_weights_of_all_samples_change_no_calibration():
     scores, types, weight = calibrated(np.random.default_rng(1))
-    slope, intercept = interval.refit_shares(scores, types, weight[np.newaxis] / weight.sum())
+    slope, intercept = half_samples.refit_shares(scores, types, weight[np.newaxis] / weight.sum())
     assert slope[0] == pytest.approx(1, abs=0.02)
     np.testing.assert_allclose(intercept[0] - intercept[0].mean(), 0, atol=0.02)
 
@@ -36,7 +36,7 @@ def test_refitted_probabilities_have_the_weighted_shares_of_the_classes(seed):
     share = weight * rng.multinomial(120, np.full(120, 1 / 120), 5)
     share[0, types == 3] = 0  # a class without a sample
     share /= share.sum(axis=1, keepdims=True)
-    slope, intercept = interval.refit_shares(scores, types, share)
+    slope, intercept = half_samples.refit_shares(scores, types, share)
     probabilities = np.exp(slope[:, None, None] * scores + intercept[:, None])
     probabilities /= probabilities.sum(axis=2, keepdims=True)
     mean = np.einsum("dn,dnk->dk", share, probabilities)
@@ -44,7 +44,7 @@ def test_refitted_probabilities_have_the_weighted_shares_of_the_classes(seed):
 
 
 def test_halves_come_in_pairs():
-    halves = interval.half_samples(7, 6, np.random.default_rng(0))
+    halves = half_samples.half_samples(7, 6, np.random.default_rng(0))
     np.testing.assert_array_equal(halves.sum(axis=0), 3)
     assert set(halves.sum(axis=1).tolist()) == {3, 4}
 
@@ -58,18 +58,18 @@ def totals_covariance(variogram, between, side=1.0):
     """Return the covariance of two groups' totals: the upper and the lower rows of a lattice, two layers."""
     loads = np.zeros((2, 2, *LATTICE))
     loads[0, :, :3], loads[1, :, 3:] = 1.0, 2.0
-    lags = interval.block_covariance(variogram, LATTICE, side)
-    return interval.field_covariance(loads, between, lags)
+    lags = block_covariance(variogram, LATTICE, side)
+    return field_covariance(loads, between, lags)
 
 
 def test_independent_errors_have_the_sum_of_the_variances():
     """A reach far below the side: the mean of a square keeps 2 pi reach^2 / side^2 of the variance."""
-    lags = interval.block_covariance(Variogram(0, 1, 0.02), (3, 3), 1.0, parts=150)
+    lags = block_covariance(Variogram(0, 1, 0.02), (3, 3), 1.0, parts=150)
     assert lags[2, 2] == pytest.approx(2 * np.pi * 0.02**2, rel=0.1)
     assert lags[0, 0] < 1e-12
     loads = np.zeros((1, 1, 3, 3))
     loads[0, 0, 0, 1], loads[0, 0, 2, 2] = 2.0, 3.0
-    found = interval.field_covariance(loads, np.eye(1), lags)
+    found = field_covariance(loads, np.eye(1), lags)
     np.testing.assert_allclose(found, (4 + 9) * lags[2, 2], rtol=1e-6)
 
 
@@ -98,8 +98,8 @@ def test_totals_of_simulated_fields_have_the_covariance():
     square = (fine // side).astype(int) @ [5, 1]
     means = np.stack([fields[square == number].mean(axis=0) for number in range(20)])
     load = np.random.default_rng(6).uniform(0, 1, 20)
-    lags = interval.block_covariance(variogram, (4, 5), side, parts)
-    found = interval.field_covariance(load.reshape(1, 1, 4, 5), np.eye(1), lags)
+    lags = block_covariance(variogram, (4, 5), side, parts)
+    found = field_covariance(load.reshape(1, 1, 4, 5), np.eye(1), lags)
     assert found[0, 0] == pytest.approx((load @ means).var(), rel=0.1)
 
 
@@ -110,11 +110,11 @@ def test_a_known_variogram_is_found_again():
     root = np.linalg.cholesky(0.6 * np.exp(-distance / 12) + 0.4 * np.eye(900))
     sd = rng.uniform(0.5, 2, 900)
     layers = [sd * (root @ rng.standard_normal(900)) for _ in range(8)]
-    found = interval.fit_variogram(*interval.covariogram([points] * 8, layers, [sd] * 8, 100.0), 100.0)
+    found = fit_variogram(*covariogram([points] * 8, layers, [sd] * 8, 100.0), 100.0)
     assert found.partial_sill == pytest.approx(0.6, abs=0.12)
     assert found.reach == pytest.approx(12, rel=0.25)
     alone = [sd * rng.standard_normal(900) for _ in range(8)]
-    found = interval.fit_variogram(*interval.covariogram([points] * 8, alone, [sd] * 8, 100.0), 100.0)
+    found = fit_variogram(*covariogram([points] * 8, alone, [sd] * 8, 100.0), 100.0)
     assert found.partial_sill * found.reach**2 < 0.6 * 12**2 / 20
 
 

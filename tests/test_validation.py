@@ -8,12 +8,24 @@ import pytest
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.model_selection import PredefinedSplit, cross_val_predict
 
-from helpers.accuracy import baselines, estimates, report
-from helpers.accuracy.report import by_mapped_share, confusion_matrix, evaluate, log_loss, overall_accuracy
+from helpers.accuracy import baselines, by_area, estimates, predictions, reliability, residuals
+from helpers.accuracy.report import evaluate
 from helpers.core.grid import area_mask, cell_centres, reference_grid
-from helpers.folds import kinds
-from helpers.forest import models
+from helpers.core.scores import (
+    HEADLINE_SCORES,
+    by_mapped_share,
+    confusion_matrix,
+    log_loss,
+    mapped_class,
+    overall_accuracy,
+)
+from helpers.core.study import Study
+from helpers.folds import distances, kinds, units
+from helpers.folds.curves import distance_curves, fold_kinds, fold_summary, plot_distances
+from helpers.forest import grid_search, models, out_of_fold
 from helpers.prepare.registry import predictors, write_covariates
+from helpers.samples.rows import layer_rows, predictor_values
+from testbed import against_truth
 
 PARAMS = {"max_depth": None, "min_samples_split": 2}
 LAYER = "2-3m"
@@ -23,8 +35,6 @@ NAMES = ["elevation", "twi"]
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     """A study of one layer on a coarse grid: elevation tells the ice type, up to noise, which the truth is free of."""
-    from helpers.core.study import Study
-
     folder = tmp_path_factory.mktemp("world")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Study, "processed_dir", property(lambda self: folder / "processed"))
@@ -72,30 +82,30 @@ def test_the_registry_has_the_predictors_of_this_test(world):
 
 def test_out_of_fold_predictions_are_scikit_learns(world):
     study, table, _ = world
-    rows = models.layer_rows(table, LAYER, "train")
+    rows = layer_rows(table, LAYER, "train")
     fold = kinds.sample_folds(study, rows)
-    (ours,) = estimates.out_of_fold(study, [(rows, fold, PARAMS)], n_jobs=1)
+    (ours,) = out_of_fold.out_of_fold(study, [(rows, fold, PARAMS)], n_jobs=1)
     model = RandomForestClassifier(20, class_weight="balanced", random_state=study.forest.seed, **PARAMS)
-    values = models.predictor_values(rows, NAMES)
+    values = predictor_values(rows, NAMES)
     plain = cross_val_predict(model, values, rows["class"], cv=PredefinedSplit(fold), method="predict_proba")
     assert ours[:, [0, 2, 4]] == pytest.approx(plain)
-    (two,) = estimates.out_of_fold(study, [(rows, fold, PARAMS)], n_jobs=2)
+    (two,) = out_of_fold.out_of_fold(study, [(rows, fold, PARAMS)], n_jobs=2)
     assert np.array_equal(ours, two)
 
 
 def test_importance_out_of_fold_is_how_much_the_log_loss_grows(world):
     study, table, _ = world
-    rows = models.layer_rows(table, LAYER, "train")
+    rows = layer_rows(table, LAYER, "train")
     job = (rows, kinds.sample_folds(study, rows), PARAMS)
-    (one,), (two,) = (estimates.out_of_fold_importance(study, [job], 20, n_jobs) for n_jobs in (1, 2))
+    (one,), (two,) = (out_of_fold.out_of_fold_importance(study, [job], 20, n_jobs) for n_jobs in (1, 2))
     assert one == two
     assert abs(one["twi"]) < 0.15 < 0.8 < one["elevation"]
     # Shuffling is worth as much as knowing nothing of the predictor: another draw of it.
-    (chances,) = estimates.out_of_fold(study, [job], n_jobs=1)
+    (chances,) = out_of_fold.out_of_fold(study, [job], n_jobs=1)
     rng, lost = np.random.default_rng(1), []
     for _ in range(20):
         blind = rows.assign(elevation=rng.permutation(rows["elevation"]))
-        parts = [estimates._held_out(study, rows, job[1] == k, PARAMS, blind[job[1] == k]) for k in range(3)]
+        parts = [out_of_fold.predict_held_out(study, rows, job[1] == k, PARAMS, blind[job[1] == k]) for k in range(3)]
         worse = np.empty_like(chances)
         for k, part in enumerate(parts):
             worse[job[1] == k] = part
@@ -139,8 +149,8 @@ def test_by_mapped_share_is_unbiased_however_often_a_mapped_class_was_sampled():
 
 def test_the_test_samples_are_judged_by_the_forest_of_the_training_samples(world, found):
     study, table, _ = world
-    rows = models.layer_rows(table, LAYER, "test")
-    mapped = models.fit(study, table, LAYER, PARAMS, "train").predict(models.predictor_values(rows, NAMES))
+    rows = layer_rows(table, LAYER, "test")
+    mapped = models.fit(study, table, LAYER, PARAMS, "train").predict(predictor_values(rows, NAMES))
     one = found[(found["estimate"] == "test") & (found["reference"] == "samples") & (found["domain"] == "whole")]
     assert one["overall_accuracy"].item() == pytest.approx((mapped == rows["class"]).mean())
 
@@ -150,8 +160,8 @@ def test_estimates_are_written_by_stable_keys(world, found):
     estimates.write_estimates(study, found)
     record = json.loads((study.results_dir / "tables" / "validation.json").read_text())
     row = record[LAYER]["whole"]["knndm"]["samples"]
-    ends = {f"{score}_{end}" for score in report.SCORES for end in ("lower", "upper")}
-    assert set(row) == {"n", *report.SCORES, "wasserstein_km", *ends}
+    ends = {f"{score}_{end}" for score in HEADLINE_SCORES for end in ("lower", "upper")}
+    assert set(row) == {"n", *HEADLINE_SCORES, "wasserstein_km", *ends}
     assert record[LAYER]["whole"]["test"]["samples"]["wasserstein_km"] is None
     back = pd.read_csv(study.results_dir / "tables" / "validation.csv")
     pd.testing.assert_frame_equal(back, found.reset_index(drop=True))
@@ -166,24 +176,24 @@ def test_without_truth_only_samples_are_told(world):
 
 def test_impossible_kinds_are_left_out_but_the_studys_own_is_told(world):
     study, table, _ = world
-    rows = models.layer_rows(table, LAYER, "train")
+    rows = layer_rows(table, LAYER, "train")
     few = study.model_copy(update={"folds": study.folds.model_copy(update={"block_km": 9000})})
-    assert set(estimates.fold_kinds(few, rows)) == {"random", "knndm"}
+    assert set(fold_kinds(few, rows)) == {"random", "knndm"}
     own = few.model_copy(update={"folds": few.folds.model_copy(update={"kind": "blocks"})})
-    with pytest.raises(kinds.FoldError, match="groups of samples"):
-        estimates.fold_kinds(own, rows)
+    with pytest.raises(units.FoldError, match="groups of samples"):
+        fold_kinds(own, rows)
 
 
 def test_figures_are_drawn_and_folds_summed_up(world, found):
     study, table, _ = world
-    rows, cells = models.layer_rows(table, LAYER, "train"), kinds.map_cells(study)
-    folds = estimates.fold_kinds(study, rows, cells)
-    curves = estimates.distance_curves(study, rows, folds, cells)
+    rows, cells = layer_rows(table, LAYER, "train"), distances.map_cells(study)
+    folds = fold_kinds(study, rows, cells)
+    curves = distance_curves(study, rows, folds, cells)
     assert list(curves) == ["prediction", "samples", *folds]
     assert len(curves["prediction"]) == cells[1].sum()
-    summary = estimates.fold_summary(study, rows, folds, curves)
+    summary = fold_summary(study, rows, folds, curves)
     assert (summary["largest"] <= 90).all()
-    for figure in (estimates.draw_distances(study, {LAYER: curves}), estimates.draw_estimates(study, found)):
+    for figure in (plot_distances(study, {LAYER: curves}), estimates.plot_estimates(study, found)):
         assert figure.get_size_inches()[0] == pytest.approx(180 / 25.4)
 
 
@@ -209,7 +219,7 @@ def test_baselines_are_judged_in_the_same_folds(world):
 def test_the_optimism_of_a_search(world):
     study, table, _ = world
     found = baselines.selection_optimism(study, table, LAYER)
-    assert list(found.index) == list(models.SCORES)
+    assert list(found.index) == list(grid_search.SEARCH_SCORES)
     assert found["optimism"].to_numpy() == pytest.approx((found["winner"] - found["nested"]).to_numpy())
     assert abs(found.loc["kappa", "optimism"]) < 0.15
 
@@ -227,12 +237,12 @@ def test_forward_selection_takes_what_tells_the_class_and_stops(world):
 @pytest.fixture(scope="module")
 def predicted(world):
     study, table, _ = world
-    return estimates.predict_samples(study, table, {LAYER: PARAMS}, n_jobs=1)
+    return predictions.predict_samples(study, table, {LAYER: PARAMS}, n_jobs=1)
 
 
 def test_intervals_hold_their_estimate_and_need_no_truth(found):
     known = found[(found["reference"] == "samples") & ~found["estimate"].str.startswith("true")]
-    for score in report.SCORES:
+    for score in HEADLINE_SCORES:
         assert (known[f"{score}_lower"] < known[score]).all()
         assert (known[score] < known[f"{score}_upper"]).all()
     assert found.loc[found["estimate"].str.startswith("true"), "kappa_lower"].isna().all()
@@ -245,7 +255,7 @@ def test_reports_of_folds_have_the_scores_of_the_estimates_and_areas(world, foun
     for kind, layers in folded.items():
         for domain, told in layers[LAYER].items():
             row = keys.loc[(domain, kind, "samples")]
-            assert [told[score] for score in report.SCORES] == pytest.approx(row[list(report.SCORES)])
+            assert [told[score] for score in HEADLINE_SCORES] == pytest.approx(row[list(HEADLINE_SCORES)])
             assert told["intervals"]["kappa"] == pytest.approx([row["kappa_lower"], row["kappa_upper"]])
             assert told["area_adjusted"]["indicative"]
             assert told["permafrost"]["overall_accuracy"] >= told["overall_accuracy"]
@@ -253,33 +263,31 @@ def test_reports_of_folds_have_the_scores_of_the_estimates_and_areas(world, foun
 
 def test_areas_and_promises_stand_beside_the_truth(world, found, predicted):
     study, _, truth = world
-    areas = estimates.mapped_areas(study, predicted, LAYER)
+    areas = predictions.mapped_areas(study, predicted, LAYER)
     reports = {LAYER: evaluate(study, predicted.tested[LAYER], predicted.test[LAYER], mapped=areas)}
-    table = estimates.class_areas(study, predicted, reports, truth)
+    table = by_area.class_areas(study, predicted, reports, truth)
     whole = table[table["domain"] == "whole"].set_index("class")
     true = np.bincount(truth[f"ice_type_{LAYER}"].ravel(), minlength=256)[:6] * 400.0
     assert whole["true_km2"].to_numpy() == pytest.approx(true)
     assert whole["mapped_km2"].sum() == pytest.approx(true.sum())
-    promised = estimates.compare_with_truth(found)
-    assert set(promised["score"]) == set(report.SCORES)
+    promised = against_truth.compare_with_truth(found)
+    assert set(promised["score"]) == set(HEADLINE_SCORES)
     assert promised["difference"].to_numpy() == pytest.approx((promised["promised"] - promised["true"]).to_numpy())
-    assert estimates.draw_estimates(study, found, areas=table).axes
+    assert estimates.plot_estimates(study, found, areas=table).axes
 
 
 def test_residuals_say_what_the_reports_say(world, predicted):
-    from helpers.accuracy import reliability, residuals
-
     study = world[0]
     wrong = residuals.residuals(study, predicted)
     test = wrong[wrong["estimate"] == "test"]
-    reference, mapped = predicted.tested[LAYER]["class"], models.mapped_class(predicted.test[LAYER])
+    reference, mapped = predicted.tested[LAYER]["class"], mapped_class(predicted.test[LAYER])
     assert test["error"].mean() == pytest.approx((reference != mapped).mean())
     assert (wrong["distance_km"] > 0).all()
     by_distance = residuals.error_by_distance(wrong)
     assert by_distance[by_distance["domain"] == "whole"]["n"].sum() == len(wrong)
     assert {"error", "residual", "surprise"} == set(residuals.autocorrelation(study, wrong)["of"])
     card = {"classes": [0, 1], "matrix": [[1, 0], [0, 1]], "intercept": [0, 0], "floor": 1e-3}
-    curves, errors = reliability.judge(study, predicted.tested, predicted.test, {LAYER: card})
+    curves, errors = reliability.evaluate_reliability(study, predicted.tested, predicted.test, {LAYER: card})
     assert set(errors["layer"]) == {LAYER, "all"}
-    assert len(reliability.draw_reliability(study, curves, errors).axes) == 6
-    assert residuals.draw_residuals(study, wrong, by_distance).axes
+    assert len(reliability.plot_reliability(study, curves, errors).axes) == 6
+    assert residuals.plot_residuals(study, wrong, by_distance).axes

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from helpers.core import grid
+from helpers.core import grid, rasters
 from helpers.prepare import vegetation
 from helpers.prepare.products import LANDSAT_BANDS, LANDSAT_REFLECTANCE, LANDSAT_TEMPERATURE, raw_files, scene_days
 
@@ -117,11 +117,11 @@ def test_make_masks_scene_by_scene_and_never_averages_numbers(study, tmp_path):
     for number, day in enumerate(scene_days(study)):
         qa = np.full(geobox.shape, 8 if day in cloudy else 64, np.uint16)
         write = {"geobox": geobox, "study": study, "names": "band", "units": "1"}
-        grid.write_raster(files[f"landsat_{day}_qa_pixel"], qa, nodata=1, **write)
+        rasters.write_raster(files[f"landsat_{day}_qa_pixel"], qa, nodata=1, **write)
         for asset, value in clear_value.items():
             numbers = np.full(geobox.shape, 43000 if day in cloudy else LANDSAT_REFLECTANCE.encode(value), np.uint16)
             numbers[:, west & (number == 3)] = 0
-            grid.write_raster(files[f"landsat_{day}_{asset}"], numbers, nodata=0, **write)
+            rasters.write_raster(files[f"landsat_{day}_{asset}"], numbers, nodata=0, **write)
     layers = vegetation.make(study)
     inside = grid.area_mask(study, grid.reference_grid(study))
     np.testing.assert_allclose(layers["ndvi"][inside], 0.28 / 0.34, atol=2e-4)

@@ -10,9 +10,11 @@ import xarray as xr
 from odc.geo.geobox import GeoBox
 
 from helpers.core.grid import cell_centres, geographic_grid
-from helpers.core.study import ROOT, Study
+from helpers.core.settings import ROOT
+from helpers.core.study import Study
 from helpers.prepare import products
-from testbed import landscape, relief
+from testbed import landscape, relief, scenes
+from testbed.climate import surface_for_lst, surface_temperature, write_climate, write_lst, write_soil
 
 SETTINGS = Study.open("config/quick.yaml").landscape.relief
 
@@ -36,10 +38,10 @@ def surface(study):
 
 @pytest.fixture(scope="module")
 def table(study, surface):
-    landscape.write_landsat(study, surface)
-    landscape.write_lst(study, landscape.surface_for_lst(study, surface))
-    landscape.write_climate(study)
-    landscape.write_soil(study)
+    scenes.write_landsat(study, surface)
+    write_lst(study, surface_for_lst(study, surface))
+    write_climate(study)
+    write_soil(study)
     return landscape.file_table(study)
 
 
@@ -184,7 +186,7 @@ def test_quality_of_surface_temperature_agrees_with_its_values(study, table):
 def test_winter_nights_are_colder_on_valley_floors(study, surface):
     air = np.zeros_like(surface.elevation)
     lapse = np.float32(study.landscape.temperature.lapse_rate[0] / 1000) * surface.lifted
-    night = landscape.surface_temperature(study, surface, air, 0, "night") + lapse
+    night = surface_temperature(study, surface, air, 0, "night") + lapse
     wooded = surface.cover["forest"] > 0.7
     valley, slope = (night[wooded & where].mean() for where in (surface.prominence < -0.8, surface.prominence > 0))
     assert valley < slope - 3
@@ -193,7 +195,7 @@ def test_winter_nights_are_colder_on_valley_floors(study, surface):
 def test_days_are_warmer_than_nights_and_the_year_stays_near_air_temperature(study, surface):
     air = np.zeros_like(surface.elevation)
     day, night = (
-        np.mean([landscape.surface_temperature(study, surface, air, m, time) for m in range(12)], axis=0)
+        np.mean([surface_temperature(study, surface, air, m, time) for m in range(12)], axis=0)
         for time in ("day", "night")
     )
     assert (day > night).mean() > 0.99

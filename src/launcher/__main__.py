@@ -4,41 +4,38 @@ import argparse
 import sys
 
 from helpers.core.errors import CompendiumError
+from helpers.core.study import Study
+from helpers.samples.tables import find_problems, table_paths
+from launcher.batch import compare, plan_batch, run_batch
+from launcher.notebooks import run_stage
+from launcher.processes import follow_launcher
+from launcher.readme import write_readme
+from launcher.run import run_study, stale_stages
+from launcher.stages import FULL, STAGES
 
 DEFAULT_STUDY = "config/virtual.yaml"
 
 
 def _map(options):
-    from launcher.run import run_study
-
     run_study(options.study, options.cores, options.until)
 
 
 def _full(options):
-    from launcher.run import run_study
-
     run_study(options.study, options.cores, full=True)
 
 
 def _check(options):
-    from launcher.run import FULL, STAGES, stale_stages
-
     stale = stale_stages(options.study, options.full)
     for stage in FULL if options.full else STAGES:
         print(f"{stage:<22} {'would run' if stage in stale else 'is up to date'}")
 
 
 def _readme(options):
-    from helpers.core.study import Study
-    from launcher.readme import write_readme
-
     write_readme(Study.open(options.study))
 
 
 def _study(options):
     import yaml
-
-    from helpers.core.study import Study
 
     study = Study.open(options.study)
     print(yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False, allow_unicode=True), end="")
@@ -47,9 +44,6 @@ def _study(options):
 
 
 def _tables(options):
-    from helpers.core.study import Study
-    from helpers.samples.tables import find_problems, table_paths
-
     study = Study.open(options.study)
     problems = find_problems(study)
     for one in problems.itertuples():
@@ -62,8 +56,6 @@ def _tables(options):
 
 
 def _batch(options):
-    from launcher.batch import plan_batch, run_batch
-
     if options.dry_run:
         for stage, jobs in plan_batch(options.sweep, options.profile).items():
             print(f"{stage:<22} {jobs:5} jobs")
@@ -72,21 +64,15 @@ def _batch(options):
 
 
 def _compare(options):
-    from launcher.batch import compare
-
     print(compare(options.runs, options.name))
 
 
 def _stage(options):
-    from launcher.run import run_stage
-
     run_stage(options.stage, options.study, options.cores)
 
 
 def _snakemake(options):
     from snakemake.cli import main
-
-    from launcher.run import follow_launcher
 
     follow_launcher()
     sys.argv = ["snakemake", *options.arguments]

@@ -8,17 +8,21 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import rasterio
 import yaml
 
-from helpers.accuracy.report import DOMAINS, write_json, write_table
-from helpers.core import ice
+from helpers.core.classes import TARGETS, layer_name
 from helpers.core.errors import CompendiumError
-from helpers.core.grid import reference_grid, write_raster
+from helpers.core.files import write_json, write_table
+from helpers.core.grid import reference_grid
 from helpers.core.plot import WIDTH_MM, map_panels, mark_simulated, save, style
-from helpers.core.study import ROOT, Study
-from helpers.mapping.predict import map_files
+from helpers.core.rasters import write_raster
+from helpers.core.scores import DOMAINS
+from helpers.core.settings import ROOT
+from helpers.core.study import Study
+from helpers.mapping.files import map_files
 
-SCORES = {"overall_accuracy": "overall accuracy", "kappa": "kappa", "macro_f1": "macro F1"}
+COMPARED_SCORES = {"overall_accuracy": "overall accuracy", "kappa": "kappa", "macro_f1": "macro F1"}
 """Scores of the comparison, in the potential-permafrost domain, with their names."""
 
 
@@ -104,11 +108,13 @@ def _outcome(folder):
     storage = json.loads((tables / "storage.json").read_text(encoding="utf-8"))
     cards = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((folder / "models").glob("*.json"))]
     trained = [card["n_samples"] for card in cards if card["fit"] == "train"]
-    scores = {f"{score}_{layer}": report[DOMAINS[1]][score] for score in SCORES for layer, report in reports.items()}
+    scores = {
+        f"{score}_{layer}": report[DOMAINS[1]][score] for score in COMPARED_SCORES for layer, report in reports.items()
+    }
     means = {
         score: float(np.mean([np.nan if report[DOMAINS[1]][score] is None else report[DOMAINS[1]][score]
                               for report in reports.values()]))
-        for score in SCORES
+        for score in COMPARED_SCORES
     }  # fmt: skip
     whole = storage["regions"]["all"]
     totals = {name: whole.get(name) for name in (STORAGE, "water_km3", "extent_km2")}
@@ -150,7 +156,7 @@ def effects(table, axes):
     rows = []
     for axis in axes:
         levels = done[axis].astype(str)
-        for outcome in (*SCORES, STORAGE):
+        for outcome in (*COMPARED_SCORES, STORAGE):
             values = done[outcome].astype(float)
             means = values.groupby(levels).transform("mean")
             total = ((values - values.mean()) ** 2).sum()
@@ -168,7 +174,7 @@ def effects(table, axes):
     return pd.DataFrame(rows)
 
 
-def draw_effects(table, axes, simulated):
+def plot_effects(table, axes, simulated):
     """Draw kappa and storage of every run against each of up to four settings; black lines are means of levels.
 
     Parameters
@@ -270,7 +276,7 @@ def learning_curve(table, simulated):
     ordered = np.sort(sizes)
     bins = np.searchsorted(ordered[1:][np.diff(np.log(ordered)) > np.log(1.2)], sizes, side="right")
     for panel, (name, title) in zip(
-        panels, {**dict(list(SCORES.items())[:2]), STORAGE: "ground ice, km³"}.items(), strict=True
+        panels, {**dict(list(COMPARED_SCORES.items())[:2]), STORAGE: "ground ice, km³"}.items(), strict=True
     ):
         panel.scatter(sizes, done[name].astype(float), s=9, color="#5b8db8", alpha=0.8, linewidths=0)
         means = pd.DataFrame({"size": sizes, "value": done[name].astype(float)}).groupby(bins).mean()
@@ -310,7 +316,7 @@ def ablation(table, axes, simulated):
     whole = done[done["left_out"].isin(["[]", "nothing"])]
     if whole.empty:
         return None
-    names = [*SCORES, STORAGE]
+    names = [*COMPARED_SCORES, STORAGE]
     keys = ["left_out", *others]
     reference = whole.set_index(others)[names] if others else whole[names].mean().to_frame().T
     left = done[~done["left_out"].isin(["[]", "nothing"])].set_index(keys)[names].astype(float)
@@ -350,7 +356,7 @@ def compared_studies(folders):
     list of helpers.core.study.Study
     """
     studies = [Study.open(folder / "study.yaml") for folder in folders.values()]
-    kinds = [str((s.grid, s.area, s.layers, ice.TARGETS[s.target].file_name, s.ice.thresholds)) for s in studies]
+    kinds = [str((s.grid, s.area, s.layers, TARGETS[s.target].file_name, s.ice.thresholds)) for s in studies]
     most = max(kinds, key=kinds.count)
     return [study for study, kind in zip(studies, kinds, strict=True) if kind == most]
 
@@ -369,16 +375,14 @@ def agreement(studies):
         ``agreement_<layer>``: the share of runs with the most frequent class; ``ice_mean`` and ``ice_sd``, the mean and
         standard deviation of storage over the runs, m of ice. NaN where not every run has a prediction.
     """
-    import rasterio
-
     first, found = studies[0], {}
-    target, size = ice.TARGETS[first.target], len(studies)
+    target, size = TARGETS[first.target], len(studies)
 
     def read(study, name):
         with rasterio.open(map_files(study)[name]) as source:
             return source.read(1)
 
-    for layer in map(ice.layer_name, first.layers):
+    for layer in map(layer_name, first.layers):
         counts = np.zeros((len(target.codes), *reference_grid(first).shape), np.uint16)
         for study in studies:
             classes = read(study, f"{target.file_name}_{layer}")
@@ -436,9 +440,9 @@ def write_agreement(path, studies, found):
 def agreement_maps(studies, found):
     """Draw the maps of `agreement`."""
     study, panels = studies[0], []
-    geobox, least = reference_grid(study), 1 / len(ice.TARGETS[study.target].codes)
+    geobox, least = reference_grid(study), 1 / len(TARGETS[study.target].codes)
     for top, bottom in study.layers:
-        values = found[f"agreement_{ice.layer_name((top, bottom))}"]
+        values = found[f"agreement_{layer_name((top, bottom))}"]
         panel = {"title": f"Agreement of {len(studies)} runs, {top:g}-{bottom:g} m", "values": values, "geobox": geobox}
         panels.append(panel | {"unit": "share of runs", "cmap": "lapaz", "vmin": least, "vmax": 1.0})
     frozen = np.where(found["ice_mean"] > 0, found["ice_sd"], np.where(np.isfinite(found["ice_mean"]), 0, np.nan))

@@ -2,11 +2,11 @@
 
 import json
 
-from helpers.accuracy.report import DOMAINS
-from helpers.core.code import write_text
 from helpers.core.errors import CompendiumError
-from helpers.core.study import ROOT
-from launcher.run import STAGES, stage_dir
+from helpers.core.files import write_text
+from helpers.core.scores import DOMAINS
+from helpers.core.settings import ROOT
+from launcher.stages import STAGES, stage_dir
 
 BEGIN, END = "<!-- results:begin", "<!-- results:end -->"
 

@@ -9,17 +9,19 @@ import json
 import numpy as np
 import pandas as pd
 
-from helpers.accuracy.estimates import ESTIMATES, SCORES
-from helpers.accuracy.report import DOMAINS, write_json, write_table
+from helpers.accuracy.estimates import ESTIMATES
+from helpers.core.files import write_json, write_table
 from helpers.core.plot import WIDTH_MM, mark_simulated, style
-from helpers.core.study import ROOT, Study
+from helpers.core.scores import DOMAINS, HEADLINE_SCORES
+from helpers.core.settings import ROOT
+from helpers.core.study import Study
 
 TRUTHS = {"holes": "what holes would find", "cells": "the class of the cell"}
 """What a map's accuracy is true of: a hole at a random place of each cell, or the class that most of the cell has."""
 
 
 JUDGED = ("error", "error_probable", "expected", "avoidable")
-"""What is compared inside and outside of the area of applicability, as in `helpers.mapping.trust.tables`."""
+"""What is compared inside and outside of the area of applicability, as in `helpers.mapping.trust_tables.tables`."""
 
 
 LEAST_WORLDS = 10
@@ -78,7 +80,7 @@ def read_promises(folders):
         table = table[(table["reference"] == "samples") & ~table["estimate"].str.startswith("true_")]
         for truth, reference in zip(TRUTHS, ("samples", "cells"), strict=True):
             true = known[known["reference"] == reference].set_index("layer")
-            for score in SCORES:
+            for score in HEADLINE_SCORES:
                 part = table[["layer", "estimate"]].assign(score=score, truth=truth, **world)
                 part["promised"] = table[score]
                 for end in ("lower", "upper"):
@@ -269,7 +271,7 @@ def write_coverage(batch, biases, best, totals, applicability):
     write_json(batch.with_name("coverage.json"), {"simulated": True, "probability_of_wilson": 0.9, **record})
 
 
-def draw_bias(biases, score="overall_accuracy"):
+def plot_bias(biases, score="overall_accuracy"):
     """Draw the bias of each estimate against both truths, and how often its interval held the truth, by design.
 
     Parameters
@@ -322,7 +324,7 @@ def draw_bias(biases, score="overall_accuracy"):
     return figure
 
 
-def draw_totals(totals):
+def plot_totals(totals):
     """Draw each world's total over the true one, with its interval, ordered, by design.
 
     Parameters

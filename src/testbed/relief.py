@@ -13,7 +13,10 @@ The finest grid gets noise only: its valleys are those of the grid before.
 """
 
 import numpy as np
+from affine import Affine
 from numba import njit
+from odc.geo.geobox import GeoBox
+from rasterio.features import geometry_mask
 from scipy import fft, ndimage, sparse
 
 from helpers.core.errors import CompendiumError
@@ -258,9 +261,6 @@ def pyramid(geobox, coarsest_arcsec):
     list of odc.geo.geobox.GeoBox
         From coarse to fine; the last one has the upper left corner of `geobox` and is at least as large.
     """
-    from affine import Affine
-    from odc.geo.geobox import GeoBox
-
     step = geobox.transform.a
     levels = max(0, int(np.floor(np.log2(coarsest_arcsec / 3600 / step + 1e-9))))
     rows, columns = (-(-n // 2**levels) for n in geobox.shape)
@@ -286,7 +286,7 @@ def make_relief(topography, coarse, geobox, land, settings, rng):
         The grid that is wanted, inside the coarse one.
     land : sequence of shapely geometries
         Land in longitude and latitude; the sea is at 0 m.
-    settings : helpers.core.study.Relief
+    settings : testbed.settings.Relief
     rng : numpy.random.Generator
 
     Returns
@@ -344,6 +344,4 @@ def _carve(elevation, sea, grid, mesh, topography, calm, settings, level):
 
 
 def _sea(geobox, land):
-    from rasterio.features import geometry_mask
-
     return geometry_mask(land, out_shape=geobox.shape, transform=geobox.transform)

@@ -4,14 +4,16 @@ All of it is judged in the same folds as the forest, on pooled out-of-fold predi
 """
 
 import numpy as np
+import pandas as pd
+from threadpoolctl import threadpool_limits
 
-from helpers.accuracy import report
-from helpers.accuracy.estimates import out_of_fold
-from helpers.accuracy.report import DOMAINS, SCORES
-from helpers.core.ice import TARGETS, layer_name
-from helpers.folds import kinds
-from helpers.forest import models
-from helpers.samples.labels import used_predictors
+from helpers.core.classes import TARGETS, layer_name
+from helpers.core.scores import DOMAINS, HEADLINE_SCORES, bootstrap_matrices, mapped_class, matrix_scores
+from helpers.folds import blocks, kinds, units
+from helpers.forest import grid_search, models
+from helpers.forest.out_of_fold import out_of_fold
+from helpers.prepare.registry import used_predictors
+from helpers.samples.rows import layer_rows, predictor_values
 
 MODELS = {
     "forest": "random forest",
@@ -76,20 +78,18 @@ def compare_models(study, table, params, kind=None, n_jobs=-1):
     The interval is of a bootstrap that draws square blocks of `folds.block_km`, not samples: neighbours are not
     independent. Both models are scored on the same draws.
     """
-    import pandas as pd
-
     layers, classes = [layer_name(layer) for layer in study.layers], TARGETS[study.target].codes
-    rows = {layer: models.layer_rows(table, layer, "train", study.target) for layer in layers}
+    rows = {layer: layer_rows(table, layer, "train", study.target) for layer in layers}
     folds = {layer: kinds.sample_folds(study, rows[layer], kind) for layer in layers}
     grown = out_of_fold(study, [(rows[layer], folds[layer], params[layer]) for layer in layers], n_jobs)
     found = []
     for layer, probabilities in zip(layers, grown, strict=True):
         part, fold, known = rows[layer], folds[layer], rows[layer]["class"].to_numpy()
-        mapped = {"forest": models.mapped_class(probabilities, study.target)}
+        mapped = {"forest": mapped_class(probabilities, study.target)}
         for name, (estimator, columns) in _estimators(study).items():
             mapped[name] = _predicted(estimator, part[columns].to_numpy(float), known, fold)
-        places, unit = part[["easting", "northing"]].to_numpy(float), kinds.sample_units(study, part)
-        block = kinds.blocks(places, unit, 1000 * study.folds.block_km)
+        places, unit = part[["easting", "northing"]].to_numpy(float), units.sample_units(study, part)
+        block = blocks.blocks(places, unit, 1000 * study.folds.block_km)
         for domain, inside in zip(DOMAINS, (np.ones(len(part), bool), part["in_domain"].to_numpy(bool)), strict=True):
             if inside.any():
                 drawn = _drawn_scores(mapped, known, inside, block, classes, np.random.default_rng(study.folds.seed))
@@ -99,7 +99,6 @@ def compare_models(study, table, params, kind=None, n_jobs=-1):
 
 def _predicted(estimator, values, known, fold):
     from sklearn.base import clone
-    from threadpoolctl import threadpool_limits
 
     mapped = np.empty_like(known)
     for number in np.unique(fold):
@@ -118,27 +117,27 @@ def _drawn_scores(mapped, known, inside, block, classes, rng):
 
     Kappa counts as 0 where one class alone is mapped and in the reference.
     """
-    draws, found = kinds.block_draws(block[inside], kinds.DRAWS, rng), {}
+    draws, found = blocks.sample_blocks(block[inside], blocks.DRAWS, rng), {}
     for name, predicted in mapped.items():
-        matrices = report.drawn_matrices(known[inside], predicted[inside], len(classes), draws)
-        found[name] = np.nan_to_num(np.column_stack([report.scores(matrices)[score] for score in SCORES]))
+        matrices = bootstrap_matrices(known[inside], predicted[inside], len(classes), draws)
+        found[name] = np.nan_to_num(np.column_stack([matrix_scores(matrices)[score] for score in HEADLINE_SCORES]))
     return found
 
 
 def _rows(first, drawn):
     rows = []
     for name, scores in drawn.items():
-        row = first | {"model": name} | dict(zip(SCORES, scores[0].tolist(), strict=True))
+        row = first | {"model": name} | dict(zip(HEADLINE_SCORES, scores[0].tolist(), strict=True))
         if name != "forest":
             less = drawn["forest"] - scores
             low, high = np.percentile(less[1:], [2.5, 97.5], axis=0)
-            for place, score in enumerate(SCORES):
+            for place, score in enumerate(HEADLINE_SCORES):
                 row |= {f"{score}_difference": less[0, place], f"{score}_low": low[place], f"{score}_high": high[place]}
         rows.append(row)
     return rows
 
 
-def selection_optimism(study, table, layer, search=models.search):
+def selection_optimism(study, table, layer, search=grid_search.search):
     """Measure by how much a search's winner scores too high, because it was chosen for its score.
 
     The whole search is repeated without each fold in turn, and its winner predicts that fold: a nested
@@ -151,24 +150,25 @@ def selection_optimism(study, table, layer, search=models.search):
         Samples; only the layer's training samples are looked at.
     layer : str
     search : callable
-        As `helpers.forest.models.search`, of study, table and layer.
+        As `helpers.forest.grid_search.search`, of study, table and layer.
 
     Returns
     -------
     pandas.DataFrame
         Index score: ``winner``, ``nested`` and their difference ``optimism``, on pooled out-of-fold predictions.
     """
-    import pandas as pd
-
-    rows = models.layer_rows(table, layer, "train", study.target)
+    rows = layer_rows(table, layer, "train", study.target)
     winner, nested = search(study, table, layer), np.empty((len(rows), len(TARGETS[study.target].codes)))
     for number in np.unique(winner.fold):
         held = winner.fold == number
         others = table[~table["site_id"].isin(rows.loc[held, "site_id"])]
         model = models.fit(study, others, layer, search(study, others, layer).params, "train")
-        values = models.predictor_values(rows[held], used_predictors(study))
+        values = predictor_values(rows[held], used_predictors(study))
         nested[held] = models.class_probabilities(model, values, TARGETS[study.target].codes)
-    scores = {"winner": winner.scores, "nested": models.score_probabilities(winner.reference, nested, study.target)}
+    scores = {
+        "winner": winner.scores,
+        "nested": grid_search.score_probabilities(winner.reference, nested, study.target),
+    }
     found = pd.DataFrame(scores).rename_axis("score")
     return found.assign(optimism=found["winner"] - found["nested"])
 
@@ -204,10 +204,9 @@ def forward_selection(study, table, layer, params, kind="knndm", n_jobs=-1):
     machine learning applications: moving from data reproduction to spatial prediction. Ecol. Model. 411, 108815.
     https://doi.org/10.1016/j.ecolmodel.2019.108815
     """
-    import pandas as pd
     from joblib import Parallel, delayed
 
-    rows = models.layer_rows(table, layer, "train", study.target)
+    rows = layer_rows(table, layer, "train", study.target)
     fold, left, steps = kinds.sample_folds(study, rows, kind), used_predictors(study), []
     with Parallel(n_jobs) as pool:
         while left:
@@ -223,4 +222,4 @@ def forward_selection(study, table, layer, params, kind="knndm", n_jobs=-1):
 
 def _kappa(study, rows, fold, params):
     (probabilities,) = out_of_fold(study, [(rows, fold, params)], n_jobs=1)
-    return models.score_probabilities(rows["class"], probabilities, study.target)["kappa"]
+    return grid_search.score_probabilities(rows["class"], probabilities, study.target)["kappa"]

@@ -12,8 +12,11 @@ and assessing accuracy of land change. Remote Sens. Environ. 148, 42-57. https:/
 """
 
 import numpy as np
+import pandas as pd
 
-from helpers.accuracy.report import AccuracyError, scores
+from helpers.accuracy.predictions import by_domain, mapped_areas
+from helpers.core.classes import TARGETS
+from helpers.core.scores import AccuracyError, matrix_scores
 
 _MOST = 0.25
 """Largest variance of a share: that of a stratum of one sample, which has none of its own."""
@@ -54,7 +57,7 @@ def area_adjusted(matrix, mapped, area_km2, probability=0.9, probability_sample=
     from scipy.stats import norm
 
     counts, mapped = np.asarray(matrix, float), np.asarray(mapped, float)
-    found = scores(counts)  # checks the matrix
+    found = matrix_scores(counts)  # checks the matrix
     if mapped.shape != counts.shape[:1] or not (np.isfinite(mapped).all() and (mapped >= 0).all()):
         raise AccuracyError(
             f"Mapped shares of shape {mapped.shape} do not fit {len(counts)} classes.",
@@ -76,7 +79,7 @@ def area_adjusted(matrix, mapped, area_km2, probability=0.9, probability_sample=
     variance[number == 1] = _MOST
     by_area, right = weight[:, np.newaxis] ** 2 * variance, np.diag(within)
     if used.any():
-        found = scores(area)
+        found = matrix_scores(area)
     share_se = np.sqrt(by_area.sum(axis=0))
     with np.errstate(invalid="ignore", divide="ignore"):
         recall = np.diag(area) / column
@@ -104,3 +107,66 @@ def area_adjusted(matrix, mapped, area_km2, probability=0.9, probability_sample=
         "area_km2_upper": rest * np.minimum(column + reach, 1),
         **{name: found[name] for name in ("kappa", "macro_f1", "quantity_disagreement", "allocation_disagreement")},
     }
+
+
+def class_areas(study, predictions, reports, truth=None):
+    """Return the area of each class: among samples, mapped, estimated from samples by area, and in truth.
+
+    Parameters
+    ----------
+    study : helpers.core.study.Study
+    predictions : Predictions
+    reports : dict
+        Layer to domain to the report of the test samples, from `helpers.accuracy.report.evaluate`.
+    truth : dict of str to numpy.ndarray, optional
+        As for `estimate_accuracy`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a layer, domain and class: ``class``, ``class_name``, ``sample_share``, ``mapped_km2`` by the forest of
+        the training samples, ``adjusted_km2`` with its ends ``adjusted_lower`` and ``adjusted_upper``, and with the
+        truth ``true_km2``, and ``mapped_bias`` and ``adjusted_bias``: differences from it, km2. Areas are counted
+        among cells in regular steps (`TRUE_CELLS`).
+    """
+    found, kinds = [], TARGETS[study.target].classes
+    for layer in predictions.rows:
+        areas, known = mapped_areas(study, predictions, layer), None
+        if truth is not None:
+            import testbed.against_truth
+
+            known = testbed.against_truth.class_of_type(study)[truth[f"ice_type_{layer}"].ravel()[predictions.cells]]
+        for domain, inside in by_domain(predictions.in_domain):
+            report, (cells, area) = reports[layer][domain], areas[domain]
+            share = np.divide(report["support"], report["n"]) if report["n"] else np.full(len(kinds), np.nan)
+            adjusted = {key: np.array(report["area_adjusted"][key], float) for key in
+                        ("area_km2", "area_km2_lower", "area_km2_upper")}  # fmt: skip
+            table = pd.DataFrame({"layer": layer, "domain": domain, "class": [kind.code for kind in kinds]})
+            table = table.assign(
+                class_name=[kind.name for kind in kinds],
+                sample_share=share,
+                mapped_km2=area * cells / max(cells.sum(), 1),
+                **{name.replace("area_km2", "adjusted") + ("_km2" if name == "area_km2" else ""): values
+                   for name, values in adjusted.items()},
+            )  # fmt: skip
+            if known is not None:
+                true = area * np.bincount(known[inside], minlength=len(kinds)) / max(inside.sum(), 1)
+                table = table.assign(true_km2=true, mapped_bias=table["mapped_km2"] - true)
+                table["adjusted_bias"] = table["adjusted_km2"] - true
+            found.append(table)
+    return pd.concat(found, ignore_index=True)
+
+
+def plot_areas(axes, areas):
+    """Draw mapped, estimated and true areas of the classes of one layer and domain."""
+    places, thousand = np.arange(len(areas))[::-1], 1e-3
+    axes.hlines(places, areas["adjusted_lower"] * thousand, areas["adjusted_upper"] * thousand, color="#0072b2",
+                linewidth=0.7)  # fmt: skip
+    marks = {"adjusted_km2": ("o", "#0072b2", "from the test samples"), "mapped_km2": ("^", "#009e73", "mapped")}
+    marks |= {"true_km2": ("|", "0.0", "true")} if "true_km2" in areas else {}
+    for name, (marker, colour, label) in marks.items():
+        axes.plot(areas[name] * thousand, places, marker, markersize=5, color=colour, fillstyle="none", label=label)
+    names = areas["class_name"].str.replace(" frozen soil", "")
+    axes.set(xlabel="area (1000 km²)", ylim=(-0.6, len(areas) - 0.4), xlim=(0, None))
+    axes.set_yticks(places, names)
+    axes.grid(axis="y", color="0.92", linewidth=0.4)

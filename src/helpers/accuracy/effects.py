@@ -7,21 +7,22 @@ of a single site among its predictors.
 """
 
 import numpy as np
+import pandas as pd
 
-from helpers.core.ice import TARGETS, layer_name
-from helpers.forest import models
+from helpers.core.classes import TARGETS, layer_name
+from helpers.core.parallel import show_progress
+from helpers.core.plot import WIDTH_MM, mark_simulated, style
+from helpers.core.scores import interval
+from helpers.folds import blocks
+from helpers.forest import calibration, models
+from helpers.prepare.registry import covariates
+from helpers.samples.rows import predictor_values
 
 INTERVALS = 20
 """Intervals of a predictor, each with about as many samples."""
 
 
 _COLUMNS = 4  # of panels
-
-
-_SHOWN = 12  # predictors in the figure of Shapley values
-
-
-_CHUNK = 20  # sites whose Shapley values are computed between two steps of the progress bar
 
 
 def local_effects(predict, values, column, draws, intervals=INTERVALS):
@@ -35,7 +36,7 @@ def local_effects(predict, values, column, draws, intervals=INTERVALS):
         Of the samples that it is averaged over.
     column : int
     draws : tuple of numpy.ndarray
-        Bootstrap draws of the samples, from `helpers.folds.kinds.block_draws`.
+        Bootstrap draws of the samples, from `helpers.folds.blocks.sample_blocks`.
     intervals : int
 
     Returns
@@ -92,16 +93,12 @@ def explain_layer(study, model, card, rows, predictors, n_jobs=-1):
         One row a predictor, class and value: ``predictor``, ``class``, ``value``, ``effect`` on the probability of the
         class, and the ends ``lower`` and ``upper`` of its interval over blocks of samples.
     """
-    import pandas as pd
     from joblib import Parallel, delayed
 
-    from helpers.accuracy.report import interval
-    from helpers.folds import kinds
-
-    values, draws = models.predictor_values(rows, card["predictors"]), kinds.bootstrap(study, rows)
+    values, draws = predictor_values(rows, card["predictors"]), blocks.bootstrap(study, rows)
 
     def predict(part):
-        return models.calibrate(models.class_probabilities(model, part, card["classes"]), card["calibration"])
+        return calibration.calibrate(models.class_probabilities(model, part, card["classes"]), card["calibration"])
 
     def effects_of(name):
         edges, effects = local_effects(predict, values, card["predictors"].index(name), draws)
@@ -119,189 +116,10 @@ def explain_layer(study, model, card, rows, predictors, n_jobs=-1):
         )
 
     found = Parallel(n_jobs, prefer="threads", return_as="generator")(delayed(effects_of)(name) for name in predictors)
-    return pd.concat(_progress(found, len(predictors), f"{card['layer']}, predictors"))
+    return pd.concat(show_progress(found, len(predictors), f"{card['layer']}, predictors"))
 
 
-def _progress(steps, number, name):
-    """Show how many of the steps are done, in one line of text."""
-    import sys
-
-    from tqdm import tqdm
-
-    return tqdm(steps, name, number, file=sys.stdout, ascii=" #", mininterval=1)
-
-
-def shapley_values(forest, values):
-    """Return what each predictor adds to a forest's probabilities (TreeSHAP; Lundberg and others 2020).
-
-    What is not known of a site is averaged over as the trees' training samples are shared out at their nodes.
-
-    Parameters
-    ----------
-    forest : sklearn.ensemble.RandomForestClassifier
-    values : numpy.ndarray, shape (n, predictors)
-
-    Returns
-    -------
-    base : numpy.ndarray, shape (k,)
-        Probabilities when no predictor is known.
-    parts : numpy.ndarray, shape (n, predictors, k)
-        They add up, with the base, to `forest.predict_proba`.
-
-    References
-    ----------
-    Lundberg, S. M., and others (2020). From local explanations to global understanding with explainable AI for trees.
-    Nature Machine Intelligence 2, 56-67. https://doi.org/10.1038/s42256-019-0138-9
-    """
-    import shap
-
-    explainer = shap.TreeExplainer(forest, feature_perturbation="tree_path_dependent")
-    return explainer.expected_value, explainer.shap_values(values)
-
-
-def shapley_layer(model, card, rows, rng, number, n_jobs=-1):
-    """Return Shapley values of the raw probabilities of a layer's classes, at some of its samples.
-
-    Those of calibrated probabilities would need the calibration among the trees. Of a two-stage model, class 0 is that
-    of the first forest and types are those of the second, given permafrost.
-
-    Parameters
-    ----------
-    model : sklearn.ensemble.RandomForestClassifier or helpers.forest.two_stage.TwoStageForest
-    card : dict
-    rows : pandas.DataFrame
-        Samples of the layer.
-    rng : numpy.random.Generator
-        Draws the samples, where there are more than `number`.
-    number : int
-    n_jobs : int
-        Threads at once. The result does not depend on it.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row a site, predictor and class: ``site_id``, ``predictor``, ``value``, ``class``, ``base`` and ``part``.
-    """
-    import pandas as pd
-    from joblib import Parallel, delayed
-
-    chosen = rows.sort_index()
-    if len(chosen) > number:
-        chosen = chosen.iloc[np.sort(rng.choice(len(chosen), number, replace=False))]
-    values = models.predictor_values(chosen, card["predictors"])
-    stages = getattr(model, "stages_", [model])
-    chunks = [values[first : first + _CHUNK] for first in range(0, len(values), _CHUNK)]
-    tasks = [delayed(shapley_values)(stage, chunk) for stage in stages for chunk in chunks]
-    found = Parallel(n_jobs, prefer="threads", return_as="generator")(tasks)
-    found = list(_progress(found, len(tasks), f"{card['layer']}, sites by {_CHUNK}"))
-    tables = []
-    for place, stage in enumerate(stages):
-        ours = found[place * len(chunks) : (place + 1) * len(chunks)]
-        base, parts = ours[0][0], np.concatenate([part for _, part in ours])
-        for column, code in enumerate(stage.classes_):
-            if len(stages) == 2 and place == 0 and code:
-                continue  # permafrost in the first stage is what class 0 is not
-            of_class = pd.DataFrame(parts[..., column], columns=card["predictors"])
-            of_class = of_class.assign(site_id=chosen["site_id"].to_numpy()).melt("site_id", var_name="predictor")
-            known = np.ravel(values, order="F")
-            tables.append(
-                of_class.rename(columns={"value": "part"}).assign(value=known, base=base[column], **{"class": code})
-            )
-    return pd.concat(tables, ignore_index=True)[["site_id", "predictor", "value", "class", "base", "part"]]
-
-
-def shapley_importance(study, table, rows):
-    """Return the mean size of Shapley values of a layer by predictor and class, with intervals.
-
-    Parameters
-    ----------
-    study : helpers.core.study.Study
-        Its `accuracy` for the bootstrap of blocks.
-    table : pandas.DataFrame
-        Of `shapley_layer`.
-    rows : pandas.DataFrame
-        The samples of the layer.
-
-    Returns
-    -------
-    pandas.DataFrame
-        ``predictor``, ``class``, ``mean_size`` in units of probability, and the ends ``lower`` and ``upper`` of its
-        interval over blocks of samples.
-    """
-    import pandas as pd
-
-    from helpers.accuracy.report import interval
-    from helpers.folds import kinds
-
-    size = table.assign(part=table["part"].abs()).pivot_table("part", "site_id", ["predictor", "class"])
-    sites = rows.set_index("site_id").loc[size.index].reset_index()
-    block, counts = kinds.bootstrap(study, sites)
-    sums = np.stack([np.bincount(block, part, counts.shape[1]) for part in size.to_numpy().T])
-    drawn = np.einsum("db,pb->dp", counts.astype(float), sums) / (counts @ np.bincount(block))[:, np.newaxis]
-    lower, upper = interval(drawn[1:], study.accuracy.interval, block)
-    columns = {"mean_size": drawn[0], "lower": lower, "upper": upper}
-    return pd.DataFrame(columns, index=size.columns).reset_index()
-
-
-def draw_shapley(study, table):
-    """Draw what the most important predictors add to the probability that there is permafrost, by layer.
-
-    Parameters
-    ----------
-    study : helpers.core.study.Study
-    table : pandas.DataFrame
-        Of `shapley_layer`, with the column layer.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-    """
-    import matplotlib.pyplot as plt
-
-    from helpers.core.plot import WIDTH_MM, mark_simulated, style
-    from helpers.prepare.registry import covariates
-
-    style()
-    frozen = table[table["class"] == TARGETS[study.target].codes[0]]
-    order = frozen["part"].abs().groupby(frozen["predictor"]).mean().nlargest(_SHOWN).index
-    titles, known = {name: item.title for name, item in covariates(study).items()}, frozen.groupby("layer", sort=False)
-    height = 24 + 6.5 * len(order)
-    figure, axes = plt.subplots(1, len(known), figsize=(WIDTH_MM / 25.4, height / 25.4), sharex=True, sharey=True)
-    for panel, (layer, part) in zip(np.atleast_1d(axes), known, strict=True):
-        for line, name in enumerate(order):
-            here = part[part["predictor"] == name]
-            rank = here["value"].rank(pct=True)
-            # Permafrost is what class 0 is not.
-            points = panel.scatter(
-                -here["part"], line + _swarm(-here["part"].to_numpy()), s=2, c=rank, cmap="cividis", vmin=0, vmax=1
-            )
-        panel.axvline(0, color="0.7", linewidth=0.5, zorder=0)
-        panel.set_title(f"{layer.removesuffix('m')} m")
-        panel.set_yticks(range(len(order)), [titles.get(name, name) for name in order])
-    panel.invert_yaxis()
-    figure.supxlabel("added to the probability of permafrost", fontsize="medium", y=0.03)
-    figure.tight_layout(rect=(0, 0.04, 1, 1))
-    bar = figure.colorbar(points, ax=axes, ticks=[0, 1], pad=0.01, aspect=40)
-    bar.set_ticklabels(["lowest", "highest"])
-    bar.set_label("value of the predictor, by rank", labelpad=-20)
-    if study.simulated:
-        mark_simulated(figure)
-    return figure
-
-
-def _swarm(values, bins=60, width=0.38):
-    """Return offsets that keep points of nearly the same value apart: wider where there are more."""
-    edges = np.linspace(values.min(), values.max() + 1e-9, bins + 1)
-    place = np.digitize(values, edges)
-    many = np.bincount(place).max()
-    offsets = np.empty(len(values))
-    for number in np.unique(place):
-        here = np.flatnonzero(place == number)
-        offsets[here] = (np.arange(len(here)) - (len(here) - 1) / 2) / max(many, 1)
-    return 2 * width * offsets
-
-
-def draw_effects(study, table):
+def plot_effects(study, table):
     """Draw accumulated local effects on the probability that there is permafrost, by predictor and layer.
 
     Parameters
@@ -315,9 +133,6 @@ def draw_effects(study, table):
     matplotlib.figure.Figure
     """
     import matplotlib.pyplot as plt
-
-    from helpers.core.plot import WIDTH_MM, mark_simulated, style
-    from helpers.prepare.registry import covariates
 
     style()
     known, names = covariates(study), list(dict.fromkeys(table["predictor"]))

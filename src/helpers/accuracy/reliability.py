@@ -1,9 +1,12 @@
 """Reliability: whether a class occurs as often as its probability says."""
 
 import numpy as np
+import pandas as pd
 
-from helpers.accuracy.report import checked_probabilities
-from helpers.core.ice import TARGETS
+from helpers.core.classes import TARGETS
+from helpers.core.plot import WIDTH_MM, mark_simulated, style
+from helpers.core.scores import checked_probabilities
+from helpers.forest import calibration
 
 _DRAWS = 200  # outcomes drawn from the probabilities, for the error of a perfect model
 
@@ -36,11 +39,9 @@ def reliability(reference, probabilities, classes, bins=10):
 
     Raises
     ------
-    helpers.accuracy.report.AccuracyError
-        As from `helpers.accuracy.report.log_loss`.
+    helpers.core.scores.AccuracyError
+        As from `helpers.core.scores.log_loss`.
     """
-    import pandas as pd
-
     probabilities, occurs = checked_probabilities(reference, probabilities, classes)
     count, predicted, observed = _binned(probabilities, occurs, bins)
     kind, place = np.nonzero(count)
@@ -75,8 +76,6 @@ def calibration_error(reference, probabilities, classes, rng, bins=10):
     Dirichlet calibration. NeurIPS 32. Broecker, J., Smith, L. (2007). Increasing the reliability of reliability
     diagrams. Weather and Forecasting 22, 651-661.
     """
-    import pandas as pd
-
     probabilities, occurs = checked_probabilities(reference, probabilities, classes)
     table = pd.DataFrame({"class": list(classes), "n": occurs.sum(axis=0)})
     if not len(probabilities):
@@ -124,7 +123,7 @@ def wilson(successes, number, probability=0.9):
     return np.maximum(middle - reach, 0), np.minimum(middle + reach, 1)
 
 
-def judge(study, tested, probabilities, calibrations):
+def evaluate_reliability(study, tested, probabilities, calibrations):
     """Judge the probabilities of the test samples: the forest's own (raw) and the calibrated ones.
 
     Parameters
@@ -145,15 +144,13 @@ def judge(study, tested, probabilities, calibrations):
     errors : pandas.DataFrame
         As from `calibration_error`, with the same two columns.
     """
-    import pandas as pd
-
-    from helpers.forest import models
-
     classes, curves, errors = TARGETS[study.target].codes, [], []
     known = {layer: rows["class"].to_numpy() for layer, rows in tested.items()}
     given = {
         "raw": dict(probabilities),
-        "calibrated": {layer: models.calibrate(part, calibrations[layer]) for layer, part in probabilities.items()},
+        "calibrated": {
+            layer: calibration.calibrate(part, calibrations[layer]) for layer, part in probabilities.items()
+        },
     }
     for kind, parts in given.items():
         every = {"all": (np.concatenate(list(known.values())), np.concatenate(list(parts.values())))}
@@ -171,7 +168,7 @@ def _first(table, names):
     return table
 
 
-def draw_reliability(study, curves, errors, layer="all"):
+def plot_reliability(study, curves, errors, layer="all"):
     """Draw reliability diagrams of each class, raw and calibrated; bars are 90 % intervals, by Wilson.
 
     Bins of fewer than `LEAST` samples are in the table alone.
@@ -190,8 +187,6 @@ def draw_reliability(study, curves, errors, layer="all"):
     """
     import matplotlib.pyplot as plt
 
-    from helpers.core.plot import WIDTH_MM, mark_simulated, style
-
     style()
     classes = TARGETS[study.target].classes
     ncols = min(3, len(classes))
@@ -199,7 +194,7 @@ def draw_reliability(study, curves, errors, layer="all"):
     size = (WIDTH_MM / 25.4, (14 + 66 * nrows) / 25.4)
     figure, axes = plt.subplots(nrows, ncols, figsize=size, sharex=True, sharey=True, squeeze=False)
     for panel, kind in zip(axes.flat, classes, strict=False):
-        draw_class(panel, curves, errors, kind, layer)
+        plot_class(panel, curves, errors, kind, layer)
     for panel in axes.flat[len(classes) :]:
         panel.set_visible(False)
     for panel in axes[-1]:
@@ -214,8 +209,8 @@ def draw_reliability(study, curves, errors, layer="all"):
     return figure
 
 
-def draw_class(axes, curves, errors, kind, layer="all"):
-    """Draw the reliability diagram of one class (`helpers.core.ice.IceType`) into axes."""
+def plot_class(axes, curves, errors, kind, layer="all"):
+    """Draw the reliability diagram of one class (`helpers.core.classes.IceType`) into axes."""
     axes.plot([0, 1], [0, 1], color="0.7", linewidth=0.7, zorder=0)
     for place, (name, (marker, colour, label)) in enumerate(KINDS.items()):
         chosen = {"layer": layer, "probabilities": name, "class": kind.code}

@@ -8,404 +8,30 @@ Scores take one matrix or a stack of them, shape (..., k, k), such as all draws 
 each (one a class, shape (..., k), for `precision`, `recall` and `f1`).
 """
 
-import json
-import math
-import warnings
-
 import numpy as np
-
-from helpers.core.code import write_text
-from helpers.core.errors import CompendiumError
-
-DOMAINS = ("whole", "potential_permafrost")
-"""Where accuracy is judged: everywhere, and where a rule on covariates leaves permafrost possible."""
-
-
-SCORES = ("overall_accuracy", "kappa", "macro_f1")
-"""The headline scores."""
-
-
-BY_CLASS = ("precision", "recall", "f1")
-"""The scores that each class has."""
-
-
-PROBABILITY_FLOOR = 1e-3
-"""Smallest probability that log loss and calibration tell from zero: of 1000 trees, one vote."""
-
-
-class AccuracyError(CompendiumError):
-    """Labels or a confusion matrix from which no accuracy follows."""
-
-
-def confusion_matrix(reference, predicted, classes, sample_weight=None):
-    """Count samples by mapped and reference class, or add up their weights.
-
-    Parameters
-    ----------
-    reference, predicted : array_like, shape (n,)
-        Class of each sample in truth and on the map.
-    classes : sequence
-        All classes, in the order of rows and columns; some may have no sample.
-    sample_weight : array_like, shape (n,), optional
-        Such as from `helpers.folds.kinds.sampling_weights`. One each by default.
-
-    Returns
-    -------
-    numpy.ndarray of int, shape (k, k)
-        Rows are mapped, columns are reference classes; of float where samples have weights.
-
-    Raises
-    ------
-    AccuracyError
-        The two differ in length, or hold a label that is not one of the classes.
-
-    Examples
-    --------
-    >>> confusion_matrix([0, 0, 1], [0, 1, 1], [0, 1]).tolist()
-    [[1, 0], [1, 1]]
-    """
-    reference, predicted, classes = np.ravel(reference), np.ravel(predicted), list(classes)
-    if len(reference) != len(predicted):
-        raise AccuracyError(
-            f"There are {len(reference)} reference labels and {len(predicted)} predicted ones.",
-            "give both labels of every sample, in one order",
-        )
-    unknown = sorted({str(label) for label in (*reference.tolist(), *predicted.tolist()) if label not in classes})
-    if unknown:
-        raise AccuracyError(
-            f"There are labels that are none of the classes {classes}: {', '.join(unknown[:5])}.",
-            "correct the labels, or name all classes",
-        )
-    code = {label: number for number, label in enumerate(classes)}
-    weight = 1 if sample_weight is None else np.asarray(sample_weight, float)
-    matrix = np.zeros((len(classes), len(classes)), int if sample_weight is None else float)
-    np.add.at(matrix, ([code[p] for p in predicted.tolist()], [code[r] for r in reference.tolist()]), weight)
-    return matrix
-
-
-def overall_accuracy(matrix):
-    """Return the share of samples, or of area, on the diagonal."""
-    matrix = _checked(matrix)
-    return _ratio(_diagonal(matrix).sum(axis=-1), matrix.sum(axis=(-2, -1)))
-
-
-def precision(matrix):
-    """Return the user's accuracy of each class: the correct share of what is mapped as it."""
-    matrix = _checked(matrix)
-    return _ratio(_diagonal(matrix), matrix.sum(axis=-1))
-
-
-def recall(matrix):
-    """Return the producer's accuracy of each class: the share of it that is mapped as it."""
-    matrix = _checked(matrix)
-    return _ratio(_diagonal(matrix), matrix.sum(axis=-2))
-
-
-def f1(matrix):
-    """Return the harmonic mean of precision and recall of each class."""
-    matrix = _checked(matrix)
-    return _ratio(2 * _diagonal(matrix), matrix.sum(axis=-2) + matrix.sum(axis=-1))
-
-
-def macro(values, matrix):
-    """Return the mean of a per-class score over the classes that occur in the reference or on the map.
-
-    A score that is undefined for such a class counts as 0, so that never mapping a rare class costs accuracy;
-    this is scikit-learn's ``average="macro"`` with ``zero_division=0``.
-
-    Parameters
-    ----------
-    values : array_like, shape (..., k)
-        Such as ``recall(matrix)``.
-    matrix : array_like, shape (..., k, k)
-
-    Returns
-    -------
-    float, or numpy.ndarray of a stack
-    """
-    matrix = _checked(matrix)
-    occurs = (matrix.sum(axis=-2) + matrix.sum(axis=-1)) > 0
-    return _ratio(np.where(occurs, np.nan_to_num(values), 0).sum(axis=-1), occurs.sum(axis=-1))
-
-
-def weighted(values, matrix):
-    """Return the mean of a per-class score, weighted by the samples that the reference has of each class.
-
-    What is undefined counts as 0: scikit-learn's ``average="weighted"`` with ``zero_division=0``. Of recall it is the
-    overall accuracy. Arguments as for `macro`.
-    """
-    matrix = _checked(matrix)
-    support = matrix.sum(axis=-2)
-    return _ratio((np.nan_to_num(values) * support).sum(axis=-1), support.sum(axis=-1))
-
-
-def balanced_accuracy(matrix):
-    """Return the mean recall of the classes that occur in the reference (scikit-learn's `balanced_accuracy_score`)."""
-    matrix = _checked(matrix)
-    return _ratio(np.nan_to_num(recall(matrix)).sum(axis=-1), (matrix.sum(axis=-2) > 0).sum(axis=-1))
-
-
-def kappa(matrix):
-    """Return Cohen's kappa: agreement beyond chance over the largest possible one.
-
-    Parameters
-    ----------
-    matrix : array_like, shape (k, k)
-
-    Returns
-    -------
-    float
-        NaN where there is one class only, mapped and in the reference: chance alone then agrees always.
-
-    Examples
-    --------
-    >>> print(f"{kappa([[66, 0, 5, 4], [0, 55, 8, 12], [1, 0, 153, 11], [2, 1, 9, 313]]):.6f}")
-    0.869964
-    """
-    observed, expected = _agreement(matrix)
-    return _ratio(np.subtract(observed, expected), np.subtract(1, expected))
-
-
-def quadratic_kappa(matrix):
-    """Return Cohen's kappa with quadratic weights: a confusion costs the squared distance of its classes.
-
-    For classes that have an order, such as those of ice content (Cohen, 1968); no permafrost counts as the first.
-
-    Parameters
-    ----------
-    matrix : array_like, shape (..., k, k)
-
-    Returns
-    -------
-    float, or numpy.ndarray of a stack
-        NaN where there is one class only, mapped and in the reference.
-
-    Examples
-    --------
-    >>> quadratic_kappa([[5, 0, 0], [0, 0, 0], [0, 0, 5]]), quadratic_kappa([[0, 0, 5], [0, 0, 0], [5, 0, 0]])
-    (1.0, -1.0)
-    """
-    matrix = _checked(matrix)
-    place = np.arange(matrix.shape[-1])
-    cost = (place[:, np.newaxis] - place) ** 2
-    chance = matrix.sum(axis=-1)[..., :, np.newaxis] * matrix.sum(axis=-2)[..., np.newaxis, :]
-    expected = _ratio((cost * chance).sum(axis=(-2, -1)), matrix.sum(axis=(-2, -1)))
-    return 1 - _ratio((cost * matrix).sum(axis=(-2, -1)), expected)
-
-
-def kappa_standard_error(matrix):
-    """Return the large-sample standard error of kappa (Fleiss, Cohen and Everitt, 1969).
-
-    It assumes independent samples; sites in clusters tell less than their number, and the error is too small.
-
-    Parameters
-    ----------
-    matrix : array_like, shape (k, k)
-        Counts, not shares.
-
-    Returns
-    -------
-    float
-        NaN where kappa is.
-    """
-    matrix = _checked(matrix)
-    total = matrix.sum()
-    _, expected = _agreement(matrix)
-    if not expected < 1:
-        return math.nan
-    shares, value = matrix / total, kappa(matrix)
-    rows, columns = shares.sum(axis=1), shares.sum(axis=0)
-    diagonal = np.diag(shares) @ (1 - (rows + columns) * (1 - value)) ** 2
-    pairs = shares * (columns[:, np.newaxis] + rows[np.newaxis, :]) ** 2
-    rest = (1 - value) ** 2 * (pairs.sum() - np.trace(pairs))
-    chance = (value - expected * (1 - value)) ** 2
-    # For perfect agreement the difference is zero but for rounding.
-    return math.sqrt(max(diagonal + rest - chance, 0) / total) / (1 - expected)
-
-
-def quantity_disagreement(matrix):
-    """Return the disagreement that comes from wrong class proportions (Pontius and Millones, 2011)."""
-    matrix = _checked(matrix)
-    apart = np.abs(matrix.sum(axis=-1) - matrix.sum(axis=-2)).sum(axis=-1)
-    return _ratio(apart / 2, matrix.sum(axis=(-2, -1)))
-
-
-def allocation_disagreement(matrix):
-    """Return the disagreement that comes from right proportions in wrong places (Pontius and Millones, 2011).
-
-    With `quantity_disagreement` it makes up all of ``1 - overall_accuracy``.
-    """
-    matrix = _checked(matrix)
-    correct = _diagonal(matrix)
-    wrong = np.minimum(matrix.sum(axis=-1) - correct, matrix.sum(axis=-2) - correct)
-    return _ratio(wrong.sum(axis=-1), matrix.sum(axis=(-2, -1)))
-
-
-def log_loss(reference, probabilities, classes):
-    """Return the mean of -ln of the probability that was given to each sample's true class.
-
-    Probabilities below `PROBABILITY_FLOOR` count as that: a forest says 0 where no tree voted for a class.
-
-    Parameters
-    ----------
-    reference : array_like, shape (n,)
-    probabilities : array_like, shape (n, k)
-    classes : sequence of length k
-
-    Returns
-    -------
-    float
-        NaN without samples.
-    """
-    probabilities, occurs = checked_probabilities(reference, probabilities, classes)
-    return _ratio(-np.log(np.maximum(probabilities[occurs], PROBABILITY_FLOOR)).sum(), len(probabilities))
-
-
-def brier_score(reference, probabilities, classes):
-    """Return the mean over samples of the squared error of the probabilities, summed over classes (Brier, 1950).
-
-    From 0 to 2: of two classes it is twice the score that some give. Arguments and errors as for `log_loss`.
-    """
-    probabilities, occurs = checked_probabilities(reference, probabilities, classes)
-    return _ratio(((probabilities - occurs) ** 2).sum(), len(probabilities))
-
-
-def checked_probabilities(reference, probabilities, classes):
-    """Return probabilities, and whether each class is the sample's true one: both of shape (n, k).
-
-    Raises
-    ------
-    AccuracyError
-        They do not fit the samples and classes, or a sample has a label that is none of the classes.
-    """
-    probabilities, reference = np.asarray(probabilities, float), np.ravel(reference)
-    if probabilities.shape != (len(reference), len(classes)):
-        raise AccuracyError(
-            f"Probabilities of shape {probabilities.shape} do not fit {len(reference)} samples of "
-            f"{len(classes)} classes.",
-            "give one row a sample and one column a class",
-        )
-    occurs = reference[:, np.newaxis] == np.array(list(classes))
-    if not (known := occurs.any(axis=1)).all():
-        unknown = sorted({str(label) for label in reference[~known].tolist()})
-        raise AccuracyError(
-            f"There are labels that are none of the classes {list(classes)}: {', '.join(unknown[:5])}.",
-            "correct the labels, or name all classes",
-        )
-    return probabilities, occurs
-
-
-def drawn_matrices(reference, predicted, size, draws, sample_weight=None):
-    """Return the confusion matrices of bootstrap draws of whole blocks.
-
-    Parameters
-    ----------
-    reference, predicted : array_like of int, shape (n,)
-        Codes of classes, from 0 on.
-    size : int
-        Number of classes.
-    draws : tuple of numpy.ndarray
-        Number of each sample's block, and how often each draw has each block: from `helpers.folds.kinds.block_draws`.
-    sample_weight : array_like, shape (n,), optional
-        One each by default.
-
-    Returns
-    -------
-    numpy.ndarray, shape (draws, size, size)
-        Rows are mapped, columns are reference classes; the first is that of the samples as they are.
-    """
-    block, counts = draws
-    place = (np.asarray(block) * size + np.asarray(predicted)) * size + np.asarray(reference)
-    matrices = np.bincount(place, sample_weight, minlength=counts.shape[1] * size**2)
-    # einsum adds up in one order on any number of cores; a matrix product does not.
-    drawn = np.einsum("db,bs->ds", counts.astype(float), matrices.reshape(-1, size**2).astype(float))
-    return drawn.reshape(-1, size, size)
-
-
-def by_mapped_share(matrix, shares):
-    """Return a confusion matrix whose rows weigh as much as the map has of their class (Olofsson et al., 2014).
-
-    Samples hit some classes of a map more often than others; within a class they are taken for those of a random
-    choice. So a class that people drilled often does not count more than its area.
-
-    Parameters
-    ----------
-    matrix : array_like, shape (..., k, k)
-        Counts, rows mapped, columns reference classes; one matrix or a stack of them.
-    shares : array_like, shape (k,)
-        How much of the map has each class, in any unit.
-
-    Returns
-    -------
-    numpy.ndarray, shape (..., k, k)
-        Shares of area that add up to 1. Mapped classes without samples are left out; all is NaN where none has any.
-
-    Examples
-    --------
-    >>> by_mapped_share([[8, 2], [1, 1]], [0.5, 0.5]).round(2).tolist()
-    [[0.4, 0.1], [0.25, 0.25]]
-    """
-    matrix = np.asarray(matrix, float)
-    number = matrix.sum(axis=-1)
-    weight = np.where(number > 0, np.asarray(shares, float), 0)
-    total = weight.sum(axis=-1, keepdims=True)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return matrix * (weight / total / np.where(number > 0, number, 1))[..., np.newaxis]
-
-
-def interval(values, probability, block):
-    """Return the expanded percentile interval of values that were drawn by a bootstrap of blocks.
-
-    A plain percentile interval is too narrow where there are few blocks: by the root of 1 - 1/n, and as the normal
-    distribution is narrower than Student's t. So percentiles further out are taken (Hesterberg 2015), for Kish's
-    effective number of blocks, since one that holds half of the samples counts for many.
-
-    Parameters
-    ----------
-    values : array_like, shape (draws, ...)
-        Draws in which a value is undefined do not count.
-    probability : float
-    block : array_like of int, shape (n,)
-        Number of each sample's block.
-
-    Returns
-    -------
-    numpy.ndarray, shape (2, ...)
-        Lower and upper end; NaN where no draw has a value.
-
-    References
-    ----------
-    Hesterberg, T. (2015). What teachers should know about the bootstrap. The American Statistician 69, 371-386.
-    https://doi.org/10.1080/00031305.2015.1089789
-    Kish, L. (1965). Survey Sampling. Wiley.
-    """
-    from scipy.stats import norm, t
-
-    sizes = np.bincount(np.asarray(block)).astype(float)
-    blocks = max(sizes.sum() ** 2 / (sizes**2).sum(), 1 + 1e-9)
-    tail = 100 * norm.cdf(np.sqrt(blocks / (blocks - 1)) * t.ppf((1 - probability) / 2, blocks - 1))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # of nothing but NaN
-        return np.nanpercentile(values, [tail, 100 - tail], axis=0)
-
-
-def scores(matrix):
-    """Return all scores that follow from a confusion matrix, or from a stack of them, by name."""
-    by_class = dict(zip(BY_CLASS, (precision(matrix), recall(matrix), f1(matrix)), strict=True))
-    return {
-        "overall_accuracy": overall_accuracy(matrix),
-        "kappa": kappa(matrix),
-        "quadratic_kappa": quadratic_kappa(matrix),
-        "balanced_accuracy": balanced_accuracy(matrix),
-        **by_class,
-        **{f"macro_{name}": macro(values, matrix) for name, values in by_class.items()},
-        **{f"weighted_{name}": weighted(values, matrix) for name, values in by_class.items()},
-        "quantity_disagreement": quantity_disagreement(matrix),
-        "allocation_disagreement": allocation_disagreement(matrix),
-    }
-
-
-def report(reference, predicted, classes, draws=None, probability=0.9):
+import pandas as pd
+
+from helpers.accuracy.by_area import area_adjusted
+from helpers.core.classes import TARGETS
+from helpers.core.files import to_json_value
+from helpers.core.scores import (
+    BY_CLASS,
+    DOMAINS,
+    bootstrap_matrices,
+    brier_score,
+    confusion_matrix,
+    interval,
+    kappa_standard_error,
+    log_loss,
+    mapped_class,
+    matrix_scores,
+    ratio,
+)
+from helpers.folds.blocks import bootstrap
+from helpers.forest.calibration import calibrate
+
+
+def accuracy_report(reference, predicted, classes, draws=None, probability=0.9):
     """Return all accuracy figures of a set of samples, ready for JSON.
 
     Parameters
@@ -415,8 +41,8 @@ def report(reference, predicted, classes, draws=None, probability=0.9):
     classes : sequence of length k
         All classes, in their order.
     draws : tuple of numpy.ndarray, optional
-        Bootstrap draws of whole blocks, from `helpers.folds.kinds.block_draws`; without them, or with one block alone,
-        there are no intervals but kappa's.
+        Bootstrap draws of whole blocks, from `helpers.folds.blocks.sample_blocks`; without them, or with one
+        block alone, there are no intervals but kappa's.
     probability : float
         Of intervals.
 
@@ -440,17 +66,17 @@ def report(reference, predicted, classes, draws=None, probability=0.9):
 
     classes = list(classes)
     matrix = confusion_matrix(reference, predicted, classes)
-    found, error = scores(matrix), kappa_standard_error(matrix)
+    found, error = matrix_scores(matrix), kappa_standard_error(matrix)
     reach = norm.ppf((1 + probability) / 2) * error
     ends = {"probability": probability, "kappa_large_sample": [found["kappa"] - reach, found["kappa"] + reach]}
     if draws is not None and draws[1].shape[1] > 1:
         codes = [np.array([classes.index(label) for label in np.ravel(labels).tolist()]) for labels in
                  (reference, predicted)]  # fmt: skip
-        drawn = scores(drawn_matrices(*codes, len(classes), draws)[1:])
+        drawn = matrix_scores(bootstrap_matrices(*codes, len(classes), draws)[1:])
         ends |= {"blocks": draws[1].shape[1], "draws": len(draws[1]) - 1}
         ends |= {name: interval(values, probability, draws[0]) for name, values in drawn.items()}
-    return _plain(
-        {"n": matrix.sum(), "classes": classes, "confusion_matrix": matrix, "shares": _ratio(matrix, matrix.sum())}
+    return to_json_value(
+        {"n": matrix.sum(), "classes": classes, "confusion_matrix": matrix, "shares": ratio(matrix, matrix.sum())}
         | found
         | {"kappa_se": error, "support": matrix.sum(axis=0), "intervals": ends}
     )
@@ -464,14 +90,14 @@ def evaluate(study, rows, probabilities, calibration=None, mapped=None):
     study : helpers.core.study.Study
         Its `target`, and `accuracy` for intervals by a bootstrap of blocks.
     rows : pandas.DataFrame
-        The samples, as from `helpers.forest.models.layer_rows`.
+        The samples, as from `helpers.samples.rows.layer_rows`.
     probabilities : numpy.ndarray, shape (n, k)
         The forest's own, by `helpers.forest.models.class_probabilities`.
     calibration : dict, optional
         Of the forest, as on its card.
     mapped : dict of str to tuple, optional
         For each of `DOMAINS` how many cells of the map have each class, and the area of all in km2: as from
-        `helpers.accuracy.estimates.mapped_areas`.
+        `helpers.accuracy.predictions.mapped_areas`.
 
     Returns
     -------
@@ -480,24 +106,19 @@ def evaluate(study, rows, probabilities, calibration=None, mapped=None):
         ``log_loss_calibrated`` and ``brier_score_calibrated`` of its calibrated probabilities; ``permafrost``, the
         report of permafrost (1) or none (0); and ``area_adjusted``, as from `helpers.accuracy.by_area.area_adjusted`.
     """
-    from helpers.accuracy.by_area import area_adjusted
-    from helpers.core import ice
-    from helpers.folds.kinds import bootstrap
-    from helpers.forest import models
-
-    classes, result = list(ice.TARGETS[study.target].codes), {}
-    reference, predicted = rows["class"].to_numpy(), models.mapped_class(probabilities, study.target)
+    classes, result = list(TARGETS[study.target].codes), {}
+    reference, predicted = rows["class"].to_numpy(), mapped_class(probabilities, study.target)
     kinds = {"": probabilities}
     if calibration:
-        kinds["_calibrated"] = models.calibrate(probabilities, calibration)
+        kinds["_calibrated"] = calibrate(probabilities, calibration)
     for domain, inside in zip(DOMAINS, (np.ones(len(rows), bool), rows["in_domain"].to_numpy(bool)), strict=True):
         known, given = reference[inside], predicted[inside]
         draws = bootstrap(study, rows[inside]) if inside.any() else None
-        found = report(known, given, classes, draws, study.accuracy.interval)
+        found = accuracy_report(known, given, classes, draws, study.accuracy.interval)
         for kind, values in kinds.items():
             found[f"log_loss{kind}"] = log_loss(known, values[inside], classes)
             found[f"brier_score{kind}"] = brier_score(known, values[inside], classes)
-        found["permafrost"] = report(
+        found["permafrost"] = accuracy_report(
             (known > 0).astype(int), (given > 0).astype(int), [0, 1], draws, study.accuracy.interval
         )
         if mapped:
@@ -505,11 +126,11 @@ def evaluate(study, rows, probabilities, calibration=None, mapped=None):
             found["area_adjusted"] = area_adjusted(
                 found["confusion_matrix"], cells, area, study.accuracy.interval, study.samples.probability_sample
             )
-        result[domain] = _plain(found)
+        result[domain] = to_json_value(found)
     return result
 
 
-def summary(reports):
+def summary_table(reports):
     """Return one row a layer and domain with the headline scores of `evaluate`.
 
     Parameters
@@ -521,8 +142,6 @@ def summary(reports):
     -------
     pandas.DataFrame
     """
-    import pandas as pd
-
     keys = ["n", "overall_accuracy", "kappa", "kappa_se", "macro_precision", "macro_recall", "macro_f1"]
     keys += ["quantity_disagreement", "allocation_disagreement", "log_loss", "log_loss_calibrated"]
     keys += ["quadratic_kappa", "balanced_accuracy", "weighted_precision", "weighted_recall", "weighted_f1"]
@@ -539,7 +158,7 @@ def summary(reports):
     return pd.DataFrame(rows)
 
 
-def by_class(found):
+def class_table(found):
     """Return what one `report` tells of each class as a table.
 
     Parameters
@@ -553,8 +172,6 @@ def by_class(found):
         mapped as each class, which is the confusion matrix; and where there are mapped areas precision and recall by
         them with standard errors, ``adjusted_<score>`` and ``adjusted_<score>_se``.
     """
-    import pandas as pd
-
     columns = {key: found[key] for key in (*BY_CLASS, "support")}
     columns |= {f"mapped_as_{code}": row for code, row in zip(found["classes"], found["confusion_matrix"], strict=True)}
     if by_area := found.get("area_adjusted"):
@@ -563,7 +180,7 @@ def by_class(found):
     return pd.DataFrame(columns, index=pd.Index(found["classes"], name="class"))
 
 
-def draw_confusion(axes, found, names):
+def plot_confusion_matrix(axes, found, names):
     """Draw a confusion matrix as a heatmap: the colour is the row's share, the text count and share.
 
     Parameters
@@ -575,7 +192,7 @@ def draw_confusion(axes, found, names):
         Names of the classes, in their order.
     """
     matrix = np.array(found["confusion_matrix"])
-    shares = _ratio(matrix, matrix.sum(axis=1, keepdims=True))
+    shares = ratio(matrix, matrix.sum(axis=1, keepdims=True))
     mapped = [f"{name} ({n})" for name, n in zip(names, matrix.sum(axis=1), strict=True)]
     axes.pcolormesh(np.nan_to_num(shares), cmap="Blues", vmin=0, vmax=1, edgecolors="0.8", linewidth=0.4)
     for row, column in np.ndindex(matrix.shape):
@@ -589,95 +206,3 @@ def draw_confusion(axes, found, names):
     middle = np.arange(len(names)) + 0.5
     axes.set_xticks(middle, names, rotation=40, ha="right", rotation_mode="anchor")
     axes.set_yticks(middle, mapped)
-
-
-def write_table(path, table):
-    """Write a table as CSV; an old file is replaced only by a whole new one.
-
-    Parameters
-    ----------
-    path : path-like
-    table : pandas.DataFrame
-        Its index is left out.
-    """
-    write_text(path, table.to_csv(index=False))
-
-
-def write_json(path, value):
-    """Write a value as JSON; an old file is replaced only by a whole new one. NaN becomes null.
-
-    Parameters
-    ----------
-    path : path-like
-    value : dict or list
-        May hold numpy numbers and arrays.
-    """
-    write_text(path, json.dumps(_plain(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def write_tables(path, table, keys):
-    """Write a table as CSV, and as JSON nested by the values of some of its columns.
-
-    Parameters
-    ----------
-    path : path-like
-        Without a suffix.
-    table : pandas.DataFrame
-    keys : sequence of str
-        Columns, the outermost first; together they must be different in every row.
-
-    Returns
-    -------
-    dict
-        As written to the JSON file: the other columns by the keys' values.
-    """
-    record = {}
-    for row in table.to_dict("records"):
-        *outer, last = [str(row.pop(name)) for name in keys]
-        place = record
-        for key in outer:
-            place = place.setdefault(key, {})
-        place[last] = row
-    write_table(f"{path}.csv", table)
-    write_json(f"{path}.json", record)
-    return record
-
-
-def _agreement(matrix):
-    """Return the observed agreement and the one expected by chance."""
-    matrix = _checked(matrix)
-    chance = (matrix.sum(axis=-1) * matrix.sum(axis=-2)).sum(axis=-1)
-    return overall_accuracy(matrix), _ratio(chance, matrix.sum(axis=(-2, -1)) ** 2)
-
-
-def _diagonal(matrix):
-    return np.diagonal(matrix, axis1=-2, axis2=-1)
-
-
-def _checked(matrix):
-    matrix = np.asarray(matrix, float)
-    square = matrix.ndim >= 2 and matrix.shape[-2] == matrix.shape[-1]
-    if not (square and (np.isfinite(matrix) & (matrix >= 0)).all()):
-        raise AccuracyError(
-            f"An array of shape {matrix.shape} is no confusion matrix.",
-            "give a square one of finite counts or shares, none negative",
-        )
-    return matrix
-
-
-def _ratio(part, whole):
-    """Return part / whole, NaN where whole is 0; a float for scalars."""
-    part, whole = np.broadcast_arrays(np.asarray(part, float), np.asarray(whole, float))
-    ratio = np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole != 0)
-    return ratio if ratio.ndim else float(ratio)
-
-
-def _plain(value):
-    """Return a value of plain Python types, with None for what is not finite."""
-    if isinstance(value, dict):
-        return {str(key): _plain(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple | np.ndarray):
-        return [_plain(entry) for entry in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value

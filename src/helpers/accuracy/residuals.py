@@ -3,12 +3,15 @@
 from itertools import pairwise
 
 import numpy as np
+import pandas as pd
+from scipy.spatial import cKDTree
 
-from helpers.accuracy import report
 from helpers.accuracy.reliability import wilson
-from helpers.core.ice import TARGETS
-from helpers.folds import kinds
-from helpers.forest import models
+from helpers.core import scores
+from helpers.core.classes import TARGETS
+from helpers.core.grid import reference_grid, study_area
+from helpers.core.plot import WIDTH_MM, mark_simulated, style
+from helpers.folds import curves, distances
 
 NEIGHBOURS = 8
 """Nearest samples that count as a sample's neighbours in Moran's I."""
@@ -45,8 +48,6 @@ def morans_i(values, points, rng, group=None, neighbours=NEIGHBOURS, permutation
     Moran, P. (1950). Notes on continuous stochastic phenomena. Biometrika 37, 17-23. Permutations as in Anselin
     (1995), https://doi.org/10.1111/j.1538-4632.1995.tb00338.x
     """
-    from scipy.spatial import cKDTree
-
     values, points = np.asarray(values, float), np.asarray(points, float)
     if group is not None:
         number = np.unique(np.asarray(group).astype(str), return_inverse=True)[1]
@@ -77,7 +78,7 @@ def residuals(study, predictions, kind="knndm"):
     Parameters
     ----------
     study : helpers.core.study.Study
-    predictions : helpers.accuracy.estimates.Predictions
+    predictions : helpers.accuracy.predictions.Predictions
     kind : str
         Of folds; where the samples cannot be dealt so, the study's own.
 
@@ -89,21 +90,18 @@ def residuals(study, predictions, kind="knndm"):
         reference class, in steps of the order of classes), ``surprise`` (1 less the probability of the reference
         class), and ``distance_km`` to the nearest sample that its forest was grown from.
     """
-    import pandas as pd
-    from scipy.spatial import cKDTree
-
     found = []
     for layer, rows in predictions.rows.items():
         tested, places = predictions.tested[layer], rows[["easting", "northing"]].to_numpy(float)
         used = kind if (layer, kind) in predictions.folds else study.folds.kind
         away = {
             "test": cKDTree(places).query(tested[["easting", "northing"]].to_numpy(float))[0],
-            used: kinds.neighbour_distances(places, predictions.folds[layer, used]),
+            used: distances.neighbour_distances(places, predictions.folds[layer, used]),
         }
         parts = {"test": (tested, predictions.test[layer]), used: (rows, predictions.unseen[layer, used])}
         for estimate, (known, probabilities) in parts.items():
             reference = known["class"].to_numpy()
-            mapped = models.mapped_class(probabilities, study.target)
+            mapped = scores.mapped_class(probabilities, study.target)
             table = known[["site_id", "group", "layer", "easting", "northing", "in_domain"]].assign(
                 estimate=estimate, reference=reference, mapped=mapped, error=(mapped != reference).astype(int),
                 residual=mapped - reference, surprise=1 - probabilities[np.arange(len(known)), reference],
@@ -121,12 +119,10 @@ def autocorrelation(study, table):
     pandas.DataFrame
         Columns layer, estimate, domain, of, and those of `morans_i`.
     """
-    import pandas as pd
-
     found = []
     for (layer, estimate), part in table.groupby(["layer", "estimate"], sort=False):
         domains = (part, part[part["in_domain"].to_numpy(bool)])
-        for domain, chosen in zip(report.DOMAINS, domains, strict=True):
+        for domain, chosen in zip(scores.DOMAINS, domains, strict=True):
             for of in ("error", "residual", "surprise"):
                 rng = np.random.default_rng(study.accuracy.seed)
                 told = morans_i(chosen[of], chosen[["easting", "northing"]], rng, chosen["group"])
@@ -144,11 +140,9 @@ def error_by_distance(table):
         ``to_km``, mean ``distance_km``, ``n``, ``error``, and the ends ``lower`` and ``upper`` of its 90 % Wilson
         interval, which takes samples for independent.
     """
-    import pandas as pd
-
     found = []
     for estimate, part in table.groupby("estimate", sort=False):
-        for domain, chosen in zip(report.DOMAINS, (part, part[part["in_domain"].to_numpy(bool)]), strict=True):
+        for domain, chosen in zip(scores.DOMAINS, (part, part[part["in_domain"].to_numpy(bool)]), strict=True):
             place = np.digitize(chosen["distance_km"], _DISTANCE_KM) - 1
             for number, (first, last) in enumerate(pairwise(_DISTANCE_KM)):
                 inside = chosen[place == number]
@@ -160,7 +154,7 @@ def error_by_distance(table):
     return pd.DataFrame(found)
 
 
-def draw_residuals(study, table, by_distance, domain="potential_permafrost"):
+def plot_residuals(study, table, by_distance, domain="potential_permafrost"):
     """Draw where out-of-fold predictions of each layer are wrong, and how errors grow with distance.
 
     Parameters
@@ -179,10 +173,6 @@ def draw_residuals(study, table, by_distance, domain="potential_permafrost"):
     """
     import matplotlib.pyplot as plt
     from geopandas import GeoSeries
-
-    from helpers.accuracy import estimates
-    from helpers.core.grid import reference_grid, study_area
-    from helpers.core.plot import WIDTH_MM, mark_simulated, style
 
     style()
     layers, geobox = table["layer"].unique(), reference_grid(study)
@@ -211,7 +201,7 @@ def draw_residuals(study, table, by_distance, domain="potential_permafrost"):
     bar.set_label("mapped less reference class, out of fold (grey: right)")
     axes = below.subplots()
     for estimate, part in by_distance[by_distance["domain"] == domain].groupby("estimate", sort=False):
-        label, colour, line, _ = estimates.CURVES.get(estimate, ("test samples", "0.3", "-", 1))
+        label, colour, line, _ = curves.CURVES.get(estimate, ("test samples", "0.3", "-", 1))
         bars = np.abs(part[["lower", "upper"]].to_numpy().T - part["error"].to_numpy())
         axes.errorbar(part["distance_km"], part["error"], bars, fmt=f"o{line}", color=colour, markersize=3,
                       linewidth=1, elinewidth=0.6, capsize=1.5, label=label)  # fmt: skip

@@ -6,37 +6,18 @@ with the digest of its notebook and of the modules that the notebook imports, di
 
 import hashlib
 import json
-import os
 from functools import cache
 from modulefinder import ModuleFinder
 from pathlib import Path
 from types import CodeType
 
+from helpers.core.files import short_hash
+
 SOURCES = Path(__file__).resolve().parents[2]
 """The folder of the project's packages."""
 
+
 PACKAGES = ("helpers", "testbed", "launcher")
-
-
-def short_hash(value, length=10):
-    """Return the first `length` hexadecimal digits of the SHA-256 of any JSON-serialisable value."""
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:length]
-
-
-def write_text(path, text):
-    """Write a text file under a temporary name and rename it, so that a whole file is there or the old one."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
-
-
-def file_hash(path):
-    """Return the SHA-256 of a file as 64 hexadecimal digits."""
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _module_path(name):

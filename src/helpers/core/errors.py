@@ -19,3 +19,9 @@ class CompendiumError(Exception):
 
     def __str__(self):
         return f"{self.message}\nRemedy: {self.remedy}"
+
+
+def listed(items, most=10):
+    """Return items as text, and how many more there are than `most`."""
+    text = ", ".join(map(str, list(items)[:most]))
+    return text + (f" and {len(items) - most} more" if len(items) > most else "")

@@ -4,10 +4,9 @@ Depths are metres below the surface, positive downwards. Ice content is the volu
 (m3 m-3). A *layer* is a pair ``(top, bottom)``. All functions are pure.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 
+from helpers.core.classes import NO_TYPE
 from helpers.core.errors import CompendiumError
 
 ICE_DENSITY = 917.0
@@ -22,132 +21,11 @@ SOLID_DENSITY = 2.65
 """Density of mineral grains relative to water; organic matter has about 1.5."""
 
 
-NO_TYPE = 255
-"""Code of cells without an ice type, and nodata of the rasters."""
-
-
 _DECIMALS = 9  # contents are compared after rounding, so that a mean of 0.3 and 0.3 is not just below 0.3
 
 
 class IceError(CompendiumError):
     """Numbers that cannot be those of frozen ground."""
-
-
-@dataclass(frozen=True)
-class IceType:
-    """One class of frozen soil by its volumetric ice content.
-
-    Parameters
-    ----------
-    code : int
-        Number in tables and rasters.
-    name, chinese_name : str
-        Terms of GB/T 50324 and JTG/T D31-04.
-    colour : str
-        Hexadecimal RGB colour on maps.
-    """
-
-    code: int
-    name: str
-    chinese_name: str
-    colour: str
-
-
-ICE_TYPES = (
-    IceType(0, "no permafrost", "非多年冻土", "#d9d9d9"),
-    IceType(1, "ice-poor frozen soil", "少冰冻土", "#ffffcc"),
-    IceType(2, "icy frozen soil", "多冰冻土", "#a1dab4"),
-    IceType(3, "ice-rich frozen soil", "富冰冻土", "#41b6c4"),
-    IceType(4, "ice-saturated frozen soil", "饱冰冻土", "#2c7fb8"),
-    IceType(5, "ice layer with soil", "含土冰层", "#253494"),
-)
-"""The six classes by code: grey where there is no permafrost, then ColorBrewer's YlGnBu, which darkens with
-the ice content and stays ordered for colour-blind readers."""
-
-
-@dataclass(frozen=True)
-class Target:
-    """What forests are to tell apart.
-
-    Parameters
-    ----------
-    name : str
-        In titles of maps and, with underscores, in their file names.
-    classes : tuple of IceType
-        In the order of their codes 0, 1, 2...; a code is also the class's column in all probabilities. Class 0 is
-        always no permafrost.
-    of_type : tuple of int
-        Class of each of `ICE_TYPES`.
-    two_stage : bool
-        Whether one forest tells permafrost, and another, grown on permafrost alone, its class.
-    """
-
-    name: str
-    classes: tuple[IceType, ...]
-    of_type: tuple[int, ...]
-    two_stage: bool = False
-
-    @property
-    def codes(self):
-        """Codes of the classes."""
-        return tuple(kind.code for kind in self.classes)
-
-    @property
-    def legend(self):
-        """Name and colour of each class by code, as `helpers.core.grid.write_raster` takes them."""
-        return {kind.code: (kind.name, kind.colour) for kind in self.classes}
-
-    @property
-    def file_name(self):
-        """The name as file names have it."""
-        return self.name.replace(" ", "_")
-
-
-_SAME = tuple(kind.code for kind in ICE_TYPES)
-
-
-_PERMAFROST = (ICE_TYPES[0], IceType(1, "permafrost", "多年冻土", "#2c7fb8"))
-
-
-# The codes of practice count the last three types as of high ice content.
-_LEVELS = (
-    ICE_TYPES[0],
-    IceType(1, "low ice content", "低含冰量冻土", "#a1dab4"),
-    IceType(2, "high ice content", "高含冰量冻土", "#2c7fb8"),
-)
-
-
-TARGETS = {
-    "ice_type": Target("ice type", ICE_TYPES, _SAME),
-    "permafrost": Target("permafrost", _PERMAFROST, (0, 1, 1, 1, 1, 1)),
-    "ice_level": Target("ice level", _LEVELS, (0, 1, 1, 2, 2, 2)),
-    "two_stage": Target("ice type", ICE_TYPES, _SAME, two_stage=True),
-}
-"""Targets by their name in the study file. Samples keep their ice type; `helpers.forest.models.layer_rows` recodes
-it."""
-
-
-def layer_name(layer):
-    """Return the name of a depth layer in files and tables.
-
-    Parameters
-    ----------
-    layer : tuple of float
-        Top and bottom, m.
-
-    Returns
-    -------
-    str
-
-    Examples
-    --------
-    >>> layer_name((2.0, 3.0))
-    '2-3m'
-    >>> layer_name((0, 0.5))
-    '0-0.5m'
-    """
-    top, bottom = layer
-    return f"{top:g}-{bottom:g}m"
 
 
 def ice_type(ice_content, thresholds):
@@ -177,7 +55,7 @@ def ice_type(ice_content, thresholds):
     [1, 2, 5]
     """
     content = np.asarray(ice_content)
-    _check_share(content, "ice content")
+    check_share(content, "ice content")
     code = np.searchsorted(thresholds, np.round(content, _DECIMALS), side="right") + 1
     code = np.where(np.isnan(content), NO_TYPE, code).astype(np.uint8)
     return code if code.ndim else int(code)
@@ -220,9 +98,9 @@ def volumetric_ice_content(water_content, unfrozen_water_content, dry_density=No
     >>> print(f"{volumetric_ice_content(0.25, 0.08, dry_density=1500):.3f}")
     0.278
     """
-    total, unfrozen = _floats(water_content), _floats(unfrozen_water_content)
-    density = _floats(np.nan if dry_density is None else dry_density)
-    solids = _floats(solid_density)
+    total, unfrozen = floats(water_content), floats(unfrozen_water_content)
+    density = floats(np.nan if dry_density is None else dry_density)
+    solids = floats(solid_density)
     if np.any((density <= 0) | (solids <= 0)):
         raise IceError("A density is zero or negative.", "give dry density in kg m-3 and the solids' relative to water")
     if np.any((unfrozen < 0) | (unfrozen > total)):
@@ -231,7 +109,7 @@ def volumetric_ice_content(water_content, unfrozen_water_content, dry_density=No
             "give both as fractions of the dry mass, the total one first",
         )
     content = _content(total, unfrozen, density, solids)
-    _check_share(content, "ice content", "give the water content as a fraction and the density in kg m-3")
+    check_share(content, "ice content", "give the water content as a fraction and the density in kg m-3")
     return content if content.ndim else float(content)
 
 
@@ -261,7 +139,7 @@ def content_with_error(water_content, unfrozen_water_content, dry_density, solid
     known = ~np.isnan(water_content)
     content, variance = np.full(known.shape, np.nan), np.full(known.shape, np.nan)
     total, unfrozen, density, solids = (
-        _floats(part)[known] for part in (water_content, unfrozen_water_content, dry_density, solid_density)
+        floats(part)[known] for part in (water_content, unfrozen_water_content, dry_density, solid_density)
     )
     step = 1e-6
     middle = _content(total, unfrozen, density, solids)
@@ -299,7 +177,7 @@ def permafrost_part(top, bottom, table, base):
     >>> permafrost_part(2, 3, 2.25, float("nan"))
     (2.25, 3.0, 0.75)
     """
-    top, bottom, table, base = np.broadcast_arrays(*map(_floats, (top, bottom, table, base)))
+    top, bottom, table, base = np.broadcast_arrays(*map(floats, (top, bottom, table, base)))
     upper, lower = np.maximum(top, table), np.fmin(bottom, base)
     share = np.clip((lower - upper) / (bottom - top), 0, 1)
     some = share > 0
@@ -329,7 +207,7 @@ def layer_mean(intervals, top, bottom):
     >>> layer_mean([[1.0, 2.5, 0.2], [2.5, 2.75, 0.5]], 2, 3)
     (0.3, 0.75)
     """
-    upper, lower, value = _floats(intervals).reshape(-1, 3).T
+    upper, lower, value = floats(intervals).reshape(-1, 3).T
     overlap = np.maximum(np.minimum(lower, bottom) - np.maximum(upper, top), 0)
     used = (overlap > 0) & ~np.isnan(value)
     overlap, value = overlap[used], value[used]
@@ -397,14 +275,16 @@ def volume(ice_thickness, cell_area):
     >>> volume([2.0, 3.0], 1e6)
     0.005
     """
-    return float(np.nansum(_floats(ice_thickness) * cell_area)) / 1e9
+    return float(np.nansum(floats(ice_thickness) * cell_area)) / 1e9
 
 
-def _floats(values):
+def floats(values):
+    """Return numbers as an array of float."""
     return np.asarray(values, float)
 
 
-def _check_share(values, what, remedy="give fractions of the ground's volume, not percent"):
+def check_share(values, what, remedy="give fractions of the ground's volume, not percent"):
+    """Raise IceError where a share of the volume lies outside 0-1."""
     outside = values[(values < 0) | (values > 1)]
     if outside.size:
         message = f"{outside.size} values of {what} lie outside 0-1, such as {outside.flat[0]:g}."

@@ -8,42 +8,18 @@ import os
 from functools import cache
 from pathlib import Path
 
+import cartopy.crs as ccrs
 import numpy as np
+import pyproj
 
 from helpers.core.errors import CompendiumError
-from helpers.core.grid import block_mean, reference_grid, study_area
+from helpers.core.grid import block_mean, study_area
 
 WIDTH_MM, COLUMN_MM = 180, 88
 """Widths of a figure across the page and of one across a column."""
 
 
 BASE_LAYERS = "data/base/natural-earth.gpkg"
-
-
-COVARIATE_COLOURS = {
-    "slope": "lajolla_r",
-    "aspect": "romaO",
-    "northness": "vik",
-    "eastness": "vik",
-    "twi": "devon_r",
-    "relief_amplitude": "lajolla_r",
-    "tpi": "vik",
-    "ndvi": "bamako_r",
-    "evi": "bamako_r",
-    "ndwi": "lapaz",
-    "ndmi": "lapaz",
-    "lst_mean": "lipari",
-    "thawing_index": "lipari",
-    "freezing_index": "oslo_r",
-    "precipitation": "davos_r",
-    "mean_annual_air_temperature": "lipari",
-    "air_frost_number": "vik_r",
-    "organic_carbon": "lajolla_r",
-    "sand": "lajolla_r",
-    "silt": "lajolla_r",
-    "clay": "lajolla_r",
-}
-"""Colour map of each covariate, by its name or the first part of it; batlow for all others."""
 
 
 _MM = 1 / 25.4
@@ -145,45 +121,6 @@ def map_panels(study, panels, ncols=3, width_mm=WIDTH_MM, suptitle=None):
     return figure
 
 
-def covariate_panels(study, data):
-    """Return panels for `map_panels` of covariates.
-
-    Parameters
-    ----------
-    study : helpers.core.study.Study
-    data : xarray.Dataset
-        As `helpers.prepare.registry.read_covariates` returns it.
-
-    Returns
-    -------
-    list of dict
-    """
-    from helpers.prepare.registry import covariates
-
-    geobox, layers = reference_grid(study), covariates(study)
-    return [_covariate_panel(layers[name], data[name].values, geobox) for name in data.data_vars]
-
-
-def _covariate_panel(layer, values, geobox):
-    colours = COVARIATE_COLOURS.get(layer.name) or COVARIATE_COLOURS.get(layer.name.split("_")[0], "batlow")
-    panel = {"title": layer.title, "values": values, "geobox": geobox, "unit": layer.unit, "cmap": colours}
-    if layer.name in ("aspect", "northness", "eastness"):
-        panel["thin"] = "nearest"
-    if layer.name.startswith("tpi_"):  # about zero, so that the middle of the colours is the middle of the slope
-        reach = float(np.nanpercentile(np.abs(values), 98))
-        panel |= {"vmin": -reach, "vmax": reach}
-    fixed = {
-        "aspect": (0, 360),
-        "northness": (-1, 1),
-        "eastness": (-1, 1),
-        "air_frost_number": (0.3, 0.7),
-        "twi_edge": (0, 1),
-    }
-    if layer.name in fixed:
-        panel |= dict(zip(("vmin", "vmax"), fixed[layer.name], strict=True))
-    return panel
-
-
 def mark_simulated(figure):
     """Write SIMULATED into the lower right corner of a figure that was made from the virtual landscape."""
     figure.text(0.998, 0.003, "SIMULATED", ha="right", va="bottom", color="#b2182b", weight="bold", size=7)
@@ -276,9 +213,6 @@ def _projection(geobox):
 @cache
 def _make_projection(wkt, extent):
     """Return a cartopy projection; a PROJ string has no area of use, so it gets the raster's bounds."""
-    import cartopy.crs as ccrs
-    import pyproj
-
     crs = pyproj.CRS.from_wkt(wkt)
     if crs.is_geographic:
         return ccrs.PlateCarree()
@@ -456,8 +390,6 @@ def _degrees(value, signs):
 @cache
 def _graticule(wkt, extent):
     """Return meridians and parallels as coordinate arrays, and where they cross the lower and left edge."""
-    import pyproj
-
     west, east, south, north = extent
     forward = pyproj.Transformer.from_crs("EPSG:4326", wkt, always_xy=True)
     edges = forward.transform_bounds(*extent[::2], *extent[1::2], direction="INVERSE")

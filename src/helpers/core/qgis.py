@@ -2,7 +2,7 @@
 
 from xml.etree import ElementTree
 
-from helpers.core.code import write_text
+from helpers.core.files import write_text
 
 _STOPS = 9
 

@@ -1,15 +1,20 @@
 """The study's own figures, drawn from files that a run wrote."""
 
-import numpy as np
+import json
 
-from helpers.accuracy import report
-from helpers.core import ice, plot
+import numpy as np
+import pandas
+import rasterio
+
+from helpers.accuracy import estimates, reliability, report
+from helpers.core import classes, plot, scores
 from helpers.core.grid import reference_grid
-from helpers.core.plot import WIDTH_MM, colour_map, covariate_panels, map_panels, mark_simulated
+from helpers.core.plot import WIDTH_MM, colour_map, map_panels, mark_simulated
+from helpers.figures.predictors import covariate_panels
 from helpers.mapping import trust
-from helpers.mapping.predict import map_files
+from helpers.mapping.files import map_files
 from helpers.prepare.registry import covariates, read_covariates
-from helpers.samples.labels import read_samples
+from helpers.samples.store import read_samples
 
 NAMES = ("samples", "ice-maps", "confusion-matrices", "importance", "trust", "accuracy-summary")
 """File names of the figures that notebook 06 writes."""
@@ -22,7 +27,7 @@ def sample_map(study, table=None):
     ----------
     study : helpers.core.study.Study
     table : pandas.DataFrame, optional
-        As `helpers.samples.labels.read_samples` returns it, which is the default.
+        As `helpers.samples.store.read_samples` returns it, which is the default.
 
     Returns
     -------
@@ -54,11 +59,11 @@ def ice_maps(study):
     -------
     matplotlib.figure.Figure
     """
-    geobox, files, target = reference_grid(study), map_files(study), ice.TARGETS[study.target]
+    geobox, files, target = reference_grid(study), map_files(study), classes.TARGETS[study.target]
     panels = []
     for layer in study.layers:
         title = f"{target.name.capitalize()}, {layer[0]:g}-{layer[1]:g} m"
-        values = _read_band(files[f"{target.file_name}_{ice.layer_name(layer)}"])
+        values = _read_band(files[f"{target.file_name}_{classes.layer_name(layer)}"])
         panels.append({"title": title, "values": values, "geobox": geobox, "unit": "", "categories": target.legend})
     storage = _read_band(files["ice_storage"])
     depth = f"{study.layers[0][0]:g}-{study.layers[-1][1]:g} m"
@@ -81,10 +86,8 @@ def trust_maps(study):
     -------
     matplotlib.figure.Figure
     """
-    import json
-
     geobox, files = reference_grid(study), trust.trust_files(study)
-    layer, coverage = ice.layer_name(study.layers[0]), f"{100 * study.trust.coverage:g} %"
+    layer, coverage = classes.layer_name(study.layers[0]), f"{100 * study.trust.coverage:g} %"
     depth = f"{study.layers[0][0]:g}-{study.layers[0][1]:g} m"
     record = json.loads((study.results_dir / "tables" / "applicability.json").read_text(encoding="utf-8"))
     limit = record["layers"][layer]["threshold"]
@@ -105,26 +108,22 @@ def trust_maps(study):
 
 
 def _read_band(path):
-    import rasterio
-
     with rasterio.open(path) as source:
         return source.read(1)
 
 
 def confusion_matrices(study):
     """Draw the confusion matrices of all layers, for the whole area and for the domain, from `accuracy.json`."""
-    import json
-
     import matplotlib.pyplot as plt
 
     reports = json.loads((study.results_dir / "tables" / "accuracy.json").read_text(encoding="utf-8"))
-    names = [kind.name.removesuffix(" frozen soil") for kind in ice.TARGETS[study.target].classes]
+    names = [kind.name.removesuffix(" frozen soil") for kind in classes.TARGETS[study.target].classes]
     plot.style()
     height = 87 * len(reports) + 2  # mm
     figure, axes = plt.subplots(len(reports), 2, figsize=(WIDTH_MM / 25.4, height / 25.4), squeeze=False)
-    shown = [(layer, domain) for layer in reports for domain in report.DOMAINS]
+    shown = [(layer, domain) for layer in reports for domain in scores.DOMAINS]
     for panel, (layer, domain) in zip(axes.flat, shown, strict=True):
-        report.draw_confusion(panel, reports[layer][domain], names)
+        report.plot_confusion_matrix(panel, reports[layer][domain], names)
         panel.set_title(f"{layer.removesuffix('m')} m, {domain.replace('_', ' ')}")
     # Margins in mm for the longest names: a layout engine would draw all labels twice, which takes seconds.
     figure.subplots_adjust(33 / WIDTH_MM, 26 / height, 1 - 2 / WIDTH_MM, 1 - 5 / height, wspace=0.57, hspace=0.53)
@@ -148,14 +147,9 @@ def accuracy_summary(study):
     -------
     matplotlib.figure.Figure
     """
-    import json
-
     import matplotlib.pyplot as plt
-    import pandas
 
-    from helpers.accuracy import estimates, reliability
-
-    folder, target = study.results_dir / "tables", ice.TARGETS[study.target]
+    folder, target = study.results_dir / "tables", classes.TARGETS[study.target]
     test, folds = (
         json.loads((folder / f"{name}.json").read_text(encoding="utf-8")) for name in ("accuracy", "accuracy_folds")
     )
@@ -163,9 +157,9 @@ def accuracy_summary(study):
     shown = {"test samples": test, estimates.ESTIMATES[kind]: folds[kind]}
     rows = [
         [layer.removesuffix("m") + " m", domain.replace("_", " "), judged, str(reports[layer][domain]["n"])]
-        + [_with_interval(reports[layer][domain], score) for score in (*report.SCORES, "quadratic_kappa")]
+        + [_with_interval(reports[layer][domain], score) for score in (*scores.HEADLINE_SCORES, "quadratic_kappa")]
         for layer in test
-        for domain in report.DOMAINS
+        for domain in scores.DOMAINS
         for judged, reports in shown.items()
     ]
     plot.style()
@@ -185,15 +179,15 @@ def accuracy_summary(study):
     figure.text(0.02, 1 - 5 / height, f"Accuracy: {simulated}{target.name} by depth layer", weight="bold", size=9)
     note = f"In brackets the {percent} % interval of a bootstrap of {study.accuracy.block_km:g} km blocks."
     figure.text(0.02, 1 - 10 / height, f"{note} Test samples and folds lie where people drilled, not as the map does.")
-    domain = report.DOMAINS[1]
+    domain = scores.DOMAINS[1]
     matrix = np.sum([reports[domain]["confusion_matrix"] for reports in test.values()], axis=0)
     left = figure.add_axes((33 / WIDTH_MM, 25 / height, 56 / WIDTH_MM, 56 / height))
     names = [kind.name.removesuffix(" frozen soil") for kind in target.classes]
-    report.draw_confusion(left, {"confusion_matrix": matrix}, names)
+    report.plot_confusion_matrix(left, {"confusion_matrix": matrix}, names)
     left.set_title(f"Test samples of all layers, {domain.replace('_', ' ')}")
     right = figure.add_axes((118 / WIDTH_MM, 25 / height, 56 / WIDTH_MM, 56 / height))
     curves, errors = (pandas.read_csv(folder / f"{name}.csv") for name in ("reliability", "calibration_error"))
-    reliability.draw_class(right, curves, errors, target.classes[0])
+    reliability.plot_class(right, curves, errors, target.classes[0])
     right.set(title=f"Reliability of {target.classes[0].name}", xlabel="predicted probability", ylabel="observed share")
     right.legend(frameon=False, loc="lower right")
     if study.simulated:
@@ -212,7 +206,6 @@ def _with_interval(found, score):
 def importance(study):
     """Draw permutation importance by layer, from `importance.csv`: means and intervals over blocks of samples."""
     import matplotlib.pyplot as plt
-    import pandas
 
     table = pandas.read_csv(study.results_dir / "tables" / "importance.csv")
     order = table.groupby("predictor")["mean"].mean().sort_values().index

@@ -7,16 +7,13 @@ own forest of the same trees gives, so that is what is saved, and checked when r
 
 import numpy as np
 
-from helpers.accuracy import estimates
-from helpers.accuracy.report import DOMAINS
+from helpers.core.classes import TARGETS, layer_name
 from helpers.core.errors import CompendiumError
-from helpers.core.ice import TARGETS, layer_name
-from helpers.folds import kinds
-from helpers.forest import models
-from helpers.samples.labels import area_weights, used_predictors
-
-MODELS = {"classes": "from classes", "regression": "regressed"}
-"""Ways to the ice of a place: labels by their keys in ``ice_fraction.csv`` and in the setting `storage_from`."""
+from helpers.forest import class_means
+from helpers.forest.calibration import calibrate, fit_calibration
+from helpers.forest.cards import model_card, model_path, save_model
+from helpers.prepare.registry import used_predictors
+from helpers.samples.rows import layer_rows, predictor_values
 
 
 class RegressionError(CompendiumError):
@@ -47,7 +44,7 @@ def fit(study, rows, weight=None, quantiles=False, n_estimators=None):
     ------
     RegressionError
         Samples have no ice fraction, or one that is no share.
-    helpers.forest.models.ForestError
+    helpers.samples.rows.ForestError
         Samples lack a predictor.
     """
     from sklearn.ensemble import RandomForestRegressor
@@ -66,7 +63,7 @@ def fit(study, rows, weight=None, quantiles=False, n_estimators=None):
         model = RandomForestQuantileRegressor(max_samples_leaf=None, **params)
     else:
         model = RandomForestRegressor(**params)
-    values = models.predictor_values(rows, used_predictors(study))
+    values = predictor_values(rows, used_predictors(study))
     return model.fit(values, fraction, rows[weight].to_numpy(float) if weight else None)
 
 
@@ -110,7 +107,7 @@ def predict_interval(model, values, interval):
     return np.column_stack([mean, ends])
 
 
-def out_of_fold(study, rows, fold, weight=None, n_jobs=-1):
+def regress_out_of_fold(study, rows, fold, weight=None, n_jobs=-1):
     """Predict samples by regression forests that were grown without their fold.
 
     Parameters
@@ -141,7 +138,7 @@ def out_of_fold(study, rows, fold, weight=None, n_jobs=-1):
 
 def _held_out(study, rows, held, weight):
     model = fit(study, rows[~held], weight, quantiles=True, n_estimators=study.folds.estimators)
-    values = models.predictor_values(rows[held], used_predictors(study))
+    values = predictor_values(rows[held], used_predictors(study))
     return predict_interval(model, values, study.regression.interval)
 
 
@@ -170,201 +167,10 @@ def expected_ice(study, rows, probabilities, fold, weight=None):
     for number in np.unique(fold):
         held = fold == number
         known = rows[~held]
-        calibration = models.fit_calibration(probabilities[~held], known["class"], known[weight] if weight else None)
-        means = np.asarray(models.class_means(known, codes))
-        expected[held] = np.einsum("nk,k->n", models.calibrate(probabilities[held], calibration), means)
+        calibration = fit_calibration(probabilities[~held], known["class"], known[weight] if weight else None)
+        means = np.asarray(class_means.class_means(known, codes))
+        expected[held] = np.einsum("nk,k->n", calibrate(probabilities[held], calibration), means)
     return expected
-
-
-def predict_samples(study, table, params, kind=None, n_jobs=-1):
-    """Predict the ice fraction of the training samples out of fold, in both ways and the same folds.
-
-    Both weigh samples by the area that they stand for, as the map does.
-
-    Parameters
-    ----------
-    study : helpers.core.study.Study
-        Its covariates must be there.
-    table : pandas.DataFrame
-        Samples of all layers; only training samples are looked at.
-    params : dict of str to dict
-        The classifier's hyperparameters of each layer.
-    kind : str, optional
-        Of folds, as `helpers.folds.kinds.sample_folds` takes it.
-    n_jobs : int
-        Processes at once. The result does not depend on it.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row a sample: layer, site_id, in_domain, block (square, of `folds.block_km`), the known ice_fraction, and
-        those predicted: ``classes``, ``regression``, and the latter's interval from ``low`` to ``high``.
-    """
-    import pandas as pd
-
-    layers = [layer_name(layer) for layer in study.layers]
-    rows = [models.layer_rows(table, layer, "train", study.target) for layer in layers]
-    folds = [kinds.sample_folds(study, part, kind) for part in rows]
-    jobs = list(zip(rows, folds, (params[layer] for layer in layers), strict=True))
-    found = []
-    for (part, fold, _), chances in zip(jobs, estimates.out_of_fold(study, jobs, n_jobs), strict=True):
-        places, unit = part[["easting", "northing"]].to_numpy(float), kinds.sample_units(study, part)
-        part["area_weight"] = area_weights(study, part)
-        mean, low, high = out_of_fold(study, part, fold, "area_weight", n_jobs).T
-        one = part[["layer", "site_id", "in_domain", "ice_fraction"]].assign(
-            block=kinds.blocks(places, unit, 1000 * study.folds.block_km),
-            classes=expected_ice(study, part, chances, fold, "area_weight"),
-            regression=mean, low=low, high=high,
-        )  # fmt: skip
-        found.append(one)
-    return pd.concat(found, ignore_index=True)
-
-
-def score_ice(predicted, rng):
-    """Score both ways to the ice fraction, in the whole area and in the potential-permafrost domain.
-
-    Parameters
-    ----------
-    predicted : pandas.DataFrame
-        From `predict_samples`.
-    rng : numpy.random.Generator
-        Of the bootstrap.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row a layer, domain and model (a key of `MODELS`): n; r2, one less the squared errors over those of the
-        samples' own mean, NaN where all samples are equal; rmse and bias (predicted less known), m3 m-3. Of the
-        regression also `coverage`, the share of samples within the interval, and `width`, its mean width, m3 m-3;
-        `rmse_difference`, by how much its RMSE is above that of the classes, and the 95 % interval of that, `rmse_low`
-        to `rmse_high`, from a bootstrap that draws spatial blocks.
-    """
-    import pandas as pd
-
-    found = []
-    for layer, rows in predicted.groupby("layer", sort=False):
-        for domain, inside in zip(DOMAINS, (np.ones(len(rows), bool), rows["in_domain"].to_numpy(bool)), strict=True):
-            if inside.any():
-                found += _scored({"layer": layer, "domain": domain, "n": int(inside.sum())}, rows[inside], rng)
-    return pd.DataFrame(found)
-
-
-def _scored(first, rows, rng):
-    known = rows["ice_fraction"].to_numpy()
-    number, counts = kinds.block_draws(rows["block"], kinds.DRAWS, rng)
-    size, spread, drawn, found = np.bincount(number), ((known - known.mean()) ** 2).sum(), {}, []
-    for model in MODELS:
-        error = rows[model].to_numpy() - known
-        squares = np.bincount(number, error**2)
-        drawn[model] = np.sqrt(np.einsum("db,b->d", counts, squares) / np.einsum("db,b->d", counts, size))
-        r2 = np.nan if np.ptp(known) == 0 else 1 - squares.sum() / spread
-        found.append(first | {"model": model, "r2": r2, "rmse": drawn[model][0], "bias": error.mean()})
-    more = drawn["regression"] - drawn["classes"]
-    low, high = np.percentile(more[1:], [2.5, 97.5])
-    within = (rows["low"] <= known) & (known <= rows["high"])
-    found[-1] |= {"coverage": within.mean(), "width": (rows["high"] - rows["low"]).mean()}
-    found[-1] |= {"rmse_difference": more[0], "rmse_low": low, "rmse_high": high}
-    return found
-
-
-def draw_ice(study, predicted):
-    """Draw known over predicted ice of each layer, in both ways, with the interval of the regression.
-
-    Parameters
-    ----------
-    study : helpers.core.study.Study
-    predicted : pandas.DataFrame
-        From `predict_samples`.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-    """
-    import matplotlib.pyplot as plt
-
-    from helpers.core.plot import WIDTH_MM, mark_simulated, style
-
-    style()
-    layers = predicted["layer"].unique()
-    size = (WIDTH_MM / 25.4, 110 / 25.4)
-    figure, axes = plt.subplots(2, len(layers), figsize=size, sharex=True, sharey=True, squeeze=False)
-    top = float(np.ceil(predicted[["ice_fraction", "high"]].to_numpy().max() * 10) / 10)
-    for (model, title), row in zip(MODELS.items(), axes, strict=True):
-        for layer, panel in zip(layers, row, strict=True):
-            part = predicted[predicted["layer"] == layer].sort_values(model)
-            if model == "regression":
-                label = f"interval of {100 * study.regression.interval:g} %"
-                panel.vlines(part[model], part["low"], part["high"], color="0.8", linewidth=0.6, label=label)
-            panel.plot(part[model], part["ice_fraction"], ".", markersize=3, color="#0072b2", label="a sample")
-            panel.plot([0, top], [0, top], color="0.4", linewidth=0.7, label="known = predicted")
-            panel.set_title(f"{layer.removesuffix('m')} m, {title}")
-        row[0].set_ylabel("known (m³ m⁻³)")
-    axes[0, 0].set(xlim=(0, top), ylim=(-0.02, top))
-    for panel in axes[1]:
-        panel.set_xlabel("predicted out of fold (m³ m⁻³)")
-    handles, labels = axes[1, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="lower center", ncols=len(labels), frameon=False)
-    figure.tight_layout(rect=(0, 0.05, 1, 1))
-    if study.simulated:
-        mark_simulated(figure)
-    return figure
-
-
-def compare_totals(study, table, cells=25_000):
-    """Return the ground ice of each region in both ways, and in the virtual study the true one.
-
-    Both come from the same systematic sample of the map's cells, each within the extent of permafrost: expected from
-    the map's forest and class means, and from a regression forest of the same samples.
-
-    Parameters
-    ----------
-    study : helpers.core.study.Study
-        With forests (notebook 03).
-    table : pandas.DataFrame
-        Samples of all layers.
-    cells : int
-        About so many are looked at.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row a layer and region, with ``all`` for all layers and for all regions: km3 of ice by ``classes``, by
-        ``regression`` and, with the truth, ``true``.
-    """
-    import pandas as pd
-    import rasterio
-
-    from helpers.mapping import predict
-    from helpers.mapping.interval import sample_cells
-    from testbed.boreholes import truth_files
-
-    sample = sample_cells(study, used_predictors(study), cells)
-    step = round(sample.side / study.grid.resolution)
-    row, column = (step // 2 + step * place for place in (sample.row, sample.column))
-    volumes = {}
-    for top, bottom in study.layers:
-        layer = layer_name((top, bottom))
-        model, card = models.load_model(models.model_path(study, layer), study.target)
-        rows = models.layer_rows(table, layer, card["fit"], study.target)
-        rows["area_weight"] = area_weights(study, rows)
-        _, chances = predict.predict(model, card["calibration"], sample.values, target=study.target)
-        expected = {
-            "classes": np.einsum("nk,k->n", chances, np.asarray(card["class_means"], np.float32)),
-            "regression": predict.predict_ice(fit(study, rows, "area_weight"), sample.values),
-        }
-        found = {way: predict.within_extent(content, 1 - chances[:, 0]) for way, content in expected.items()}
-        if study.draws_boreholes:
-            with rasterio.open(truth_files(study)[f"ice_fraction_{layer}"]) as source:
-                found["true"] = source.read(1)[row, column]
-        scale = (bottom - top) * sample.side**2 / 1e9
-        volumes[layer] = pd.DataFrame(
-            {way: np.bincount(sample.region, content, len(sample.names)) * scale for way, content in found.items()},
-            index=pd.Index(sample.names, name="region"),
-        )
-    volumes["all"] = sum(volumes.values())
-    for volume in volumes.values():
-        volume.loc["all"] = volume.sum()
-    return pd.concat(volumes, names=["layer"]).reset_index()
 
 
 def save_forests(study, table, weight=None):
@@ -385,9 +191,9 @@ def save_forests(study, table, weight=None):
     """
     cards = {}
     for layer in map(layer_name, study.layers):
-        rows = models.layer_rows(table, layer, study.forest.map_fit, study.target)
-        model, path = fit(study, rows, weight), models.model_path(study, layer, "regression")
+        rows = layer_rows(table, layer, study.forest.map_fit, study.target)
+        model, path = fit(study, rows, weight), model_path(study, layer, "regression")
         params = {name: getattr(model, name) for name in ("n_estimators", "max_features", "min_samples_leaf")}
-        card = models.model_card(study, layer, study.forest.map_fit, rows, models.REGRESSED, params)
-        cards[path] = models.save_model(path, model, card)
+        card = model_card(study, layer, study.forest.map_fit, rows, class_means.REGRESSED, params)
+        cards[path] = save_model(path, model, card)
     return cards

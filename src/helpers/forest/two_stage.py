@@ -4,7 +4,8 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.ensemble import RandomForestClassifier
 
-from helpers.forest.models import ForestError, mapped_class
+from helpers.core.scores import mapped_class
+from helpers.samples.rows import ForestError
 
 
 class TwoStageForest(ClassifierMixin, BaseEstimator):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numba import njit
+from scipy.spatial.distance import cdist
 
 from helpers.core.errors import CompendiumError
 
@@ -110,8 +111,6 @@ def fit(values, predictors, weights, fold):
     prediction models. Methods in Ecology and Evolution 12, 1620-1633. https://doi.org/10.1111/2041-210X.13650
     The threshold is that of the package CAST 1.1.0.
     """
-    from scipy.spatial.distance import cdist
-
     values, weights, fold = np.asarray(values, float), np.asarray(weights, float), np.asarray(fold)
     if not (np.isfinite(values).all() and np.isfinite(weights).all() and (weights >= 0).all()):
         raise ApplicabilityError("Predictors or weights of the samples are not finite.", "drop such samples")

@@ -11,7 +11,7 @@ A total errs for three reasons, and each is drawn:
    (measurement, variation within a cell), which averages out over a map and is left out.
 
 Of single regions a fourth is added: ice that was moved into the extent of permafrost
-(`helpers.mapping.predict.within_extent`)
+(`helpers.mapping.extent.confine_to_permafrost`)
 may lie where it had been expected. How much of it does is not known; every share is as likely. The sum stays.
 
 The layers are drawn jointly: with the same blocks, and with one residual field whose correlation between layers is that
@@ -19,261 +19,35 @@ of the residuals. Draws are taken on a systematic sample of cells, around the to
 `storage_from: regression` that is the regression's, and the spread still that of the ice which classes let expect.
 """
 
+import json
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
+import rasterio
+from threadpoolctl import threadpool_limits
 
-from helpers.accuracy import report
-from helpers.core import ice
+from helpers.core.classes import TARGETS, layer_name
 from helpers.core.errors import CompendiumError
-from helpers.forest import models
-
-_PULL = 3.0  # of the calibration's slope towards the one of all samples, in samples, as in `forest.fit_calibration`
-
-
-_STEPS = 50
-
-
-_BINS = 12
+from helpers.core.files import write_json, write_table
+from helpers.core.grid import cell_centres, reference_grid
+from helpers.core.plot import WIDTH_MM, mark_simulated, style
+from helpers.folds import weights
+from helpers.folds.blocks import blocks as blocks_of_blocks
+from helpers.folds.units import sample_units
+from helpers.forest import cards, models
+from helpers.forest.calibration import calibrate, fit_calibration
+from helpers.forest.trees import grow_and_predict
+from helpers.mapping.extent import confine_to_permafrost
+from helpers.mapping.half_samples import class_shares, half_samples, refit_shares
+from helpers.mapping.variogram import Variogram, block_covariance, covariogram, field_covariance, fit_variogram
+from helpers.prepare.registry import covariate_files
+from helpers.samples import store
+from helpers.samples.rows import layer_rows, predictor_values
 
 
 class UncertaintyError(CompendiumError):
     """Samples or settings from which no interval follows."""
-
-
-# Sites ----------------------------------------------------------------------------------------------------------------
-
-
-def half_samples(blocks, bags, rng):
-    """Return halves of the blocks in pairs, of which the second is what the first leaves out.
-
-    Parameters
-    ----------
-    blocks : int
-    bags : int
-        Even, so that each block is left out equally often.
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    numpy.ndarray of bool, shape (bags, blocks)
-        Whether a block is in a half.
-    """
-    halves = np.zeros((bags, blocks), bool)
-    for pair in halves.reshape(-1, 2, blocks):
-        pair[0, rng.permutation(blocks)[: blocks // 2]] = True
-        pair[1] = ~pair[0]
-    return halves
-
-
-def refit_shares(scores, types, share):
-    """Fit intercepts and one slope of given scores anew for many weightings of the samples.
-
-    It is the calibration of `helpers.forest.models.fit_calibration`, but for the slopes between classes, which
-    stay those of
-    all samples: they hardly move a total. Newton's method, all draws at once.
-
-    Parameters
-    ----------
-    scores : numpy.ndarray, shape (n, k)
-        Calibrated log-probabilities.
-    types : numpy.ndarray of int, shape (n,)
-        Columns of the true classes.
-    share : numpy.ndarray, shape (draws, n)
-        Weights, which add up to 1 in each draw.
-
-    Returns
-    -------
-    slope : numpy.ndarray, shape (draws,)
-    intercept : numpy.ndarray, shape (draws, k)
-        Of a class without a weighted sample so low that its probability is 0.
-    """
-    draws, (n, k) = len(share), scores.shape
-    target = np.eye(k)[types]
-    present = np.einsum("dn,nk->dk", share, target) > 0
-    values = np.concatenate([np.ones((draws, 1)), np.where(present, 0.0, -60.0)], axis=1)
-    pull, eye = _PULL / n, np.eye(1 + k)
-
-    def loss(values, probabilities, part):
-        given = np.take_along_axis(probabilities[part], types[np.newaxis, :, np.newaxis], 2)[:, :, 0]
-        logs = np.log(np.maximum(given, 1e-300))
-        return pull * (values[:, 0] - 1) ** 2 / 2 - np.einsum("dn,dn->d", share, logs)
-
-    probabilities = _shares(scores, values)
-    reached = loss(values, probabilities, slice(None))
-    for _ in range(_STEPS):
-        wrong = probabilities - target
-        gradient = np.empty_like(values)
-        gradient[:, 0] = np.einsum("dn,nk,dnk->d", share, scores, wrong) + pull * (values[:, 0] - 1)
-        gradient[:, 1:] = np.einsum("dn,dnk->dk", share, wrong)
-        if np.abs(gradient).max() < 1e-8:
-            break
-        weighted, mean = share[:, :, np.newaxis] * probabilities, np.einsum("dnk,nk->dn", probabilities, scores)
-        curvature = np.empty((draws, 1 + k, 1 + k))
-        curvature[:, 0, 0] = np.einsum("dnk,nk->d", weighted, scores**2) - np.einsum("dn,dn->d", share, mean**2) + pull
-        cross = np.einsum("dnk,nk->dk", weighted, scores) - np.einsum("dnk,dn->dk", weighted, mean)
-        curvature[:, 0, 1:] = curvature[:, 1:, 0] = cross
-        curvature[:, 1:, 1:] = np.eye(k) * weighted.sum(axis=1)[:, :, np.newaxis] - np.matmul(
-            weighted.transpose(0, 2, 1), probabilities
-        )
-        # Neither a common part of all intercepts nor the intercept of an absent class is determined.
-        curvature[:, 1:, 1:] += np.where(present, 1 / k, 0)[:, np.newaxis] * np.where(present, 1, 0)[:, :, np.newaxis]
-        curvature += eye * np.concatenate([np.zeros((draws, 1)), ~present], axis=1)[:, :, np.newaxis] + 1e-12 * eye
-        step = np.linalg.solve(curvature, gradient[:, :, np.newaxis])[:, :, 0]
-        length = np.ones((draws, 1))
-        for _ in range(30):
-            tried = values - length * step
-            probabilities = _shares(scores, tried)
-            now = loss(tried, probabilities, slice(None))
-            worse = now > reached + 1e-12
-            if not worse.any():
-                break
-            length[worse] /= 2
-        values, reached = tried, now
-    return values[:, 0], values[:, 1:]
-
-
-def _shares(scores, values):
-    """Return probabilities, shape (draws, n, k), by slope and intercepts in the columns of values."""
-    raised = values[:, 0, np.newaxis, np.newaxis] * scores + values[:, np.newaxis, 1:]
-    raised -= raised.max(axis=2, keepdims=True)
-    np.exp(raised, out=raised)
-    raised /= raised.sum(axis=2, keepdims=True)
-    return raised
-
-
-# Residual field -------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Variogram:
-    """An exponential variogram: nugget + partial_sill (1 - exp(-h / reach)).
-
-    Parameters
-    ----------
-    nugget, partial_sill : float
-        Shares of the residuals' variance.
-    reach : float
-        Distance at which the correlated part has fallen to 1/e, in units of the points.
-    """
-
-    nugget: float
-    partial_sill: float
-    reach: float
-
-
-def covariogram(points, residuals, sd, farthest):
-    """Return the covariance of residuals by distance, over that of standardised residuals at one place.
-
-    Pairs are weighted by the product of their standard deviations, for a total's variance is made where these are
-    large; standardised residuals themselves have long tails, where permafrost was hardly expected and found.
-
-    Parameters
-    ----------
-    points : sequence of numpy.ndarray, shape (n, 2)
-        Places of the samples of each layer. Only pairs within a layer are looked at.
-    residuals, sd : sequence of numpy.ndarray, shape (n,)
-        Residuals, and the standard deviations that were expected of them.
-    farthest : float
-        Longest distance.
-
-    Returns
-    -------
-    distance, covariance, weight : numpy.ndarray
-        Of bins that become wider with distance; empty bins are left out.
-    """
-    from scipy.spatial.distance import pdist
-
-    distance = [pdist(part) for part in points]
-    pairs = [np.triu_indices(len(part), 1) for part in points]
-    products, weights = (
-        np.concatenate([part[i] * part[j] for part, (i, j) in zip(values, pairs, strict=True)])
-        for values in (residuals, sd)
-    )
-    distance = np.concatenate(distance)
-    near = distance < farthest
-    number = (np.sqrt(distance[near] / farthest) * _BINS).astype(int)
-    weight = np.bincount(number, weights[near], _BINS)
-    some = weight > 0
-    where, covariance = (np.bincount(number, part[near], _BINS)[some] for part in (weights * distance, products))
-    return where / weight[some], covariance / weight[some], weight[some]
-
-
-def fit_variogram(distance, covariance, weight, farthest):
-    """Fit an exponential variogram of sill 1 to a covariogram by weighted least squares.
-
-    Parameters
-    ----------
-    distance, covariance, weight : numpy.ndarray
-        From `covariogram`.
-    farthest : float
-        The correlation must have fallen to 0.05 at this distance: what reaches farther is a trend, which the resampled
-        sites tell.
-
-    Returns
-    -------
-    Variogram
-    """
-    found = []
-    for reach in np.geomspace(farthest / 60, farthest / 3, 40):
-        shape = np.exp(-distance / reach)
-        sill = min(max(float((weight * shape * covariance).sum() / (weight * shape**2).sum()), 0.0), 1.0)
-        found.append(((weight * (covariance - sill * shape) ** 2).sum(), sill, float(reach)))
-    _, sill, reach = min(found)
-    return Variogram(1 - sill, sill, reach)
-
-
-def block_covariance(variogram, shape, side, parts=5):
-    """Return the correlated part's covariance between the means of two squares of a lattice, by their lag.
-
-    Parameters
-    ----------
-    variogram : Variogram
-    shape : tuple of int
-        Rows and columns of the lattice.
-    side : float
-        Of a square, in units of the variogram.
-    parts : int
-        Points of a square along each side, over which covariances are averaged.
-
-    Returns
-    -------
-    numpy.ndarray, shape (2 rows - 1, 2 columns - 1)
-        Lag 0 lies in the middle. For squares much larger than the reach it falls to 0, and for small ones it is the
-        covariance between points.
-    """
-    # The difference of two even spreads over a square is a triangle.
-    offset = np.arange(1 - parts, parts) / parts
-    triangle = (parts - np.abs(np.arange(1 - parts, parts))) / parts**2
-    down, right = (np.arange(1 - size, size)[:, np.newaxis] + offset for size in shape)
-    down, right = (down * side).reshape(-1), (right * side).reshape(-1)
-    covariance = variogram.partial_sill * np.exp(-np.hypot(down[:, np.newaxis], right) / variogram.reach)
-    covariance = covariance.reshape(2 * shape[0] - 1, len(offset), 2 * shape[1] - 1, len(offset))
-    return np.einsum("iajb,a,b->ij", covariance, triangle, triangle)
-
-
-def field_covariance(loads, between, covariance):
-    """Return the covariance of sums over a lattice: of each group of squares, the sum of load times field.
-
-    Sums of a Gaussian field are Gaussian: this tells of them what simulated fields could, without their noise.
-
-    Parameters
-    ----------
-    loads : numpy.ndarray, shape (groups, layers, rows, columns)
-        What a unit of the field adds to a group's total in each square and layer.
-    between : numpy.ndarray, shape (layers, layers)
-        Correlation of the layers' fields in one place.
-    covariance : numpy.ndarray, shape (2 rows - 1, 2 columns - 1)
-        From `block_covariance`.
-
-    Returns
-    -------
-    numpy.ndarray, shape (groups, groups)
-    """
-    from scipy.signal import fftconvolve
-
-    spread = np.stack([[fftconvolve(covariance, load, mode="valid") for load in group] for group in loads])
-    return np.einsum("glij,lm,hmij->gh", loads, between, spread)
 
 
 # Totals ---------------------------------------------------------------------------------------------------------------
@@ -310,15 +84,13 @@ class _Layer:
 
     def totals(self, fitted, means, cells, moved=True):
         """Return km3 of ice in each region by draws, shape (draws, regions), moved into the extent of permafrost."""
-        from helpers.mapping.predict import within_extent
-
         sums, before, probability = [], None, None
         for values, contents in zip(fitted, means, strict=True):
             if before is None or (values != before).any():
-                before, probability = values, _shares(self.at_cells, values[np.newaxis])[0]
+                before, probability = values, class_shares(self.at_cells, values[np.newaxis])[0]
             content = np.einsum("nk,k->n", probability, contents)
             if moved:
-                content = within_extent(content, 1 - probability[:, self.free])
+                content = confine_to_permafrost(content, 1 - probability[:, self.free])
             sums.append(np.bincount(cells.region, content, len(cells.names)))
         return np.stack(sums) * (self.depth * cells.side**2 / 1e9)
 
@@ -403,11 +175,7 @@ def sample_cells(study, predictors, wanted):
     Cells
     """
     import geopandas
-    import rasterio
     import shapely
-
-    from helpers.core.grid import cell_centres, reference_grid
-    from helpers.prepare.registry import covariate_files
 
     geobox, files = reference_grid(study), covariate_files(study)
     regions = geopandas.read_file(study.path(study.area.polygons), layer=study.area.regions_layer)
@@ -432,7 +200,7 @@ def sample_cells(study, predictors, wanted):
     return Cells(values, row, column, region[row, column], names, step * study.grid.resolution)
 
 
-def storage_draws(study):
+def sample_storage(study):
     """Draw how far the ice of provinces and leagues may be from the map's totals.
 
     Parameters
@@ -444,16 +212,10 @@ def storage_draws(study):
     -------
     Draws
     """
-    from threadpoolctl import threadpool_limits
-
-    from helpers.folds.kinds import blocks as blocks_of_kinds
-    from helpers.folds.kinds import sample_units
-    from helpers.samples import labels
-
-    settings, table = study.uncertainty, labels.read_samples(study)
+    settings, table = study.uncertainty, store.read_samples(study)
     places = table[["easting", "northing"]].to_numpy()
-    table["weight"] = labels.area_weights(study, table)
-    table["block"] = blocks_of_kinds(places, sample_units(study, table), 1000 * settings.block_km)
+    table["weight"] = weights.area_weights(study, table)
+    table["block"] = blocks_of_blocks(places, sample_units(study, table), 1000 * settings.block_km)
     blocks, rng = int(table["block"].max()) + 1, np.random.default_rng(settings.seed)
     if blocks < 4:
         raise UncertaintyError(
@@ -463,7 +225,7 @@ def storage_draws(study):
     halves = half_samples(blocks, settings.bags, rng)
     counts = rng.multinomial(blocks, np.full(blocks, 1 / blocks), settings.draws)
 
-    card = models.read_card(models.model_path(study, ice.layer_name(study.layers[0])))
+    card = cards.read_card(cards.model_path(study, layer_name(study.layers[0])))
     cells = sample_cells(study, card["predictors"], settings.cells)
     layers = [_layer(study, table, layer, cells.values, halves) for layer in study.layers]
 
@@ -489,28 +251,26 @@ def _layer(study, table, layer, values, halves):
     """Grow forests of half the blocks each, and calibrate what they say of the other half."""
     import sklearn
 
-    from helpers.forest import one_forest
-
-    name, classes = ice.layer_name(layer), ice.TARGETS[study.target].codes
-    rows = models.layer_rows(table, name, study.forest.map_fit, study.target)
-    card = models.read_card(models.model_path(study, name))
-    known, types, block = models.predictor_values(rows, card["predictors"]), rows["class"].to_numpy(), rows["block"]
+    name, classes = layer_name(layer), TARGETS[study.target].codes
+    rows = layer_rows(table, name, study.forest.map_fit, study.target)
+    card = cards.read_card(cards.model_path(study, name))
+    known, types, block = predictor_values(rows, card["predictors"]), rows["class"].to_numpy(), rows["block"]
     both, trees = np.concatenate([known, values]), study.uncertainty.trees
     unseen, mapped, number = np.zeros((len(rows), len(classes))), np.zeros((len(values), len(classes))), 0
     for number, half in enumerate(halves):
         grown = half[block]
-        params = models.card_params(card) | {"n_estimators": trees, "random_state": study.uncertainty.seed + number}
+        params = cards.card_params(card) | {"n_estimators": trees, "random_state": study.uncertainty.seed + number}
         with sklearn.config_context(assume_finite=True, skip_parameter_validation=True):
             model = models.classifier(study, **params)
-            present, chances = one_forest.grow_and_predict(model, known[grown], types[grown], both)
+            present, chances = grow_and_predict(model, known[grown], types[grown], both)
         given = np.zeros((len(both), len(classes)))
         given[:, present] = chances
         unseen[~grown] += given[: len(rows)][~grown]
         mapped += given[len(rows) :]
     unseen, mapped = unseen * 2 / len(halves), mapped / len(halves)
-    calibration = models.fit_calibration(unseen, types, rows["weight"])
+    calibration = fit_calibration(unseen, types, rows["weight"])
     present = calibration["classes"]
-    logs = [np.log(models.calibrate(part, calibration)[:, present]) for part in (unseen, mapped)]
+    logs = [np.log(calibrate(part, calibration)[:, present]) for part in (unseen, mapped)]
     return _Layer(rows, np.searchsorted(present, types), *logs, present.index(0), layer[1] - layer[0])
 
 
@@ -574,8 +334,6 @@ def intervals(totals, draws, probability):
         by class means, `field_se` by the residual field, and `moved_se` by ice moved into the extent. `draws` is their
         number.
     """
-    import pandas as pd
-
     named = {"sites": draws.sites, "classes": draws.classes, "field": draws.field, "moved": draws.moved}
     named = {name: np.column_stack([part, part.sum(axis=1)]) for name, part in named.items()}
     either = named["sites"] + named["field"] + named["moved"]
@@ -605,8 +363,6 @@ def convergence(deviations, probability, rng, repeats=200):
     pandas.DataFrame
         Columns draws, lower_se and upper_se, in units of the draws.
     """
-    import pandas as pd
-
     sizes = np.unique(np.geomspace(min(25, len(deviations)), len(deviations), 6).round().astype(int))
     rows = []
     for size in sizes:
@@ -614,40 +370,6 @@ def convergence(deviations, probability, rng, repeats=200):
         ends = np.quantile(again, [(1 - probability) / 2, (1 + probability) / 2], axis=1)
         rows.append((int(size), *ends.std(axis=1, ddof=1)))
     return pd.DataFrame(rows, columns=["draws", "lower_se", "upper_se"])
-
-
-def true_totals(study):
-    """Return the true ice of the mapped cells by region and of `all` regions, km3; virtual study only.
-
-    Returns
-    -------
-    pandas.Series
-    """
-    import geopandas
-    import pandas as pd
-    import rasterio
-    from rasterio.features import rasterize
-
-    from helpers.core.grid import reference_grid
-    from helpers.mapping.predict import map_files
-    from testbed.boreholes import truth_files
-
-    geobox, files = reference_grid(study), truth_files(study)
-    regions = geopandas.read_file(study.path(study.area.polygons), layer=study.area.regions_layer)
-    shapes = zip(regions.to_crs(geobox.crs.to_wkt()).geometry, range(1, len(regions) + 1), strict=True)
-    number = rasterize(shapes, out_shape=geobox.shape, transform=geobox.transform, dtype="int32")
-    sums = np.zeros(len(regions) + 1)
-    for layer in study.layers:
-        name = f"ice_{{}}_{ice.layer_name(layer)}"
-        with (
-            rasterio.open(map_files(study)[name.format("content")]) as ours,
-            rasterio.open(files[name.format("fraction")]) as true,
-        ):
-            depth = np.where(np.isfinite(ours.read(1)), true.read(1), 0) * (layer[1] - layer[0])
-        sums += np.bincount(number.ravel(), depth.ravel(), len(sums))
-    volume = pd.Series(sums[1:] * study.grid.resolution**2 / 1e9, index=regions["name"])
-    volume["all"] = volume.sum()
-    return volume
 
 
 def write_intervals(study, table, draws, truth=None):
@@ -673,7 +395,7 @@ def write_intervals(study, table, draws, truth=None):
         table["holds"] = (table["true_km3"] >= table["lower"]) & (table["true_km3"] <= table["upper"])
     ends = convergence(draws.whole, settings.interval, np.random.default_rng(settings.seed))
     table = table.round(6)
-    report.write_table(files["table"], table.reset_index())
+    write_table(files["table"], table.reset_index())
     record = {
         "simulated": study.simulated,
         "unit": "km3 of ice",
@@ -691,11 +413,11 @@ def write_intervals(study, table, draws, truth=None):
         "regions": table.to_dict(orient="index"),
         "convergence": ends.round(6).to_dict(orient="records"),
     }
-    report.write_json(files["record"], record)
+    write_json(files["record"], record)
     return table
 
 
-def draw_interval(study, draws):
+def plot_interval(study, draws):
     """Draw the density of the total with its interval, and how sure its ends are by the number of draws.
 
     Parameters
@@ -708,11 +430,7 @@ def draw_interval(study, draws):
     -------
     matplotlib.figure.Figure
     """
-    import json
-
     import matplotlib.pyplot as plt
-
-    from helpers.core.plot import WIDTH_MM, mark_simulated, style
 
     record = json.loads(interval_files(study)["record"].read_text(encoding="utf-8"))
     whole, share = record["regions"]["all"], f"{100 * record['probability']:g} %"

@@ -7,12 +7,17 @@ It is brought onto the reference grid: the nearest cell of classes, means of met
 from functools import partial
 
 import numpy as np
+import pandas as pd
+import rasterio
+from rasterio.features import rasterize
 
-from helpers.accuracy import report
-from helpers.core import ice, qgis
+from helpers.core import qgis, scores
+from helpers.core.classes import NO_TYPE, TARGETS, layer_name
 from helpers.core.errors import CompendiumError
-from helpers.core.grid import reference_grid, warp, write_raster
-from helpers.mapping.predict import map_files
+from helpers.core.files import write_json
+from helpers.core.grid import reference_grid
+from helpers.core.rasters import warp, write_raster
+from helpers.mapping.files import map_files
 from helpers.prepare.registry import read_covariates
 
 NO_DATA = 255
@@ -45,7 +50,7 @@ def read_other(study, other):
     Parameters
     ----------
     study : helpers.core.study.Study
-    other : helpers.core.study.OtherMap
+    other : helpers.core.settings.OtherMap
 
     Returns
     -------
@@ -56,7 +61,7 @@ def read_other(study, other):
     ------
     OtherMapError
         The layer or column is missing, a value has no class, or the map says nothing about the study area.
-    helpers.core.grid.RasterError, helpers.prepare.registry.CovariateError
+    helpers.core.rasters.RasterError, helpers.prepare.registry.CovariateError
         The file or covariate is missing or does not fit.
     """
     if other.covariate:
@@ -87,8 +92,6 @@ def _is_polygons(other):
 
 
 def _nodata(path):
-    import rasterio
-
     if not path.is_file():
         return None  # warp says which file is missing
     try:
@@ -122,7 +125,6 @@ def _polygons(study, other):
     """Return what polygons say at the cells' centres: our codes by `classes`, or else the column's numbers."""
     import geopandas
     from pyogrio.errors import DataLayerError, DataSourceError
-    from rasterio.features import rasterize
 
     path, geobox = study.path(other.file), reference_grid(study)
     try:
@@ -145,8 +147,6 @@ def _polygons(study, other):
                 f"No value of {other.column} in {path.name} is one of `classes`; it has {some}.", "name these values"
             )
     else:
-        import pandas as pd
-
         codes = pd.to_numeric(given, errors="coerce")
         if codes.isna().all():
             raise OtherMapError(f"{other.column} of {path.name} holds no numbers.", "give `classes` for its values")
@@ -158,7 +158,7 @@ def _polygons(study, other):
 def _check_codes(study, other, values):
     if other.compares == "storage":
         return
-    allowed = [0, 1] if other.compares == "permafrost" else list(ice.TARGETS[study.target].codes)
+    allowed = [0, 1] if other.compares == "permafrost" else list(TARGETS[study.target].codes)
     found = np.unique(values[np.isfinite(values)])
     if wrong := [f"{code:g}" for code in found if code not in allowed]:
         raise OtherMapError(
@@ -169,28 +169,26 @@ def _check_codes(study, other, values):
 
 def read_ours(study, other):
     """Return of our map what another one is compared with, as `read_other` returns theirs."""
-    files, target = map_files(study), ice.TARGETS[study.target]
+    files, target = map_files(study), TARGETS[study.target]
     if other.compares == "storage":
         return _read(files["ice_storage"]).astype(float)
     layers = study.layers
     if other.compares == "class":
         layers = [layer for layer in study.layers if layer == other.depth]
         if not layers:
-            names = ", ".join(map(ice.layer_name, study.layers))
+            names = ", ".join(map(layer_name, study.layers))
             raise OtherMapError(
-                f"The map {other.name} is of {ice.layer_name(other.depth)}; ours has the layers {names}.",
+                f"The map {other.name} is of {layer_name(other.depth)}; ours has the layers {names}.",
                 "set `depth` to one of them",
             )
-    classes = np.stack([_read(files[f"{target.file_name}_{ice.layer_name(layer)}"]) for layer in layers])
-    known = (classes != ice.NO_TYPE).all(axis=0)
+    classes = np.stack([_read(files[f"{target.file_name}_{layer_name(layer)}"]) for layer in layers])
+    known = (classes != NO_TYPE).all(axis=0)
     # Permafrost in any layer is permafrost.
     codes = classes[0] if other.compares == "class" else (classes > 0).any(axis=0)
     return np.where(known, codes, np.nan)
 
 
 def _read(path):
-    import rasterio
-
     with rasterio.open(path) as source:
         return source.read(1)
 
@@ -215,7 +213,7 @@ def compare(ours, theirs, codes, cell_km2):
         ours, columns theirs), ``agreement``, ``kappa``, and quantity and allocation disagreement.
     """
     both = np.isfinite(ours) & np.isfinite(theirs)
-    count = report.confusion_matrix(theirs[both].astype(int), ours[both].astype(int), codes)
+    count = scores.confusion_matrix(theirs[both].astype(int), ours[both].astype(int), codes)
     matrix, shared = count * cell_km2, np.diag(count)
     either = count.sum(axis=0) + count.sum(axis=1) - shared
     return {
@@ -224,10 +222,10 @@ def compare(ours, theirs, codes, cell_km2):
         "theirs_km2": matrix.sum(axis=0),
         "overlap": [part / whole if whole else None for part, whole in zip(shared, either, strict=True)],
         "confusion_km2": matrix,
-        "agreement": report.overall_accuracy(count),
-        "kappa": report.kappa(count),
-        "quantity_disagreement": report.quantity_disagreement(count),
-        "allocation_disagreement": report.allocation_disagreement(count),
+        "agreement": scores.overall_accuracy(count),
+        "kappa": scores.kappa(count),
+        "quantity_disagreement": scores.quantity_disagreement(count),
+        "allocation_disagreement": scores.allocation_disagreement(count),
     }
 
 
@@ -255,7 +253,7 @@ def compare_all(study):
             record[other.name] = _storage(ours[both], theirs[both], cell)
             written |= {"units": "m", "long_names": "thickness of ice, ours minus theirs"}
         else:
-            target = ice.TARGETS["permafrost" if other.compares == "permafrost" else study.target]
+            target = TARGETS["permafrost" if other.compares == "permafrost" else study.target]
             names = [kind.name for kind in target.classes]
             record[other.name] = {"classes": names} | compare(ours, theirs, target.codes, cell)
             if other.compares == "permafrost":
@@ -272,7 +270,7 @@ def compare_all(study):
         else:
             top = np.abs(change[both]).max(initial=0) or 1.0
             qgis.write_ramp_style(path, top, written["units"].replace("1", ""), "vik", bottom=-top)
-    report.write_json(study.results_dir / "tables" / "other_maps.json", record)
+    write_json(study.results_dir / "tables" / "other_maps.json", record)
     return record
 
 
@@ -289,8 +287,6 @@ def _storage(ours, theirs, cell):
 
 def summary(record):
     """Return one row a map of classes, with agreement, kappa and the area of permafrost on both, in km2."""
-    import pandas as pd
-
     rows = {
         name: {
             "km2": found["km2"],

@@ -11,7 +11,6 @@ chunk, not on that of the map.
 """
 
 import contextlib
-import json
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -22,136 +21,30 @@ from pathlib import Path
 import numpy as np
 from joblib import cpu_count
 
-from helpers.accuracy.report import write_json
-from helpers.core import ice, qgis
-from helpers.core.code import file_hash, package_digest, short_hash
-from helpers.core.errors import CompendiumError
-from helpers.core.grid import BLOCK, open_raster, reference_grid
+from helpers.core import qgis
+from helpers.core.classes import NO_TYPE, TARGETS, layer_name
+from helpers.core.code import package_digest
+from helpers.core.files import file_hash, short_hash
+from helpers.core.grid import reference_grid
+from helpers.core.parallel import in_parallel
+from helpers.core.rasters import BLOCK, open_raster
+from helpers.core.scores import mapped_class
 from helpers.core.study import Study
-from helpers.forest.models import (
-    REGRESSED,
-    calibrate,
-    class_probabilities,
-    load_model,
-    mapped_class,
-    model_path,
-    read_card,
-)
-from helpers.prepare.registry import covariate_files
+from helpers.forest.calibration import calibrate
+from helpers.forest.cards import load_model, model_path, read_card
+from helpers.forest.class_means import REGRESSED
+from helpers.forest.models import class_probabilities
+from helpers.mapping.extent import PROBABILITY_SCALE, UNITS, permafrost_extent
+from helpers.mapping.files import MapError, map_files
+from helpers.prepare.registry import covariate_files, used_predictors
+from helpers.samples.extract import open_predictor, read_predictors
+from helpers.samples.store import samples_path
 
 CHUNK = 100_000
 """Rows predicted at a time from an array: about the fastest number, and small in memory; chunks of a map are alike."""
 
 
-PROBABILITY_SCALE = 1e-4
-
-
-_UNITS = round(1 / PROBABILITY_SCALE)
-
-
 _MISSING = 65535  # in chunks and rasters of probabilities
-
-
-_WINDOW = 1024  # cells along a side of the windows that totals are summed up by
-
-
-_ELEVATIONS = (-500.0, 9000.0)  # m, of any ground
-
-
-class MapError(CompendiumError):
-    """A map that cannot be made from these covariates and forests."""
-
-
-def map_files(study):
-    """Return the rasters of the map by name.
-
-    The rasters of classes are named after what the target tells: ``ice_type_<layer>``, also of the target two_stage,
-    ``permafrost_<layer>`` or ``ice_level_<layer>``.
-
-    Parameters
-    ----------
-    study : helpers.core.study.Study
-
-    Returns
-    -------
-    dict of str to pathlib.Path
-    """
-    folder = study.results_dir / "maps"
-    kinds = (ice.TARGETS[study.target].file_name, "class_probability", "ice_content")
-    names = [f"{kind}_{ice.layer_name(layer)}" for layer in study.layers for kind in kinds]
-    return {name: folder / f"{name}.tif" for name in [*names, "ice_storage"]}
-
-
-def read_predictors(study, predictors, part=None, units=None, step=1):
-    """Return the predictors of all cells, or those of a window, that have every one of them.
-
-    Parameters
-    ----------
-    study : helpers.core.study.Study
-    predictors : sequence of str
-        Names of covariates, in the order of the forest.
-    part : tuple of slice, optional
-        Rows and columns of the reference grid; all by default.
-    units : dict of str to str, optional
-        The unit that each covariate must have.
-    step : int
-        Of both rows and columns: every cell by default.
-
-    Returns
-    -------
-    values : numpy.ndarray of float32, shape (cells, predictors)
-        In raster order, which predicts faster than any other.
-    cells : numpy.ndarray of int, shape (cells,)
-        Their flat indices on the reference grid, or in the window.
-
-    Raises
-    ------
-    MapError
-        A covariate is missing, lies on another grid, or has another unit.
-    """
-    geobox = reference_grid(study)
-    part = part or (slice(0, geobox.shape[0]), slice(0, geobox.shape[1]))
-    cells, values, files = None, None, covariate_files(study)
-    for number, name in enumerate(predictors):
-        with _open_covariate(files, name, geobox, (units or {}).get(name)) as source:
-            band = source.read(1, window=part).ravel()
-        if cells is None:
-            # Covariates have no values outside of the study area.
-            cells = np.flatnonzero(np.isfinite(band))
-            if step > 1:
-                row, column = np.divmod(cells, part[1].stop - part[1].start)
-                cells = cells[(row % step == 0) & (column % step == 0)]
-            values = np.empty((len(predictors), len(cells)), np.float32)
-            if not values.size:
-                break
-        band.take(cells, out=values[number])
-    complete = np.isfinite(values).all(axis=0)
-    if not complete.all():
-        values, cells = values[:, complete], cells[complete]
-    return np.ascontiguousarray(values.T), cells
-
-
-def _open_covariate(files, name, geobox, unit=None):
-    """Return the opened file of a covariate that is what the forest learnt from."""
-    import rasterio
-
-    path, again = files.get(name), "run 01-prepare-data for this study"
-    if path is None or not path.is_file():
-        raise MapError(f"The covariate {name} of the forest is missing.", again)
-    try:
-        source = rasterio.open(path)
-    except rasterio.errors.RasterioError as error:
-        raise MapError(f"{path.name} cannot be read: {error}", again) from None
-    if source.shape != tuple(geobox.shape) or not source.transform.almost_equals(geobox.transform):
-        raise MapError(f"{path.name} is not on the reference grid.", again)
-    if source.crs != rasterio.CRS.from_wkt(geobox.crs.to_wkt()):
-        raise MapError(f"{path.name} is in another coordinate reference system than the reference grid.", again)
-    if unit is not None and source.units[0] != unit:
-        raise MapError(
-            f"{path.name} is in {source.units[0] or 'no unit'}, and the forest learnt {name} in {unit}.",
-            "convert the raster, or run 01-prepare-data and 03-grid-search again",
-        )
-    return source
 
 
 def predict(model, calibration, values, threads=None, target="ice_type"):
@@ -164,12 +57,12 @@ def predict(model, calibration, values, threads=None, target="ice_type"):
     ----------
     model : sklearn.ensemble.RandomForestClassifier or helpers.forest.two_stage.TwoStageForest
     calibration : dict
-        From `helpers.forest.models.fit_calibration`.
+        From `helpers.forest.calibration.fit_calibration`.
     values : numpy.ndarray of float32, shape (cells, predictors)
     threads : int, optional
         As many as cores by default.
     target : str
-        One of `helpers.core.ice.TARGETS`.
+        One of `helpers.core.classes.TARGETS`.
 
     Returns
     -------
@@ -178,7 +71,7 @@ def predict(model, calibration, values, threads=None, target="ice_type"):
     probabilities : numpy.ndarray of float32, shape (cells, classes)
         Calibrated.
     """
-    types, classes = np.empty(len(values), np.uint8), ice.TARGETS[target].codes
+    types, classes = np.empty(len(values), np.uint8), TARGETS[target].codes
     probabilities = np.empty((len(values), len(classes)), np.float32)
 
     def chunk(start):
@@ -190,7 +83,7 @@ def predict(model, calibration, values, threads=None, target="ice_type"):
 
 
 def _classify(model, calibration, values, target):
-    raw = class_probabilities(model, values, ice.TARGETS[target].codes)
+    raw = class_probabilities(model, values, TARGETS[target].codes)
     return mapped_class(raw, target), calibrate(raw, calibration)
 
 
@@ -224,49 +117,6 @@ def _by_rows(model, chunk, cells, threads):
     model.n_jobs = 1
     with ThreadPoolExecutor(threads or cpu_count()) as pool:
         list(pool.map(chunk, range(0, cells, CHUNK)))
-
-
-def within_extent(ice_content, probability):
-    """Return ice content with all ice in the extent of permafrost.
-
-    The extent is the most probable cells, as many as the probabilities of all cells add up to. What is expected in the
-    other cells is moved into it in proportion, so that the total stays. With few boreholes a forest cannot place the
-    limit of permafrost sharply, and its expectation trails off into ground that has none: moved, less ice lies there.
-    In the virtual study the mean absolute error of a cell hardly changes, and the root mean square error is larger.
-
-    Parameters
-    ----------
-    ice_content : numpy.ndarray of float, shape (cells,)
-        Expected, m3 m-3.
-    probability : numpy.ndarray of float, shape (cells,)
-        Of permafrost in the layer, calibrated; rounded to `PROBABILITY_SCALE`.
-
-    Returns
-    -------
-    numpy.ndarray of float, shape (cells,)
-        0 outside of the extent, never more than 1; unchanged where the probabilities do not add up to one cell.
-    """
-    chance = np.rint(probability / PROBABILITY_SCALE).astype(int)
-    counts = np.bincount(chance, minlength=_UNITS + 1)
-    limit, share = _extent(counts, np.bincount(chance, ice_content, _UNITS + 1))
-    return np.where(chance >= limit, np.minimum(ice_content * share, 1), 0).astype(ice_content.dtype)
-
-
-def _extent(counts, content):
-    """Return the least probability within the extent, in steps of the scale, and by how much ice grows in it.
-
-    From the number of cells and their ice at each step of probability, which is as exact as from all cells: stored
-    probabilities have no more steps.
-    """
-    cells, total = counts.sum(), (counts * np.arange(_UNITS + 1)).sum() / _UNITS
-    if total < 1:
-        return 0, 1.0
-    # The quantile of the cells, as numpy.quantile has it: linear between two cells.
-    place = (cells - 1) * (1 - total / cells)
-    low, high = np.searchsorted(np.cumsum(counts), [int(place), int(place) + 1], side="right")
-    limit = int(np.ceil(low + (high - low) * (place % 1)))
-    kept = content[limit:].sum()
-    return limit, content.sum() / kept if kept else 1.0
 
 
 # The rasters of a layer -------------------------------------------------------------------------------------
@@ -315,7 +165,7 @@ def map_layer(study, layer, threads=None, block=BLOCK):
     MapError
         The covariates do not fit the forest, or the forest not the study.
     """
-    name, geobox, target = ice.layer_name(layer), reference_grid(study), ice.TARGETS[study.target]
+    name, geobox, target = layer_name(layer), reference_grid(study), TARGETS[study.target]
     plan, card = _plan(study, name, geobox, block)
     plan.folder.mkdir(parents=True, exist_ok=True)
     parts = [
@@ -329,7 +179,9 @@ def map_layer(study, layer, threads=None, block=BLOCK):
     means, sds = (np.array(card[key]) for key in ("class_means", "class_sds"))
     regressed = len(plan.models) > 1
     weights = [*np.zeros(len(means)), 1.0] if regressed else means
-    limit, share = _extent(sums[0], sum(weight * part for weight, part in zip(weights, sums[1:], strict=True)))
+    limit, share = permafrost_extent(
+        sums[0], sum(weight * part for weight, part in zip(weights, sums[1:], strict=True))
+    )
 
     files, highest = map_files(study), 0.0
     paths = [files[f"{kind}_{name}"] for kind in (target.file_name, "class_probability", "ice_content")]
@@ -340,7 +192,7 @@ def map_layer(study, layer, threads=None, block=BLOCK):
             stack.enter_context(raster)
             for raster in (
                 open_raster(paths[0], count=1, dtype="uint8", names=paths[0].stem, units="1", long_names=target.name,
-                            nodata=ice.NO_TYPE, legend=target.legend, overviews="mode", **common),
+                            nodata=NO_TYPE, legend=target.legend, overviews="mode", **common),
                 open_raster(paths[1], count=len(means), dtype="uint16", names=[kind.name for kind in target.classes],
                             units="1", long_names="calibrated probability", nodata=_MISSING, scale=PROBABILITY_SCALE,
                             overviews="average", **common),
@@ -373,7 +225,7 @@ def _plan(study, layer, geobox, block):
         _check_card(study, path, card)
     files, units = covariate_files(study), _units(cards[0])
     for name in cards[0]["predictors"]:
-        _open_covariate(files, name, geobox, units[name]).close()
+        open_predictor(files, name, geobox, units[name]).close()
     # The content of covariates is told by their files' time and size: to read them all would take minutes at 30 m.
     states = [[name, (state := files[name].stat()).st_mtime_ns, state.st_size] for name in cards[0]["predictors"]]
     hashes = [card["sha256"] for card in cards]
@@ -389,8 +241,6 @@ def _plan(study, layer, geobox, block):
 
 def _check_card(study, path, card):
     """Refuse a forest of another study, run, samples or predictors."""
-    from helpers.samples.labels import samples_path, used_predictors
-
     again = "run 03-grid-search for this study"
     if (card["study"], card["run"]) != (study.name, study.run):
         raise MapError(
@@ -449,11 +299,11 @@ def _finish_chunk(plan, part):
         with open(draft, "wb") as stream:
             np.save(stream, numbers)
         os.replace(draft, path)
-    columns = len(ice.TARGETS[plan.study.target].codes) + len(plan.models) - 1
+    columns = len(TARGETS[plan.study.target].codes) + len(plan.models) - 1
     if not numbers.size:
-        return kept, np.zeros((1 + columns, _UNITS + 1)), np.zeros(ice.NO_TYPE, int)
-    valid = numbers[0] != ice.NO_TYPE
-    return kept, _sums(numbers[1:, valid]), np.bincount(numbers[0][valid], minlength=ice.NO_TYPE)
+        return kept, np.zeros((1 + columns, UNITS + 1)), np.zeros(NO_TYPE, int)
+    valid = numbers[0] != NO_TYPE
+    return kept, _sums(numbers[1:, valid]), np.bincount(numbers[0][valid], minlength=NO_TYPE)
 
 
 def _predict_chunk(plan, part):
@@ -470,11 +320,11 @@ def _predict_chunk(plan, part):
     shares = np.rint(probabilities / PROBABILITY_SCALE).astype(np.int32)
     # Rounded shares would not add up to one: the most probable class takes what is over.
     rows = np.arange(len(shares))
-    shares[rows, shares.argmax(axis=1)] += _UNITS - shares.sum(axis=1)
+    shares[rows, shares.argmax(axis=1)] += UNITS - shares.sum(axis=1)
     bands = [types, *shares.T, *(np.rint(model.predict(values) / PROBABILITY_SCALE) for model, _ in twin)]
     shape = tuple(one.stop - one.start for one in part)
     numbers = np.full((len(bands), shape[0] * shape[1]), _MISSING, np.uint16)
-    numbers[0] = ice.NO_TYPE
+    numbers[0] = NO_TYPE
     for row, band in zip(numbers, bands, strict=True):
         row[cells] = band
     return numbers.reshape(-1, *shape)
@@ -485,9 +335,9 @@ def _sums(columns):
 
     They are whole numbers below 2^53, so that they add up exactly, in any order.
     """
-    chance = _UNITS - columns[0].astype(int)
+    chance = UNITS - columns[0].astype(int)
     return np.stack(
-        [np.bincount(chance, column, _UNITS + 1) for column in [np.ones(len(chance)), *columns]],
+        [np.bincount(chance, column, UNITS + 1) for column in [np.ones(len(chance)), *columns]],
     )
 
 
@@ -501,299 +351,6 @@ def _ice_content(columns, weights, means, sds, limit, share):
         for factors in (weights, means, means**2 + sds**2)
     )
     values = np.full((2, *valid.shape), np.nan, np.float32)
-    values[0, valid] = np.where(_UNITS - steps[0].astype(int) >= limit, np.minimum(expected * share, 1), 0)
+    values[0, valid] = np.where(UNITS - steps[0].astype(int) >= limit, np.minimum(expected * share, 1), 0)
     values[1, valid] = np.sqrt(np.maximum(square - mean**2, 0))
     return values
-
-
-def in_parallel(study, work, jobs, threads=None):
-    """Yield what a function makes of each job, side by side and in their order.
-
-    Parameters
-    ----------
-    study : helpers.core.study.Study
-        Its ``compute.scheduler`` decides: threads of this process, or a dask cluster. A run that is itself a task of
-        the cluster uses threads, because it would wait for workers that wait for it.
-    work : callable
-        That and the jobs must be picklable for a cluster.
-    jobs : list
-    threads : int, optional
-        As many as cores by default.
-
-    Yields
-    ------
-    object
-    """
-    if study.compute.scheduler and not _is_dask_task():
-        from distributed import Client
-
-        with Client(study.compute.scheduler) as client:
-            futures = client.map(work, jobs, pure=False)
-            while futures:
-                yield futures.pop(0).result()
-        return
-    with ThreadPoolExecutor(threads or cpu_count()) as pool:
-        yield from pool.map(work, jobs)
-
-
-def _is_dask_task():
-    from distributed import get_worker
-
-    try:
-        get_worker()
-    except ValueError:
-        return False
-    return True
-
-
-# Storage ----------------------------------------------------------------------------------------------------
-
-
-STORAGE_BANDS = {
-    "ice_thickness": ("m", "thickness of ice"),
-    "ice_mass": ("kg m-2", "mass of ice"),
-    "water_equivalent": ("mm", "water that the ice melts to"),
-}
-"""Bands of the raster ``ice_storage``: unit and long name."""
-
-
-def _windows(geobox):
-    """Return the rows and columns of windows of a grid, always the same ones."""
-    starts = [range(0, size, _WINDOW) for size in geobox.shape]
-    ends = geobox.shape
-    return [
-        tuple(slice(start, min(start + _WINDOW, end)) for start, end in zip(corner, ends, strict=True))
-        for corner in ((row, column) for row in starts[0] for column in starts[1])
-    ]
-
-
-@contextlib.contextmanager
-def _open_all(paths):
-    """Give opened rasters, as functions that read the first band of a window."""
-    import rasterio
-
-    if missing := [path for path in paths if not path.is_file()]:
-        raise MapError(f"There is no {missing[0].name} of this run.", "run 05-map-ground-ice, or what is before it")
-    with contextlib.ExitStack() as stack:
-        sources = [stack.enter_context(rasterio.open(path)) for path in paths]
-        yield [lambda part, source=source: source.read(1, window=part) for source in sources]
-
-
-def _layer_files(study, kind):
-    files = map_files(study)
-    return [files[f"{kind}_{ice.layer_name(layer)}"] for layer in study.layers]
-
-
-def map_storage(study):
-    """Write ground-ice storage over all layers from their ice contents: thickness, mass and water equivalent.
-
-    Parameters
-    ----------
-    study : helpers.core.study.Study
-        With the rasters of all layers (`map_layer`).
-
-    Returns
-    -------
-    pathlib.Path
-        A raster of the bands `STORAGE_BANDS`.
-    """
-    geobox, path, highest = reference_grid(study), map_files(study)["ice_storage"], 0.0
-    depth = f"ground ice between {study.layers[0][0]:g} and {study.layers[-1][1]:g} m below the surface"
-    units, titles = zip(*STORAGE_BANDS.values(), strict=True)
-    described = {"names": list(STORAGE_BANDS), "units": units, "long_names": [f"{depth}, {one}" for one in titles]}
-    with (
-        _open_all(_layer_files(study, "ice_content")) as contents,
-        open_raster(path, geobox, len(units), "float32", study=study, overviews="average", **described) as target,
-    ):
-        for part in _windows(geobox):
-            thickness = ice.thickness([read(part) for read in contents], study.layers)
-            if np.isfinite(thickness).any():
-                highest = max(highest, float(np.nanmax(thickness)))
-                water = 1000 * ice.water_equivalent(thickness)
-                target.write(np.stack([thickness, ice.mass(thickness), water]).astype(np.float32), window=part)
-    qgis.write_ramp_style(path, highest or 1.0, "m")
-    return path
-
-
-def storage_totals(study):
-    """Return the volume of ground ice by layer, and by region, elevation band and class.
-
-    The rasters of the map are summed up by windows, always the same ones, so that no sum depends on how they were made.
-
-    Parameters
-    ----------
-    study : helpers.core.study.Study
-        With the rasters of all layers (`map_layer`).
-
-    Returns
-    -------
-    dict of str to pandas.DataFrame
-        `regions` and `elevation_bands`: one row each and one for the whole area (`all`), with `ice_km3_<layer>` of each
-        layer, `ice_km3`, `water_km3` of all, `mapped_km2`, `extent_km2` with permafrost in any layer, and means over
-        the latter: `mean_thickness_m_<layer>` and `mean_thickness_m` of ice, its mass `mean_mass_kg_m2`, and
-        `mean_water_equivalent_mm`. `types`: one row a class, with `area_km2_<layer>`, where it is mapped, and
-        `ice_km3_<layer>` there.
-    """
-    import pandas
-    from rasterio.features import rasterize
-
-    geobox, target, cell = reference_grid(study), ice.TARGETS[study.target], study.grid.resolution**2 / 1e6
-    regions, shapes = _regions(study, geobox)
-    width, layers = study.maps.elevation_band, [ice.layer_name(layer) for layer in study.layers]
-    first, last = (int(np.floor(height / width)) for height in _ELEVATIONS)
-    bands = [f"{n * width:g}-{(n + 1) * width:g}m" for n in range(first, last + 1)]
-    by_region, by_band = (np.zeros((len(names) + 1, 2 + len(layers))) for names in (regions, bands))
-    by_type = np.zeros((len(layers), len(target.classes), 2))
-    with (
-        _open_all(_layer_files(study, "ice_content")) as contents,
-        _open_all(_layer_files(study, target.file_name)) as types,
-        _open_all([covariate_files(study)["elevation"]]) as (elevation,),
-    ):
-        for part in _windows(geobox):
-            ices = [read(part) for read in contents]
-            if not np.isfinite(ices[0]).any():
-                continue
-            inner = geobox[part]
-            region = rasterize(shapes, out_shape=inner.shape, transform=inner.transform, dtype="int32")
-            mapped = np.isfinite(ices[0]) & (region > 0)
-            depths = [one[mapped].astype(float) * (b - t) for one, (t, b) in zip(ices, study.layers, strict=True)]
-            frozen = np.any([depth > 0 for depth in depths], axis=0)
-            columns = [np.ones(len(frozen)), frozen, *depths]
-            # Cells without an elevation count in the last row, which is left out.
-            height = np.nan_to_num(elevation(part)[mapped], nan=np.inf) / width
-            band = np.clip(np.floor(height), first, last + 1).astype(int) - first
-            for sums, group in ((by_region, region[mapped] - 1), (by_band, band)):
-                sums += _by_group(group, columns, len(sums))
-            for sums, read, depth in zip(by_type, types, depths, strict=True):
-                sums += _by_group(read(part)[mapped], [np.ones(len(depth)), depth], len(sums))
-    found = {
-        name: _storage_table(study, pandas.Index(rows, name=title), sums[:-1] * cell)
-        for name, title, rows, sums in (
-            ("regions", "region", regions, by_region),
-            ("elevation_bands", "elevation", bands, by_band),
-        )
-    }
-    found["elevation_bands"] = found["elevation_bands"].query("mapped_km2 > 0")
-    table = pandas.DataFrame(index=pandas.Index([kind.name for kind in target.classes], name="class"))
-    for layer, sums in zip(layers, by_type, strict=True):
-        table[f"area_km2_{layer}"], table[f"ice_km3_{layer}"] = sums.T * [[cell], [cell / 1000]]
-    return found | {"types": table}
-
-
-def _regions(study, geobox):
-    """Return the names of the regions, and their shapes on the grid with numbers from 1."""
-    import geopandas
-
-    regions = geopandas.read_file(study.path(study.area.polygons), layer=study.area.regions_layer)
-    shapes = list(zip(regions.to_crs(geobox.crs.to_wkt()).geometry, range(1, len(regions) + 1), strict=True))
-    return regions["name"].tolist(), shapes
-
-
-def _by_group(group, columns, size):
-    """Return the sum of each column in each group, shape (size, columns)."""
-    return np.stack([np.bincount(group, column, size) for column in columns], axis=1)
-
-
-def _storage_table(study, index, sums):
-    """Return a table of storage from sums over cells times their area (km2): one, permafrost, and metres of ice."""
-    import pandas
-
-    table = pandas.DataFrame({"mapped_km2": sums[:, 0], "extent_km2": sums[:, 1]}, index=index)
-    names = [ice.layer_name(layer) for layer in study.layers]
-    for name, column in zip(names, sums.T[2:], strict=True):
-        table[f"ice_km3_{name}"] = column / 1000
-    table.loc["all"] = table.sum()
-    table["ice_km3"] = table.filter(like="ice_km3_").sum(axis=1)
-    table["water_km3"] = table["ice_km3"] * ice.ICE_DENSITY / ice.WATER_DENSITY
-    extent = table["extent_km2"].where(table["extent_km2"] > 0)
-    for name in names:
-        table[f"mean_thickness_m_{name}"] = table[f"ice_km3_{name}"] * 1000 / extent
-    table["mean_thickness_m"] = table["ice_km3"] * 1000 / extent
-    table["mean_mass_kg_m2"] = ice.mass(table["mean_thickness_m"].to_numpy())
-    table["mean_water_equivalent_mm"] = 1000 * ice.water_equivalent(table["mean_thickness_m"].to_numpy())
-    return table
-
-
-def write_totals(study, totals, truth=None):
-    """Write the tables of `storage_totals` as JSON, with the comparison of `against_truth` where there is one."""
-    first, last = study.layers[0][0], study.layers[-1][1]
-    record = {
-        "depth_m": [first, last],
-        "datum": "below the surface",
-        "simulated": study.simulated,
-        "storage_from": study.storage_from,
-        "units": {
-            "ice_km3": "km3 of ice",
-            "water_km3": "km3 of water",
-            "mapped_km2": "km2",
-            "extent_km2": "km2",
-            "area_km2": "km2",
-            "mean_thickness_m": "m of ice",
-            "mean_mass_kg_m2": "kg of ice per m2",
-            "mean_water_equivalent_mm": "mm of water",
-        },
-        "against_truth": truth,
-        **{name: json.loads(table.round(6).to_json(orient="index")) for name, table in totals.items()},
-    }
-    write_json(study.results_dir / "tables" / "storage.json", record)
-    return record
-
-
-def against_truth(study):
-    """Compare storage with the hidden truth of the virtual study.
-
-    Parameters
-    ----------
-    study : helpers.core.study.Study
-        With the rasters of all layers (`map_layer`).
-
-    Returns
-    -------
-    dict
-        `mapped_km3` and `true_km3` of ice over the mapped cells, `bias` as a share of the true total,
-        `in_permafrost_free_cells`: the share of the mapped ice that lies in cells which have no permafrost at all, and
-        the error of a cell's thickness: `rmse_m` and `mean_absolute_error_m` over all mapped cells, and the same over
-        those that have permafrost (`_frozen`), m of ice.
-    """
-    from testbed.boreholes import truth_files
-
-    files, sums = truth_files(study), 0.0
-    known = [files[f"ice_fraction_{ice.layer_name(layer)}"] for layer in study.layers]
-    with (
-        _open_all(_layer_files(study, "ice_content")) as contents,
-        _open_all(known) as truth,
-        _open_all([files["permafrost_share"]]) as (share,),
-    ):
-        for part in _windows(reference_grid(study)):
-            ours, true = ([read(part) for read in sources] for sources in (contents, truth))
-            sums = sums + _truth_sums(study, ours, true, share(part) == 0)
-    return _compared(sums)
-
-
-def compare_storage(study, contents, truth, free):
-    """Return what `against_truth` does, from arrays; `free` marks the cells without any permafrost."""
-    return _compared(_truth_sums(study, contents, truth, free))
-
-
-def _truth_sums(study, contents, truth, free):
-    """Return km3 of ice mapped, true, and mapped where there is no permafrost; cells, and sums of their errors."""
-    mapped = np.isfinite(contents[0])
-    ours, true = (ice.thickness(np.stack(part), study.layers)[mapped] for part in (contents, truth))
-    volumes = [part.sum(dtype=float) for part in (ours, true, ours[free[mapped]])]
-    errors = [np.ones(len(ours)), np.square(ours - true), np.abs(ours - true)]
-    sums = [part.sum(dtype=float) for part in errors] + [part[~free[mapped]].sum(dtype=float) for part in errors]
-    return np.array([*np.multiply(volumes, study.grid.resolution**2 / 1e9), *sums])
-
-
-def _compared(sums):
-    mapped, true, leaked, *errors = (float(value) for value in sums)
-    told = {
-        "mapped_km3": mapped,
-        "true_km3": true,
-        "bias": mapped / true - 1,
-        "in_permafrost_free_cells": leaked / mapped,
-    }
-    for name, (cells, squares, sizes) in {"": errors[:3], "_frozen": errors[3:]}.items():
-        told[f"rmse_m{name}"] = (squares / cells) ** 0.5 if cells else None
-        told[f"mean_absolute_error_m{name}"] = sizes / cells if cells else None
-    return told

@@ -11,7 +11,8 @@ from functools import cache
 import numpy as np
 
 from helpers.core.errors import CompendiumError
-from helpers.core.grid import THREADS, area_mask, reference_grid, study_area, warp
+from helpers.core.grid import area_mask, reference_grid, study_area
+from helpers.core.rasters import THREADS, warp
 from helpers.prepare.products import MODIS_LST, MONTHLY_PRECIPITATION, MONTHLY_TEMPERATURE, raw_files
 
 DAYS = np.array([31, 28.25, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31])

@@ -1,15 +1,19 @@
 """The registry of covariates: what each layer is, and how all of them are written and read."""
 
+import difflib
 import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import pandas
 
-from helpers.core.code import write_text
-from helpers.core.errors import CompendiumError
-from helpers.core.grid import THREADS, area_mask, reference_grid, write_raster
+from helpers.core.errors import CompendiumError, listed
+from helpers.core.files import write_text
+from helpers.core.grid import area_mask, reference_grid
+from helpers.core.rasters import THREADS, write_raster
+from helpers.core.study import StudyError
 
 SOIL_GAP_KM = 20
 """Gaps of soil maps are filled from the nearest valid cell within this distance."""
@@ -303,8 +307,6 @@ def coverage_table(study, data=None):
         Index `name`; long_name, unit, role, valid_cells, share_of_area, and minimum, 5th percentile, median,
         95th percentile and maximum.
     """
-    import pandas
-
     data = read_covariates(study) if data is None else data
     layers = covariates(study)
     inside = area_mask(study, reference_grid(study))
@@ -364,3 +366,67 @@ def write_summary(study, coverage, frost_area, correlation):
     }
     write_text(study.processed_dir / "summary.json", json.dumps(summary, indent=1))
     return summary
+
+
+# --- Covariates --------------------------------------------------------------------------------------------
+
+
+def predictor_names(study):
+    """Return the covariates that samples must have and that forests may use, in their order.
+
+    Parameters
+    ----------
+    study : helpers.core.study.Study
+
+    Returns
+    -------
+    list of str
+
+    Raises
+    ------
+    StudyError
+        The study file names a covariate that the registry does not have.
+    """
+    if study.predictors == "all":
+        return list(predictors(study))
+    for name in study.predictors:
+        check_predictor(study, name, "predictors")
+    return list(dict.fromkeys(study.predictors))
+
+
+def used_predictors(study):
+    """Return the predictors of the forests: `predictor_names` without what the study leaves out.
+
+    Samples do not depend on what is left out, so that forests with and without it learn from the same ones.
+
+    Parameters
+    ----------
+    study : helpers.core.study.Study
+
+    Returns
+    -------
+    list of str
+
+    Raises
+    ------
+    StudyError
+        `left_out` names a covariate or family that the registry does not have, or every predictor.
+    """
+    names, family = predictor_names(study), {name: one.family for name, one in covariates(study).items()}
+    for name in study.left_out:
+        check_predictor(study, name, "left_out", also=family.values())
+    kept = [name for name in names if not {name, family[name]} & set(study.left_out)]
+    if not kept:
+        raise StudyError(f"`left_out` leaves no predictor of {listed(names)}.", "leave out fewer")
+    return kept
+
+
+def check_predictor(study, name, setting, also=()):
+    """Raise StudyError where a setting names a covariate that the registry does not have."""
+    known = [*covariates(study), *dict.fromkeys(also)]
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+        raise StudyError(
+            f"`{setting}`: there is no covariate `{name}`{f'; did you mean `{near[0]}`?' if near else ''}",
+            f"choose from {', '.join(known)}",
+        )

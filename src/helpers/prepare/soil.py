@@ -1,8 +1,10 @@
 """Soil covariates: texture and organic carbon of the topsoil, in percent by weight."""
 
 import numpy as np
+from scipy.ndimage import distance_transform_edt
 
-from helpers.core.grid import reference_grid, warp
+from helpers.core.grid import reference_grid
+from helpers.core.rasters import warp
 from helpers.prepare.products import SOIL_CARBON, SOIL_FRACTION, SOIL_LAYERS, raw_files
 from helpers.prepare.registry import SOIL_GAP_KM
 
@@ -24,8 +26,6 @@ def fill_nearest(values, resolution, distance):
     -------
     numpy.ndarray of float32, shape (y, x)
     """
-    from scipy.ndimage import distance_transform_edt
-
     missing = np.isnan(values)
     if not missing.any() or missing.all():
         return values

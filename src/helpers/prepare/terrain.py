@@ -8,19 +8,12 @@ its scale differs from the ground's by a few percent at most.
 import math
 
 import numpy as np
+from scipy import fft
+from scipy.ndimage import binary_erosion
 
 from helpers.core.errors import CompendiumError
-from helpers.core.grid import (
-    THREADS,
-    block_mean,
-    direction,
-    fine_grid,
-    local_factors,
-    reference_grid,
-    warp,
-    window,
-    write_raster,
-)
+from helpers.core.grid import block_mean, direction, fine_grid, local_factors, reference_grid
+from helpers.core.rasters import THREADS, warp, window, write_raster
 from helpers.prepare.products import raw_files
 from helpers.prepare.registry import FINE_LAYERS, fine_files, tpi_name
 
@@ -144,8 +137,6 @@ def topographic_position(elevation, resolution, radius, inner_share=0.5):
 
 def _convolve(arrays, kernel):
     """Return arrays convolved with a symmetric kernel, by Fourier transform, zeros beyond the edges."""
-    from scipy import fft
-
     reach = kernel.shape[0] // 2
     rows, columns = arrays[0].shape
     shape = [fft.next_fast_len(n + 2 * reach, real=True) for n in (rows, columns)]
@@ -241,8 +232,6 @@ def flow_directions(elevation):
 
 def edge_cells(valid):
     """Return the valid cells at the array's edge, or beside one that is not valid."""
-    from scipy.ndimage import binary_erosion
-
     return valid & ~binary_erosion(valid, np.ones((3, 3), bool), border_value=0)
 
 

@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from helpers.core.grid import THREADS, area_mask, block_mean, fine_grid, reference_grid, warp
+from helpers.core.grid import area_mask, block_mean, fine_grid, reference_grid
+from helpers.core.rasters import THREADS, warp
 from helpers.prepare.products import LANDSAT_BANDS, LANDSAT_REFLECTANCE, QA_BITS, raw_files, scene_days
 
 INDICES = ("ndvi", "evi", "ndwi", "ndmi")

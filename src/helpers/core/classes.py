@@ -1,0 +1,123 @@
+"""Ice types and the other targets of a study: names, colours, and what is permafrost."""
+
+from dataclasses import dataclass
+
+NO_TYPE = 255
+"""Code of cells without an ice type, and nodata of the rasters."""
+
+
+@dataclass(frozen=True)
+class IceType:
+    """One class of frozen soil by its volumetric ice content.
+
+    Parameters
+    ----------
+    code : int
+        Number in tables and rasters.
+    name, chinese_name : str
+        Terms of GB/T 50324 and JTG/T D31-04.
+    colour : str
+        Hexadecimal RGB colour on maps.
+    """
+
+    code: int
+    name: str
+    chinese_name: str
+    colour: str
+
+
+ICE_TYPES = (
+    IceType(0, "no permafrost", "非多年冻土", "#d9d9d9"),
+    IceType(1, "ice-poor frozen soil", "少冰冻土", "#ffffcc"),
+    IceType(2, "icy frozen soil", "多冰冻土", "#a1dab4"),
+    IceType(3, "ice-rich frozen soil", "富冰冻土", "#41b6c4"),
+    IceType(4, "ice-saturated frozen soil", "饱冰冻土", "#2c7fb8"),
+    IceType(5, "ice layer with soil", "含土冰层", "#253494"),
+)
+"""The six classes by code: grey where there is no permafrost, then ColorBrewer's YlGnBu, which darkens with
+the ice content and stays ordered for colour-blind readers."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What forests are to tell apart.
+
+    Parameters
+    ----------
+    name : str
+        In titles of maps and, with underscores, in their file names.
+    classes : tuple of IceType
+        In the order of their codes 0, 1, 2...; a code is also the class's column in all probabilities. Class 0 is
+        always no permafrost.
+    of_type : tuple of int
+        Class of each of `ICE_TYPES`.
+    two_stage : bool
+        Whether one forest tells permafrost, and another, grown on permafrost alone, its class.
+    """
+
+    name: str
+    classes: tuple[IceType, ...]
+    of_type: tuple[int, ...]
+    two_stage: bool = False
+
+    @property
+    def codes(self):
+        """Codes of the classes."""
+        return tuple(kind.code for kind in self.classes)
+
+    @property
+    def legend(self):
+        """Name and colour of each class by code, as `helpers.core.rasters.write_raster` takes them."""
+        return {kind.code: (kind.name, kind.colour) for kind in self.classes}
+
+    @property
+    def file_name(self):
+        """The name as file names have it."""
+        return self.name.replace(" ", "_")
+
+
+_SAME = tuple(kind.code for kind in ICE_TYPES)
+
+
+_PERMAFROST = (ICE_TYPES[0], IceType(1, "permafrost", "多年冻土", "#2c7fb8"))
+
+
+# The codes of practice count the last three types as of high ice content.
+_LEVELS = (
+    ICE_TYPES[0],
+    IceType(1, "low ice content", "低含冰量冻土", "#a1dab4"),
+    IceType(2, "high ice content", "高含冰量冻土", "#2c7fb8"),
+)
+
+
+TARGETS = {
+    "ice_type": Target("ice type", ICE_TYPES, _SAME),
+    "permafrost": Target("permafrost", _PERMAFROST, (0, 1, 1, 1, 1, 1)),
+    "ice_level": Target("ice level", _LEVELS, (0, 1, 1, 2, 2, 2)),
+    "two_stage": Target("ice type", ICE_TYPES, _SAME, two_stage=True),
+}
+"""Targets by their name in the study file. Samples keep their ice type; `helpers.samples.rows.layer_rows` recodes
+it."""
+
+
+def layer_name(layer):
+    """Return the name of a depth layer in files and tables.
+
+    Parameters
+    ----------
+    layer : tuple of float
+        Top and bottom, m.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> layer_name((2.0, 3.0))
+    '2-3m'
+    >>> layer_name((0, 0.5))
+    '0-0.5m'
+    """
+    top, bottom = layer
+    return f"{top:g}-{bottom:g}m"

@@ -1,0 +1,113 @@
+"""The 70/30 split into training and test samples."""
+
+import numpy as np
+import pandas as pd
+
+THINNED = "training sample beyond `samples.train_share`"
+
+
+# --- Split and files ---------------------------------------------------------------------------------------
+
+
+def split_sites(study, table, rng, group="group"):
+    """Part sites into training and test samples, once for all layers.
+
+    Parameters
+    ----------
+    study : helpers.core.study.Study
+        Its `samples.test_share` is the share of test samples of each ice type in each layer.
+    table : pandas.DataFrame
+        With `layer`, `ice_type` and the group's column.
+    rng : numpy.random.Generator
+        The same generator gives the same split, whatever the order of rows.
+    group : str
+        Column whose equal values stay together: a site, or a cluster of sites.
+
+    Returns
+    -------
+    pandas.Series of str
+        ``train`` or ``test`` for each row.
+
+    Notes
+    -----
+    Iterative stratification (Sechidis et al. 2011): the groups of the rarest label first, each to the side
+    that lacks that label most. Groups are then moved or exchanged until each label's number of test samples
+    is within max(2, its largest number in one group) of its share, where that can be had.
+
+    References
+    ----------
+    Sechidis, K., Tsoumakas, G., Vlahavas, I. (2011). On the stratification of multi-label data. ECML PKDD.
+    https://doi.org/10.1007/978-3-642-23808-6_10
+    """
+    counts = pd.crosstab(table[group], [table["layer"], table["ice_type"]])
+    matrix = counts.to_numpy(float)
+    test = _repaired(matrix, _stratified(matrix, study.samples.test_share, rng), study.samples.test_share)
+    side = pd.Series(np.where(test, "test", "train"), index=counts.index)
+    return table[group].map(side).rename("split")
+
+
+def thin_training(study, table, rng):
+    """Keep a share of the training samples, for a learning curve; test samples all stay.
+
+    The same generator gives nested parts: what a smaller `samples.train_share` keeps, a larger one keeps, too.
+
+    Parameters
+    ----------
+    study : helpers.core.study.Study
+    table : pandas.DataFrame
+        With `group` and `split`.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    table : pandas.DataFrame
+        Without the training groups that are not used.
+    lost : pandas.DataFrame
+        site_id, layer and reason of the rows that went.
+    """
+    groups = np.unique(table.loc[table["split"] == "train", "group"].to_numpy(str))
+    kept = rng.permutation(groups)[: max(1, round(study.samples.train_share * len(groups)))]
+    stays = (table["split"] == "test") | table["group"].isin(kept)
+    return table[stays].reset_index(drop=True), table.loc[~stays, ["site_id", "layer"]].assign(reason=THINNED)
+
+
+def _stratified(matrix, share, rng):
+    """Return which groups are for testing, by iterative stratification of counts (group, label)."""
+    groups = len(matrix)
+    shares = np.array([1 - share, share])
+    wanted, size = np.outer(shares, matrix.sum(axis=0)), shares * groups
+    side = np.full(groups, -1)
+    order = rng.permutation(groups)
+    while (side < 0).any():
+        remaining = (matrix[side < 0] > 0).sum(axis=0)
+        label = np.where(remaining > 0, remaining, groups + 1).argmin()
+        for index in order[(side[order] < 0) & (matrix[order, label] > 0)]:
+            best = int(np.lexsort((rng.random(2), size, wanted[:, label]))[-1])
+            side[index] = best
+            wanted[best] -= matrix[index]
+            size[best] -= 1
+    return side == 1
+
+
+def _repaired(matrix, test, share):
+    """Move or exchange groups while a label misses its tolerance and that brings them nearer their share."""
+    test = test.copy()
+    target, tolerance = share * matrix.sum(axis=0), np.maximum(2, matrix.max(axis=0))
+    nothing = np.zeros((1, matrix.shape[1]))
+    while True:
+        off = matrix[test].sum(axis=0) - target
+        if (np.abs(off) <= tolerance).all():
+            return test
+        # The last row stands for no group, so that an exchange with it is a move.
+        inner, outer = np.append(np.flatnonzero(test), -1), np.append(np.flatnonzero(~test), -1)
+        leaving = off - np.vstack([matrix[test], nothing])
+        coming = np.vstack([matrix[~test], nothing])
+        both = np.einsum("ik,jk->ij", leaving, coming)
+        cost = (leaving**2).sum(axis=1)[:, None] + 2 * both + (coming**2).sum(axis=1)
+        # Of equal ones the first, whatever the last digits of a processor are.
+        out, into = np.unravel_index(cost.round(6).argmin(), cost.shape)
+        if cost[out, into] >= (off**2).sum() - 1e-9:
+            return test
+        for index, value in ((inner[out], False), (outer[into], True)):
+            if index >= 0:
+                test[index] = value
