@@ -2,7 +2,7 @@
 # batch. Started by `make map` or `make batch`, which resolve the study files, guard the runs and show progress.
 import sys
 
-from launcher.run import FULL, SHARED, STAGES, code_file, memory_mb, stage_dir, stage_outputs
+from launcher.stages import FULL, SHARED, STAGES, code_file, memory_mb, stage_dir, stage_outputs
 from helpers.core.study import Study
 
 # Each notebook, and those whose files it reads.

@@ -10,9 +10,9 @@ from helpers.accuracy import estimates, reliability, report
 from helpers.core import classes, plot, scores
 from helpers.core.grid import reference_grid
 from helpers.core.plot import WIDTH_MM, colour_map, map_panels, mark_simulated
-from helpers.figures.predictors import covariate_panels
 from helpers.mapping import trust
 from helpers.mapping.files import map_files
+from helpers.prepare.predictor_maps import covariate_panels
 from helpers.prepare.registry import covariates, read_covariates
 from helpers.samples.store import read_samples
 

@@ -22,8 +22,8 @@ from helpers.forest.grid_search import search_grid
 from helpers.forest.models import CHECKED_INPUT, class_probabilities
 from helpers.forest.trees import grow
 from helpers.forest.two_stage import TwoStageForest
-from helpers.prepare.registry import covariates
-from helpers.samples.rows import _predictors, forest_predictors, layer_rows, training_arrays
+from helpers.prepare.registry import covariates, used_predictors
+from helpers.samples.rows import forest_predictors, layer_rows, training_arrays
 
 
 class ModelError(CompendiumError):
@@ -246,7 +246,7 @@ def model_card(study, layer, kind, rows, target, params):
         "run": study.run,
         "simulated": study.simulated,
         "target": target,
-        "predictors": list(_predictors(study)),
+        "predictors": list(used_predictors(study)),
         "covariates": _ranges(study, rows),
         "params": params,
         "seed": study.forest.seed,
@@ -283,7 +283,7 @@ def _ranges(study, rows):
             "minimum": float(rows[name].min()),
             "maximum": float(rows[name].max()),
         }
-        for name in _predictors(study)
+        for name in used_predictors(study)
     }
 
 

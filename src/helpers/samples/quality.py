@@ -17,7 +17,7 @@ from helpers.core.grid import area_mask, cell_centres, reference_grid
 from helpers.core.plot import WIDTH_MM, map_panels, mark_simulated, style
 from helpers.core.points import values_at
 from helpers.core.rasters import THREADS
-from helpers.figures.predictors import covariate_panels
+from helpers.prepare.predictor_maps import covariate_panels
 from helpers.prepare.registry import covariate_files, covariates, predictor_names, read_covariates
 from helpers.samples.selection import DUPLICATE
 from helpers.samples.store import samples_path

@@ -93,13 +93,9 @@ def predictor_values(rows, predictors):
     return values
 
 
-def _predictors(study):
-    return used_predictors(study)
-
-
 def forest_predictors(study, rows):
     """Return the predictors of the study's forests of some samples, shape (n, predictors)."""
-    return predictor_values(rows, _predictors(study))
+    return predictor_values(rows, used_predictors(study))
 
 
 def training_arrays(study, rows, layer):
@@ -112,7 +108,9 @@ def training_arrays(study, rows, layer):
             "give sites of other classes, leave the layer out of `layers`, or set another `target`",
         )
     values = forest_predictors(study, rows)
-    constant = [name for name, same in zip(_predictors(study), (values == values[0]).all(axis=0), strict=True) if same]
+    constant = [
+        name for name, same in zip(used_predictors(study), (values == values[0]).all(axis=0), strict=True) if same
+    ]
     if constant:
         raise ForestError(
             f"Predictors have one value at all {len(types)} samples of {layer}: {', '.join(constant[:5])}.",

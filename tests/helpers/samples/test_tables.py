@@ -260,7 +260,7 @@ def test_the_data_dictionary_has_every_column_and_kind_of_word():
 def test_the_list_of_checks_can_grow(tables, monkeypatch):
     monkeypatch.setitem(KINDS, "odd name", ("warn", "the name is odd", "choose another"))
     more = [*CHECKS, lambda study, sites, intervals: [make_problem(sites, 4, "site_id", "007", "odd name")]]
-    monkeypatch.setattr("helpers.samples.checks.CHECKS", more)
+    monkeypatch.setattr("helpers.samples.tables.CHECKS", more)
     assert read_tables(tables())[2]["kind"].tolist() == ["odd name"]
 
 

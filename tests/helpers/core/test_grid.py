@@ -305,7 +305,7 @@ class TestWriteRaster:
         path, geobox = tmp_path / "file.tif", grid.reference_grid(study)
         rasters.write_raster(path, self.values(study), geobox, study=study, **TWO_BANDS)
         before = path.read_bytes()
-        monkeypatch.setattr(*((grid, "_describe") if failing == "describe" else (os, "replace")), fail)
+        monkeypatch.setattr(*((rasters, "_describe") if failing == "describe" else (os, "replace")), fail)
         with pytest.raises(OSError, match="disk is full"):
             rasters.write_raster(path, self.values(study) + 1, geobox, study=study, **TWO_BANDS)
         assert path.read_bytes() == before

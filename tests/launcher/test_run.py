@@ -344,7 +344,7 @@ def test_ctrl_c_ends_the_run_and_says_so(copy):
 
 
 def test_sources_hold_no_machine_paths():
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     tracked = subprocess.run(["git", "ls-files"], cwd=root, capture_output=True, text=True).stdout.split()
     texts = [p for p in tracked if p.endswith((".py", ".md", ".yaml", ".ipynb", "Makefile", "Snakefile"))]
     assert not [p for p in texts if str(root) in (root / p).read_text(encoding="utf-8")]

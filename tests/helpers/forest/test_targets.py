@@ -1,6 +1,7 @@
 """Targets: how ice types become classes, forests in two stages, and maps with the classes of each target."""
 
 import json
+from importlib.metadata import version
 from typing import get_args
 
 import numpy as np
@@ -19,9 +20,7 @@ from helpers.forest.cards import ModelError
 from helpers.forest.two_stage import TwoStageForest
 from helpers.mapping import predict
 from helpers.mapping.files import map_files
-from helpers.prepare import registry
 from helpers.prepare.registry import write_covariates
-from helpers.samples import rows as rows_module
 from helpers.samples.rows import ForestError, layer_rows, predictor_values
 
 PREDICTORS = ["elevation", "twi"]
@@ -60,12 +59,11 @@ def table():
 @pytest.fixture
 def make(study, table, tmp_path, monkeypatch):
     """Return a function that gives a study of a target with the table on disk."""
-    monkeypatch.setattr(rows_module, "_predictors", lambda study: PREDICTORS)
     monkeypatch.setattr(Study, "results_dir", property(lambda self: tmp_path / self.target))
 
     def made(target):
         few = {"forest": type(study.forest)(**FEW), "folds": type(study.folds)(number=3)}
-        changed = study.model_copy(update={"target": target, **few})
+        changed = study.model_copy(update={"target": target, "predictors": PREDICTORS, **few})
         (tmp_path / target / "samples").mkdir(parents=True)
         table.to_csv(tmp_path / target / "samples" / "samples.csv", index=False)
         return changed
@@ -173,7 +171,7 @@ def pair(tmp_path):
     types = np.repeat(np.arange(6), 15)
     model = TwoStageForest(6, random_state=1, n_jobs=1).fit(noisy(types), types)
     path = tmp_path / "forest.npz"
-    versions = {"scikit-learn": models.version("scikit-learn")}
+    versions = {"scikit-learn": version("scikit-learn")}
     card = cards.save_model(path, model, {"target": "two_stage", "predictors": PREDICTORS, "versions": versions})
     return model, card, path
 
@@ -248,7 +246,6 @@ def test_maps_have_the_classes_of_the_target(target, make, table, monkeypatch):
     fields = {name: np.full(geobox.shape, np.nan, np.float32) for name in PREDICTORS}
     fields["elevation"].ravel()[cells], fields["twi"].ravel()[cells] = np.arange(60) // 10, 0  # ten of each ice type
     write_covariates(study, fields)
-    monkeypatch.setattr(registry, "used_predictors", lambda study: PREDICTORS)
     told_cells = predict.map_layer(study, (2, 3))["cells"]
     assert told_cells == dict(enumerate(np.bincount(np.repeat(TOLD[target], 10)).tolist()))
     files = map_files(study)

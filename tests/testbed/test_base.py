@@ -15,7 +15,7 @@ from pyproj import CRS
 
 from helpers.samples.datum import wgs84_to_gcj02
 
-BASE = Path(__file__).resolve().parents[1] / "data/base"
+BASE = Path(__file__).resolve().parents[2] / "data/base"
 ALBERS = "+proj=aea +lat_1=25 +lat_2=47 +lat_0=0 +lon_0=105 +x_0=0 +y_0=0 +datum=WGS84 +units=m +no_defs"
 FILES = [
     "study-area.gpkg",

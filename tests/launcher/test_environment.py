@@ -10,7 +10,7 @@ import yaml
 
 import helpers
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CONDA_NAMES = json.loads((ROOT / "tests/pypi-to-conda.json").read_text())
 
 

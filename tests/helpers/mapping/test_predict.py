@@ -26,7 +26,7 @@ from helpers.forest.calibration import fit_calibration
 from helpers.mapping import extent, predict
 from helpers.mapping.files import MapError, map_files
 from helpers.mapping.storage import _regions, map_storage, storage_totals
-from helpers.prepare.registry import covariate_files, write_covariates
+from helpers.prepare.registry import CovariateError, covariate_files, write_covariates
 from helpers.samples import extract, rows
 from testbed import against_truth
 
@@ -243,7 +243,7 @@ def test_a_killed_map_continues(mapped):
     """Killed by SIGKILL in the middle of a slow forest's work, in a process of its own."""
     study, _, maps = mapped
     code = (
-        "import sys, time; sys.path.insert(0, sys.argv[1]); import test_mapping as t\n"
+        "import sys, time; sys.path.insert(0, sys.argv[1]); import test_predict as t\n"
         "from helpers.mapping import predict as mapping\n"
         "plain = mapping._predict_chunk\n"
         "mapping._predict_chunk = lambda *args: time.sleep(0.1) or plain(*args)\n"
@@ -319,7 +319,7 @@ def test_what_does_not_fit_is_refused(world, tmp_path, monkeypatch, spoil, messa
         monkeypatch.setattr(Study, name, getattr(Study, name))
     study = open_study(tmp_path)
     spoil(study)
-    with pytest.raises(MapError, match=message):
+    with pytest.raises((MapError, CovariateError), match=message):
         predict.map_layer(study, LAYER)
 
 

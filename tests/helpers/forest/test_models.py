@@ -31,10 +31,9 @@ from helpers.forest.class_means import class_means
 from helpers.forest.grid_search import SEARCH_SCORES, SEARCHED, search
 from helpers.forest.models import class_probabilities, fit
 from helpers.forest.two_stage import TwoStageForest
-from helpers.samples import rows as rows_module
 from helpers.samples.rows import CLASSES, ForestError, layer_rows, predictor_values
 
-PREDICTORS = ["elevation", "slope", "twi", "ndvi", "lst"]
+PREDICTORS = ["elevation", "slope", "twi", "ndvi", "lst_mean"]
 LAYERS = ["2-3m", "3-5m"]
 SMALL = {"n_estimators": 20, "search_sizes": [10], "max_depth": [3, None],
          "min_samples_split": [2, 20], "max_features": ["sqrt"]}  # fmt: skip
@@ -70,7 +69,6 @@ def make_table(sites=240, seed=0, noise=0.4):
 def in_project(patch, folder):
     """Return a function that gives a study in a project folder of its own, with a sample table on disk."""
     patch.setattr(core_study, "ROOT", folder)
-    patch.setattr(rows_module, "_predictors", lambda study: study.predictors)
 
     def make(table, **changes):
         study = Study(name="mine", predictors=PREDICTORS, layers=[(2, 3), (3, 5)], forest={**SMALL, **changes})
@@ -191,7 +189,7 @@ def test_random_labels_have_kappa_about_0(project, table):
 
 
 def test_labels_that_follow_from_a_predictor_have_kappa_1(project, table):
-    told = table.assign(ice_type=np.digitize(table["lst"], [0.0]) * 3)
+    told = table.assign(ice_type=np.digitize(table["lst_mean"], [0.0]) * 3)
     assert search(project(told), told, "2-3m", n_jobs=1).scores["kappa"] > 0.95
 
 
@@ -283,13 +281,13 @@ def test_class_means_are_means_of_the_ice_fraction():
 
 
 def test_importance_finds_the_predictor_that_matters_and_equals_one_by_one(project, table):
-    told = table.assign(ice_type=np.digitize(table["lst"], [0.0]) * 3)
+    told = table.assign(ice_type=np.digitize(table["lst_mean"], [0.0]) * 3)
     study = project(told)
     model = fit(study, told, "2-3m", {"max_depth": None, "min_samples_split": 2}, "train")
     rows = layer_rows(told, "2-3m", "test")
     values, types = predictor_values(rows, PREDICTORS), rows["ice_type"].to_numpy()
     found = importance(model, values, types, PREDICTORS, seed=3)
-    assert found.loc[0, "predictor"] == "lst"
+    assert found.loc[0, "predictor"] == "lst_mean"
     assert found.loc[0, "mean"] > 0.7
     assert found["mean"].iloc[1:].abs().max() < 0.1
     again = importance(model, values, types, PREDICTORS, seed=3)
@@ -305,15 +303,15 @@ def test_importance_finds_the_predictor_that_matters_and_equals_one_by_one(proje
 
 def test_importance_of_predictors_that_tell_the_same(project, table):
     # Either of two copies can stand in for the other: alone they matter less than together.
-    told = table.assign(ice_type=np.digitize(table["lst"], [0.0]) * 3, slope=table["lst"])
+    told = table.assign(ice_type=np.digitize(table["lst_mean"], [0.0]) * 3, slope=table["lst_mean"])
     model = fit(project(told), told, "2-3m", {"max_depth": None, "min_samples_split": 2}, "train")
     rows = layer_rows(told, "2-3m", "test")
     values, types = predictor_values(rows, PREDICTORS), rows["ice_type"].to_numpy()
     draws = blocks.sample_blocks(np.arange(len(rows)), 200, np.random.default_rng(0))
     single = importance(model, values, types, PREDICTORS, seed=3, draws=draws).set_index("predictor")
-    pair = importance(model, values, types, PREDICTORS, seed=3, groups=[["lst", "slope"]], draws=draws).loc[0]
-    assert pair["predictor"] == "lst + slope"
-    assert pair["mean"] > 1.2 * single.loc["lst", "mean"] > 0
+    pair = importance(model, values, types, PREDICTORS, seed=3, groups=[["lst_mean", "slope"]], draws=draws).loc[0]
+    assert pair["predictor"] == "lst_mean + slope"
+    assert pair["mean"] > 1.2 * single.loc["lst_mean", "mean"] > 0
     assert pair["lower"] < pair["mean"] < pair["upper"]
     shuffled = _shuffled(values, [0, 1], 3, 1)
     assert {*map(tuple, shuffled[:, :2])} == {*map(tuple, values[:, :2])}
@@ -510,7 +508,7 @@ LOAD = """
 import sys
 import numpy as np
 from pathlib import Path
-from helpers.forest import models as forest
+from helpers.forest import cards as forest
 
 for path in sorted(Path(sys.argv[1]).glob("*.npz")):
     try:

@@ -24,7 +24,7 @@ from launcher.batch import _pool, run_batch
 from launcher.stages import IN_PROCESS
 from launcher.sweep import Range, Sweep, SweepError, planned_runs
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def sweep_file(tmp_path, text):
