@@ -15,7 +15,7 @@ help:  ## list the targets
 map: $(READY)  ## make the map of a study (STUDY=config/virtual.yaml)
 	@$(BIN)/python -m launcher map $(STUDY)
 
-full: $(READY)  ## make the map, and judge it: baselines, what choosing costs, regression of the ice (STUDY=...)
+full: $(READY)  ## make the map, and evaluate it: baselines, what choosing costs, regression of the ice (STUDY=...)
 	@$(BIN)/python -m launcher full $(STUDY)
 
 batch: $(READY)  ## make all runs of a sweep, and compare them (SWEEP=seeds, of config/sweeps; PROFILE=slurm)
@@ -33,8 +33,12 @@ soak: $(READY)  ## run the long tests: kills at many moments
 lab: $(READY)  ## open JupyterLab
 	@$(BIN)/jupyter lab notebooks
 
-lint: $(READY)  ## check style, and print the size of the helper package
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && for name in helpers testbed launcher; do echo "src/$$name: $$(cat $$(find src/$$name -name '*.py') | wc -l) lines"; done
+lint: $(READY)  ## check style, imports between packages, types, and the size of the packages
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@PYTHONPATH=src $(BIN)/lint-imports --no-cache --no-logo
+	@$(BIN)/pyrefly check
+	@for name in helpers testbed launcher; do echo "src/$$name: $$(find src/$$name -name '*.py' -exec cat {} + | wc -l) lines"; done
 
 lock:  ## maintainers: renew requirements.lock (needs uv)
 	@uv pip compile pyproject.toml --extra dev --universal --generate-hashes --no-emit-index-url --custom-compile-command "make lock" --output-file requirements.lock --quiet --upgrade

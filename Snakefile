@@ -1,33 +1,21 @@
-# From raw rasters to the map, in the order of a method section: one rule a notebook, for one study or all runs of a
-# batch. Started by `make map` or `make batch`, which resolve the study files, guard the runs and show progress.
+# From raw rasters to the map, in the order of a method section: one rule a notebook, for one study
+# or all runs of a batch. `launcher/stages.py` says what each stage makes, and from which files.
+# `make map` and `make batch` start this: they resolve the study files, guard the runs and show
+# progress.
 import sys
 
-from launcher.stages import FULL, SHARED, STAGES, code_file, memory_mb, stage_dir, stage_outputs
 from helpers.core.study import Study
-
-# Each notebook, and those whose files it reads.
-READS = {
-    # Raw products of a virtual Northeast China on real ground, in the formats of the real ones.
-    "00-virtual-landscape": [],
-    # Terrain, vegetation and water, climate and soil on the reference grid, one GeoTIFF a covariate.
-    "01-prepare-data": ["00-virtual-landscape"],
-    # From boreholes and pits to one table: ice type and covariates of each site and depth layer, and the 70/30 split.
-    "02-extract-samples": ["01-prepare-data"],
-    # Grid search by cross-validation on the training samples; the chosen forests, calibrated.
-    "03-grid-search": ["02-extract-samples"],
-    # Confusion matrix, overall accuracy, precision, recall, F1 and kappa on the 30 %; estimates from folds beside the truth.
-    "04-evaluate-accuracy": ["01-prepare-data", "02-extract-samples", "03-grid-search"],
-    # Ice type, class probabilities and ice content of every cell and layer; storage and its totals; where to believe it.
-    # It reads nothing of 04; that comes first because the end of 05 is the end of a run of a batch.
-    "05-map-ground-ice": ["01-prepare-data", "02-extract-samples", "03-grid-search", "04-evaluate-accuracy"],
-    # Figures for print, from results only.
-    "06-publication-figures": ["02-extract-samples", "04-evaluate-accuracy", "05-map-ground-ice"],
-    # Baselines and a regression of the ice in the forest's folds, and what choosing costs; no map depends on it.
-    "08-baselines": ["01-prepare-data", "02-extract-samples", "03-grid-search"],
-}
+from launcher import stages
+from launcher.stages import STAGES, stage_dir, stage_outputs
 
 studies = {path: Study.open(path) for path in config["studies"]}
-wanted = [path for study in studies.values() for stage in config["stages"] for path in stage_outputs(study, stage)]
+wanted = [
+    path
+    for study in studies.values()
+    for name in stages.stages_of(study, full=True)
+    if name in config["stages"]
+    for path in stage_outputs(study, name)
+]
 
 
 rule map:
@@ -35,24 +23,34 @@ rule map:
         wanted,
 
 
-for stage in FULL:
+for name, stage in STAGES.items():
     # Runs that share a folder share the rule that fills it.
-    for path, study in {stage_dir(study, stage): (path, study) for path, study in studies.items()}.values():
+    folders = {
+        stage_dir(study, name): (path, study)
+        for path, study in studies.items()
+        if stage.applies(study)
+    }
+    for folder, (path, study) in folders.items():
 
         rule:
             name:
-                f"{stage}_{stage_dir(study, stage).name if stage in SHARED else study.run}"
+                f"{name}_{folder.name if stage.shared else study.run}".replace("/", "_")
             input:
-                code_file(study, stage),
-                [file for earlier in READS[stage] for file in stage_outputs(study, earlier)],
-                [*study.given_files, *config["twins"].get(path, [])] if stage == "02-extract-samples" else [],
+                stages.code_file(study, name),
+                [
+                    file
+                    for earlier in stages.stages_before(study, name)
+                    for file in stage_outputs(study, earlier)
+                ],
+                stage.reads(study),
+                config["twins"].get(name, {}).get(path, []),
             output:
-                stage_outputs(study, stage),
+                stage_outputs(study, name),
             params:
-                f"'{sys.executable}' -m launcher stage {stage} '{path}'",
-            priority: int(stage in STAGES)  # the map first
-            threads: workflow.cores if stage in SHARED and workflow.cores else config["threads"]
+                f"'{sys.executable}' -m launcher stage {name} '{path}'",
+            priority: int(not stage.full)  # the map first
+            threads: workflow.cores if stage.shared and workflow.cores else config["threads"]
             resources:
-                mem_mb=memory_mb(study, stage),
+                mem_mb=stages.memory_mb(study, name),
             shell:
                 "{params} --cores {threads}"

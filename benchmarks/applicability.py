@@ -1,11 +1,13 @@
-"""Time of dissimilarity index and local point density for the default study's number of cells, beside brute force.
+"""Time of dissimilarity index and local point density for a whole map, beside brute force.
 
-``python benchmarks/applicability.py [cells] [samples] [covariates]`` needs no earlier run. Samples are clustered, so
-that densities are as on a map. The peer is scikit-learn's nearest neighbour by brute force, which finds the distances
-alone, from the same numbers already scaled and in whichever precision is faster for it; they are asserted to be equal
-to ours within 1e-6, the densities of some cells to be exact, and all to be the same on one thread. The last line is
-JSON: seconds of both indices by ours and of the distances by the peer, their ratio (above 1: ours is faster), and the
-memory that our pass takes on one thread, in windows of `WINDOW` cells, beside its inputs and results.
+``python benchmarks/applicability.py [cells] [samples] [covariates]`` needs no earlier run. By
+default there are as many cells as in the default study; samples are clustered, so that densities
+are as on a map. The peer is scikit-learn's nearest neighbour by brute force, which finds the
+distances alone, from the same numbers already scaled and in whichever precision is faster for it.
+They are asserted to be equal to ours within 1e-6, the densities of some cells to be exact, and all
+to be the same on one thread. The last line is JSON: seconds of both indices by ours and of the
+distances by the peer, their ratio (above 1: ours is faster), and the memory that our pass takes on
+one thread, in windows of `WINDOW` cells, beside its inputs and results.
 """
 
 import json
@@ -48,13 +50,15 @@ def main(cells="1440000", samples="700", covariates="25"):
     near = rng.integers(0, len(values), len(values) // 2)
     values[near] = centres[rng.integers(0, 90, len(near))] + rng.normal(0, 0.4, (len(near), count))
     names = [f"covariate {k}" for k in range(count)]
-    found = applicability.fit(places, names, rng.uniform(0.1, 1, count), rng.integers(0, 5, len(places)))
-    found.measure(values[:10])  # compiled, or read from numba's cache
+    area = applicability.fit(
+        places, names, rng.uniform(0.1, 1, count), rng.integers(0, 5, len(places))
+    )
+    area.measure(values[:10])  # compiled, or read from numba's cache
     dissimilarity, density = np.zeros(len(values)), np.zeros(len(values), np.int64)
 
     def part(start):
         chunk = slice(start, start + WINDOW)
-        dissimilarity[chunk], density[chunk] = found.measure(values[chunk])
+        dissimilarity[chunk], density[chunk] = area.measure(values[chunk])
 
     def ours(threads):
         with ThreadPoolExecutor(threads) as pool:
@@ -68,20 +72,35 @@ def main(cells="1440000", samples="700", covariates="25"):
     extra = tracemalloc.get_traced_memory()[1] / 2**20
     tracemalloc.stop()
     np.testing.assert_array_equal(first, (dissimilarity, density))
-    print(f"both indices of {len(values)} cells: {taken:.2f} s, {extra:.1f} MB beside their inputs and results")
-    scaled, times = (values - found.centre) * found.factor, {}
+    print(
+        f"both indices of {len(values)} cells: {taken:.2f} s, "
+        f"{extra:.1f} MB beside their inputs and results"
+    )
+    scaled, times = (values - area.centre) * area.factor, {}
     for kind in (np.float32, np.float64):
-        brute = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(found.points.astype(kind))
+        brute = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(area.points.astype(kind))
         cast = scaled.astype(kind)
-        times[kind.__name__], nearest = seconds(lambda brute=brute, cast=cast: brute.kneighbors(cast)[0][:, 0])
+        times[kind.__name__], nearest = seconds(
+            lambda brute=brute, cast=cast: brute.kneighbors(cast)[0][:, 0]
+        )
     print("brute force:", ", ".join(f"{kind} {value:.2f} s" for kind, value in times.items()))
     np.testing.assert_allclose(dissimilarity, nearest, rtol=0, atol=1e-6)
     some = slice(0, 20_000)
-    np.testing.assert_array_equal(density[some], (cdist(scaled[some], found.points) < found.threshold).sum(axis=1))
+    np.testing.assert_array_equal(
+        density[some], (cdist(scaled[some], area.points) < area.threshold).sum(axis=1)
+    )
     peer = min(times.values())
-    summary = {"name": "applicability", "seconds": taken, "peer": "scikit-learn brute force, distances alone"}
-    summary |= {"peer_seconds": peer, "ratio": peer / taken, "peak_rss_mb": peak_mb(), "extra_mb": extra}
-    print(json.dumps({key: round(value, 3) if isinstance(value, float) else value for key, value in summary.items()}))
+    summary = {
+        "name": "applicability",
+        "seconds": taken,
+        "peer": "scikit-learn brute force, distances alone",
+        "peer_seconds": peer,
+        "ratio": peer / taken,
+        "peak_rss_mb": peak_mb(),
+        "extra_mb": extra,
+    }
+    rounded = {k: round(v, 3) if isinstance(v, float) else v for k, v in summary.items()}
+    print(json.dumps(rounded))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""Time of extracting all covariates at 10 000 sites on the default study's full grid, beside rasterio's own sampling.
+"""Time of extracting all covariates at 10 000 sites on the full grid, beside rasterio's sampling.
 
-``python benchmarks/extract.py [config/virtual.yaml] [sites]`` needs no earlier run: it makes the registry's covariates
-from smooth noise in a temporary folder. It asserts that both ways give the same values, and its last line is JSON:
-seconds of ours and of the peer, their ratio (above 1: ours is faster), and the peak memory of the extraction.
+``python benchmarks/extract.py [config/virtual.yaml] [sites]`` needs no earlier run: it makes the
+registry's covariates from smooth noise in a temporary folder. It asserts that both ways give the
+same values, and its last line is JSON: seconds of ours and of the peer, their ratio (above 1: ours
+is faster), and the peak memory of the extraction.
 """
 
 import json
@@ -50,24 +51,28 @@ def random_sites(study, number, rng):
     import shapely
 
     crs = named_crs(study.grid.crs)
-    area, found = study_area(study, crs), np.empty((0, 2))
+    area = study_area(study, crs)
+    sites = np.empty((0, 2))
     west, south, east, north = area.bounds
     shapely.prepare(area)
-    while len(found) < number:
+    while len(sites) < number:
         points = rng.uniform((west, south), (east, north), (2 * number, 2))
-        found = np.concatenate([found, points[shapely.contains_xy(area, *points.T)]])
+        sites = np.concatenate([sites, points[shapely.contains_xy(area, *points.T)]])
     back = pyproj.Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
-    longitude, latitude = back.transform(*found[:number].T)
-    return pd.DataFrame({"site_id": np.arange(number).astype(str), "longitude": longitude, "latitude": latitude})
+    longitude, latitude = back.transform(*sites[:number].T)
+    return pd.DataFrame(
+        {"site_id": np.arange(number).astype(str), "longitude": longitude, "latitude": latitude}
+    )
 
 
 def sample_by_rasterio(study, table):
     """Return the values of each covariate at each site by rasterio's `sample`."""
-    points, found = table[["easting", "northing"]].to_numpy(), {}
+    points = table[["easting", "northing"]].to_numpy()
+    sampled = {}
     for name, path in covariate_files(study).items():
         with rasterio.open(path) as source:
-            found[name] = np.array([values[0] for values in source.sample(points)], float)
-    return found
+            sampled[name] = np.array([values[0] for values in source.sample(points)], float)
+    return sampled
 
 
 def peak_mb():
@@ -90,7 +95,9 @@ def main(path="config/virtual.yaml", number="10000"):
     """Print what is timed, then the summary as JSON."""
     with tempfile.TemporaryDirectory() as folder:
         # In a process of its own, so that the peak memory is that of the extraction.
-        maker = multiprocessing.get_context("spawn").Process(target=make_covariates, args=(path, folder))
+        maker = multiprocessing.get_context("spawn").Process(
+            target=make_covariates, args=(path, folder)
+        )
         maker.start()
         maker.join()
         if maker.exitcode:
@@ -98,11 +105,18 @@ def main(path="config/virtual.yaml", number="10000"):
         study = open_study(path, folder)
         files, rows = covariate_files(study), reference_grid(study).shape
         opened, _ = seconds(lambda: [rasterio.open(file).close() for file in files.values()])
-        print(f"{len(files)} covariates of {rows[0]} x {rows[1]} cells; opening them takes {opened:.3f} s", flush=True)
+        print(
+            f"{len(files)} covariates of {rows[0]} x {rows[1]} cells; "
+            f"opening them takes {opened:.3f} s",
+            flush=True,
+        )
         sites = random_sites(study, int(number), np.random.default_rng(2))
         ours, table = seconds(lambda: extract_covariates(study, sites))
         memory = peak_mb()
-        print(f"helpers.samples.extract.extract_covariates: {ours:.3f} s for {len(sites)} sites", flush=True)
+        print(
+            f"helpers.samples.extract.extract_covariates: {ours:.3f} s for {len(sites)} sites",
+            flush=True,
+        )
         start = time.perf_counter()
         expected = sample_by_rasterio(study, table)
         peer = time.perf_counter() - start
@@ -112,7 +126,8 @@ def main(path="config/virtual.yaml", number="10000"):
         print(f"equal at all {table[list(files)].size} values")
     summary = {"name": "extract", "seconds": ours, "peer": "rasterio sample", "peer_seconds": peer}
     summary |= {"ratio": peer / ours, "peak_rss_mb": memory}
-    print(json.dumps({key: round(value, 3) if isinstance(value, float) else value for key, value in summary.items()}))
+    rounded = {k: round(v, 3) if isinstance(v, float) else v for k, v in summary.items()}
+    print(json.dumps(rounded))
 
 
 if __name__ == "__main__":

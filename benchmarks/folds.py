@@ -1,9 +1,10 @@
-"""Time of kNNDM for 700 clustered sites against all cells of the default study's map, beside brute-force distances.
+"""Time of kNNDM for 700 clustered sites against all cells of the map, beside brute-force distances.
 
-``python benchmarks/folds.py [config/virtual.yaml] [sites]`` needs no earlier run. The peer is scikit-learn's nearest
-neighbour by brute force, for the distances from cells to sites alone, which are asserted to be equal. The last line is
-JSON: seconds of these distances by ours and by the peer, their ratio (above 1: ours is faster), the seconds of the
-whole of kNNDM, and the peak memory before the peer ran.
+``python benchmarks/folds.py [config/virtual.yaml] [sites]`` needs no earlier run. The peer is
+scikit-learn's nearest neighbour by brute force, for the distances from cells to sites alone, which
+are asserted to be equal. The last line is JSON: seconds of these distances by ours and by the peer,
+their ratio (above 1: ours is faster), the seconds of the whole of kNNDM, and the peak memory before
+the peer ran.
 """
 
 import json
@@ -49,21 +50,35 @@ def main(path="config/virtual.yaml", number="700"):
     cells = np.stack([easting[column], northing[row]], axis=1)
     sites = clustered_sites(cells, int(number), rng)
     types, unit = rng.integers(0, 6, len(sites)), units.units(sites, np.arange(len(sites)), 1000)
-    whole, found = seconds(lambda: knndm.knndm(sites, cells, 5, 1, unit, types))
-    random = neighbour_distances(sites, units.site_folds(unit, types, 5, 1))
-    by_chance = Distribution(found.distances["Gij"]).wasserstein(random)
-    print(f"kNNDM of {len(sites)} sites and {len(cells)} cells: {whole:.2f} s, {found.clusters} clusters,", end=" ")
-    print(f"W {found.wasserstein / 1000:.1f} km; random folds {by_chance / 1000:.1f} km", flush=True)
+    samples = knndm.SamplePoints(sites, unit, types, np.ones(len(sites), bool))
+    whole, matched = seconds(lambda: knndm.knndm(samples, cells, 5, 1))
+    random = neighbour_distances(sites, units.deal_units(unit, types, 5, 1))
+    by_chance = Distribution(matched.distances["Gij"]).wasserstein(random)
+    print(
+        f"kNNDM of {len(sites)} sites and {len(cells)} cells: {whole:.2f} s, "
+        f"{matched.clusters} clusters, W {matched.wasserstein / 1000:.1f} km; "
+        f"random folds {by_chance / 1000:.1f} km",
+        flush=True,
+    )
     ours, distances = seconds(lambda: prediction_distances(sites, cells))
     memory = peak_mb()
     print(f"distances from cells to sites: {ours:.2f} s", flush=True)
     brute = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(sites)
     peer, expected = seconds(lambda: brute.kneighbors(cells)[0][:, 0])
     print(f"by brute force: {peer:.2f} s")
-    np.testing.assert_allclose(distances, expected, rtol=1e-5, atol=1.0)  # the peer's squares lose digits
-    summary = {"name": "folds", "seconds": ours, "peer": "scikit-learn brute force", "peer_seconds": peer}
-    summary |= {"ratio": peer / ours, "knndm_seconds": whole, "peak_rss_mb": memory}
-    print(json.dumps({key: round(value, 3) if isinstance(value, float) else value for key, value in summary.items()}))
+    # The peer's squares lose digits.
+    np.testing.assert_allclose(distances, expected, rtol=1e-5, atol=1.0)
+    summary = {
+        "name": "folds",
+        "seconds": ours,
+        "peer": "scikit-learn brute force",
+        "peer_seconds": peer,
+        "ratio": peer / ours,
+        "knndm_seconds": whole,
+        "peak_rss_mb": memory,
+    }
+    rounded = {k: round(v, 3) if isinstance(v, float) else v for k, v in summary.items()}
+    print(json.dumps(rounded))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
-"""Time of the whole map beside bare predictions of the same forests: reading, predicting, extent and writing included.
+"""Time of the whole map beside bare predictions of the same forests.
 
-Run after ``make map``, whose covariates, samples and forests it reads; maps go to a temporary folder. Ours and the peer
-take turns, layer by layer. The peer is `predict_proba` on rows that are already in memory, in chunks of 100 000 by two
-threads, a forest with one job. On a machine that does other things too, processor seconds tell more than those of the
-clock. The last line is JSON: the peak is that of the process that makes the map.
+The map's time includes reading, predicting, the extent and writing. Run after ``make map``, whose
+covariates, samples and forests it reads; maps go to a temporary folder. Ours and the peer take
+turns, layer by layer. The peer is `predict_proba` on rows that are already in memory, in chunks of
+100 000 by two threads, a forest with one job. On a machine that does other things too, seconds of
+the processor are more reliable than those of the clock. The last line is JSON: the peak is that of
+the process that makes the map.
 
 ``python benchmarks/mapping.py [config/virtual.yaml]``
 """
@@ -28,8 +30,8 @@ THREADS = 2
 ROWS = 100_000
 
 
-def make_map(path, folder, turn, told):
-    """Make the map in a folder of our own, a layer whenever it is our turn; tell seconds and memory."""
+def make_map(path, folder, turn, results):
+    """Make the map in a folder of our own, a layer at each turn; send seconds, cells and memory."""
     import sklearn.ensemble  # noqa: F401 - the peer has imported it, too
 
     Study.results_dir = property(lambda self: Path(folder))
@@ -39,7 +41,8 @@ def make_map(path, folder, turn, told):
         since, worked = time.perf_counter(), time.process_time()
         cells = map_layer(study, layer, THREADS)["cells"]
         spent = time.perf_counter() - since, time.process_time() - worked
-        told.put((*spent, sum(cells.values()), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        results.put((*spent, sum(cells.values()), peak))
 
 
 def predict(model, values):
@@ -54,31 +57,46 @@ def predict(model, values):
 
 def main(path="config/virtual.yaml"):
     """Print a line a layer, and the sums as JSON."""
-    study, context, sums = Study.open(path), multiprocessing.get_context("spawn"), [0.0] * 4
+    study = Study.open(path)
+    context = multiprocessing.get_context("spawn")
+    sums = [0.0] * 4
     with tempfile.TemporaryDirectory() as folder:
         for part in ("models", "samples"):
             shutil.copytree(study.results_dir / part, Path(folder) / part)
-        turn, told = context.Queue(), context.Queue()
-        ours = context.Process(target=make_map, args=(path, folder, turn, told), daemon=True)
+        turn, results = context.Queue(), context.Queue()
+        ours = context.Process(target=make_map, args=(path, folder, turn, results), daemon=True)
         ours.start()
         for layer in study.layers:
             model, card = cards.load_model(cards.model_path(study, classes.layer_name(layer)))
             values, _ = read_predictors(study, card["predictors"])
             peer = predict(model, values)
             turn.put(True)
-            *own, cells, peak = told.get()
+            *own, cells, peak = results.get()
             assert cells == len(values)
             sums = [before + new for before, new in zip(sums, (*own, *peer), strict=True)]
-            print(f"{card['layer']}: {cells} cells, {card['params']['n_estimators']} trees, ours {own[0]:.1f} s "
-                  f"({own[1]:.1f} s of processor), bare {peer[0]:.1f} s ({peer[1]:.1f} s)", flush=True)  # fmt: skip
+            print(
+                f"{card['layer']}: {cells} cells, {card['params']['n_estimators']} trees, "
+                f"ours {own[0]:.1f} s ({own[1]:.1f} s of processor), "
+                f"bare {peer[0]:.1f} s ({peer[1]:.1f} s)",
+                flush=True,
+            )
         ours.join()
     seconds, worked, peer_seconds, peer_worked = sums
-    print(f"ours over bare: {seconds / peer_seconds:.3f} by the clock, {worked / peer_worked:.3f} by processor seconds")
-    print(json.dumps({
-        "name": "mapping", "seconds": round(seconds, 2), "peer": "predict_proba on rows in memory, two threads",
-        "peer_seconds": round(peer_seconds, 2), "ratio": round(peer_seconds / seconds, 3),
-        "cpu_seconds": round(worked, 2), "peer_cpu_seconds": round(peer_worked, 2), "peak_rss_mb": round(peak),
-    }))  # fmt: skip
+    print(
+        f"ours over bare: {seconds / peer_seconds:.3f} by the clock, "
+        f"{worked / peer_worked:.3f} by processor seconds"
+    )
+    record = {
+        "name": "mapping",
+        "seconds": round(seconds, 2),
+        "peer": "predict_proba on rows in memory, two threads",
+        "peer_seconds": round(peer_seconds, 2),
+        "ratio": round(peer_seconds / seconds, 3),
+        "cpu_seconds": round(worked, 2),
+        "peer_cpu_seconds": round(peer_worked, 2),
+        "peak_rss_mb": round(peak),
+    }
+    print(json.dumps(record))
 
 
 if __name__ == "__main__":

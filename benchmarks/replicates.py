@@ -1,9 +1,9 @@
-"""Replicates in process, and some of them also by papermill: seconds, and whether the results are equal.
+"""Replicates in process, and some also by papermill: seconds, and whether results are equal.
 
     python benchmarks/replicates.py [replicates] [by papermill]
 
-Each replicate redraws hidden fields, truth and boreholes of the quick study. Works on a copy of the project in a
-temporary folder.
+Each replicate redraws hidden fields, truth and boreholes of the quick study. Works on a copy of the
+project in a temporary folder.
 """
 
 import json
@@ -16,7 +16,7 @@ import rasterio
 import yaml
 from batch import copied, timed
 
-SETTINGS = ["truth.seed", "boreholes.seed"]
+SETTINGS = ["campaign.truth.seed", "campaign.boreholes.seed"]
 TEXTS = ("samples/samples.csv", "tables/accuracy.json", "tables/storage.json")
 
 
@@ -44,20 +44,27 @@ def main(replicates=200, by_papermill=20):
         timed(project, "map", "config/quick.yaml", "--until", "01-prepare-data")
         path.write_text(yaml.safe_dump({**base, "engine": "process"}), encoding="utf-8")
         seconds = timed(project, "batch", "benchmark")
-        index = json.loads((project / "results/batches/benchmark/batch.json").read_text(encoding="utf-8"))
+        index = json.loads(
+            (project / "results/batches/benchmark/batch.json").read_text(encoding="utf-8")
+        )
         runs = [one["run"] for one in index["runs"]]
         ours = results(project, runs[: int(by_papermill)])
         base["replicates"]["seeds"] = base["replicates"]["seeds"][: int(by_papermill)]
         path.write_text(yaml.safe_dump({**base, "engine": "notebooks"}), encoding="utf-8")
         peer_seconds = timed(project, "batch", "benchmark")
         theirs = results(project, runs[: int(by_papermill)])
-    equal = [np.array_equal(ours[key], theirs[key], equal_nan=key[1].endswith(".tif")) for key in ours]
+    equal = [
+        np.array_equal(ours[key], theirs[key], equal_nan=key[1].endswith(".tif")) for key in ours
+    ]
     print(f"{sum(equal)} of {len(equal)} files of {by_papermill} replicates are equal by papermill")
     for key in [key for key, same in zip(ours, equal, strict=True) if not same][:5]:
         print("differs:", *key)
     each, peer = seconds / int(replicates), peer_seconds / int(by_papermill)
     result = {"name": "replicates", "runs": int(replicates), "seconds": round(seconds, 1)}
-    result |= {"peer": "papermill, the same number", "peer_seconds": round(peer * int(replicates), 1)}
+    result |= {
+        "peer": "papermill, the same number",
+        "peer_seconds": round(peer * int(replicates), 1),
+    }
     result |= {"ratio": round(peer / each, 2), "equal_files": f"{sum(equal)}/{len(equal)}"}
     print(json.dumps(result))
 

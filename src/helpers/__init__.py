@@ -1,3 +1,3 @@
-"""Helpers of the ground-ice research compendium; modules are imported by name, nothing is imported here."""
+"""Helpers of the ground-ice research compendium; modules are imported by their full names."""
 
 __version__ = "0.1.0"

@@ -1,1 +1,1 @@
-"""Runs the notebooks: stages, Snakemake, locks, batches, comparison of runs, the numbers of the README."""
+"""Runs the notebooks: stages, Snakemake, locks, batches, comparison, numbers of the README."""

@@ -2,42 +2,42 @@
 
 import contextlib
 import fcntl
+import itertools
 import os
 import signal
 import socket
 import threading
 import time
+from collections.abc import Callable, Collection, Generator
 from functools import partial
 from pathlib import Path
+from types import FrameType
 
 import psutil
 
 from helpers.core.files import short_hash
 from helpers.core.settings import ROOT
-from launcher.stages import SHARED, RunError, is_recorded, stage_outputs, state_dir
+from helpers.core.study import Study, relative_path
+from launcher.stages import STAGES, RunError, is_recorded, stage_outputs, stages_of, state_dir
 
 RUN, LAUNCHER, EVENTS = "GROUND_ICE_RUN", "GROUND_ICE_LAUNCHER", "GROUND_ICE_EVENTS"
-"""Environment variables that all processes of a run or batch inherit: its folder, the launcher's process, and the file
-in which stages tell how far they are.
+"""Environment variables that all processes of a run or batch inherit: its folder, the launcher's
+process, and the file to which stages write how far they are.
 """
-
 
 MESSAGE_LENGTH = 400
 
 
-# The processes of a run -----------------------------------------------------------------------------------------------
+def _launcher_mark() -> str:
+    """Return a name of this process on this machine that no later process has.
 
-
-def _launcher_mark():
-    """Return what names this process on this machine, also after its number is given to another.
-
-    Not by the time when it started: the system tells that by its clock, which may be set while a run is on.
+    It has no start time, because the system's clock may be set while a run is on.
     """
     return f"{socket.gethostname()}:{os.getpid()}:{short_hash(psutil.Process().cmdline())}"
 
 
-def _is_alive(mark):
-    """Whether the launcher of a mark lives; one of another machine cannot be seen and counts as living."""
+def _is_alive(mark: str) -> bool:
+    """Return whether the launcher of a mark lives; true for one of another machine."""
     host, pid, command = mark.rsplit(":", 2)
     if host != socket.gethostname():
         return True
@@ -48,44 +48,45 @@ def _is_alive(mark):
         return False
 
 
-def _processes(group):
-    """Return the living processes of a run or batch, except this one, and any of this project without a launcher.
+def _processes(group: str | Path) -> list[psutil.Process]:
+    """Return the living processes of a run or batch, and any of this project without a launcher.
 
-    The environment variables that they inherited tell.
+    This process is left out. The environment variables that processes inherit say what they are of.
     """
-    found = []
+    processes = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
             run, mark = (process.environ().get(name, "") for name in (RUN, LAUNCHER))
             lost = run.startswith(f"{ROOT}{os.sep}") and mark and not _is_alive(mark)
             if process.pid != os.getpid() and (run == str(group) or lost):
-                found.append(process)
-    return found
+                processes.append(process)
+    return processes
 
 
-def kill(group):
+def kill(group: str | Path) -> None:
     """Kill all other processes of a run or batch, and wait until they are gone."""
     for _ in range(300):
-        found = _processes(group)
-        if not found:
+        processes = _processes(group)
+        if not processes:
             return
-        for process in found:
+        for process in processes:
             with contextlib.suppress(psutil.Error):
                 process.kill()
-        # No waiting for a child of this process: a pool waits for its own, and forever if another has done so before.
+        # No waiting for a child of this process: a pool waits for its own children, and forever if
+        # another has done so before.
         time.sleep(0.1)
 
 
-def follow_launcher():
-    """Make this process, and with it its run, end within a second of the launcher's end, however that came.
+def follow_launcher() -> None:
+    """Make this process, and with it its run, end within a second of the launcher's end.
 
-    On another machine than the launcher's, such as a cluster's node, it is the scheduler that ends it.
+    On another machine than the launcher's, such as a cluster's node, the scheduler ends it.
     """
     mark = os.environ.get(LAUNCHER)
     if not mark:
         return
 
-    def watch():
+    def watch() -> None:
         while _is_alive(mark):
             time.sleep(0.3)
         kill(os.environ[RUN])
@@ -95,8 +96,8 @@ def follow_launcher():
 
 
 @contextlib.contextmanager
-def _locked(path, busy, share=False):
-    """Hold an operating-system lock on a file, alone or with others; the system frees it however the process ends."""
+def _locked(path: Path, busy: Callable[[str], None], share: bool = False) -> Generator[None]:
+    """Hold an operating-system lock on a file, alone or with others; a process's end frees it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     kind = fcntl.LOCK_SH if share else fcntl.LOCK_EX
     with open(path, "a+", encoding="utf-8") as stream:
@@ -113,73 +114,71 @@ def _locked(path, busy, share=False):
 
 
 @contextlib.contextmanager
-def locks(studies, group=None):
-    """Hold the locks of runs, and of the data folders that they share with others.
+def locks(studies: Collection[Study], group: Path | None = None) -> Generator[None]:
+    """Hold the locks of runs, of the batch's folder `group`, and of data folders that they share.
 
-    Parameters
-    ----------
-    studies : list of helpers.core.study.Study
-    group : pathlib.Path, optional
-        The batch that they are of; its folder is locked, too.
-
-    Raises
-    ------
-    RunError
-        Another process writes one of them.
+    RunError if another process writes one of the runs; shared data are waited for.
     """
 
-    def refuse(pid, folder):
-        raise RunError(
-            f"{shown_path(folder)} is being written by process {pid}.", "wait until that has ended, or stop it"
-        )
+    def refuse(pid: str, folder: Path) -> None:
+        message = f"{relative_path(folder)} is being written by process {pid}."
+        raise RunError(message, "wait until that has ended, or stop it")
 
-    def wait(pid):
+    def wait(pid: str) -> None:
         print(f"waiting for process {pid}, which prepares the same data", flush=True)
 
     with contextlib.ExitStack() as stack:
-        owned = {state_dir(study): study.results_dir for study in studies}
-        if group:
-            owned[ROOT / ".run" / "batches" / group.name] = group
-        for state, folder in sorted(owned.items()):
-            stack.enter_context(_locked(state / "lock", partial(refuse, folder=folder)))
-        shared = {folder: study for study in studies for folder in (study.raw_dir, study.processed_dir)}
-        # Always in one order, so that no two launchers wait for each other. Complete data can be read together.
+        groups = {study.results_dir for study in studies} | ({group} if group else set())
+        for folder in sorted(groups):
+            lock = state_dir(folder) / "lock"
+            stack.enter_context(_locked(lock, partial(refuse, folder=folder)))
+        shared = {
+            folder: study for study in studies for folder in (study.raw_dir, study.processed_dir)
+        }
+        # Always in one order, so that no two launchers wait for each other. Complete data can be
+        # read together.
         for folder in sorted(shared):
             lock = ROOT / ".run" / f"{folder.parent.name}-{folder.name}.lock"
             stack.enter_context(_locked(lock, wait, share=has_data(shared[folder])))
         yield
 
 
-def has_data(study):
-    """Whether the shared stages are done, with the present code."""
-    done = (is_recorded(study, stage) and all(map(Path.is_file, stage_outputs(study, stage))) for stage in SHARED)
-    return all(done)
+def has_data(study: Study) -> bool:
+    """Return whether the shared stages are done, with the present code."""
+    return all(
+        is_recorded(study, stage) and all(path.is_file() for path in stage_outputs(study, stage))
+        for stage in stages_of(study)
+        if STAGES[stage].shared
+    )
 
 
-def _remove_parts(studies):
-    """Remove half-written files of a killed run: they have names of their own and are never anybody's input."""
-    folders = {
-        folder
-        for study in studies
-        for folder in (study.raw_dir, study.processed_dir, study.results_dir, study.figures_dir, state_dir(study))
-    }
-    for folder in folders:
-        for part in folder.rglob(".*.part"):
-            part.unlink(missing_ok=True)
+def _remove_parts(studies: Collection[Study]) -> None:
+    """Remove half-written files of a killed run; no stage reads a file of such a name."""
+    folders = set()
+    for study in studies:
+        folders |= {study.raw_dir, study.processed_dir, study.results_dir}
+        folders |= {study.figures_dir, state_dir(study.results_dir)}
+    for part in itertools.chain.from_iterable(folder.rglob(".*.part") for folder in folders):
+        part.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
-def guard(studies, group):
-    """Begin and end without a process or a half-written file of a run or batch; a signal becomes a RunError."""
+def guard(studies: Collection[Study], group: Path) -> Generator[None]:
+    """Begin and end without a process or a half-written file of a run or batch.
 
-    def clear():
+    A signal becomes a RunError.
+    """
+
+    def clear() -> None:
         kill(group)
         _remove_parts(studies)
 
+    def stop(number: int, _frame: FrameType | None) -> None:
+        name = signal.Signals(number).name
+        raise RunError(f"Stopped by {name}.", "start again: what is done is kept")
+
     clear()
-    for study in studies:
-        (state_dir(study) / "failure.json").unlink(missing_ok=True)
-    handlers = {s: signal.signal(s, _stop) for s in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+    handlers = {s: signal.signal(s, stop) for s in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
     try:
         yield
     finally:
@@ -188,21 +187,7 @@ def guard(studies, group):
             signal.signal(number, handler)
 
 
-def shown_path(path):
-    """Return a path as text from the project's folder."""
-    return str(Path(path).relative_to(ROOT))
-
-
-def state_folder(group):
-    """Return the hidden folder of a run or batch."""
-    return ROOT / ".run" / group.relative_to(ROOT / "results")
-
-
-def environment(group, events=""):
+def environment(group: Path, events: str | Path = "") -> dict[str, str]:
     """Return the environment of all processes of a run or batch."""
-    ours = {RUN: str(group), LAUNCHER: _launcher_mark(), EVENTS: str(events), "PYTHONPATH": str(ROOT / "src")}
-    return {**os.environ, **ours}
-
-
-def _stop(number, frame):
-    raise RunError(f"Stopped by {signal.Signals(number).name}.", "start again: what is done is kept")
+    marks = {RUN: str(group), LAUNCHER: _launcher_mark(), EVENTS: str(events)}
+    return {**os.environ, **marks, "PYTHONPATH": str(ROOT / "src")}

@@ -1,12 +1,15 @@
 """What a run leaves behind for people: the numbers of the README, read from the run's own files."""
 
-import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
 
 from helpers.core.errors import CompendiumError
-from helpers.core.files import write_text
+from helpers.core.files import read_json, write_text
 from helpers.core.scores import DOMAINS
 from helpers.core.settings import ROOT
-from launcher.stages import STAGES, stage_dir
+from helpers.core.study import Study
+from launcher.stages import record_path, stages_of
 
 BEGIN, END = "<!-- results:begin", "<!-- results:end -->"
 
@@ -15,90 +18,112 @@ class RecordError(CompendiumError):
     """A record that is missing, or a README without a place for it."""
 
 
-def readme_block(study):
-    """Return the README's results as Markdown, read from the records of the study's last run.
+def write_readme(study: Study, path: Path = ROOT / "README.md") -> None:
+    """Replace the results in the README by those of the study's last run.
 
-    Parameters
-    ----------
-    study : helpers.core.study.Study
-
-    Returns
-    -------
-    str
-
-    Raises
-    ------
-    RecordError
-        A stage has not run.
+    RecordError if a stage has not run, or the README has no place for results.
     """
-    summary, run = _read(study.processed_dir / "summary.json"), study.results_dir
-    records = {stage: _read(stage_dir(study, stage) / f"{stage}.json") for stage in STAGES}
-    names = ("accuracy", "validation", "storage", "storage_interval")
-    accuracy, promised, storage, interval = (_read(run / "tables" / f"{name}.json") for name in names)
-    last = records[list(STAGES)[-1]]
-    lines = ["| notebook | seconds on 2 cores |", "|---|---|"]
-    lines += [f"| `{stage}` | {record['seconds']:.0f} |" for stage, record in records.items()]
-    lines.append(f"| all | {sum(record['seconds'] for record in records.values()):.0f} |")
-    cells = f"{summary['fewest_valid_cells']:,} to {summary['most_valid_cells']:,}"
-    lines += ["", f"{summary['predictors']} predictors with {cells} valid cells of {summary['resolution_m']:g} m.", ""]
-    if study.target != "ice_type":
-        lines += [f"Target: {study.target}.", ""]
-    heads = ["layer", "overall accuracy, whole area", "in the domain", "kappa, whole area", "in the domain"]
-    heads.append("overall accuracy in the domain by mapped area (90 % interval)")
-    lines += [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
-    for layer, found in accuracy.items():
-        pair = [f"{found[domain][score]:.2f}" for score in ("overall_accuracy", "kappa") for domain in found]
-        best = promised[layer][DOMAINS[1]]["random_adjusted"]["samples"]
-        ends = [f"{best[f'overall_accuracy{end}']:.2f}" for end in ("", "_lower", "_upper")]
-        lines.append(f"| {layer} | {' | '.join(pair)} | {ends[0]} ({ends[1]}-{ends[2]}) |")
-    whole, truth = storage["regions"]["all"], storage["against_truth"]
-    ends = interval["regions"]["all"]
-    total = f"Ground ice of the layers: {whole['ice_km3']:.0f} km3 of ice ({whole['water_km3']:.0f} km3 of water), "
-    total += f"{100 * interval['probability']:.0f} % interval {ends['lower']:.0f} to {ends['upper']:.0f}"
-    if truth:
-        total += f"; the truth over the same cells is {truth['true_km3']:.0f} km3 of ice"
-    made = f"Version {last['version']}, code {last['code_digest']}."
-    return "\n".join([*lines, "", f"{total}. {made}", *_coverage()])
-
-
-def _coverage():
-    """Return what the last coverage study told (`make batch SWEEP=replicates`), if there was one."""
-    path = ROOT / "results/batches/replicates/coverage.json"
-    if not path.is_file():
-        return []
-    told = json.loads(path.read_text(encoding="utf-8"))
-    heads = ["sites", "worlds", "overall accuracy of the test, less true", "by mapped area, less true"]
-    heads += ["its 90 % intervals that hold", "bias of the total", "its 90 % intervals that hold"]
-    heads += ["error outside of the area of applicability, less inside"]
-    lines = [
-        "",
-        "Promised against true over hidden worlds drawn anew, on the coarse grid (`make batch SWEEP=replicates`):",
-    ]
-    lines += ["", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
-    for total in told["total"]:
-        found = {row["estimate"]: row for row in told["bias"] if row["design"] == total["design"]
-                 and (row["score"], row["truth"]) == ("overall_accuracy", "holes")}  # fmt: skip
-        best = found["random_adjusted"]
-        row = [total["design"], str(total["replicates"]), f"{found['test']['bias']:+.3f}", f"{best['bias']:+.3f}"]
-        row += [f"{100 * best['holds']:.0f} %", f"{100 * total['bias']:+.1f} %", f"{100 * total['holds']:.0f} %"]
-        unlike = [one["difference"] for one in told["applicability"]
-                  if (one["design"], one["measure"]) == (total["design"], "error")]  # fmt: skip
-        row.append(f"{sum(unlike) / len(unlike):+.3f}")
-        lines.append(f"| {' | '.join(row)} |")
-    return lines
-
-
-def write_readme(study, path=ROOT / "README.md"):
-    """Replace the results in the README by those of the study's last run."""
     text = path.read_text(encoding="utf-8")
     begin, end = text.find(BEGIN), text.find(END)
     if begin < 0 or end < begin:
-        raise RecordError(f"{path.name} has no place for results.", f"put the lines `{BEGIN} -->` and `{END}` into it")
+        message = f"{path.name} has no place for results."
+        raise RecordError(message, f"put the lines `{BEGIN} -->` and `{END}` into it")
     head = text[: text.index("\n", begin) + 1]
-    write_text(path, f"{head}{readme_block(study)}\n{text[end:]}")
+    write_text(path, f"{head}{_results(study)}\n{text[end:]}")
 
 
-def _read(path):
+def _results(study: Study) -> str:
+    tables = study.results_dir / "tables"
+    records = {name: _read(record_path(study, name)) for name in stages_of(study)}
+    seconds = {f"`{name}`": record["seconds"] for name, record in records.items()}
+    seconds["all"] = sum(seconds.values())
+    summary = _read(study.processed_dir / "summary.json")
+    cells = f"{summary['fewest_valid_cells']:,} to {summary['most_valid_cells']:,} valid cells"
+    last = list(records.values())[-1]
+    parts = [
+        _table({"notebook": name, "seconds on 2 cores": f"{s:.0f}"} for name, s in seconds.items()),
+        f"{summary['predictors']} predictors with {cells} of {summary['resolution_m']:g} m.",
+        "" if study.target == "ice_type" else f"Target: {study.target}.",
+        _table(_layers(tables)),
+        f"{_total(tables)}. Version {last['version']}, code {last['code_digest']}.",
+        *_coverage(),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _layers(tables: Path) -> Iterator[dict[str, str]]:
+    """Give the row of each layer: scores of the test, and the estimate by mapped area."""
+    estimates = _read(tables / "validation.json")
+    whole, domain = DOMAINS
+    for layer, report in _read(tables / "accuracy.json").items():
+        best = estimates[layer][domain]["random_adjusted"]["samples"]
+        value, lower, upper = (best[f"overall_accuracy{end}"] for end in ("", "_lower", "_upper"))
+        yield {
+            "layer": layer,
+            "overall accuracy, whole area": f"{report[whole]['overall_accuracy']:.2f}",
+            "overall accuracy in the domain": f"{report[domain]['overall_accuracy']:.2f}",
+            "kappa, whole area": f"{report[whole]['kappa']:.2f}",
+            "kappa in the domain": f"{report[domain]['kappa']:.2f}",
+            "accuracy in the domain by mapped area (90 % interval)": (
+                f"{value:.2f} ({lower:.2f}-{upper:.2f})"
+            ),
+        }
+
+
+def _total(tables: Path) -> str:
+    whole = _read(tables / "storage.json")["regions"]["all"]
+    interval = _read(tables / "storage_interval.json")
+    ends = interval["regions"]["all"]
+    text = f"Ground ice of the layers: {whole['ice_km3']:.0f} km3 of ice "
+    text += f"({whole['water_km3']:.0f} km3 of water), {100 * interval['probability']:.0f} % "
+    text += f"interval {ends['lower']:.0f} to {ends['upper']:.0f}"
+    truth = tables / "true_storage.json"
+    if truth.is_file():
+        text += f"; the truth over the same cells is {read_json(truth)['true_km3']:.0f} km3 of ice"
+    return text
+
+
+def _coverage() -> list[str]:
+    """Return the result of the last coverage study (`make batch SWEEP=replicates`), if any."""
+    path = ROOT / "results" / "batches" / "replicates" / "coverage.json"
+    if not path.is_file():
+        return []
+    record = read_json(path)
+    rows = []
+    for total in record["total"]:
+        design = {"design": total["design"]}
+        kind = {**design, "score": "overall_accuracy", "truth": "holes"}
+        (test,) = _rows(record["bias"], {**kind, "estimate": "test"})
+        (best,) = _rows(record["bias"], {**kind, "estimate": "random_adjusted"})
+        outside = _rows(record["applicability"], {**design, "measure": "error"})
+        more = sum(one["difference"] for one in outside) / len(outside)
+        row = {
+            "sites": total["design"],
+            "worlds": str(total["replicates"]),
+            "overall accuracy of the test, less true": f"{test['bias']:+.3f}",
+            "by mapped area, less true": f"{best['bias']:+.3f}",
+            "its 90 % intervals that hold": f"{100 * best['holds']:.0f} %",
+            "bias of the total": f"{100 * total['bias']:+.1f} %",
+            "the total's 90 % intervals that hold": f"{100 * total['holds']:.0f} %",
+            "error outside of the area of applicability, less inside": f"{more:+.3f}",
+        }
+        rows.append(row)
+    title = "Estimated against true over hidden worlds drawn anew, on the coarse grid"
+    return [f"{title} (`make batch SWEEP=replicates`):", _table(rows)]
+
+
+def _rows(rows: Iterable[dict[str, Any]], values: dict[str, str]) -> list[dict[str, Any]]:
+    return [row for row in rows if values.items() <= row.items()]
+
+
+def _table(rows: Iterable[dict[str, str]]) -> str:
+    """Return a table in Markdown, with the keys of rows as its heads."""
+    rows = list(rows)
+    lines = [f"| {' | '.join(row)} |" for row in (rows[0], *(one.values() for one in rows))]
+    return "\n".join([lines[0], "|---" * len(rows[0]) + "|", *lines[1:]])
+
+
+def _read(path: Path) -> Any:
     if not path.is_file():
         raise RecordError(f"There is no {path.name} of this study.", "run `make map` first")
-    return json.loads(path.read_text(encoding="utf-8"))
+    return read_json(path)

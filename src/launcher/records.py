@@ -4,119 +4,133 @@ import json
 import platform
 import resource
 import sys
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from importlib.metadata import version
+from typing import Any, Literal
 
 from helpers import __version__
 from helpers.core.code import package_digest
-from helpers.core.files import short_hash, write_text
-from launcher.processes import RunError, shown_path
-from launcher.stages import FULL, SHARED, STAGES, is_recorded, stage_dir, state_dir
+from helpers.core.files import read_json, short_hash, write_text
+from helpers.core.study import Study, relative_path
+from launcher.stages import STAGES, RunError, is_recorded, record_path, stages_of
 
-_PACKAGES = ("scikit-learn", "numpy", "scipy", "rasterio", "rioxarray", "xarray", "odc-geo", "pyflwdir")
+Event = dict[str, Any]
+"""What a stage reports: ``run``, ``stage``, ``event`` (start, cell, failure or end), and more."""
+
+_PACKAGES = (
+    "scikit-learn",
+    "numpy",
+    "scipy",
+    "rasterio",
+    "rioxarray",
+    "xarray",
+    "odc-geo",
+    "pyflwdir",
+)
+_KEPT = (
+    "made_of",
+    "version",
+    "code_digest",
+    "finished",
+    "seconds",
+    "peak_memory_mb",
+    "copied_from",
+)
+"""What a run's index repeats of a stage's record."""
 
 
-def failure(study, events):
-    """Return the error of a run that failed, from the record that the failed stage left or from its events.
-
-    Parameters
-    ----------
-    study : helpers.core.study.Study
-    events : list of dict
-
-    Returns
-    -------
-    RunError or None
-        None where nothing failed.
-    """
-    record = state_dir(study) / "failure.json"
-    if record.is_file():
-        told = json.loads(record.read_text(encoding="utf-8"))
-        record.unlink()
-        return RunError(told["message"], told["remedy"])
-    ended = [event["stage"] for event in events if event["event"] == "end"]
+def failure(events: Iterable[Event], run: str | None = None) -> RunError | None:
+    """Return the error of the first stage that failed, of one run or of any; None without one."""
+    killed: dict[tuple[str, str], str] = {}
     for event in events:
-        if event["event"] == "start" and event["stage"] not in ended:
-            return RunError(
-                f"{event['stage']} was killed before it could say why; most often memory ran out.",
-                "start again: what is done is kept; close other programs first if memory was short",
-            )
+        stage = event["run"], event["stage"]
+        if run not in (None, event["run"]):
+            continue
+        if event["event"] == "failure":
+            return RunError(event["message"], event["remedy"])
+        if event["event"] == "start":
+            killed[stage] = f"{event['stage']} was killed before it could say why"
+        if event["event"] == "end":
+            killed.pop(stage, None)
+    for message in killed.values():
+        remedy = "start again: what is done is kept; close other programs first if memory was short"
+        return RunError(f"{message}; most often memory ran out.", remedy)
     return None
 
 
-def is_finished(study, stages):
-    """Whether a run was finished with the present code, settings, files and covariates, and its index written."""
+def is_finished(study: Study, stages: Iterable[str]) -> bool:
+    """Return whether a run was finished and its index written.
+
+    That is, with the present code, settings, files and covariates.
+    """
     index = study.results_dir / "run.json"
-    if not (index.is_file() and all(is_recorded(study, stage) for stage in (*SHARED, *stages))):
+    if not (index.is_file() and all(is_recorded(study, stage) for stage in stages)):
         return False
     finished = index.stat().st_mtime_ns
-    return all(
-        (stage_dir(study, stage) / f"{stage}.json").stat().st_mtime_ns <= finished
-        for stage in FULL
-        if (stage_dir(study, stage) / f"{stage}.json").is_file()
-    )
+    records = [record_path(study, stage) for stage in stages_of(study, full=True)]
+    return all(one.stat().st_mtime_ns <= finished for one in records if one.is_file())
 
 
-def write_index(study, engine="notebooks"):
-    """Write a run's index, `run.json`: what it is made of, by which code and packages, when, and from which files.
+def write_index(study: Study, engine: Literal["notebooks", "process"] = "notebooks") -> None:
+    """Write a run's index, `run.json`: what made it, when, and from which files.
 
-    Parameters
-    ----------
-    study : helpers.core.study.Study
-    engine : {"notebooks", "process"}
-        Whether papermill executed the notebooks, or their code ran in one process.
-
-    Returns
-    -------
-    dict
+    `engine` says whether papermill executed the notebooks, or their code ran in one process.
     """
-    records = {}
-    for stage in FULL:
-        path = stage_dir(study, stage) / f"{stage}.json"
-        if path.is_file():
-            records[stage] = json.loads(path.read_text(encoding="utf-8"))
-    kept = ("made_of", "version", "code_digest", "finished", "seconds", "peak_memory_mb", "copied_from")
+    paths = {stage: record_path(study, stage) for stage in stages_of(study, full=True)}
+    records = {stage: read_json(path) for stage, path in paths.items() if path.is_file()}
+    stages = {
+        stage: {key: one[key] for key in _KEPT if key in one} for stage, one in records.items()
+    }
+    # What only evaluates the map is no part of it.
+    parts = [one["made_of"] for stage, one in records.items() if not STAGES[stage].full]
     index = {
         "study": study.name,
         "run": study.run,
-        "simulated": study.simulated,
+        "label": study.label,
         "engine": engine,
         "key": study.key,
-        # What only judges the map is no part of it.
-        "identity": short_hash([study.key, *(records[stage]["made_of"] for stage in STAGES if stage in records)], 16),
+        "identity": short_hash([study.key, *parts], 16),
         "settings": "study.yaml",
         "inputs": study.inputs,
-        "covariates": shown_path(study.processed_dir),
-        "stages": {stage: {key: one[key] for key in kept if key in one} for stage, one in records.items()},
-        "python": platform.python_version(),
-        "packages": {name: version(name) for name in _PACKAGES},
+        "covariates": relative_path(study.processed_dir),
+        "stages": stages,
+        **_versions(),
     }
-    write_text(study.results_dir / "run.json", json.dumps(index, indent=1, ensure_ascii=False) + "\n")
-    return index
+    text = json.dumps(index, indent=1, ensure_ascii=False)
+    write_text(study.results_dir / "run.json", f"{text}\n")
 
 
-def write_record(study, stage, seconds, made_of, more=None):
+def write_record(
+    study: Study, stage: str, seconds: float, fingerprint: str, copied_from: str = ""
+) -> None:
     """Write what made a stage's outputs: settings, code, versions; beside the outputs, as JSON."""
     record = {
         "stage": stage,
         "study": study.name,
-        "simulated": study.simulated,
+        "label": study.label,
         "version": __version__,
         "code_digest": package_digest(),
-        "made_of": made_of,
+        "made_of": fingerprint,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(seconds, 1),
         "peak_memory_mb": _peak_memory_mb(),
-        "python": platform.python_version(),
-        "packages": {name: version(name) for name in _PACKAGES},
+        **_versions(),
         "settings": study.model_dump(mode="json"),
         "inputs": study.inputs,
-        **(more or {}),
     }
-    write_text(stage_dir(study, stage) / f"{stage}.json", json.dumps(record, indent=1, ensure_ascii=False))
+    if copied_from:
+        record["copied_from"] = copied_from
+    write_text(record_path(study, stage), json.dumps(record, indent=1, ensure_ascii=False))
 
 
-def _peak_memory_mb():
+def _versions() -> dict[str, Any]:
+    packages = {name: version(name) for name in _PACKAGES}
+    return {"python": platform.python_version(), "packages": packages}
+
+
+def _peak_memory_mb() -> int:
     """Return the largest memory of this process or a child of it, such as a notebook's kernel."""
-    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    owners = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    peak = max(resource.getrusage(owner).ru_maxrss for owner in owners)
     return round(peak / (2**20 if sys.platform == "darwin" else 2**10))

@@ -1,101 +1,128 @@
 """The launcher: runs the numbered notebooks of a study, one a stage, by Snakemake and papermill.
 
-Snakemake knows which stage has to run. What is added here, because it was seen to be missing: a lock that a
-killed process cannot leave behind, jobs that die with the launcher, one progress line a stage, and errors in six
-lines or less.
+Snakemake decides which stage has to run. This module adds what it lacks: a lock that a killed
+process cannot leave behind, jobs that die with the launcher, one progress line a stage, and errors
+in six lines or less.
 """
 
 import json
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 from joblib import cpu_count
 
 from helpers.core.files import write_text
 from helpers.core.settings import ROOT
-from helpers.core.study import Study
-from launcher.processes import MESSAGE_LENGTH, RunError, environment, guard, locks, shown_path, state_folder
-from launcher.records import failure, is_finished, write_index
-from launcher.stages import FULL, STAGES, code_file, stage_fingerprint, stage_outputs, stages_until
+from helpers.core.study import Study, relative_path
+from launcher.processes import MESSAGE_LENGTH, environment, guard, locks
+from launcher.records import Event, failure, is_finished, write_index
+from launcher.stages import (
+    STAGES,
+    RunError,
+    code_file,
+    missing_file,
+    stage_fingerprint,
+    stage_outputs,
+    stages_of,
+    state_dir,
+)
 
-# The launcher ---------------------------------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class Job:
+    """What Snakemake has to do, for one or many runs."""
+
+    studies: Sequence[Study]
+    group: Path  # the folder of the run or batch
+    stages: Sequence[str]  # whose files are wanted
+    cores: int | None = None  # all by default, shared by runs; with a profile, those of a stage
+    profile: str | None = None  # of Snakemake: a folder, or the name of one in config/profiles
+
+    @property
+    def log(self) -> Path:
+        """The file of Snakemake's messages."""
+        return state_dir(self.group) / "snakemake.log"
 
 
-def run_study(path, cores=None, until=None, full=False):
+class StageProgress:
+    """One line a stage with its time and budget."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self._current: dict[str, Any] = {}
+
+    def __call__(self, event: Event) -> str:
+        """Take an event of a stage; return the line of one that has ended."""
+        self.events.append(event)
+        if event["event"] == "end":
+            self._current = {}
+            return self._line(event["stage"], event["seconds"])
+        self._current = self._current | event if event["event"] == "cell" else event
+        return ""
+
+    def now(self) -> str:
+        """Return the stage and the cell under way."""
+        if "since" not in self._current:
+            return ""
+        line = self._line(self._current["stage"], time.time() - self._current["since"])
+        return f"{line}  {self._current.get('cell', '')}"
+
+    @staticmethod
+    def _line(stage: str, seconds: float) -> str:
+        return f"{stage:<28} {seconds:5.0f} s of {STAGES[stage].seconds} s"
+
+
+def run_study(
+    path: str | Path, cores: int | None = None, until: str | None = None, full: bool = False
+) -> None:
     """Bring a study's results up to date.
 
-    Parameters
-    ----------
-    path : path-like
-        The study file.
-    cores : int, optional
-        How many cores to use; all by default.
-    until : str, optional
-        The last stage to run; all of `STAGES` by default.
-    full : bool
-        Run all of `FULL`.
-
-    Raises
-    ------
-    RunError
-        Another process writes this run, or a stage failed; the message has the cell, the cause and the remedy.
+    With all cores and all of `make map` by default; `until` names the last stage, and `full` adds
+    those of `make full`. RunError if another process writes this run, a file of the user is
+    missing, or a stage failed; it has the cell, the cause and the remedy.
     """
     study = Study.open(path)
-    stages = stages_until(until) if until else list(FULL if full else STAGES)
+    stages = stages_of(study, full=full, until=until)
+    if error := missing_file(study, stages):
+        raise error
     with locks([study]):
-        progress, started = StageProgress(), time.monotonic()
-        launch([study], study.results_dir, stages, progress, cores)
-        if error := failure(study, progress.events):
+        progress = StageProgress()
+        started = time.monotonic()
+        launch(Job([study], study.results_dir, stages, cores), progress)
+        if error := failure(progress.events):
             raise error
         seconds = time.monotonic() - started
         if not is_finished(study, stages):
             write_index(study)
-    ran = [e for e in progress.events if e["event"] == "end"]
-    if not ran:
-        print(f"{study.name}/{study.run} is up to date: nothing to do ({seconds:.0f} s).")
+    name = f"{study.name}/{study.run}"
+    budgets = [STAGES[e["stage"]].seconds for e in progress.events if e["event"] == "end"]
+    if budgets:
+        folder = relative_path(study.results_dir)
+        print(f"{name} is done in {seconds:.0f} s (budget {sum(budgets)} s): {folder}")
     else:
-        budget = sum(FULL[e["stage"]] for e in ran)
-        print(
-            f"{study.name}/{study.run} is done in {seconds:.0f} s (budget {budget} s): {shown_path(study.results_dir)}"
-        )
+        print(f"{name} is up to date: nothing to do ({seconds:.0f} s).")
 
 
-def launch(studies, group, stages, progress, cores=None, profile=None):
-    """Bring stages of one or many runs up to date by Snakemake, whose log goes to a file; hold `locks` meanwhile.
+def launch(job: Job, progress: StageProgress) -> None:
+    """Bring stages of one or many runs up to date by Snakemake; hold `locks` meanwhile.
 
-    Where a stage fails, the others go on that do not need it.
-
-    Parameters
-    ----------
-    studies : list of helpers.core.study.Study
-    group : pathlib.Path
-        The folder of the run or batch.
-    stages : list of str
-    progress : callable
-        Is given each event of a stage, a dict, and returns a line for the screen, or an empty one; its `now` returns
-        what is under way.
-    cores : int, optional
-        How many cores to use; all by default. Stages of several runs share them. With a profile, the cores of a job.
-    profile : str, optional
-        A Snakemake profile, for a cluster or a restricted budget: a folder, or the name of one in ``config/profiles``.
-
-    Raises
-    ------
-    RunError
-        It was stopped by a signal, or Snakemake could not start.
+    Where a stage fails, the others go on that do not need it. RunError if a signal stopped it, or
+    Snakemake could not start.
     """
-    state = state_folder(group)
-    events = state / "events.jsonl"
-    with guard(studies, group):
+    events = state_dir(job.group) / "events.jsonl"
+    with guard(job.studies, job.group):
         write_text(events, "")
-        command = _command(studies, state, stages, cores or (2 if profile else cpu_count()), profile)
-        with open(log_path(group), "w", encoding="utf-8") as log:
+        command = _command(job)
+        with open(job.log, "w", encoding="utf-8") as log:
             child = subprocess.Popen(
                 command,
-                env=environment(group, events),
+                env=environment(job.group, events),
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
@@ -103,143 +130,127 @@ def launch(studies, group, stages, progress, cores=None, profile=None):
             )
             _show_progress(child, events, progress)
     if child.returncode and not any(event["event"] == "start" for event in progress.events):
-        lines = [line for line in log_path(group).read_text(encoding="utf-8").splitlines() if line.strip()]
-        raise RunError(
-            f"Snakemake stopped: {' '.join(lines[-2:])[:MESSAGE_LENGTH]}", f"see {shown_path(log_path(group))}"
-        )
+        raise _stopped(job.log.read_text(encoding="utf-8"), f"see {relative_path(job.log)}")
 
 
-def stale_stages(path, full=False):
+def stale_stages(path: str | Path, full: bool = False) -> list[str]:
     """Return the stages that a run would execute now, in their order.
 
-    Parameters
-    ----------
-    path : path-like
-        The study file.
-    full : bool
-        Look at all of `FULL`, not only at `STAGES`.
-
-    Raises
-    ------
-    RunError
-        Snakemake cannot tell.
+    `full` looks at the stages of ``make full``, too.
     """
     study = Study.open(path)
+    stages = stages_of(study, full=full)
+    if error := missing_file(study, stages):
+        raise error
     with locks([study]):
-        jobs = waiting_jobs([study], study.results_dir, list(FULL if full else STAGES))
-    return list(jobs)
+        return list(waiting_jobs(Job([study], study.results_dir, stages, cores=1)))
 
 
-def waiting_jobs(studies, group, stages, cores=None, profile=None):
-    """Return how many jobs of each stage Snakemake would start now, in the stages' order; hold `locks` meanwhile.
+def waiting_jobs(job: Job) -> dict[str, int]:
+    """Return how many notebooks of each stage would run now; hold `locks` meanwhile.
 
-    Parameters
-    ----------
-    studies, group, stages, cores, profile
-        As for `launch`.
-
-    Returns
-    -------
-    dict of str to int
-
-    Raises
-    ------
-    RunError
-        Snakemake cannot tell.
+    RunError if Snakemake refuses.
     """
-    command = [*_command(studies, state_folder(group), stages, cores or 1, profile), "--dry-run"]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment(group), check=False)
+    command = [*_command(job), "--dry-run"]
+    env = environment(job.group)
+    done = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
     if done.returncode:
-        lines = (done.stdout + done.stderr).splitlines()
-        raise RunError(
-            f"Snakemake stopped: {' '.join(lines[-2:])[:MESSAGE_LENGTH]}", "mend the Snakefile or the profile"
-        )
-    jobs = {stage: done.stdout.count(f"launcher stage {stage} ") for stage in FULL}
-    return {stage: number for stage, number in jobs.items() if number}
+        raise _stopped(done.stdout + done.stderr, "mend the Snakefile or the profile")
+    counts = {name: done.stdout.count(f"launcher stage {name} ") for name in STAGES}
+    return {name: count for name, count in counts.items() if count}
 
 
-def log_path(group):
-    """Return the file of Snakemake's messages about a run or batch."""
-    return state_folder(group) / "snakemake.log"
+def _stopped(log: str, remedy: str) -> RunError:
+    lines = [line for line in log.splitlines() if line.strip()]
+    return RunError(f"Snakemake stopped: {' '.join(lines[-2:])[:MESSAGE_LENGTH]}", remedy)
 
 
-def _command(studies, state, stages, cores, profile=None):
-    """Write resolved study files and digests of code, and return the command that runs Snakemake."""
-    paths, first, twins = {}, {}, {}
-    for study in studies:
-        path = paths[study.run] = str(study.results_dir / "study.yaml")
-        study.write(path)
-        for stage in FULL:
-            code_file(study, stage)
-        # Of runs with equal samples the first draws them, and the others wait for it and copy.
-        samples = stage_fingerprint(study, "02-extract-samples")
-        if samples in first:
-            twins[path] = [str(file) for file in stage_outputs(first[samples], "02-extract-samples")]
-        first.setdefault(samples, study)
-    # Runs share the cores of this machine; with a profile, which knows how many there are, `cores` are those of a job.
-    threads = cores if profile else max(1, cores // len(studies))
-    config = {"studies": list(paths.values()), "stages": stages, "threads": threads, "twins": twins}
+def _command(job: Job) -> list[str]:
+    """Write resolved study files and digests of code, and return the command of Snakemake."""
+    state = state_dir(job.group)
+    for study in job.studies:
+        study.write(_study_file(study))
+        for name in stages_of(study, full=True):
+            code_file(study, name)
+    # Runs share the cores of this machine. A profile has its own number of cores.
+    cores = job.cores or (2 if job.profile else cpu_count())
+    config = {
+        "studies": [str(_study_file(study)) for study in job.studies],
+        "stages": list(job.stages),
+        "threads": cores if job.profile else max(1, cores // len(job.studies)),
+        "twins": _twins(job.studies),
+    }
     write_text(state / "config.json", json.dumps(config, indent=1))
-    command = [sys.executable, "-m", "launcher", "snakemake", "map", "--snakefile", ROOT / "Snakefile"]
+    command = [
+        sys.executable,
+        "-m",
+        "launcher",
+        "snakemake",
+        "map",
+        "--snakefile",
+        ROOT / "Snakefile",
+    ]
     command += ["--directory", state, "--configfile", state / "config.json"]
-    command += ["--keep-going"] if len(studies) > 1 else []
-    # Only file times decide (settings are in folder names, code is a file); the locks above replace Snakemake's.
-    command += ["--rerun-triggers", "mtime", "--rerun-incomplete", "--nolock", "--scheduler", "greedy"]
-    command += ["--nocolor", "--printshellcmds"]
-    if profile:
-        command += ["--profile", _profile(profile)]
+    command += ["--keep-going"] if len(job.studies) > 1 else []
+    # Only file times decide (settings are in folder names, code is a file); `locks` replaces
+    # Snakemake's lock.
+    command += ["--rerun-triggers", "mtime", "--rerun-incomplete", "--nolock"]
+    command += ["--scheduler", "greedy", "--nocolor", "--printshellcmds"]
+    if job.profile:
+        command += ["--profile", _profile(job.profile)]
     else:
-        command += ["--latency-wait", 3]
-        command += ["--cores", cores, "--resources", f"mem_mb={int(psutil.virtual_memory().available / 2**20)}"]
+        memory = int(psutil.virtual_memory().available / 2**20)
+        command += ["--latency-wait", 3, "--cores", cores, "--resources", f"mem_mb={memory}"]
     return [str(part) for part in command]
 
 
-def _profile(path):
-    """Return the folder of a Snakemake profile; raise RunError if there is none."""
-    for folder in (ROOT / path, ROOT / "config" / "profiles" / path, Path.cwd() / path):
+def _study_file(study: Study) -> Path:
+    return study.results_dir / "study.yaml"
+
+
+def _twins(studies: Sequence[Study]) -> Mapping[str, dict[str, list[str]]]:
+    """Return the files that stages of runs have to wait for, by stage and study file.
+
+    Of runs with equal samples the first makes them, and the others wait for it and copy.
+    """
+    first: dict[tuple[str, str], Study] = {}
+    twins: dict[str, dict[str, list[str]]] = {}
+    for study in studies:
+        for name in stages_of(study):
+            if STAGES[name].copied:
+                maker = first.setdefault((name, stage_fingerprint(study, name)), study)
+                if maker is not study:
+                    files = [str(file) for file in stage_outputs(maker, name)]
+                    twins.setdefault(name, {})[str(_study_file(study))] = files
+    return twins
+
+
+def _profile(path: str) -> Path:
+    """Return the folder of a Snakemake profile; RunError if there is none."""
+    profiles = ROOT / "config" / "profiles"
+    for folder in (ROOT / path, profiles / path, Path.cwd() / path):
         if (folder / "config.yaml").is_file():
             return folder.resolve()
-    known = ", ".join(sorted(one.name for one in (ROOT / "config" / "profiles").iterdir()))
-    raise RunError(f"There is no Snakemake profile {path}.", f"name a folder with a config.yaml, or one of {known}")
+    names = ", ".join(sorted(one.name for one in profiles.iterdir()))
+    message = f"There is no Snakemake profile {path}."
+    raise RunError(message, f"name a folder with a config.yaml, or one of {names}")
 
 
-class StageProgress:
-    """One line a stage with its time and budget."""
-
-    def __init__(self):
-        self.events, self.current = [], None
-
-    def __call__(self, event):
-        """Take an event of a stage; return the line of one that has ended."""
-        self.events.append(event)
-        if event["event"] == "end":
-            self.current = None
-            return f"{event['stage']:<22} {event['seconds']:5.0f} s of {FULL[event['stage']]} s"
-        self.current = {**(self.current or {}), **event} if event["event"] == "cell" else event
-        return ""
-
-    def now(self):
-        """Return the stage and the cell under way."""
-        if not self.current:
-            return ""
-        stage, seconds = self.current["stage"], time.time() - self.current["since"]
-        return f"{stage:<22} {seconds:5.0f} s of {FULL[stage]} s  {self.current.get('cell', '')}"
-
-
-def _show_progress(child, path, progress):
-    """Print the lines that `progress` makes of a file's events; on a terminal, the last line moves."""
-    terminal, shown = sys.stdout.isatty(), 0
-    while True:
+def _show_progress(child: subprocess.Popen, path: Path, progress: StageProgress) -> None:
+    """Print the lines of a file's events; on a terminal, the last line moves."""
+    terminal = sys.stdout.isatty()
+    shown = 0
+    running = True
+    while running:
         running = child.poll() is None
         lines = path.read_text(encoding="utf-8").split("\n")[:-1]
         for line in lines[shown:]:
-            if told := progress(json.loads(line)):
-                print(f"\r{told:<110}" if terminal else told, flush=True)
+            if text := progress(json.loads(line)):
+                print(f"\r{text:<110}" if terminal else text, flush=True)
         shown = len(lines)
         if terminal and (now := progress.now()):
             print(f"\r{now:<110.110}", end="", flush=True)
-        if not running:
-            break
-        time.sleep(0.2)
+        if running:
+            time.sleep(0.2)
     if terminal and progress.now():
         print()

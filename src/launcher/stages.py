@@ -1,194 +1,364 @@
-"""The stages of a run: their notebooks, files, settings, budgets, and what their outputs are made of."""
+"""The stages of a run, one record each: what a stage reads and writes, and what it may take.
+
+The Snakefile, the help, budgets, memory, digests and batches all read `STAGES`: a new notebook is
+one entry more.
+"""
 
 import difflib
-import json
 import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from pkgutil import resolve_name
+from typing import Literal
 
-from helpers.core import classes
+from helpers.core.classes import layer_name
 from helpers.core.code import stage_digest
-from helpers.core.errors import CompendiumError
-from helpers.core.files import short_hash, write_text
+from helpers.core.errors import CompendiumError, listed
+from helpers.core.files import read_json, short_hash, write_text
 from helpers.core.settings import ROOT
-from helpers.figures import publication
-from helpers.forest import cards
-from helpers.mapping import files, interval, other_maps, trust
-from helpers.prepare.products import raw_files
-from helpers.prepare.registry import covariate_files, fine_files
-from helpers.samples import store
-from testbed.truth import truth_files
+from helpers.core.study import Study, relative_path
+from testbed.settings import VirtualStudy
 
 
 class RunError(CompendiumError):
     """A run that cannot start, or a stage that failed."""
 
 
-STAGES = {
-    "00-virtual-landscape": 60,
-    "01-prepare-data": 60,
-    "02-extract-samples": 75,
-    "03-grid-search": 90,
-    "04-evaluate-accuracy": 45,
-    "05-map-ground-ice": 130,
-    "06-publication-figures": 25,
-}
-"""The notebooks of `make map` in their order, and the seconds that each may take in the default study on 2 cores."""
+Files = Callable[[Study], Iterable[Path]]
+"""Gives files of a study."""
 
 
-FULL = {**STAGES, "08-baselines": 400}
-"""Those of `make full`: the others say what the map's method is worth, and change no map."""
+@dataclass(frozen=True)
+class Stage:
+    """A notebook, and all that the launcher needs to know of it."""
+
+    name: str  # the notebook's path in notebooks/ without its ending
+    makes: str  # what it makes, as one line
+    after: tuple[str, ...]  # the stages whose files it reads
+    outputs: Files  # they show that it is done, beside the executed notebook
+    seconds: int  # that it may take in the default study on 2 cores
+    memory_mb: tuple[int, int]  # at most: for itself, and for each million cells of the grid
+    settings: tuple[str, ...] = ()  # sections of the study that it reads and no folder's name has
+    reads: Files = lambda study: []  # files of the user
+    # Runs with the same settings upstream share a folder of raw or of processed data.
+    folder: Literal["raw", "processed", "run"] = "run"
+    in_process: bool = False  # whether `launcher.notebooks.run_in_process` executes it, too
+    full: bool = False  # whether only `make full` runs it
+    applies: Callable[[Study], bool] = lambda study: True  # whether a study has this stage
+    copied: Files | None = None  # to copy where another run of the study has made the same ones
+
+    @property
+    def notebook(self) -> Path:
+        """The notebook."""
+        return ROOT / "notebooks" / f"{self.name}.ipynb"
+
+    @property
+    def shared(self) -> bool:
+        """Whether runs share its files."""
+        return self.folder != "run"
 
 
-IN_PROCESS = ("02-extract-samples", "03-grid-search", "04-evaluate-accuracy", "05-map-ground-ice")
-"""Stages that `run_in_process` does."""
+def _is_virtual(study: Study) -> bool:
+    return isinstance(study, VirtualStudy)
 
 
-ACCURACY = (
-    "accuracy", "accuracy_by_class", "accuracy_permafrost", "accuracy_folds", "validation", "class_areas",
-    "reliability", "calibration_error", "residuals", "morans_i", "error_by_distance", "importance", "importance_groups",
-)  # fmt: skip
-"""Tables of notebook 04, each as CSV and as JSON."""
+def _has_truth(study: Study) -> bool:
+    return isinstance(study, VirtualStudy) and study.draws_boreholes
 
 
-SHARED = ("00-virtual-landscape", "01-prepare-data")
-"""Stages whose outputs runs with the same settings share."""
+def _files(*parts: str) -> Files:
+    """Join files of a study: of functions such as ``helpers.a.b:files``, and paths in its results.
+
+    Modules of functions are imported when the files are asked for, because a stage that starts
+    needs none of them, and they take seconds. For that reason the launcher has imports inside of
+    functions.
+    """
+
+    def files(study: Study) -> list[Path]:
+        paths: list[Path] = []
+        for part in parts:
+            if ":" in part:
+                group = resolve_name(part)(study)
+                paths += group.values() if isinstance(group, dict) else group
+            else:
+                paths.append(study.results_dir / part)
+        return paths
+
+    return files
 
 
-_MEMORY_MB = {
-    "00-virtual-landscape": (600, 1000),
-    "01-prepare-data": (1200, 700),
-    "02-extract-samples": (600, 1000),
-    "03-grid-search": (900, 100),
-    "04-evaluate-accuracy": (700, 500),
-    "05-map-ground-ice": (600, 1000),
-    "06-publication-figures": (600, 300),
-    "08-baselines": (900, 300),
-}
-"""What a stage takes at most: for itself, and for each million cells of the reference grid; records tell the peaks."""
+def _tables(*names: str) -> list[str]:
+    """Return the paths of tables that are written as CSV and as JSON."""
+    return [f"tables/{name}.{ending}" for name in names for ending in ("csv", "json")]
 
 
-def notebook_path(stage):
-    """Return the notebook of a stage."""
-    return ROOT / "notebooks" / f"{stage}.ipynb"
+_raw_files = _files("helpers.prepare.products:raw_files")
+_field_tables = _files("helpers.samples.tables:table_paths", "testbed.truth:truth_files")
 
 
-def state_dir(study):
-    """Return the hidden folder with what the launcher and Snakemake remember of a run; safe to delete."""
-    return ROOT / ".run" / study.name / study.run
+def _samples(study: Study) -> list[Path]:
+    made = (study.results_dir / "samples").glob("*")
+    return [path for path in made if path.name not in ("sites.csv", "intervals.csv")]
 
 
-def stage_dir(study, stage):
-    """Return the folder that keeps a stage's executed notebook and its record: where its outputs are."""
-    return {"00": study.raw_dir, "01": study.processed_dir}.get(stage[:2], study.results_dir / "notebooks")
+def _forests(study: Study) -> list[Path]:
+    model_path = resolve_name("helpers.forest.cards:model_path")
+    kinds = ["map", "train", *(["regression"] if study.storage_from == "regression" else [])]
+    layers = [layer_name(layer) for layer in study.layers]
+    return sorted({model_path(study, layer, kind) for layer in layers for kind in kinds})
 
 
-def stage_outputs(study, stage):
-    """Return the files that tell that a stage is done, the executed notebook first."""
-    layers, tables = [classes.layer_name(layer) for layer in study.layers], study.results_dir / "tables"
-    twin = ["regression"] if study.storage_from == "regression" else []
-    judged = [
-        "baselines",
-        "optimism",
-        "ice_fraction",
-        "storage_ways",
-        "local_effects",
-        *(["forward_selection"] if study.forward_selection else []),
-    ]
-    made = {
-        "00-virtual-landscape": lambda: raw_files(study).values(),
-        "01-prepare-data": lambda: [*covariate_files(study).values(), *fine_files(study).values()],
-        "02-extract-samples": lambda: [
-            store.samples_path(study),
-            *(truth_files(study).values() if study.draws_boreholes else []),
-        ],
-        "03-grid-search": lambda: sorted(
-            {cards.model_path(study, layer, which) for layer in layers for which in ("map", "train", *twin)}
+def _figures(study: Study) -> list[Path]:
+    names = resolve_name("helpers.figures.publication:NAMES")
+    return [study.figures_dir / f"{name}.png" for name in names]
+
+
+def _evaluations(study: Study) -> list[Path]:
+    names = ["baselines", "optimism", "ice_fraction", "storage_ways", "local_effects"]
+    names += ["forward_selection"] if study.forward_selection else []
+    return [study.results_dir / "tables" / f"{name}.csv" for name in names]
+
+
+_STAGES = (
+    Stage(
+        "testbed/1-landscape",
+        "raw rasters of a virtual Northeast China, in the formats of the real products",
+        after=(),
+        outputs=_raw_files,
+        seconds=60,
+        memory_mb=(600, 1000),
+        folder="raw",
+        applies=_is_virtual,
+    ),
+    Stage(
+        "01-prepare-data",
+        "terrain, vegetation and water, climate and soil on the reference grid",
+        after=("testbed/1-landscape",),
+        outputs=_files(
+            "helpers.prepare.registry:covariate_files", "helpers.prepare.registry:fine_files"
         ),
-        "04-evaluate-accuracy": lambda: [tables / f"{name}.{kind}" for name in ACCURACY for kind in ("csv", "json")],
-        "05-map-ground-ice": lambda: [
-            *files.map_files(study).values(),
-            *interval.interval_files(study).values(),
-            *trust.trust_files(study).values(),
-            *other_maps.difference_files(study).values(),
-            *(tables / f"{name}.json" for name in ("storage", "applicability", "other_maps")),
-        ],
-        "06-publication-figures": lambda: [study.figures_dir / f"{name}.png" for name in publication.NAMES],
-        "08-baselines": lambda: [tables / f"{name}.csv" for name in judged],
-    }
-    return [stage_dir(study, stage) / f"{stage}.ipynb", *made[stage]()]
+        reads=lambda study: [] if _is_virtual(study) else _raw_files(study),
+        seconds=60,
+        memory_mb=(1200, 700),
+        folder="processed",
+    ),
+    Stage(
+        "testbed/2-boreholes",
+        "the hidden truth, and the two tables that a field campaign would hand in",
+        after=("testbed/1-landscape", "01-prepare-data"),
+        outputs=_field_tables,
+        seconds=45,
+        memory_mb=(600, 1000),
+        settings=("layers", "ice", "campaign", "predictors", "domain"),
+        in_process=True,
+        applies=_has_truth,
+        copied=_field_tables,
+    ),
+    Stage(
+        "02-extract-samples",
+        "ice type and predictors of each site and depth layer, and the 70/30 split",
+        after=("01-prepare-data", "testbed/2-boreholes"),
+        outputs=_files("samples/samples.csv"),
+        seconds=45,
+        memory_mb=(600, 700),
+        settings=("layers", "ice", "campaign", "samples", "predictors", "domain", "target"),
+        reads=lambda study: study.sample_files,
+        in_process=True,
+        copied=_samples,
+    ),
+    Stage(
+        "03-grid-search",
+        "grid search by cross-validation on the training samples; the forests, calibrated",
+        after=("02-extract-samples",),
+        outputs=_forests,
+        seconds=90,
+        memory_mb=(900, 100),
+        settings=(
+            "forest", "folds", "predictors", "left_out", "domain", "target", "storage_from",
+            "regression",
+        ),
+        in_process=True,
+    ),
+    Stage(
+        "04-evaluate-accuracy",
+        "confusion matrix, kappa and other scores on the 30 %; estimates from folds; importance",
+        after=("01-prepare-data", "02-extract-samples", "03-grid-search"),
+        outputs=_files(
+            "tables/predictions.npz",
+            *_tables(
+                "accuracy", "accuracy_by_class", "accuracy_permafrost", "accuracy_folds",
+                "validation", "class_areas", "reliability", "calibration_error", "residuals",
+                "morans_i", "error_by_distance", "importance", "importance_groups",
+            ),
+        ),
+        seconds=45,
+        memory_mb=(700, 500),
+        settings=("folds", "accuracy", "samples", "domain", "target"),
+        in_process=True,
+    ),
+    Stage(
+        "05-map-ground-ice",
+        "ice type, probabilities and ice content of every cell; storage; where to believe it",
+        # It reads nothing of 04. That comes first because a batch stops here.
+        after=("01-prepare-data", "02-extract-samples", "03-grid-search", "04-evaluate-accuracy"),
+        outputs=_files(
+            "helpers.mapping.files:map_files", "helpers.mapping.interval:interval_files",
+            "helpers.mapping.trust:trust_files", "helpers.mapping.other_maps:difference_files",
+            "tables/storage.json", "tables/applicability.csv", "tables/applicability.json",
+            "tables/prediction_sets.csv", "tables/other_maps.json",
+        ),
+        seconds=130,
+        memory_mb=(600, 1000),
+        settings=("target", "storage_from", "maps", "uncertainty", "trust", "compare_with"),
+        reads=lambda study: study.other_map_files,
+        in_process=True,
+    ),
+    Stage(
+        "testbed/3-against-the-truth",
+        "what the run estimated beside what is true: accuracy, totals, intervals, trust",
+        after=("testbed/2-boreholes", "04-evaluate-accuracy", "05-map-ground-ice"),
+        outputs=_files(
+            *_tables("true_accuracy", "promised_and_true", "true_class_areas"),
+            "tables/true_storage.json", "tables/true_totals.csv",
+            "tables/true_applicability.csv", "tables/true_prediction_sets.csv",
+        ),
+        seconds=30,
+        memory_mb=(700, 700),
+        settings=("accuracy", "forest", "domain", "target", "trust"),
+        in_process=True,
+        applies=_has_truth,
+    ),
+    Stage(
+        "06-publication-figures",
+        "figures for print, from results only",
+        after=("02-extract-samples", "04-evaluate-accuracy", "05-map-ground-ice"),
+        outputs=_figures,
+        seconds=25,
+        memory_mb=(600, 300),
+        settings=("target",),
+    ),
+    Stage(
+        "08-baselines",
+        "what the method is worth: baselines, what choosing costs, ice regressed",
+        after=("01-prepare-data", "02-extract-samples", "03-grid-search"),
+        outputs=_evaluations,
+        seconds=400,
+        memory_mb=(900, 300),
+        settings=(
+            "accuracy", "forest", "folds", "predictors", "left_out", "forward_selection", "domain",
+            "target", "regression",
+        ),
+        full=True,
+    ),
+)  # fmt: skip
+
+STAGES = {stage.name: stage for stage in _STAGES}
+"""The stages by name, in the order in which they run."""
 
 
-def memory_mb(study, stage):
-    """Return the memory that a stage takes at most, in MB, for batches and clusters."""
-    fixed, each = _MEMORY_MB[stage]
+def stages_of(study: Study, *, full: bool = False, until: str | None = None) -> list[str]:
+    """Return the names of the stages that a study has, in their order.
+
+    `full` adds those that evaluate the map and change nothing; `until` names the last one, and
+    RunError if there is none of this name.
+    """
+    order = list(STAGES)
+    if until is not None and until not in order:
+        near = difflib.get_close_matches(until, order, n=1, cutoff=0.0)
+        names = ", ".join(order)
+        raise RunError(f"There is no stage {until}.", f"name one of {names}, such as {near[0]}")
+    last = len(order) if until is None else order.index(until) + 1
+    stages = [STAGES[name] for name in order[:last]]
+    return [stage.name for stage in stages if stage.applies(study) and (full or not stage.full)]
+
+
+def stages_before(study: Study, name: str) -> list[str]:
+    """Return the stages whose files a stage of a study reads."""
+    return [earlier for earlier in STAGES[name].after if STAGES[earlier].applies(study)]
+
+
+def state_dir(group: Path) -> Path:
+    """Return the hidden folder of what the launcher remembers of a run or batch; safe to delete."""
+    return ROOT / ".run" / group.relative_to(ROOT / "results")
+
+
+def stage_dir(study: Study, name: str) -> Path:
+    """Return the folder that keeps a stage's executed notebook and its record."""
+    run = study.results_dir / "notebooks"
+    return {"raw": study.raw_dir, "processed": study.processed_dir, "run": run}[STAGES[name].folder]
+
+
+def executed_path(study: Study, name: str) -> Path:
+    """Return the executed notebook of a stage."""
+    return stage_dir(study, name) / STAGES[name].notebook.name
+
+
+def record_path(study: Study, name: str) -> Path:
+    """Return the record of a stage: what made its outputs."""
+    return executed_path(study, name).with_suffix(".json")
+
+
+def stage_outputs(study: Study, name: str) -> list[Path]:
+    """Return the files that show that a stage is done, the executed notebook first."""
+    return [executed_path(study, name), *STAGES[name].outputs(study)]
+
+
+def memory_mb(study: Study, name: str) -> int:
+    """Return the memory that a stage may take at most, MB, for batches and clusters."""
+    fixed, each = STAGES[name].memory_mb
+    # The default area has 1.44 million cells of 1 km.
     return round(fixed + each * 1.44 * (1000 / study.grid.resolution) ** 2)
 
 
-_SECTIONS = {
-    "02-extract-samples": ("layers", "ice", "truth", "boreholes", "samples", "predictors", "domain", "target"),
-    "03-grid-search": ("forest", "folds", "predictors", "left_out", "domain", "target", "storage_from", "regression"),
-    "04-evaluate-accuracy": ("folds", "accuracy", "samples", "domain", "target"),
-    "05-map-ground-ice": ("target", "storage_from", "maps", "uncertainty", "trust", "compare_with"),
-    "06-publication-figures": ("target",),
-    "08-baselines": (
-        "accuracy",
-        "forest",
-        "folds",
-        "predictors",
-        "left_out",
-        "forward_selection",
-        "domain",
-        "target",
-        "regression",
-    ),
-}
-"""Settings that a run's own stages read beside the files of earlier ones; those of 00 and 01 are in folder names."""
+def missing_file(study: Study, names: Iterable[str]) -> RunError | None:
+    """Return the error of a file of the user that a stage would read and that is not there."""
+    for name in names:
+        missing = [path for path in STAGES[name].reads(study) if not path.is_file()]
+        if missing:
+            files = listed([relative_path(path) for path in missing], 1)
+            remedy = "correct its path in the study file, or put it there"
+            if missing[0].is_relative_to(study.raw_dir):
+                folder = relative_path(study.raw_dir)
+                remedy = f"put the raw rasters of `source: files` into {folder}/"
+            return RunError(f"There is no {files}, which {name} reads.", remedy)
+    return None
 
 
-def code_file(study, stage):
-    """Return the file with the digest of a stage's code and settings, an input of the stage's rule.
+def code_file(study: Study, name: str) -> Path:
+    """Return the file with the fingerprint of a stage, an input of the stage's rule.
 
-    It lies beside the outputs, so that runs which share them agree on what made them. It is rewritten only where the
-    digest differs from the recorded one. Stages of a run add the settings that no folder name has.
+    It lies beside the outputs, so that runs which share them agree on what made them. It is
+    rewritten only where the fingerprint differs.
     """
-    path, digest = stage_dir(study, stage) / f".{stage}.code", stage_fingerprint(study, stage)
-    if not path.is_file() or path.read_text() != digest:
-        write_text(path, digest)
-        record = path.with_name(f"{stage}.json")
-        if record.is_file() and json.loads(record.read_text(encoding="utf-8")).get("made_of") == digest:
-            # An edit was undone before anything was made with it: the outputs stand, so the file is older than they.
+    record = record_path(study, name)
+    path = record.with_name(f".{record.stem}.code")
+    fingerprint = stage_fingerprint(study, name)
+    if not path.is_file() or path.read_text() != fingerprint:
+        write_text(path, fingerprint)
+        if _recorded(record) == fingerprint:
+            # An edit was undone before anything was made with it: the outputs stand, so the file
+            # has to be older than they.
             os.utime(path, (record.stat().st_mtime - 86_400,) * 2)
     return path
 
 
-def stage_fingerprint(study, stage):
-    """Return the digest of what a stage's outputs are made of, beside the files that earlier stages made."""
-    digest = stage_digest(notebook_path(stage))
-    if stage not in _SECTIONS:
+def stage_fingerprint(study: Study, name: str) -> str:
+    """Return the digest of a stage's code, of settings that no folder name has, and of files."""
+    stage = STAGES[name]
+    digest = stage_digest(stage.notebook)
+    if stage.shared:
         return digest
-    settings = study.model_dump(mode="json", include=set(_SECTIONS[stage]))
-    given = {
-        "02-extract-samples": [digest for path, digest in study.inputs.items() if path not in study.other_inputs],
-        "05-map-ground-ice": list(study.other_inputs.values()),
-    }.get(stage, [])
-    return f"{digest} {short_hash([study.processed_key, settings, given])}"
+    settings = study.model_dump(mode="json", include=set(stage.settings))
+    files = [study.inputs[relative_path(path)] for path in stage.reads(study)]
+    return f"{digest} {short_hash([study.processed_key, settings, files])}"
 
 
-def has_equal_samples(study, other):
-    """Whether two runs have the same samples: the same settings and files up to notebook 02, and the same code."""
-    return stage_fingerprint(study, "02-extract-samples") == stage_fingerprint(other, "02-extract-samples")
+def _recorded(record: Path) -> str:
+    """Return the fingerprint that a record has; empty if there is no record."""
+    return read_json(record)["made_of"] if record.is_file() else ""
 
 
-def is_recorded(study, stage):
-    """Whether a stage was finished with the present code, settings and input files."""
-    record = stage_dir(study, stage) / f"{stage}.json"
-    return record.is_file() and json.loads(record.read_text(encoding="utf-8")).get("made_of") == stage_fingerprint(
-        study, stage
-    )
-
-
-def stages_until(last):
-    """Return the stages up to one; raise RunError if there is none of this name."""
-    if last not in STAGES:
-        near = difflib.get_close_matches(str(last), STAGES, n=1, cutoff=0.0)
-        raise RunError(f"There is no stage {last}.", f"name one of {', '.join(STAGES)}, such as {near[0]}")
-    return list(STAGES)[: list(STAGES).index(last) + 1]
+def is_recorded(study: Study, name: str) -> bool:
+    """Return whether a stage was finished with the present code, settings and input files."""
+    return _recorded(record_path(study, name)) == stage_fingerprint(study, name)

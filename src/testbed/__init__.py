@@ -1,1 +1,1 @@
-"""A virtual Northeast China with a hidden truth, by which methods are judged; nothing in `helpers` knows of it."""
+"""A virtual Northeast China with a hidden truth, to test methods; nothing in `helpers` needs it."""

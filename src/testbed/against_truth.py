@@ -1,167 +1,385 @@
-"""What a run promised beside what is true."""
+"""What a run promised beside what is true: accuracy, areas, totals, intervals and trust.
+
+Only a virtual study can be compared. Everything that a study of real ground has is read from the
+run's own files; the hidden truth is read here and nowhere else.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-import rasterio
 from rasterio.features import rasterize
 
-import helpers.accuracy.estimates
-from helpers.accuracy.predictions import by_domain
+from helpers.accuracy import estimates
+from helpers.accuracy.predictions import Predictions, mapped_areas
 from helpers.core import ice
 from helpers.core.classes import TARGETS, layer_name
+from helpers.core.files import read_json, write_json, write_table, write_tables
 from helpers.core.grid import reference_grid
-from helpers.core.scores import HEADLINE_SCORES
-from helpers.mapping.files import grid_windows, layer_files, map_files, open_bands
-from testbed.truth import truth_files
+from helpers.core.rasters import read_band
+from helpers.core.scores import DOMAINS, HEADLINE_SCORES, by_domain
+from helpers.mapping import conformal, trust_tables
+from helpers.mapping.cells import study_regions
+from helpers.mapping.files import layer_files, map_files
+from helpers.mapping.interval import interval_files
+from helpers.prepare.domain import domain_of_cells
+from helpers.prepare.registry import used_predictors
+from helpers.samples.extract import read_predictors
+from testbed.settings import VirtualStudy
+from testbed.truth import Rasters, truth_files
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+LABELS = estimates.ESTIMATES | {
+    "true_train": "truth, forest of the training samples",
+    "true_map": "truth, forest of the map",
+}
+"""Estimates and true scores of a map's accuracy, by their keys in the tables."""
+
+REFERENCES = estimates.REFERENCES | {
+    "cells": ("s", "#d55e00", "against the true class of their cells")
+}
+"""What predictions are compared with: marker, colour and label."""
+
+CEILING = {"n_estimators": 25, "min_samples_leaf": 5, "max_samples": 0.3, "oob_score": True}
+"""The forest that is shown the true classes of `CEILING_CELLS` cells: no forest errs less."""
+
+CEILING_CELLS = 30_000
+
+ERRORS = ("error", "error_probable", "error_permafrost", "expected", "avoidable")
+"""Columns of the table of errors, means over cells."""
 
 
-def true_scores(study, layer, predictions, true):
-    """Return the scores of the map itself, by domain, against each of the rasters of what is true."""
-    known = {name: class_of_type(study)[raster.ravel()[predictions.cells]] for name, raster in true.items()}
-    return [
-        {"layer": layer, "domain": domain, "estimate": f"true_{which}", "reference": reference}
-        | helpers.accuracy.estimates.headline_row(study, classes[inside], mapped[inside])
-        for (of, which), mapped in predictions.mapped.items() if of == layer
-        for domain, inside in by_domain(predictions.in_domain)
-        for reference, classes in known.items()
-    ]  # fmt: skip
+def read_truth(study: VirtualStudy) -> Rasters:
+    """Return the true ice type of each cell, and what a borehole in it would find, by name."""
+    kinds = ("ice_type", "borehole_type")
+    names = [f"{kind}_{layer_name(layer)}" for layer in study.layers for kind in kinds]
+    return {name: read_band(truth_files(study)[name]) for name in names}
 
 
-def class_at(study, true, rows):
-    """Return the true class of the cells that hold samples."""
+def class_of_type(study: VirtualStudy) -> np.ndarray:
+    """Return the class of each ice type by its code, shape (256,); of no type -1."""
+    of_type = TARGETS[study.target].of_type
+    return np.append(of_type, np.full(256 - len(of_type), -1))
+
+
+# Accuracy -----------------------------------------------------------------------------------------
+
+
+def accuracy_against_truth(
+    study: VirtualStudy, predictions: Predictions, truth: Rasters
+) -> pd.DataFrame:
+    """Return estimates against the true class of the samples' cells, and the map's own accuracy.
+
+    The table is as from `helpers.accuracy.estimates.estimate_accuracy`, with reference ``cells``.
+    The rows ``true_train`` and ``true_map`` are the accuracy of the forest of the training samples
+    and of the map, over `helpers.accuracy.predictions.EVALUATION_CELLS` cells: against the class
+    that most of a cell has (``cells``), and against what a borehole in it would find (``samples``).
+    """
     geobox = reference_grid(study)
-    column, row = ~geobox.transform * (rows["easting"].to_numpy(), rows["northing"].to_numpy())
-    return class_of_type(study)[true[np.floor(row).astype(int), np.floor(column).astype(int)]]
+    classes = class_of_type(study)
+
+    def class_at(rows: pd.DataFrame) -> np.ndarray:
+        place = rows["easting"].to_numpy(), rows["northing"].to_numpy()
+        column, row = (np.floor(part).astype(int) for part in ~geobox.transform * place)
+        return classes[truth[f"ice_type_{rows['layer'].iloc[0]}"][row, column]]
+
+    rows = []
+    for layer in predictions.rows:
+        true = {
+            reference: classes[truth[f"{kind}_{layer}"].ravel()[predictions.cells]]
+            for reference, kind in (("cells", "ice_type"), ("samples", "borehole_type"))
+        }
+        whole = read_band(map_files(study)[f"{TARGETS[study.target].file_name}_{layer}"])
+        forests = {"train": predictions.mapped[layer], "map": whole.ravel()[predictions.cells]}
+        rows += [
+            {"layer": layer, "domain": domain, "estimate": f"true_{which}", "reference": reference}
+            | estimates.headline_row(study, values[inside], mapped[inside])
+            for which, mapped in forests.items()
+            for domain, inside in by_domain(predictions.in_domain)
+            for reference, values in true.items()
+        ]
+    of_samples = estimates.estimate_accuracy(study, predictions, class_at, "cells")
+    return pd.concat([of_samples, estimates.estimates_table(rows)], ignore_index=True)
 
 
-def class_of_type(study):
-    """Return the class of each ice type, and of no type: no class."""
-    return np.append(TARGETS[study.target].of_type, np.full(256 - len(TARGETS[study.target].of_type), -1))
-
-
-def read_truth(study):
-    """Return the true ice type of each cell for `estimate_accuracy`; None where a study knows no truth."""
-    if not study.draws_boreholes:
-        return None
-    truth = {}
-    for name in (f"{kind}_{layer_name(layer)}" for layer in study.layers for kind in ("ice_type", "hole_type")):
-        with rasterio.open(truth_files(study)[name]) as source:
-            truth[name] = source.read(1)
-    return truth
-
-
-def compare_with_truth(found):
+def promised_and_true(promised: pd.DataFrame, true: pd.DataFrame) -> pd.DataFrame:
     """Return what each estimate from samples promised beside the true score of the same forest.
 
     Parameters
     ----------
-    found : pandas.DataFrame
-        From `estimate_accuracy` with the truth.
+    promised
+        From `helpers.accuracy.estimates.estimate_accuracy`.
+    true
+        From `accuracy_against_truth`.
 
     Returns
     -------
     pandas.DataFrame
-        One row a layer, domain, estimate and score: ``promised``, the ends ``lower`` and ``upper`` of its interval,
-        ``true`` of the forest of the training samples as one hole in each cell would find it, ``difference`` (promised
-        less true), ``held``, whether the interval holds the true score, and ``true_of_cells``, the score against the
-        class that most of each cell has.
+        One row a layer, domain, estimate and score: ``promised``, the ends ``lower`` and ``upper``
+        of its interval, ``true`` of the forest of the training samples as a borehole in each cell
+        would find it, ``difference`` (promised less true), ``held``, whether the interval holds the
+        true score, and ``true_of_cells``, the score against the class that most of each cell has.
     """
     keys = ["layer", "domain"]
-    true = {name: part.set_index(keys) for name, part in found[found["estimate"] == "true_train"].groupby("reference")}
-    promised = found[(found["reference"] == "samples") & ~found["estimate"].str.startswith("true")]
+    by_reference = true[true["estimate"] == "true_train"].groupby("reference")
+    scores = {name: part.set_index(keys) for name, part in by_reference}
+    where = pd.MultiIndex.from_frame(promised[keys])
     parts = []
     for score in HEADLINE_SCORES:
         part = promised[[*keys, "estimate"]].assign(score=score, promised=promised[score])
-        part = part.assign(lower=promised[f"{score}_lower"], upper=promised[f"{score}_upper"])
-        where = pd.MultiIndex.from_frame(part[keys])
-        part["true"] = true["samples"][score].reindex(where).to_numpy()
+        part["lower"] = promised[f"{score}_lower"]
+        part["upper"] = promised[f"{score}_upper"]
+        part["true"] = scores["samples"][score].reindex(where).to_numpy()
         part["difference"] = part["promised"] - part["true"]
-        held = part["true"].between(part["lower"], part["upper"])
-        part["held"] = held.astype(object).where(part["lower"].notna() & part["upper"].notna(), None)
-        parts.append(part.assign(true_of_cells=true["cells"][score].reindex(where).to_numpy()))
+        held = part["true"].between(part["lower"], part["upper"]).astype(object)
+        part["held"] = held.where(part["lower"].notna() & part["upper"].notna(), None)
+        part["true_of_cells"] = scores["cells"][score].reindex(where).to_numpy()
+        parts.append(part)
     return pd.concat(parts, ignore_index=True)
 
 
-def true_totals(study):
-    """Return the true ice of the mapped cells by region and of `all` regions, km3; virtual study only.
+def true_class_areas(
+    study: VirtualStudy,
+    predictions: Predictions,
+    truth: Rasters,
+    areas: pd.DataFrame,
+) -> pd.DataFrame:
+    """Return the table of `helpers.accuracy.by_area.class_areas` with the true area, ``true_km2``.
 
-    Returns
-    -------
-    pandas.Series
+    ``mapped_bias`` and ``adjusted_bias`` are differences from it, km2.
     """
-    import geopandas
-
-    geobox, files = reference_grid(study), truth_files(study)
-    regions = geopandas.read_file(study.path(study.area.polygons), layer=study.area.regions_layer)
-    shapes = zip(regions.to_crs(geobox.crs.to_wkt()).geometry, range(1, len(regions) + 1), strict=True)
-    number = rasterize(shapes, out_shape=geobox.shape, transform=geobox.transform, dtype="int32")
-    sums = np.zeros(len(regions) + 1)
-    for layer in study.layers:
-        name = f"ice_{{}}_{layer_name(layer)}"
-        with (
-            rasterio.open(map_files(study)[name.format("content")]) as ours,
-            rasterio.open(files[name.format("fraction")]) as true,
-        ):
-            depth = np.where(np.isfinite(ours.read(1)), true.read(1), 0) * (layer[1] - layer[0])
-        sums += np.bincount(number.ravel(), depth.ravel(), len(sums))
-    volume = pd.Series(sums[1:] * study.grid.resolution**2 / 1e9, index=regions["name"])
-    volume["all"] = volume.sum()
-    return volume
+    size = len(TARGETS[study.target].codes)
+    parts = []
+    for layer in predictions.rows:
+        types = truth[f"ice_type_{layer}"].ravel()[predictions.cells]
+        true = class_of_type(study)[types]
+        whole = mapped_areas(study, predictions, layer)
+        for domain, inside in by_domain(predictions.in_domain):
+            share = np.bincount(true[inside], minlength=size) / max(inside.sum(), 1)
+            part = areas[(areas["layer"] == layer) & (areas["domain"] == domain)]
+            part = part.assign(true_km2=whole[domain][1] * share)
+            part["mapped_bias"] = part["mapped_km2"] - part["true_km2"]
+            part["adjusted_bias"] = part["adjusted_km2"] - part["true_km2"]
+            parts.append(part)
+    return pd.concat(parts, ignore_index=True)
 
 
-def against_truth(study):
-    """Compare storage with the hidden truth of the virtual study.
+def write_accuracy(
+    study: VirtualStudy, true: pd.DataFrame, compared: pd.DataFrame, areas: pd.DataFrame
+) -> None:
+    """Write the three tables above as CSV and JSON."""
+    tables = study.results_dir / "tables"
+    write_tables(tables / "true_accuracy", true, ["layer", "domain", "estimate", "reference"])
+    keys = ["layer", "domain", "estimate", "score"]
+    write_tables(tables / "promised_and_true", compared, keys)
+    write_tables(tables / "true_class_areas", areas, ["layer", "domain", "class"])
 
-    Parameters
-    ----------
-    study : helpers.core.study.Study
-        With the rasters of all layers (`map_layer`).
+
+def plot_promised(
+    study: VirtualStudy, promised: pd.DataFrame, true: pd.DataFrame, areas: pd.DataFrame
+) -> "Figure":
+    """Plot every estimate beside the truth: dotted lines are true scores, bars true areas."""
+    both = pd.concat([promised, true], ignore_index=True)
+    domain = DOMAINS[1]
+    figure = estimates.plot_estimates(study, both, areas, REFERENCES, LABELS)
+    layers = list(promised["layer"].unique())
+    axes = np.reshape(figure.axes, (-1, len(layers)))
+    shown = true[(true["domain"] == domain) & (true["estimate"] == "true_train")]
+    for score, row in zip(HEADLINE_SCORES, axes, strict=False):
+        for layer, panel in zip(layers, row, strict=True):
+            for one in shown[shown["layer"] == layer].to_dict("records"):
+                colour = REFERENCES[one["reference"]][1]
+                panel.axvline(one[score], color=colour, linewidth=0.6, linestyle=":", zorder=0)
+    for layer, panel in zip(layers, axes[-1], strict=True):
+        part = areas[(areas["layer"] == layer) & (areas["domain"] == domain)]
+        places = np.arange(len(part))[::-1]
+        panel.plot(part["true_km2"] / 1000, places, "|", color="0.0", markersize=5, label="true")
+    axes[-1, 0].legend(loc="center right", frameon=False, handletextpad=0.3)
+    return figure
+
+
+# Storage ------------------------------------------------------------------------------------------
+
+
+def storage_against_truth(study: VirtualStudy) -> dict[str, float | None]:
+    """Compare the storage of the run's map with the truth, see `compare_storage`."""
+    files = truth_files(study)
+    contents = [read_band(path) for path in layer_files(study, "ice_content")]
+    true = [read_band(files[f"ice_fraction_{layer_name(layer)}"]) for layer in study.layers]
+    return compare_storage(study, contents, true, read_band(files["permafrost_share"]) == 0)
+
+
+def compare_storage(
+    study: VirtualStudy,
+    contents: Sequence[np.ndarray],
+    truth: Sequence[np.ndarray],
+    free: np.ndarray,
+) -> dict[str, float | None]:
+    """Compare the storage by the mapped and by the true ice of each layer, over the mapped cells.
+
+    `free` marks permafrost-free cells.
 
     Returns
     -------
     dict
-        `mapped_km3` and `true_km3` of ice over the mapped cells, `bias` as a share of the true total,
-        `in_permafrost_free_cells`: the share of the mapped ice that lies in cells which have no permafrost at all, and
-        the error of a cell's thickness: `rmse_m` and `mean_absolute_error_m` over all mapped cells, and the same over
-        those that have permafrost (`_frozen`), m of ice.
+        `mapped_km3` and `true_km3` of ice, `bias` as a share of the true total,
+        `in_permafrost_free_cells`, the share of the mapped ice that lies in cells without any
+        permafrost, and errors of a cell's thickness, m of ice: `rmse_m` and `mean_absolute_error_m`
+        over all cells, and over those that have permafrost (`_frozen`).
     """
-    files, sums = truth_files(study), 0.0
-    known = [files[f"ice_fraction_{layer_name(layer)}"] for layer in study.layers]
-    with (
-        open_bands(layer_files(study, "ice_content")) as contents,
-        open_bands(known) as truth,
-        open_bands([files["permafrost_share"]]) as (share,),
-    ):
-        for part in grid_windows(reference_grid(study)):
-            ours, true = ([read(part) for read in sources] for sources in (contents, truth))
-            sums = sums + _truth_sums(study, ours, true, share(part) == 0)
-    return _compared(sums)
-
-
-def compare_storage(study, contents, truth, free):
-    """Return what `against_truth` does, from arrays; `free` marks the cells without any permafrost."""
-    return _compared(_truth_sums(study, contents, truth, free))
-
-
-def _truth_sums(study, contents, truth, free):
-    """Return km3 of ice mapped, true, and mapped where there is no permafrost; cells, and sums of their errors."""
-    mapped = np.isfinite(contents[0])
-    ours, true = (ice.thickness(np.stack(part), study.layers)[mapped] for part in (contents, truth))
-    volumes = [part.sum(dtype=float) for part in (ours, true, ours[free[mapped]])]
-    errors = [np.ones(len(ours)), np.square(ours - true), np.abs(ours - true)]
-    sums = [part.sum(dtype=float) for part in errors] + [part[~free[mapped]].sum(dtype=float) for part in errors]
-    return np.array([*np.multiply(volumes, study.grid.resolution**2 / 1e9), *sums])
-
-
-def _compared(sums):
-    mapped, true, leaked, *errors = (float(value) for value in sums)
-    told = {
-        "mapped_km3": mapped,
-        "true_km3": true,
-        "bias": mapped / true - 1,
-        "in_permafrost_free_cells": leaked / mapped,
+    inside = np.isfinite(contents[0])
+    mapped = ice.thickness(np.stack(contents), study.layers)[inside]
+    true = ice.thickness(np.stack(truth), study.layers)[inside]
+    frozen = ~free[inside]
+    cell = study.grid.resolution**2 / 1e9
+    mapped_km3, true_km3, free_km3 = (
+        float(part.sum(dtype=float) * cell) for part in (mapped, true, mapped[~frozen])
+    )
+    compared: dict[str, float | None] = {
+        "mapped_km3": mapped_km3,
+        "true_km3": true_km3,
+        "bias": mapped_km3 / true_km3 - 1,
+        "in_permafrost_free_cells": free_km3 / mapped_km3,
     }
-    for name, (cells, squares, sizes) in {"": errors[:3], "_frozen": errors[3:]}.items():
-        told[f"rmse_m{name}"] = (squares / cells) ** 0.5 if cells else None
-        told[f"mean_absolute_error_m{name}"] = sizes / cells if cells else None
-    return told
+    error = mapped - true
+    for name, part in {"": error, "_frozen": error[frozen]}.items():
+        compared[f"rmse_m{name}"] = None
+        compared[f"mean_absolute_error_m{name}"] = None
+        if len(part):
+            compared[f"rmse_m{name}"] = float(np.square(part).mean(dtype=float) ** 0.5)
+            compared[f"mean_absolute_error_m{name}"] = float(np.abs(part).mean(dtype=float))
+    return compared
+
+
+def true_totals(study: VirtualStudy) -> pd.Series:
+    """Return the true ice of the mapped cells by region, and of ``all`` regions, km3."""
+    geobox = reference_grid(study)
+    names, shapes = study_regions(study, geobox)
+    region = rasterize(shapes, geobox.shape, transform=geobox.transform, dtype="int32")
+    sums = np.zeros(len(names) + 1)
+    for layer in study.layers:
+        name = layer_name(layer)
+        content = read_band(map_files(study)[f"ice_content_{name}"])
+        fraction = read_band(truth_files(study)[f"ice_fraction_{name}"])
+        depth = np.where(np.isfinite(content), fraction, 0) * (layer[1] - layer[0])
+        sums += np.bincount(region.ravel(), depth.ravel(), len(sums))
+    index = pd.Index(names, name="name")
+    volume = pd.Series(sums[1:] * study.grid.resolution**2 / 1e9, index=index)
+    volume["all"] = volume.sum()
+    return volume
+
+
+def write_storage(study: VirtualStudy) -> tuple[dict[str, float | None], pd.DataFrame]:
+    """Write the comparison of storage, and the intervals beside the true totals.
+
+    Returns
+    -------
+    comparison
+        From `storage_against_truth`.
+    table
+        The run's intervals by region with `true_km3`, and whether the interval `holds` it.
+    """
+    comparison = storage_against_truth(study)
+    table = pd.read_csv(interval_files(study)["table"]).set_index("region")
+    table["true_km3"] = true_totals(study).reindex(table.index).round(6)
+    table["holds"] = table["true_km3"].between(table["lower"], table["upper"])
+    folder = study.results_dir / "tables"
+    write_table(folder / "true_totals.csv", table.reset_index())
+    record = comparison | {"label": study.label, "regions": table["true_km3"].to_dict()}
+    write_json(folder / "true_storage.json", record)
+    return comparison, table
+
+
+# Trust --------------------------------------------------------------------------------------------
+
+
+def trust_against_truth(study: VirtualStudy, truth: Rasters) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return and write true errors by area of applicability and level of trust, and sets' coverage.
+
+    Returns
+    -------
+    errors
+        One row a layer, domain and group of cells: ``error`` of the mapped class,
+        ``error_probable`` of the most probable one, its ``error_permafrost`` (yes or no),
+        ``expected``, what calibrated probabilities expect ``error_probable`` to be, and in the
+        domain ``avoidable``: by how much it exceeds the error of a forest that was shown true
+        cells. The rest no predictor shows, and no sample mends.
+    sets
+        One row a layer, domain and true class: its `cells`, and the coverage and mean size of
+        their prediction sets.
+    """
+    folder = study.results_dir / "tables"
+    record = read_json(folder / "applicability.json")["layers"]
+    shown = _ceiling_cells(study)
+    errors = []
+    sets = []
+    for layer in map(layer_name, study.layers):
+        cells, members = trust_tables.layer_cells(study, layer)
+        types = truth[f"ice_type_{layer}"].ravel()[cells["cell"]]
+        cells["true"] = class_of_type(study)[types]
+        cells["error"] = cells["mapped"] != cells["true"]
+        cells["error_probable"] = cells["probable"] != cells["true"]
+        cells["error_permafrost"] = (cells["probable"] > 0) != (cells["true"] > 0)
+        cells["covered"] = conformal.covered(members, cells["true"])
+        cells["avoidable"] = _avoidable(study, cells, *shown)
+        undefined = record[layer]["sets_undefined_for"]
+        for domain, inside in by_domain(cells["in_domain"]):
+            part = cells[inside]
+            if len(part):
+                means = trust_tables.group_means(part, record[layer]["threshold"], ERRORS)
+                errors.append(means.assign(layer=layer, domain=domain))
+            rows = _set_rows(study, part, undefined)
+            sets += [{"layer": layer, "domain": domain, **row} for row in rows]
+    errors = pd.concat(errors, ignore_index=True)
+    errors = errors[["layer", "domain", *errors.columns.drop(["layer", "domain"])]]
+    sets = pd.DataFrame(sets)
+    write_table(folder / "true_applicability.csv", errors)
+    write_table(folder / "true_prediction_sets.csv", sets)
+    return errors, sets
+
+
+def _ceiling_cells(study: VirtualStudy) -> tuple[np.ndarray, np.ndarray]:
+    """Return predictors and flat indices of about `CEILING_CELLS` cells of the domain, in steps."""
+    domain = domain_of_cells(study)
+    step = max(1, round(np.sqrt(np.count_nonzero(domain) / CEILING_CELLS)))
+    values, cells = read_predictors(study, used_predictors(study), step=step)
+    inside = domain.ravel()[cells]
+    return values[inside], cells[inside]
+
+
+def _avoidable(
+    study: VirtualStudy, cells: pd.DataFrame, values: np.ndarray, places: np.ndarray
+) -> np.ndarray:
+    """Return how much worse the most probable class is than a forest that was shown the truth.
+
+    NaN apart from the cells that it was shown, each by trees that were grown without it.
+    """
+    from sklearn.ensemble import RandomForestClassifier
+
+    at = cells.set_index("cell").index.get_indexer(places)
+    true = cells["true"].to_numpy()[at]
+    best = RandomForestClassifier(random_state=study.forest.seed, n_jobs=-1, **CEILING)
+    best.fit(values, true)
+    # Sums over trees are rounded, as threads add them up in any order.
+    votes = best.oob_decision_function_.round(9)
+    wrong = best.classes_[votes.argmax(axis=1)] != true
+    avoidable = np.full(len(cells), np.nan)
+    avoidable[at] = cells["error_probable"].to_numpy()[at].astype(float) - wrong
+    return avoidable
+
+
+def _set_rows(study: VirtualStudy, cells: pd.DataFrame, undefined: Sequence[str]) -> list[dict]:
+    rows = []
+    for kind in TARGETS[study.target].classes:
+        own = cells[cells["true"] == kind.code]
+        row = {
+            "class": kind.name,
+            "cells": len(own),
+            "coverage_cells": np.nan if kind.name in undefined else own["covered"].mean(),
+            "mean_size_cells": own["classes"].mean(),
+        }
+        rows.append(row)
+    return rows

@@ -2,11 +2,15 @@
 
 import math
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
+import xarray as xr
+from odc.geo.geobox import GeoBox
 from scipy.special import ndtri
 
 from helpers.core.rasters import write_raster
+from helpers.prepare.climate import ERA5_MEANS
 from helpers.prepare.products import (
     MODIS_LST,
     MONTHLY_PRECIPITATION,
@@ -15,11 +19,13 @@ from helpers.prepare.products import (
     SOIL_CARBON,
     SOIL_FRACTION,
     SOIL_LAYERS,
+    Encoding,
     raw_files,
 )
 from testbed.landscape import (
     OVERPASSES,
     THREADS,
+    Surface,
     era5_layer,
     falling,
     grid_of,
@@ -30,200 +36,179 @@ from testbed.landscape import (
     stream,
     sunlight,
 )
+from testbed.settings import VirtualStudy
 
-_QC_CLOUD, _QC_NOT_PRODUCED = 0b10, 0b11
-
+_QC_CLOUD = 0b10
+_QC_NOT_PRODUCED = 0b11
+_QC_OF_ERROR = (0b00000000, 0b01000101, 0b10000101, 0b11000101)  # up to 1, 2, 3 K; more
 
 ZERO_CELSIUS = 273.15
 
 
-# --- land surface temperature -------------------------------------------------------------------------------
-
-
-def write_lst(study, surface):
+def write_lst(study: VirtualStudy, surface: Surface) -> list[Path]:
     """Make and write monthly land surface temperature by day and by night, with its quality.
 
-    From the real monthly air temperature: the lapse rate of the month to the fine relief; cold air in
-    valleys, strongest in winter nights; by day the excess of dry bare ground, less under plants and over
-    water, and the sun on the slope; by night the deficit of clear nights; snow cools. Cloudiness correlated
-    in space and from month to month decides where a value is missing and how large its error is.
-
-    Parameters
-    ----------
-    study : helpers.core.study.Study
-    surface : Surface
-        On the grid of the surface temperature.
-
-    Returns
-    -------
-    list of pathlib.Path
+    From the real monthly air temperature: the lapse rate of the month to the fine relief; cold air
+    in valleys, strongest in winter nights; by day the excess of dry bare ground, less under plants
+    and over water, and the sun on the slope; by night the deficit of clear nights; snow cools.
+    Cloudiness correlated in space and from month to month decides where a value is missing and how
+    large its error is.
     """
     climate, mesh = era5_layer(study, surface.geobox)
-    rngs = stream(study, "lst").spawn(1 + len(MONTHS))
-    lasting = _cloudiness(study, surface, rngs[0])
+    lasting_rng, *rngs = stream(study, "lst").spawn(1 + len(MONTHS))
+    lasting = _cloudiness(study, surface, lasting_rng)
     shape = (len(MONTHS), *surface.inside.shape)
     stacks = {name: np.full(shape, 0, np.uint16) for name in ("lst_day", "lst_night")}
     stacks |= {name: np.full(shape, _QC_NOT_PRODUCED, np.uint8) for name in ("qc_day", "qc_night")}
 
-    def fill_month(month):
+    def fill_month(month: int) -> None:
         air = on_cells(mesh, climate["air_temperature"][month].to_numpy(), surface.inside)
-        for time, rng in zip(("day", "night"), rngs[1 + month].spawn(2), strict=True):
+        for time, rng in zip(("day", "night"), rngs[month].spawn(2), strict=True):
             lst = surface_temperature(study, surface, air, month, time)
-            numbers, flags = _observed(study, surface, lst, lasting, month, rng)
+            cloud_rng, noise_rng = rng.spawn(2)
+            clouds = _clouds_of_month(study, surface, lasting, cloud_rng)
+            numbers, flags = _observed(study, lst, clouds, month, noise_rng)
             stacks[f"lst_{time}"][month][surface.inside] = numbers
             stacks[f"qc_{time}"][month][surface.inside] = flags
 
+    def write(name: str) -> Path:
+        return _write_months(study, surface.geobox, name, stacks[name])
+
     with ThreadPoolExecutor(THREADS) as pool:
         list(pool.map(fill_month, range(len(MONTHS))))
-        return list(pool.map(lambda name: _write_months(study, surface.geobox, name, stacks[name]), stacks))
+        return list(pool.map(write, stacks))
 
 
-def _write_months(study, geobox, name, stack):
+def _write_months(study: VirtualStudy, geobox: GeoBox, name: str, stack: np.ndarray) -> Path:
     overpass = name.split("_")[1]
-    common = {"study": study, "names": [f"{name}_{month:02d}" for month in MONTHS]}
     if name.startswith("qc"):
-        return write_raster(
-            raw_files(study)[name],
-            stack,
-            geobox,
-            units="1",
-            long_names=f"Virtual quality flags, {overpass}, bits as in MOD11",
-            **common,
-        )
-    return write_raster(
-        raw_files(study)[name],
-        stack,
-        geobox,
-        units="K",
-        nodata=MODIS_LST.fill,
-        scale=MODIS_LST.scale,
-        long_names=f"Virtual land surface temperature, {overpass}, monthly mean",
-        **common,
-    )
+        described = {
+            "units": "1",
+            "long_names": f"Virtual quality flags, {overpass}, bits as in MOD11",
+        }
+    else:
+        described = {
+            "units": "K",
+            "long_names": f"Virtual land surface temperature, {overpass}, monthly mean",
+            "nodata": MODIS_LST.fill,
+            "scale": MODIS_LST.scale,
+        }
+    names = [f"{name}_{month:02d}" for month in MONTHS]
+    path = raw_files(study)[name]
+    return write_raster(path, stack, geobox, study=study, names=names, **described)
 
 
-def surface_for_lst(study, surface):
-    """Return the ground on the grid of the surface temperature: the given one, if its grid is the same."""
+def surface_for_lst(study: VirtualStudy, surface: Surface) -> Surface:
+    """Return the ground on the grid of the surface temperature: the same, if its grid is."""
     same = surface.geobox == landscape_grid(study, study.landscape.lst_arcsec)
     return surface if same else make_surface(study, study.landscape.lst_arcsec)
 
 
-def surface_temperature(study, surface, air, month, time):
-    """Return the true monthly land surface temperature, before clouds and errors.
+def surface_temperature(
+    study: VirtualStudy, surface: Surface, air: np.ndarray, month: int, time: str
+) -> np.ndarray:
+    """Return the true monthly land surface temperature, before clouds and errors, degC.
 
     Parameters
     ----------
-    study : helpers.core.study.Study
-    surface : Surface
-    air : numpy.ndarray of float32
-        Monthly mean air temperature of ERA5 on the cells inside, in degC.
-    month : int
+    air
+        Monthly mean air temperature of ERA5 on the cells inside, float32, degC.
+    month
         From 0.
-    time : {'day', 'night'}
-
-    Returns
-    -------
-    numpy.ndarray of float32
-        In degC.
+    time
+        ``day`` or ``night``.
     """
     law = study.landscape.temperature
     day = time == "day"
     air = air - np.float32(law.lapse_rate[month] / 1000) * surface.lifted
     pool = np.float32(law.cold_pool[month] * (law.cold_pool_day if day else 1))
-    relief = pool * np.where(surface.prominence < 0, surface.prominence, np.float32(law.warm_belt) * surface.prominence)
+    belt = np.float32(law.warm_belt) * surface.prominence
+    relief = pool * np.where(surface.prominence < 0, surface.prominence, belt)
     snow = np.float32(law.snow_cooling) * falling(air, law.snow_temperature)
     if not day:
-        deficit = np.float32(law.night_deficit[month]) * (1 - _weighted(surface.cover, law.night_warming))
+        warming = _weighted(surface.cover, law.night_warming)
+        deficit = np.float32(law.night_deficit[month]) * (1 - warming)
         return air + relief - deficit - snow
-    excess = np.float32(law.day_excess[month]) * (1 - _weighted(surface.cover, law.day_cooling))
+    cooling = _weighted(surface.cover, law.day_cooling)
+    excess = np.float32(law.day_excess[month]) * (1 - cooling)
     sun = sunlight(surface, 30.4 * month + 15, OVERPASSES["lst"]).clip(0, 2.5) - 1
     return air + relief + excess + np.float32(law.sun[month]) * sun - snow
 
 
-def _weighted(cover, weights):
+def _weighted(cover: dict[str, np.ndarray], weights: dict[str, float]) -> np.ndarray:
     return sum(np.float32(weight) * cover[name] for name, weight in weights.items())
 
 
-def _cloudiness(study, surface, rng):
-    return patches(surface.geobox, rng, study.landscape.temperature.cloud_km, 0.6)[surface.inside]
+def _cloudiness(study: VirtualStudy, surface: Surface, rng: np.random.Generator) -> np.ndarray:
+    field = patches(surface.geobox, rng, study.landscape.temperature.cloud_km, 0.6)
+    return field[surface.inside]
 
 
-def _observed(study, surface, lst, lasting, month, rng):
+def _clouds_of_month(
+    study: VirtualStudy, surface: Surface, lasting: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    keep = study.landscape.temperature.persistence
+    own = _cloudiness(study, surface, rng)
+    return math.sqrt(keep) * lasting + math.sqrt(1 - keep) * own
+
+
+def _observed(
+    study: VirtualStudy,
+    lst: np.ndarray,
+    clouds: np.ndarray,
+    month: int,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]:
     """Return digital numbers of surface temperature and of its quality as the sensor gives them."""
     law = study.landscape.temperature
-    keep = law.persistence
-    cloud_rng, noise_rng = rng.spawn(2)
-    cloudy = math.sqrt(keep) * lasting + math.sqrt(1 - keep) * _cloudiness(study, surface, cloud_rng)
-    missing = law.cloudy[month]
-    limits = ndtri(1 - (missing + np.cumsum([0, *law.poorer])))[::-1].astype(
-        np.float32
-    )  # errors above 1, 2 and 3 K; missing
-    level = np.searchsorted(limits, cloudy).astype(np.uint8)
+    # Cloudiness at which the error is above 1, 2 and 3 K, and at which the value is missing.
+    shares = law.cloudy[month] + np.cumsum([0, *law.poorer])
+    limits = ndtri(1 - shares)[::-1].astype(np.float32)
+    level = np.searchsorted(limits, clouds).astype(np.uint8)
     noise = np.asarray([*law.noise, np.nan], np.float32)[level]
-    numbers = MODIS_LST.encode(
-        lst + np.float32(ZERO_CELSIUS) + noise * noise_rng.standard_normal(lst.shape, np.float32)
-    )
-    flags = np.asarray([0b00000000, 0b01000101, 0b10000101, 0b11000101, _QC_CLOUD], np.uint8)
-    return numbers, flags[level]
+    error = noise * rng.standard_normal(lst.shape, np.float32)
+    numbers = MODIS_LST.encode(lst + np.float32(ZERO_CELSIUS) + error)
+    return numbers, np.asarray([*_QC_OF_ERROR, _QC_CLOUD], np.uint8)[level]
 
 
-# --- climate and soil: real layers, encoded -----------------------------------------------------------------
+# Climate and soil: real layers, encoded -----------------------------------------------------------
 
 
-def write_climate(study):
-    """Write the real monthly means of ERA5 in the encodings of monthly climate grids; return the paths."""
-    import xarray as xr
-
-    with xr.open_dataset(study.path("data/base/era5-monthly-means.nc")) as data:
-        climate = data.load()
+def write_climate(study: VirtualStudy) -> list[Path]:
+    """Write the real monthly means of ERA5 in the encodings of monthly climate grids."""
+    climate = xr.load_dataset(study.path(ERA5_MEANS))
     encodings = {"air_temperature": MONTHLY_TEMPERATURE, "precipitation": MONTHLY_PRECIPITATION}
     return [
-        _write_encoded(
-            study,
-            name,
-            climate[name].to_numpy(),
-            grid_of(climate),
-            encoding,
-            [f"{name}_{month:02d}" for month in MONTHS],
-            climate[name].attrs.get("long_name", name),
-        )
+        _write_encoded(study, name, climate[name], encoding, [f"{name}_{m:02d}" for m in MONTHS])
         for name, encoding in encodings.items()
     ]
 
 
-def write_soil(study):
-    """Write the real topsoil of HWSD in SoilGrids' encodings, missing where HWSD is; return the paths."""
-    import xarray as xr
-
-    with xr.open_dataset(study.path("data/base/hwsd-topsoil.nc")) as data:
-        soil = data.load()
-    written = []
-    for name in SOIL_LAYERS:
-        values = soil["organic_carbon" if name == "soc" else name]
-        encoding = SOIL_CARBON if name == "soc" else SOIL_FRACTION
-        written.append(
-            _write_encoded(
-                study,
-                name,
-                values.to_numpy(),
-                grid_of(soil),
-                encoding,
-                name,
-                values.attrs.get("long_name", name),
-            )
-        )
-    return written
+def write_soil(study: VirtualStudy) -> list[Path]:
+    """Write the real topsoil of HWSD in SoilGrids' encodings, missing where HWSD is."""
+    soil = xr.load_dataset(study.path("data/base/hwsd-topsoil.nc")).rename(organic_carbon="soc")
+    encodings = dict.fromkeys(SOIL_LAYERS, SOIL_FRACTION) | {"soc": SOIL_CARBON}
+    return [
+        _write_encoded(study, name, soil[name], encoding, name)
+        for name, encoding in encodings.items()
+    ]
 
 
-def _write_encoded(study, name, values, geobox, encoding, names, long_name):
+def _write_encoded(
+    study: VirtualStudy,
+    name: str,
+    values: xr.DataArray,
+    encoding: Encoding,
+    bands: str | list[str],
+) -> Path:
     return write_raster(
         raw_files(study)[name],
-        encoding.encode(values),
-        geobox,
+        encoding.encode(values.to_numpy()),
+        grid_of(values),
         study=study,
-        names=names,
+        names=bands,
         units=encoding.unit,
-        long_names=long_name,
+        long_names=values.attrs.get("long_name", name),
         nodata=encoding.fill,
         scale=encoding.scale,
         offset=encoding.offset,

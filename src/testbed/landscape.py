@@ -1,98 +1,72 @@
 """The virtual landscape: raw rasters in the formats of the real products, on the real base layers.
 
-Real: topography at 5 arc minutes, coast, lakes, monthly temperature and precipitation (ERA5), topsoil (HWSD).
-Simulated, each by the law in its function's docstring: relief below 5', land cover, Landsat scenes, surface
-temperature. The constants are in `testbed.settings.Landscape`. Every product draws from a stream of its own, so
-that a change of one never shifts another, and gives the same numbers on any number of threads.
+Real: topography at 5 arc minutes, coast, lakes, monthly temperature and precipitation (ERA5),
+topsoil (HWSD). Simulated, each by the law in its function's docstring: relief below 5', land cover,
+Landsat scenes, surface temperature. The constants are in `testbed.settings.Landscape`. Every
+product has a stream of random numbers of its own, so that a change of one never shifts another, and
+it is the same on any number of threads.
 """
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import rasterio
+import xarray as xr
 from affine import Affine
 from odc.geo.geobox import GeoBox
 from rasterio.features import geometry_mask, rasterize
 from scipy import ndimage
 from scipy.special import expit, ndtri
+from shapely.geometry.base import BaseGeometry
 
 from helpers.core.grid import cell_centres, geographic_grid, study_area
 from helpers.core.rasters import warp, write_raster
+from helpers.prepare.climate import ERA5_MEANS
 from helpers.prepare.products import raw_files
 from testbed.relief import KM_PER_DEGREE, Mesh, fractal_noise, make_relief, refine
+from testbed.settings import VirtualStudy
 
 PRODUCTS = ("dem", "cover", "landsat", "lst")
 """Products with random draws; the position of a name decides its stream, so new names come last."""
 
-
 COVER = ("forest", "grass", "crop", "wetland", "burned", "bare", "water")
-
 
 COVER_COLOURS = ("#1b5e20", "#c5c76a", "#f2b134", "#4fa3a5", "#7b3f00", "#e8d8b0", "#2b5c9e")
 
-
-OVERPASSES = {"landsat": -27.0, "lst": -15.0}  # hour angle of the sun in degrees: 10:12 and 11:00 solar time
-
+OVERPASSES = {"landsat": -27.0, "lst": -15.0}
+"""Hour angle of the sun in degrees: 10:12 and 11:00 solar time."""
 
 THREADS = 2
 
+_NOISE_HALVINGS = 2  # of the resolution of a large noise field
 
-_NOISE_COARSENING = 4
 
-
-def stream(study, product):
-    """Return the random generator of a product: the child of the study's seed that has the product's number.
-
-    Parameters
-    ----------
-    study : helpers.core.study.Study
-    product : str
-        One of `PRODUCTS`.
-
-    Returns
-    -------
-    numpy.random.Generator
-    """
+def stream(study: VirtualStudy, product: str) -> np.random.Generator:
+    """Return the random generator of one of `PRODUCTS`: its numbered child of the study's seed."""
     seed = np.random.SeedSequence(study.landscape.seed, spawn_key=(PRODUCTS.index(product),))
     return np.random.default_rng(seed)
 
 
-def landscape_grid(study, arcsec):
-    """Return the longitude-latitude grid of the study area with the landscape's margin around it."""
+def landscape_grid(study: VirtualStudy, arcsec: float) -> GeoBox:
+    """Return the longitude-latitude grid of the study area with the landscape's margin around."""
     west, south, east, north = study_area(study).bounds
     margin = study.landscape.margin_degrees
     return geographic_grid((west - margin, south - margin, east + margin, north + margin), arcsec)
 
 
-# --- elevation ----------------------------------------------------------------------------------------------
-
-
-def make_dem(study, rng):
-    """Return the virtual elevation of the study area and its margin.
-
-    Parameters
-    ----------
-    study : helpers.core.study.Study
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    elevation : numpy.ndarray of float32, shape (latitude, longitude)
-        In m, see `testbed.relief`.
-    geobox : odc.geo.geobox.GeoBox
-    """
+def write_dem(study: VirtualStudy) -> Path:
+    """Make the virtual elevation of the study area and its margin, and write it."""
     geobox = landscape_grid(study, study.landscape.dem_arcsec)
     with rasterio.open(study.path("data/base/topography.tif")) as source:
         topography = source.read(1).astype(np.float32)
         coarse = GeoBox(topography.shape, source.transform, source.crs.to_wkt())
-    return make_relief(topography, coarse, geobox, _layer(study, "land"), study.landscape.relief, rng), geobox
-
-
-def write_dem(study):
-    """Make and write the elevation; return its path."""
-    elevation, geobox = make_dem(study, stream(study, "dem"))
+    rng = stream(study, "dem")
+    land = _layer(study, "land")
+    elevation = make_relief(topography, coarse, geobox, land, study.landscape.relief, rng)
     return write_raster(
         raw_files(study)["dem"],
         elevation,
@@ -104,38 +78,39 @@ def write_dem(study):
     )
 
 
-def _layer(study, name):
+def _layer(study: VirtualStudy, name: str) -> list[BaseGeometry]:
     import geopandas
 
-    return geopandas.read_file(study.path("data/base/natural-earth.gpkg"), layer=name).geometry.tolist()
+    return geopandas.read_file(
+        study.path("data/base/natural-earth.gpkg"), layer=name
+    ).geometry.tolist()
 
 
-# --- the ground that Landsat and MODIS look at --------------------------------------------------------------
+# The ground that Landsat and MODIS look at --------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Surface:
-    """Terrain and land cover in and near the study area, as vectors over the cells inside.
+    """Terrain and land cover in and near the study area, float32 vectors over the cells inside.
 
     Parameters
     ----------
-    geobox : odc.geo.geobox.GeoBox
-    inside : numpy.ndarray of bool, shape (y, x)
+    inside : shape (y, x)
         Cells within the landscape's `edge_km` of the study area.
-    latitude, elevation : numpy.ndarray of float32, shape (inside cells,)
+    latitude, elevation
         Degrees; m.
-    lifted : numpy.ndarray of float32
-        Height above the ground that ERA5 sees, means of 0.25 degrees, in m.
-    northward, eastward : numpy.ndarray of float32
+    lifted
+        Height above the ground that ERA5 has, means of 0.25 degrees, in m.
+    northward, eastward
         Gradient of elevation.
-    prominence : numpy.ndarray of float32
-        Height above (negative: below) the mean of the ground around, as a share of `valley_depth`, squeezed
-        into -1 to 1.
-    cover : dict of str to numpy.ndarray of float32
+    prominence
+        Height above (negative: below) the mean of the ground around, as a share of `valley_depth`,
+        squeezed into -1 to 1.
+    cover
         Share of each class of `COVER` in a cell; they sum to 1.
     """
 
-    geobox: object
+    geobox: GeoBox
     inside: np.ndarray
     latitude: np.ndarray
     elevation: np.ndarray
@@ -143,38 +118,25 @@ class Surface:
     northward: np.ndarray
     eastward: np.ndarray
     prominence: np.ndarray
-    cover: dict
+    cover: dict[str, np.ndarray]
 
-    def image(self, values, outside=np.nan, dtype=None):
+    def image(
+        self, values: np.ndarray, outside: float = np.nan, dtype: npt.DTypeLike = None
+    ) -> np.ndarray:
         """Return a vector over the cells inside as an image."""
         picture = np.full(self.inside.shape, outside, dtype or values.dtype)
         picture[self.inside] = values
         return picture
 
-    @property
-    def valley(self):
-        """0 on slopes and ridges, towards 1 on valley floors."""
-        return np.maximum(-self.prominence, 0)
 
+def make_surface(study: VirtualStudy, arcsec: float | None = None) -> Surface:
+    """Return terrain and land cover on the grid of Landsat, or on another one; needs the DEM.
 
-def make_surface(study, arcsec=None):
-    """Return terrain and land cover on the grid of Landsat, or on another one.
-
-    Land cover follows climate (temperature lowered to the fine relief, de Martonne's humidity index), slope
-    and valley position through logistic curves, with patches of fractal noise: forest where it is humid or
-    steep, crops on warm plains, wetland on floors of humid valleys, sand and bare soil where it is dry, water
-    in real lakes and in a few hollows of flat ground, burned forest in patches.
-
-    Parameters
-    ----------
-    study : helpers.core.study.Study
-        Its DEM must have been written.
-    arcsec : float, optional
-        Cell size in seconds of arc; by default that of the Landsat scenes.
-
-    Returns
-    -------
-    Surface
+    Land cover follows climate (temperature lowered to the fine relief, de Martonne's humidity
+    index), slope and valley position through logistic curves, with patches of fractal noise: forest
+    where it is humid or steep, crops on warm plains, wetland on floors of humid valleys, sand and
+    bare soil where it is dry, water in real lakes and in a few hollows of flat ground, burned
+    forest in patches.
     """
     geobox = landscape_grid(study, arcsec or study.landscape.landsat_arcsec)
     inside = _near(study, geobox)
@@ -183,46 +145,46 @@ def make_surface(study, arcsec=None):
     terrain = _terrain(study, elevation, geobox, mesh)
     terrain = {name: np.ascontiguousarray(values[inside]) for name, values in terrain.items()}
     annual = {
-        name: on_cells(mesh, fold(climate[name].to_numpy(), axis=0), inside)
-        for name, fold in (("air_temperature", np.mean), ("precipitation", np.sum))
+        "air_temperature": climate["air_temperature"].to_numpy().mean(axis=0),
+        "precipitation": climate["precipitation"].to_numpy().sum(axis=0),
     }
+    annual = {name: on_cells(mesh, values, inside) for name, values in annual.items()}
     cover = _cover(study, geobox, inside, terrain, annual)
     return Surface(geobox, inside, **terrain, cover=cover)
 
 
-def _near(study, geobox):
+def _near(study: VirtualStudy, geobox: GeoBox) -> np.ndarray:
     """Return which cells are in the study area or near it."""
     import geopandas
 
-    outline = study_area(study, study.grid.crs).buffer(study.landscape.edge_km * 1000).simplify(500)
-    outline = geopandas.GeoSeries([outline], crs=study.grid.crs).to_crs("EPSG:4326")
+    outline = study_area(study, study.grid.crs).buffer(study.landscape.edge_km * 1000)
+    outline = geopandas.GeoSeries([outline.simplify(500)], crs=study.grid.crs).to_crs("EPSG:4326")
     return geometry_mask(outline, out_shape=geobox.shape, transform=geobox.transform, invert=True)
 
 
-def era5_layer(study, geobox):
+def era5_layer(study: VirtualStudy, geobox: GeoBox) -> tuple[xr.Dataset, Mesh]:
     """Return the monthly means on their own grid, and the mesh between it and a finer one."""
-    import xarray as xr
-
-    with xr.open_dataset(study.path("data/base/era5-monthly-means.nc")) as data:
-        climate = data.load()
+    climate = xr.load_dataset(study.path(ERA5_MEANS))
     return climate, Mesh(geobox, grid_of(climate))
 
 
-def grid_of(data):
-    """Return the grid of a dataset by its cell centres, the first row in the north."""
+def grid_of(data: xr.Dataset | xr.DataArray) -> GeoBox:
+    """Return the grid of data by its cell centres, the first row in the north."""
     step = round(float(data.longitude[1] - data.longitude[0]), 6)
-    west, north = float(data.longitude[0]) - step / 2, float(data.latitude[0]) + step / 2
-    return GeoBox(
-        (data.sizes["latitude"], data.sizes["longitude"]), Affine(step, 0, west, 0, -step, north), "EPSG:4326"
-    )
+    west = float(data.longitude[0]) - step / 2
+    north = float(data.latitude[0]) + step / 2
+    shape = (data.sizes["latitude"], data.sizes["longitude"])
+    return GeoBox(shape, Affine(step, 0, west, 0, -step, north), "EPSG:4326")
 
 
-def on_cells(mesh, values, inside):
+def on_cells(mesh: Mesh, values: npt.ArrayLike, inside: np.ndarray) -> np.ndarray:
     """Return values of a mesh at the cells of the study area."""
     return np.ascontiguousarray(mesh.spread(np.asarray(values, np.float32))[inside])
 
 
-def _terrain(study, elevation, geobox, mesh):
+def _terrain(
+    study: VirtualStudy, elevation: np.ndarray, geobox: GeoBox, mesh: Mesh
+) -> dict[str, np.ndarray]:
     """Return the terrain fields of a `Surface` as images."""
     cover = study.landscape.cover
     latitude = cell_centres(geobox)[1].astype(np.float32)[:, None]
@@ -230,20 +192,22 @@ def _terrain(study, elevation, geobox, mesh):
     east_m = north_m * np.cos(np.radians(latitude))
     window = [max(3, round(cover.valley_window / float(m))) for m in (north_m, east_m.mean())]
     prominence = elevation - ndimage.uniform_filter(elevation, window)
-    seen = np.nan_to_num(mesh.mean(elevation))
+    era5_height = np.nan_to_num(mesh.mean(elevation))
     return {
         "latitude": np.broadcast_to(latitude, elevation.shape),
         "elevation": elevation,
-        "lifted": elevation - mesh.spread(seen),
+        "lifted": elevation - mesh.spread(era5_height),
         "northward": -np.gradient(elevation, north_m, axis=0),
         "eastward": np.gradient(elevation, axis=1) / east_m,
         "prominence": np.tanh(prominence / np.float32(cover.valley_depth)),
     }
 
 
-def patches(geobox, rng, kilometres, hurst=0.4):
-    """Return a fractal field of mean 0 and standard deviation 1; a large one is made on a coarser grid."""
-    halvings = round(np.log2(_NOISE_COARSENING)) if min(geobox.shape) > 1000 else 0
+def patches(
+    geobox: GeoBox, rng: np.random.Generator, kilometres: float, hurst: float = 0.4
+) -> np.ndarray:
+    """Return a fractal field of mean 0 and standard deviation 1; a large one is made coarser."""
+    halvings = _NOISE_HALVINGS if min(geobox.shape) > 1000 else 0
     shape = [-(-n // 2**halvings) for n in geobox.shape]
     longest = kilometres / (KM_PER_DEGREE * geobox.transform.a * 2**halvings)
     field = fractal_noise(shape, rng, hurst, max(longest, 4.0), 0.69)
@@ -252,105 +216,97 @@ def patches(geobox, rng, kilometres, hurst=0.4):
     return field[: geobox.shape[0], : geobox.shape[1]]
 
 
-def _rise(values, where):
-    """Return a logistic curve that reaches 1/2 at the first number of `where`; the second is its softness."""
+def _rising(values: np.ndarray, where: tuple[float, float]) -> np.ndarray:
+    """Return a logistic curve with 1/2 at the first of `where`; the second is its softness."""
     return expit((values - np.float32(where[0])) / np.float32(where[1]))
 
 
-def falling(values, where):
-    """Return a logistic curve that falls from 1 to 0 around a value."""
+def falling(values: np.ndarray, where: tuple[float, float]) -> np.ndarray:
+    """Return a logistic curve that falls from 1 to 0, as `_rising` rises."""
     return expit((np.float32(where[0]) - values) / np.float32(where[1]))
 
 
-def above_share(share):
-    """Return the threshold that this share of a standard normal field exceeds; a float keeps float32."""
-    return float(ndtri(1 - share))
+def above_share(share: float) -> float:
+    """Return the threshold that this share of a standard normal field exceeds."""
+    return float(ndtri(1 - share))  # a float keeps float32
 
 
-def _cover(study, geobox, inside, terrain, annual):
-    law, rngs = study.landscape.cover, stream(study, "cover").spawn(6)
-    patch = [patches(geobox, r, law.patch_km)[inside] * np.float32(law.patch_logits) for r in rngs[:4]]
-    pond, fire = (patches(geobox, r, law.patch_km, 0.8)[inside] for r in rngs[4:])
+def _cover(
+    study: VirtualStudy,
+    geobox: GeoBox,
+    inside: np.ndarray,
+    terrain: dict[str, np.ndarray],
+    annual: dict[str, np.ndarray],
+) -> dict[str, np.ndarray]:
+    """Return the share of each class: each takes its part of what the classes before it left."""
+    law = study.landscape.cover
+    rngs = stream(study, "cover").spawn(6)
+    logits = np.float32(law.patch_logits)
+    patch = [patches(geobox, rng, law.patch_km)[inside] * logits for rng in rngs[:4]]
+    pond, fire = (patches(geobox, rng, law.patch_km, 0.8)[inside] for rng in rngs[4:])
     warmth = annual["air_temperature"] - np.float32(law.lapse_rate / 1000) * terrain["lifted"]
     humidity = annual["precipitation"] / np.maximum(warmth + 10, 3)
     slope = np.degrees(np.arctan(np.hypot(terrain["northward"], terrain["eastward"])))
     flat = falling(slope, law.wet_slope)
     valley = np.maximum(-terrain["prominence"], 0)
-    water = np.maximum(_lakes(study, geobox)[inside], expit(8 * (pond * flat - above_share(law.water_share))))
-    wetland = flat * (0.15 + 0.85 * valley) * _rise(humidity + 4 * patch[0], law.wet_humidity)
-    crop = (
-        _rise(warmth + 0.5 * patch[1], law.crop_temperature)
-        * falling(slope, law.crop_slope)
-        * _rise(annual["precipitation"], law.crop_precipitation)
-        * 0.9
-    )
-    forest = expit(
-        (humidity - law.forest_humidity[0]) / law.forest_humidity[1]
-        + law.forest_slope * np.minimum(slope, 4)
-        + patch[2]
-    )
-    burned = expit(6 * (fire - above_share(law.burned_share)))
-    bare = 0.05 + 0.75 * falling(humidity + 4 * patch[3], law.bare_humidity)
-    return _shares(water, wetland, crop, forest, burned, bare)
-
-
-def _shares(water, wetland, crop, forest, burned, bare):
-    """Let the classes take their shares of what those before them left."""
-    left, cover = np.float32(1), {}
-    for name, share in (
-        ("water", water),
-        ("wetland", wetland),
-        ("crop", crop),
-        ("wood", forest),
-        ("bare", bare),
-    ):
+    ponds = expit(8 * (pond * flat - above_share(law.water_share)))
+    wet = _rising(humidity + 4 * patch[0], law.wet_humidity)
+    warm = _rising(warmth + 0.5 * patch[1], law.crop_temperature)
+    level = falling(slope, law.crop_slope)
+    rainy = _rising(annual["precipitation"], law.crop_precipitation)
+    half, softness = law.forest_humidity
+    wooded = (humidity - half) / softness + law.forest_slope * np.minimum(slope, 4) + patch[2]
+    shares = {
+        "water": np.maximum(_lakes(study, geobox)[inside], ponds),
+        "wetland": flat * (0.15 + 0.85 * valley) * wet,
+        "crop": warm * level * rainy * 0.9,
+        "wood": expit(wooded),
+        "bare": 0.05 + 0.75 * falling(humidity + 4 * patch[3], law.bare_humidity),
+    }
+    left = np.float32(1)
+    cover = {}
+    for name, share in shares.items():
         cover[name] = (left * share).astype(np.float32)
         left = left - cover[name]
+    burned = expit(6 * (fire - above_share(law.burned_share)))
     wood = cover.pop("wood")
     cover |= {"forest": wood * (1 - burned), "burned": wood * burned, "grass": left}
     return {name: cover[name].astype(np.float32) for name in COVER}
 
 
-def _lakes(study, geobox):
-    lakes = _layer(study, "lakes")
-    sea = 1 - rasterize(_layer(study, "land"), geobox.shape, transform=geobox.transform, dtype="uint8")
-    return np.maximum(rasterize(lakes, geobox.shape, transform=geobox.transform, dtype="uint8"), sea).astype(np.float32)
-
-
-# --- Landsat ------------------------------------------------------------------------------------------------
-
-
-def sunlight(surface, day_of_year, hour_angle):
-    """Return the direct sun on the slope over that on flat ground, by the law of cosines; 0 in own shade."""
-    declination = math.radians(23.44) * math.sin(2 * math.pi * (day_of_year - 81) / 365.25)
-    hour, latitude = math.radians(hour_angle), np.radians(surface.latitude)
-    sine, cosine = np.sin(latitude), np.cos(latitude)
-    sunny, level = math.sin(declination), math.cos(declination) * math.cos(hour)
-    up, north, east = (
-        sine * sunny + cosine * level,
-        cosine * sunny - sine * level,
-        -math.cos(declination) * math.sin(hour),
+def _lakes(study: VirtualStudy, geobox: GeoBox) -> np.ndarray:
+    """Return 1 in lakes and in the sea, 0 elsewhere."""
+    lakes, land = (
+        rasterize(_layer(study, name), geobox.shape, transform=geobox.transform, dtype="uint8")
+        for name in ("lakes", "land")
     )
+    return np.maximum(lakes, 1 - land).astype(np.float32)
+
+
+def sunlight(surface: Surface, day_of_year: float, hour_angle: float) -> np.ndarray:
+    """Return the direct sun on the slope over that on flat ground; 0 in its own shade.
+
+    By the law of cosines, with `hour_angle` in degrees.
+    """
+    declination = math.radians(23.44) * math.sin(2 * math.pi * (day_of_year - 81) / 365.25)
+    hour = math.radians(hour_angle)
+    latitude = np.radians(surface.latitude)
+    sine = np.sin(latitude)
+    cosine = np.cos(latitude)
+    sunny = math.sin(declination)
+    level = math.cos(declination) * math.cos(hour)
+    up = sine * sunny + cosine * level
+    north = cosine * sunny - sine * level
+    east = -math.cos(declination) * math.sin(hour)
     steep = np.sqrt(1 + surface.northward**2 + surface.eastward**2)
     facing = up - north * surface.northward - east * surface.eastward
     return np.maximum(facing, 0) / (steep * np.maximum(up, np.float32(0.1)))
 
 
-# --- all of it ----------------------------------------------------------------------------------------------
+def file_table(study: VirtualStudy) -> pd.DataFrame:
+    """Return a row a raw file: its path, bands, type, unit, encoding, cell size, size and label.
 
-
-def file_table(study):
-    """Return what the raw folder holds.
-
-    Parameters
-    ----------
-    study : helpers.core.study.Study
-
-    Returns
-    -------
-    pandas.DataFrame
-        A row a file: name, path within the raw folder, bands, type, unit, scale, offset, cell size in seconds
-        of arc, size in MB, and whether its tags say SIMULATED.
+    Index `name`. The path `file` is within the raw folder; a value is number * `scale` + `offset`.
     """
     rows = []
     for name, path in raw_files(study).items():
@@ -366,7 +322,7 @@ def file_table(study):
                     "offset": source.offsets[0],
                     "arcsec": round(source.transform.a * 3600, 3),
                     "MB": round(path.stat().st_size / 1e6, 2),
-                    "simulated": "SIMULATED" in source.tags(),
+                    "label": source.tags().get("LABEL", ""),
                 }
             )
     return pd.DataFrame(rows).set_index("name")

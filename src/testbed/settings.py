@@ -1,40 +1,41 @@
-"""Settings of the virtual landscape, the hidden truth and the boreholes, with their defaults."""
+"""The virtual study: settings of its landscape, hidden truth and boreholes, with their defaults."""
 
 from datetime import date
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from helpers.core.settings import Positive, Section, Share
+from helpers.core.study import Study
+
+NotNegative = Annotated[float, Field(ge=0)]
+Number = Annotated[int, Field(ge=1)]
+Months = Annotated[list[float], Field(min_length=12, max_length=12)]
+Spectrum = Annotated[list[float], Field(min_length=5, max_length=5)]
 
 
 class Relief(Section):
-    """Constants of the relief below 5 arc minutes, set by the looks and the slopes of the result."""
+    """Constants of the relief below 5 arc minutes, chosen by looks and slopes of the result."""
 
     coarsest_arcsec: Positive = 120  # coarsest grid of the pyramid
-    longest_arcmin: Positive = 7.5  # longest wavelength of the noise; real topography carries what is longer
+    longest_arcmin: Positive = 7.5  # wavelength of the noise; real topography has what is longer
     hurst: Share = 0.75  # Hurst exponent of natural topography, 0.7-0.8 [M]
-    noise: list[Annotated[float, Field(ge=0)]] = [3.5, 1.5, 0.5, 0.2]  # by level, in steps of the topography
+    noise: list[NotNegative] = [3.5, 1.5, 0.5, 0.2]  # by level, in steps of the topography
     calm_roughness: Positive = 15  # m; steps of the topography well below it bring hardly any noise
     incision: Positive = 0.12  # km^(1 - 2 area_exponent) a cycle
     incision_limit: Positive = 40  # largest ratio of the drop cut in a cycle to the drop left
     area_exponent: Share = 0.8  # above a river's 0.4-0.5 [M], as small cells are hillslopes
     diffusion: Positive = 0.45  # cells, standard deviation of the hillslope smoothing in a cycle
     breached_share: Share = 0.9  # the rest of a depression is filled
-    cycles: Annotated[int, Field(ge=1)] = 7  # of erosion and uplift after a routing
-    routings: list[Annotated[int, Field(ge=1)]] = [3, 2, 1]  # by level
-
-
-Months = Annotated[list[float], Field(min_length=12, max_length=12)]
-
-
-Spectrum = Annotated[list[float], Field(min_length=5, max_length=5)]
+    cycles: Number = 7  # of erosion and uplift after a routing
+    routings: list[Number] = [3, 2, 1]  # by level
 
 
 class Cover(Section):
-    """Constants of the virtual land cover [M]: where a class reaches half, and how sharp its edge is.
+    """Constants of the virtual land cover [M].
 
-    Humidity is de Martonne's index: annual precipitation in mm / (mean annual air temperature in degC + 10).
+    Pairs are where a class reaches half, and how sharp its edge is. Humidity is de Martonne's
+    index: annual precipitation in mm / (mean annual air temperature in degC + 10).
     """
 
     lapse_rate: Positive = 5.0  # K km-1, of annual means
@@ -55,7 +56,10 @@ class Cover(Section):
 
 
 class Scenes(Section):
-    """Constants of the virtual Landsat scenes [M]; spectra are in blue, green, red, nir08, swir16."""
+    """Constants of the virtual Landsat scenes [M].
+
+    Spectra are in blue, green, red, nir08, swir16.
+    """
 
     green: dict[str, Spectrum] = {
         "forest": [0.020, 0.042, 0.026, 0.300, 0.130],
@@ -76,7 +80,7 @@ class Scenes(Section):
         "water": [0.050, 0.060, 0.040, 0.020, 0.010],
     }
     snow: Spectrum = [0.80, 0.80, 0.78, 0.70, 0.12]
-    green_up: tuple[float, float] = (135, 3)  # day of the year at 45 N, 0 m; days a degree of latitude
+    green_up: tuple[float, float] = (135, 3)  # day of the year at 45 N, 0 m; days a degree north
     senescence: tuple[float, float] = (264, -3)
     crop_green_up: tuple[float, float] = (178, 2)
     crop_senescence: tuple[float, float] = (260, -2)
@@ -87,15 +91,18 @@ class Scenes(Section):
     shadow_km: tuple[float, float] = (1.8, -1.5)  # north, east, of a shadow from its cloud
     gap_share: Share = 0.08  # between swaths
     swath_km: Positive = 185
-    snow_line: tuple[float, float] = (2300, -100)  # m at 42 N on the first and last date; m a degree
-    noise: tuple[float, float] = (0.003, 0.02)  # standard deviation: constant, share of the reflectance
+    snow_line: tuple[float, float] = (2300, -100)  # m at 42 N on first and last date; m a degree
+    noise: tuple[float, float] = (0.003, 0.02)  # sd: constant, share of the reflectance
 
 
 class SurfaceTemperature(Section):
-    """Constants of the virtual land surface temperature [M]; lists run from January to December."""
+    """Constants of the virtual land surface temperature [M].
+
+    Lists of twelve run from January to December.
+    """
 
     lapse_rate: Months = [2.5, 3.5, 5.0, 6.0, 6.2, 6.0, 5.5, 5.5, 5.5, 5.0, 4.0, 2.5]  # K km-1
-    cold_pool: Months = [6.0, 5.0, 3.5, 2.5, 2.0, 1.5, 1.5, 2.0, 2.5, 3.0, 4.5, 6.0]  # K, valleys, night
+    cold_pool: Months = [6.0, 5.0, 3.5, 2.5, 2.0, 1.5, 1.5, 2.0, 2.5, 3.0, 4.5, 6.0]  # K, at night
     cold_pool_day: Share = 0.25  # of the one at night
     warm_belt: Share = 0.2  # of the cold pool: warming of ground above its surroundings
     day_excess: Months = [4, 6, 10, 13, 14, 14, 12, 11, 11, 9, 6, 4]  # K, bare dry ground over air
@@ -112,23 +119,29 @@ class SurfaceTemperature(Section):
     sun: Months = [8, 8, 7, 5, 4, 3, 3, 4, 6, 7, 8, 8]  # K for twice the sun of flat ground
     snow_cooling: float = 1.0  # K
     snow_temperature: tuple[float, Positive] = (-3, 2)  # degC of the month's air; softness in K
-    cloudy: Months = [0.01, 0.01, 0.015, 0.02, 0.02, 0.03, 0.04, 0.035, 0.02, 0.015, 0.015, 0.015]  # no value
-    poorer: tuple[Share, Share, Share] = (0.01, 0.025, 0.20)  # more shares, of errors above 3, 2 and 1 K
-    noise: tuple[float, float, float, float] = (0.5, 1.0, 1.8, 2.8)  # K, by error class
+    # Shares without a value, and of errors above 3, 2 and 1 K; then the errors of four classes, K.
+    cloudy: Months = [0.01, 0.01, 0.015, 0.02, 0.02, 0.03, 0.04, 0.035, 0.02, 0.015, 0.015, 0.015]
+    poorer: tuple[Share, Share, Share] = (0.01, 0.025, 0.20)
+    noise: tuple[float, float, float, float] = (0.5, 1.0, 1.8, 2.8)
     cloud_km: Positive = 400
     persistence: Share = 0.2  # correlation of cloudiness from one month to another
 
 
 class Landscape(Section):
-    """The virtual landscape: the raw products that notebook 00 makes where no real ones are given."""
+    """The virtual landscape: the raw rasters in the formats of the real products."""
 
     seed: int = 20240601
     dem_arcsec: Positive = 15
     landsat_arcsec: Positive = 30
     lst_arcsec: Positive = 30
     margin_degrees: Positive = 0.75
-    scene_dates: list[date] = [date(2023, 6, 18), date(2023, 7, 20), date(2023, 8, 21), date(2024, 9, 8)]
-    edge_km: Positive = 20  # Landsat and surface temperature reach this far beyond the study area
+    scene_dates: list[date] = [
+        date(2023, 6, 18),
+        date(2023, 7, 20),
+        date(2023, 8, 21),
+        date(2024, 9, 8),
+    ]
+    edge_km: Positive = 20  # Landsat and surface temperature reach so far beyond the study area
     relief: Relief = Relief()
     cover: Cover = Cover()
     scenes: Scenes = Scenes()
@@ -136,23 +149,23 @@ class Landscape(Section):
 
 
 class Truth(Section):
-    """Constants of the law behind the virtual study (`sources/boreholes.py`), fixed before any model is fitted.
+    """Constants of the law of the ground (`testbed.ground`), fixed before any model is fitted.
 
     They are ours: orders of magnitude follow the literature, none is a measurement of this region.
     """
 
     seed: int = 20240604
-    lapse_rate: float = 5.5  # K per km, from the height that ERA5 sees to the ground's
+    lapse_rate: float = 5.5  # K per km, from the height that ERA5 has to the ground's
     inversion: float = 4.5  # K that winter nights take off on valley floors, at the fullest
     past_cooling: float = 1.5  # K; the colder climate that left relict permafrost
     thawing_n_factor: tuple[float, float] = (0.95, 0.62)  # bare dry ground, closed forest on peat
     freezing_n_factor: tuple[float, float] = (0.62, 0.42)  # little snow, much snow
     snow_half: float = 35.0  # mm of water in November to March at which the factor lies half-way
-    conductivity_ratio: tuple[float, float] = (0.95, 0.50)  # thawed over frozen: dry mineral ground, wet peat
+    conductivity_ratio: tuple[float, float] = (0.95, 0.50)  # thawed to frozen: mineral, wet peat
     insolation: float = 0.10  # share of the thawing index that a 10 degree slope to the south gains
-    unseen_temperature: tuple[float, float] = (0.20, 0.60)  # K, sd of unseen fields: of 40 km, and cell by cell
+    hidden_temperature: tuple[float, float] = (0.20, 0.60)  # K, sd of fields: of 40 km, of a cell
     relict_limit: float = 0.7  # degC; ground now warmer than this has lost its relict permafrost
-    stefan: tuple[float, float] = (0.060, 0.030)  # m per root of a degC d: dry mineral ground, wet peat
+    stefan: tuple[float, float] = (0.060, 0.030)  # m per root of a degC d: dry mineral, wet peat
     burnt_share: float = 0.12  # of the ground, in patches; fire lets it thaw deeper
     burnt_table: float = 1.2  # m deeper table where it burnt
     thickness_per_kelvin: float = 32.0  # m of permafrost for each K below 0 degC at its top
@@ -164,7 +177,7 @@ class Truth(Section):
     ice_transition: float = 1.0  # at the permafrost table; falls to 1/e within `transition_depth`
     transition_depth: float = 1.5  # m
     ice_decline: float = 0.14  # for each metre below 2 m
-    unseen_ice: tuple[float, float] = (1.00, 1.20)  # sd of log-odds, fields of 25 and 2 km
+    hidden_ice: tuple[float, float] = (1.00, 1.20)  # sd of log-odds, fields of 25 and 2 km
     rock_ice: float = 0.03  # m3 m-3, in bedrock
     soil_depth: tuple[float, float] = (2.5, 22.0)  # m to bedrock: steep ridge, valley floor
 
@@ -177,15 +190,66 @@ class Boreholes(Section):
     pit_share: Share = 0.35
     domain_share: Share = 0.78  # of the sites lie in the potential-permafrost domain
     design: Literal["random", "clustered", "roadside"] = "clustered"
-    clusters: Annotated[int, Field(gt=0)] = 90
+    clusters: Number = 90
     cluster_radius: Positive = 6000  # m
-    lowest_of: Annotated[int, Field(ge=1)] = (
-        2  # places considered for a cluster; the one nearest a valley floor is taken
-    )
+    lowest_of: Number = 2  # places considered for a cluster: the nearest to a valley floor is taken
     road_share: Share = 0.4  # of the clusters lie along roads, the others in valleys
     towns: Annotated[int, Field(ge=3)] = 70
     duplicates: Share = 0.01  # sites that were entered twice
     mistakes: Share = 0.005  # rows with a typing mistake
-    ice_error: Annotated[float, Field(ge=0)] = 0.03  # m3 m-3, sd of a measured interval
-    hole_scatter: Annotated[float, Field(ge=0)] = 0.35  # sd of log-odds between a hole and its 500 m cell
-    table_error: Annotated[float, Field(ge=0)] = 0.2  # m
+    ice_error: NotNegative = 0.03  # m3 m-3, sd of a measured interval
+    borehole_scatter: NotNegative = 0.35  # sd of log-odds between a borehole and its fine cell
+    table_error: NotNegative = 0.2  # m
+
+
+class VirtualSource(Landscape):
+    """The virtual landscape as the source of a study's raw rasters."""
+
+    kind: Literal["virtual"] = "virtual"
+
+
+class Campaign(Section):
+    """The hidden truth, and the boreholes that sample it."""
+
+    truth: Truth = Truth()
+    boreholes: Boreholes = Boreholes()
+
+
+class VirtualStudy(Study):
+    """A study of the virtual landscape; to `helpers` it is a study like any other.
+
+    `pyproject.toml` names it as the class of ``source: virtual``, so that `Study.open` returns it.
+    """
+
+    renamed: ClassVar[dict[str, str]] = Study.renamed | {
+        "landscape": "source",
+        "truth.unseen_temperature": "campaign.truth.hidden_temperature",
+        "truth.unseen_ice": "campaign.truth.hidden_ice",
+        "truth": "campaign.truth",
+        "boreholes.hole_scatter": "campaign.boreholes.borehole_scatter",
+        "boreholes": "campaign.boreholes",
+    }
+
+    label: Literal["SIMULATED"] = "SIMULATED"
+    source: VirtualSource = VirtualSource()
+    campaign: Campaign = Campaign()
+
+    @property
+    def landscape(self) -> Landscape:
+        """Settings of the raw rasters."""
+        return self.source
+
+    @property
+    def truth(self) -> Truth:
+        """Constants of the law of the hidden ground."""
+        return self.campaign.truth
+
+    @property
+    def boreholes(self) -> Boreholes:
+        """How boreholes and pits sample the truth."""
+        return self.campaign.boreholes
+
+    @property
+    def draws_boreholes(self) -> bool:
+        """Whether the truth is sampled; false where the study names sample tables of its own."""
+        return not (self.samples.sites or self.samples.intervals or self.samples.areas)

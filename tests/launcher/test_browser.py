@@ -1,4 +1,4 @@
-"""The notebooks in JupyterLab, in a real browser: opened, run from top to bottom, compared with papermill."""
+"""The notebooks in JupyterLab, in a real browser: opened, run, compared with papermill."""
 
 import contextlib
 import json
@@ -11,28 +11,36 @@ import urllib.request
 
 import nbformat
 import pytest
-from test_run import assert_same_rasters, environment
+from project import assert_same_rasters, environment
 
 from helpers.core.files import write_text
-from launcher.stages import FULL
+from launcher.stages import STAGES
 
 pytestmark = pytest.mark.browser
 
 MENU = "//div[@class='lm-MenuBar-itemLabel' and text()='Run']"
-NOTEBOOKS = [*FULL, "07-compare-runs"]
+NOTEBOOKS = [*STAGES, "07-compare-runs"]
 
 
 @pytest.fixture
 def lab(quick, tmp_path):
-    """Return a project copy without data, and the address of a JupyterLab that was started somewhere else."""
+    """Return a project copy without data, and the address of a JupyterLab started elsewhere."""
     project = tmp_path / "project"
-    shutil.copytree(quick, project, ignore=shutil.ignore_patterns("raw", "processed", "results", ".run"))
+    shutil.copytree(
+        quick, project, ignore=shutil.ignore_patterns("raw", "processed", "results", ".run")
+    )
     for name in NOTEBOOKS:
         path = project / "notebooks" / f"{name}.ipynb"
         text = path.read_text(encoding="utf-8").replace("config/virtual.yaml", "config/quick.yaml")
         path.write_text(text.replace("batches/seeds", "batches/lab"), encoding="utf-8")
     # One run alone has nothing to be compared with, which the notebook must survive.
-    run = {"run": "main", "folder": "results/quick/main", "values": {}, "status": "done", "error": ""}
+    run = {
+        "run": "main",
+        "folder": "results/quick/main",
+        "values": {},
+        "status": "done",
+        "error": "",
+    }
     write_text(project / "results/batches/lab/batch.json", json.dumps({"axes": [], "runs": [run]}))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -47,11 +55,19 @@ def lab(quick, tmp_path):
         "--ip=127.0.0.1",
         f"--port={port}",
     ]
-    command += [f"--ServerApp.root_dir={project / 'notebooks'}", "--IdentityProvider.token=", "--LabApp.news_url="]
+    command += [
+        f"--ServerApp.root_dir={project / 'notebooks'}",
+        "--IdentityProvider.token=",
+        "--LabApp.news_url=",
+    ]
     (tmp_path / "elsewhere").mkdir()
     with open(tmp_path / "lab.log", "w") as log:
         server = subprocess.Popen(
-            command, cwd=tmp_path / "elsewhere", env=environment(project), stdout=log, stderr=subprocess.STDOUT
+            command,
+            cwd=tmp_path / "elsewhere",
+            env=environment(project),
+            stdout=log,
+            stderr=subprocess.STDOUT,
         )
     try:
         yield project, f"http://127.0.0.1:{port}"
@@ -66,13 +82,26 @@ def browser(tmp_path):
 
     chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
     found = bool(chromium and driver)
-    assert found, "make test-browser needs Chromium and ChromeDriver (Debian: chromium chromium-driver)"
+    assert found, (
+        "make test-browser needs Chromium and ChromeDriver (Debian: chromium chromium-driver)"
+    )
     options = webdriver.ChromeOptions()
     options.binary_location = chromium
     options.unhandled_prompt_behavior = "accept"  # "leave this page?"
-    for flag in ("headless=new", "no-sandbox", "disable-gpu", "no-first-run", "disable-background-networking"):
+    for flag in (
+        "headless=new",
+        "no-sandbox",
+        "disable-gpu",
+        "no-first-run",
+        "disable-background-networking",
+    ):
         options.add_argument(f"--{flag}")
-    for flag in ("disable-component-update", "disable-sync", "disable-quic", "window-size=1400,1800"):
+    for flag in (
+        "disable-component-update",
+        "disable-sync",
+        "disable-quic",
+        "window-size=1400,1800",
+    ):
         options.add_argument(f"--{flag}")
     options.add_argument(f"--user-data-dir={tmp_path / 'profile'}")
     with webdriver.Chrome(options=options, service=webdriver.ChromeService(driver)) as chrome:
@@ -88,7 +117,10 @@ def wait_for_server(address):
 
 
 def run_all(browser, address, path):
-    """Open a notebook, choose Run > Run All Cells, and save until every cell has run; None if that takes too long."""
+    """Open a notebook, choose Run > Run All Cells, and save until every cell has run.
+
+    None if that takes too long.
+    """
     from selenium.common.exceptions import WebDriverException
     from selenium.webdriver.common.by import By
     from selenium.webdriver.common.keys import Keys
@@ -96,14 +128,22 @@ def run_all(browser, address, path):
     from selenium.webdriver.support.ui import WebDriverWait
 
     wait = WebDriverWait(browser, 30)
-    browser.get(f"{address}/lab/tree/{path.name}?reset")
+    place = path.as_posix().rpartition("/notebooks/")[2]
+    browser.get(f"{address}/lab/tree/{place}?reset")
     # The kernel must be there before cells are sent to it.
-    wait.until(element_to_be_clickable((By.CSS_SELECTOR, ".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Cell")))
-    wait.until(lambda b: b.find_elements(By.CSS_SELECTOR, ".jp-Notebook-ExecutionIndicator[data-status='idle']"))
+    wait.until(
+        element_to_be_clickable((By.CSS_SELECTOR, ".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Cell"))
+    )
+    wait.until(
+        lambda b: b.find_elements(
+            By.CSS_SELECTOR, ".jp-Notebook-ExecutionIndicator[data-status='idle']"
+        )
+    )
     asked, end = -60.0, time.monotonic() + 150
     cells = []
     while time.monotonic() < end:
-        # JupyterLab may ask whether to overwrite what it has just saved itself; until answered, nothing is saved.
+        # JupyterLab may ask whether to overwrite what it has just saved itself; until answered,
+        # nothing is saved.
         for button in browser.find_elements(
             By.CSS_SELECTOR, ".jp-Dialog button.jp-mod-warn, .jp-Dialog .jp-mod-accept"
         ):
@@ -111,9 +151,13 @@ def run_all(browser, address, path):
                 button.click()
         # A click while the kernel still connects is lost: ask again as long as nothing has run.
         if not any(cell.execution_count for cell in cells) and time.monotonic() - asked > 60:
-            with contextlib.suppress(WebDriverException):  # a dialog came in between: the next round answers it
+            with contextlib.suppress(
+                WebDriverException
+            ):  # a dialog came in between: the next round answers it
                 wait.until(element_to_be_clickable((By.XPATH, MENU))).click()
-                wait.until(element_to_be_clickable((By.CSS_SELECTOR, "li[data-command='runmenu:run-all']"))).click()
+                wait.until(
+                    element_to_be_clickable((By.CSS_SELECTOR, "li[data-command='runmenu:run-all']"))
+                ).click()
             asked = time.monotonic()
         time.sleep(4)
         browser.find_element(By.TAG_NAME, "body").send_keys(Keys.CONTROL, "s")
@@ -131,7 +175,8 @@ def test_the_notebooks_run_in_jupyterlab_with_the_same_results(lab, browser, qui
     for name in NOTEBOOKS:
         path = project / "notebooks" / f"{name}.ipynb"
         clean = path.read_text(encoding="utf-8")
-        # A page that lost its kernel, or cells to the question for one, is opened once more, as a person would.
+        # A page that lost its kernel, or cells to the question for one, is opened once more, as a
+        # person would.
         for _ in range(2):
             path.write_text(clean, encoding="utf-8")
             cells, errors = run_all(browser, address, path) or ([], ["nothing"])
@@ -140,5 +185,7 @@ def test_the_notebooks_run_in_jupyterlab_with_the_same_results(lab, browser, qui
         assert cells, f"{name} did not finish; see {path.with_suffix('.png')}"
         browser.save_screenshot(str(path.with_suffix(".png")))
         assert not errors, f"{name}: {errors[0].ename}: {errors[0].evalue}"
-        assert any("image/png" in o.get("data", {}) for cell in cells for o in cell.outputs), f"{name} shows no figure"
+        assert any("image/png" in o.get("data", {}) for cell in cells for o in cell.outputs), (
+            f"{name} shows no figure"
+        )
     assert_same_rasters(project, quick, "data", "results/quick")

@@ -23,7 +23,9 @@ def requirements():
 
 def test_environment_yml_equals_pyproject():
     conda = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
-    conda = dict([*line.split(" ", 1), ""][:2] for line in conda if not line.startswith(("python ", "pip")))
+    conda = dict(
+        [*line.split(" ", 1), ""][:2] for line in conda if not line.startswith(("python ", "pip"))
+    )
     assert conda == {CONDA_NAMES.get(name, name): spec for name, spec in requirements().items()}
 
 

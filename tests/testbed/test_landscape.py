@@ -1,22 +1,24 @@
-"""The virtual landscape: real where it says so, plausible where it is simulated, and the same every time."""
+"""The virtual landscape: real where it says so, and plausible where it is simulated."""
 
 import datetime
 
 import numpy as np
-import pyflwdir
 import pytest
-import rasterio
 import xarray as xr
-from odc.geo.geobox import GeoBox
 
-from helpers.core.grid import cell_centres, geographic_grid
+from helpers.core.rasters import read_band
 from helpers.core.settings import ROOT
 from helpers.core.study import Study
 from helpers.prepare import products
-from testbed import landscape, relief, scenes
-from testbed.climate import surface_for_lst, surface_temperature, write_climate, write_lst, write_soil
-
-SETTINGS = Study.open("config/quick.yaml").landscape.relief
+from testbed import landscape, scenes
+from testbed.climate import (
+    surface_for_lst,
+    surface_temperature,
+    write_climate,
+    write_lst,
+    write_soil,
+)
+from testbed.settings import VirtualStudy
 
 
 @pytest.fixture(scope="module")
@@ -24,10 +26,10 @@ def study(tmp_path_factory):
     """The quick study with two scenes only, its raw rasters in a temporary folder."""
     dates = [datetime.date(2023, 6, 18), datetime.date(2023, 7, 20)]
     settings = Study.open("config/quick.yaml").model_dump()
-    settings["landscape"]["scene_dates"] = dates
+    settings["source"]["scene_dates"] = dates
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Study, "raw_dir", tmp_path_factory.mktemp("raw"))
-        yield Study(**settings)
+        yield VirtualStudy(**settings)
 
 
 @pytest.fixture(scope="module")
@@ -45,88 +47,12 @@ def table(study, surface):
     return landscape.file_table(study)
 
 
-@pytest.fixture(scope="module")
-def topography():
-    with rasterio.open(ROOT / "data/base/topography.tif") as source:
-        return source.read(1).astype(np.float32), GeoBox(source.shape, source.transform, source.crs.to_wkt())
-
-
-@pytest.fixture(scope="module")
-def mountains(topography):
-    """Relief of a part of the Greater Khingan Range, at 30 arc seconds, and its grid."""
-    grid = geographic_grid((120, 49, 124, 52), 30)
-    return _relief(topography, grid), grid
-
-
-def _relief(topography, grid, seed=1):
-    from shapely import box
-
-    return relief.make_relief(*topography, grid, [box(100, 30, 140, 60)], SETTINGS, np.random.default_rng(seed))
-
-
 def read(study, name, band=1):
-    with rasterio.open(products.raw_files(study)[name]) as source:
-        return source.read(band)
-
-
-def test_relief_is_the_same_on_one_and_two_threads(topography, monkeypatch):
-    grid = geographic_grid((120, 49, 122, 50), 30)
-    made = []
-    for threads in (1, 2):
-        monkeypatch.setattr(relief, "_FFT_THREADS", threads)
-        made.append(_relief(topography, grid))
-    assert np.array_equal(*made)
-
-
-def test_another_seed_gives_another_relief(topography, mountains):
-    elevation, grid = mountains
-    assert np.abs(_relief(topography, grid, seed=2) - elevation).mean() > 5
-
-
-def test_means_of_the_real_cells_are_kept(topography, mountains):
-    real, coarse = topography
-    mesh = relief.Mesh(mountains[1], coarse)
-    lack = (mesh.mean(mountains[0]) - real)[mesh.covered]
-    assert abs(lack.mean()) < 1
-    assert lack.std() < 5  # m; the relief within a cell is tens of times that
-
-
-def test_mesh_gives_back_a_plane(topography):
-    _, coarse = topography
-    grid = geographic_grid((120, 49, 122, 50), 60)
-    mesh = relief.Mesh(grid, coarse)
-
-    def plane(box):
-        longitude, latitude = cell_centres(box)
-        return (3 * longitude[None, :] - 2 * latitude[:, None]).astype(np.float32)
-
-    np.testing.assert_allclose(mesh.spread(plane(coarse)), plane(grid), atol=1e-3)
-    np.testing.assert_allclose(mesh.mean(plane(grid))[mesh.covered], plane(coarse)[mesh.covered], atol=1e-3)
-
-
-def test_mesh_refuses_a_grid_beyond_the_topography(topography):
-    with pytest.raises(relief.ReliefError, match="margin_degrees"):
-        relief.Mesh(geographic_grid((100, 49, 122, 50), 60), topography[1])
-
-
-def test_valleys_drain(mountains):
-    elevation, _ = mountains
-    filled, _ = pyflwdir.dem.fill_depressions(elevation, nodata=-9999.0)
-    assert np.mean(filled - elevation > 2) < 0.1
-
-
-def test_relief_follows_that_of_the_real_topography(topography, mountains):
-    plain = _relief(topography, geographic_grid((124, 45, 126, 46.5), 30))
-
-    def median_step(elevation):
-        return np.median(np.abs(np.diff(elevation, axis=1)))
-
-    assert median_step(mountains[0]) > 10
-    assert median_step(plain) < 4
+    return read_band(products.raw_files(study)[name], band)
 
 
 def test_every_file_says_simulated_and_has_its_unit(table):
-    assert table["simulated"].all()
+    assert (table["label"] == "SIMULATED").all()
     assert len(table) == 1 + 2 * 6 + 4 + 2 + 4
     assert table.loc["lst_day", "unit"] == "K"
     assert table.loc["lst_day", "bands"] == 12
@@ -170,7 +96,9 @@ def test_shares_of_cover_sum_to_one(surface):
 
 
 def test_most_cells_are_seen_in_one_of_two_scenes(study, surface, table):
-    quality = np.stack([read(study, f"landsat_{day}_qa_pixel") for day in products.scene_days(study)])
+    quality = np.stack(
+        [read(study, f"landsat_{day}_qa_pixel") for day in products.scene_days(study)]
+    )
     looks = ((quality & 0b111111) == 0).sum(axis=0)[surface.inside]
     assert (looks > 0).mean() > 0.7
 
@@ -188,7 +116,10 @@ def test_winter_nights_are_colder_on_valley_floors(study, surface):
     lapse = np.float32(study.landscape.temperature.lapse_rate[0] / 1000) * surface.lifted
     night = surface_temperature(study, surface, air, 0, "night") + lapse
     wooded = surface.cover["forest"] > 0.7
-    valley, slope = (night[wooded & where].mean() for where in (surface.prominence < -0.8, surface.prominence > 0))
+    valley, slope = (
+        night[wooded & where].mean()
+        for where in (surface.prominence < -0.8, surface.prominence > 0)
+    )
     assert valley < slope - 3
 
 

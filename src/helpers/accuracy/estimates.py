@@ -1,35 +1,39 @@
-"""What estimates of accuracy are worth: several kinds of folds side by side, and beside the truth where it is known.
+"""Estimates of the map's accuracy: from several kinds of folds and from the test, side by side.
 
-A score from samples may be off for three reasons, which the tables keep apart: samples lie elsewhere than the map's
-cells (folds and weights try to mend it), a hole is not its cell (the reference `cells` shows by how much), and the
-hyperparameters were chosen for the very score (`selection_optimism`).
+A score from samples may be off for three reasons, which the tables keep apart: samples lie
+elsewhere than the map's cells (folds and weights try to mend it), a borehole is not its cell, and
+the hyperparameters were chosen for the very score
+(`helpers.accuracy.baselines.selection_optimism`).
 """
+
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-import testbed.against_truth
 from helpers.accuracy.by_area import plot_areas
-from helpers.accuracy.predictions import by_domain, mapped_areas, predict_samples
+from helpers.accuracy.predictions import Predictions, mapped_areas
 from helpers.accuracy.report import evaluate
 from helpers.core.classes import TARGETS
-from helpers.core.files import write_tables
 from helpers.core.grid import cell_centres, reference_grid
-from helpers.core.plot import WIDTH_MM, mark_simulated, style
+from helpers.core.plot import mark_label, panels
 from helpers.core.scores import (
+    DOMAINS,
     HEADLINE_SCORES,
     bootstrap_matrices,
+    by_domain,
     by_mapped_share,
     confusion_matrix,
-    f1,
     interval,
-    kappa,
-    macro,
     mapped_class,
-    overall_accuracy,
+    matrix_scores,
 )
+from helpers.core.study import Study
 from helpers.folds.blocks import bootstrap
 from helpers.folds.distances import Distribution, neighbour_distances, prediction_distances
+from helpers.folds.units import coordinates
 from helpers.folds.weights import sampling_weights
 
 ESTIMATES = {
@@ -44,158 +48,130 @@ ESTIMATES = {
     "column_adjusted": "folds by column, by mapped area",
     "test": "test samples",
     "test_adjusted": "test samples, by mapped area",
-    "true_train": "truth, forest of the training samples",
-    "true_map": "truth, forest of the map",
 }
 """Estimates of a map's accuracy, by their keys in ``validation.json``.
 
-Those by mapped area count each mapped class as much as the map has of it, not as often as samples hit it
-(post-stratification: Olofsson et al., 2014).
+Those by mapped area count each mapped class as much as the map has of it, not as often as samples
+hit it (post-stratification: Olofsson et al., 2014).
 """
 
-
-REFERENCES = {
-    "samples": ("o", "#0072b2", "against the samples' own class"),
-    "cells": ("s", "#d55e00", "against the true class of their cells"),
-}
+References = Mapping[str, tuple[str, str, str]]
 """What predictions are compared with: marker, colour and label."""
 
+REFERENCES: References = {"samples": ("o", "#0072b2", "against the samples' own class")}
+"""The reference of a study of real ground."""
 
-def evaluate_folds(study, predictions):
-    """Judge the pooled out-of-fold predictions of every kind of folds by `helpers.accuracy.report.evaluate`.
+Labels = Callable[[pd.DataFrame], np.ndarray]
+"""Returns the reference class of samples, shape (n,)."""
 
-    Returns
-    -------
-    dict of str to dict
-        Kind of folds to layer to domain to report.
+
+def evaluate_folds(study: Study, predictions: Predictions) -> dict[str, dict]:
+    """Evaluate the pooled out-of-fold predictions of every kind of folds.
+
+    It is by kind of folds and layer what `helpers.accuracy.report.evaluate` returns.
     """
-    found = {}
-    for (layer, kind), probabilities in predictions.unseen.items():
+    reports: dict[str, dict] = {}
+    for (layer, kind), probabilities in predictions.out_of_fold.items():
         areas = mapped_areas(study, predictions, layer)
-        found.setdefault(kind, {})[layer] = evaluate(study, predictions.rows[layer], probabilities, mapped=areas)
-    return found
+        report = evaluate(study, predictions.rows[layer], probabilities, mapped=areas)
+        reports.setdefault(kind, {})[layer] = report
+    return reports
 
 
-def estimate_accuracy(study, table, params, truth=None, models=None, n_jobs=-1, predictions=None):
-    """Estimate the accuracy of each layer's map in every way, at hyperparameters that are chosen already.
+def estimate_accuracy(
+    study: Study, predictions: Predictions, labels: Labels | None = None, reference: str = "samples"
+) -> pd.DataFrame:
+    """Estimate the accuracy of each layer's map in every way, at hyperparameters chosen already.
 
-    Folds are dealt among the training samples, and their predictions are pooled before they are scored. The
-    hyperparameters were chosen on the same samples, so that estimates from folds are a little too high:
-    `selection_optimism` says by how much. The test samples are free of that.
+    Folds are dealt among the training samples, and their predictions are pooled before they are
+    scored. The hyperparameters were chosen on the same samples, so that estimates from folds are a
+    little too high: `helpers.accuracy.baselines.selection_optimism` says by how much. The test
+    samples are free of that.
 
-    Parameters
-    ----------
-    study : helpers.core.study.Study
-    table : pandas.DataFrame
-        Samples of all layers.
-    params : dict of str to dict
-        Hyperparameters of each layer, such as `helpers.forest.grid_search.Search.params`.
-    truth : dict of str to numpy.ndarray, optional
-        True ice type of each cell of the reference grid by ``ice_type_<layer>``, and what a hole there would find by
-        ``hole_type_<layer>``, as `testbed.truth.true_rasters` returns them. Of `TRUE_CELLS` cells the
-        true accuracy is told.
-    models : dict of str to dict, optional
-        For each layer the forests ``train`` and ``map``; grown here by default.
-    n_jobs : int
-        Threads at once. The result does not depend on it.
-    predictions : Predictions, optional
-        From `predict_samples`, with the other arguments, which is the default.
+    There is one row a layer, domain, estimate (a key of `ESTIMATES`) and reference. Of folds,
+    ``wasserstein_km`` is by how much they miss the distances over which the cells of the domain are
+    predicted. Intervals, by a bootstrap of blocks (the study's section `accuracy`), say what other
+    samples of the same kind would have given; that samples lie elsewhere than cells, or are not
+    like them, is in none.
 
-    Returns
-    -------
-    pandas.DataFrame
-        One row a layer, domain, estimate (a key of `ESTIMATES`) and reference: `samples`, and with the truth also
-        `cells`, the true class of the sample's cell; of the truth itself, `samples` are one hole in each cell. With n,
-        the `SCORES`, for folds `wasserstein_km`, by how much they miss the distances over which the cells of the domain
-        are predicted, and for estimates from samples the ends of each score's interval, such as ``kappa_lower`` and
-        ``kappa_upper``, by a bootstrap of blocks (the
-        study's section `accuracy`). Intervals tell what other samples of the same kind would have said; that samples
-        lie elsewhere than cells, or are not like them, is in none.
+    Labels are what predictions are compared with, by default the samples' own class, and the
+    reference is what the table calls them.
     """
-    done = predictions or predict_samples(study, table, params, models, n_jobs)
-    cells, found = done.map_cells, []
+    table = []
+    for layer, rows in predictions.rows.items():
+        areas = mapped_areas(study, predictions, layer)
+        missed = _missed_distances(study, predictions, layer)
+        sources = {kind: (rows, predictions.out_of_fold[layer, kind]) for kind, _ in missed}
+        sources["test"] = predictions.tested[layer], predictions.test[layer]
+        for name, (part, probabilities) in sources.items():
+            classes = part["class"].to_numpy() if labels is None else labels(part)
+            mapped = mapped_class(probabilities, study.target)
+            for domain, inside in by_domain(part["in_domain"]):
+                distance = missed.get((name, domain), np.nan)
+                if not inside.any() or (name != "test" and np.isnan(distance)):
+                    continue
+                key = {"layer": layer, "domain": domain, "reference": reference}
+                key["wasserstein_km"] = distance
+                pair = classes[inside], mapped[inside]
+                draws = bootstrap(study, part[inside])
+                ways = {name: {}, f"{name}_adjusted": {"shares": areas[domain][0]}}
+                if name == "random":  # weights by which samples stand for all cells of the domain
+                    places, in_domain = predictions.map_cells
+                    cells = places[dict(by_domain(in_domain))[domain]]
+                    own = coordinates(part[inside])
+                    weight = sampling_weights(own, cells, study.grid.resolution**2)
+                    ways["random_weighted"] = {"weight": weight}
+                for estimate, more in ways.items():
+                    scores = headline_row(study, *pair, draws=draws, **more)
+                    table.append(key | {"estimate": estimate} | scores)
+    return estimates_table(table)
+
+
+def _missed_distances(
+    study: Study, predictions: Predictions, layer: str
+) -> dict[tuple[str, str], float]:
+    """Return `wasserstein_km` by kind of folds and domain that has samples and cells."""
     easting, northing = cell_centres(reference_grid(study))
-    row, column = np.divmod(done.cells, len(easting))
-    middles = np.stack([easting[column], northing[row]], axis=1)
-    for layer, rows in done.rows.items():
-        true = None if truth is None else truth[f"ice_type_{layer}"]
-        places = rows[["easting", "northing"]].to_numpy(float)
-        targets = {domain: cells[0][inside] for domain, inside in by_domain(cells[1])}
-        apart = prediction_distances(places, middles)
-        away = {domain: Distribution(apart[inside]) for domain, inside in by_domain(done.in_domain)
-                if inside.any()}  # fmt: skip
-        draws, shares = (
-            _draws(study, rows),
-            {name: cells for name, (cells, _) in mapped_areas(study, done, layer).items()},
-        )
-        for (_, kind), fold in ((key, fold) for key, fold in done.folds.items() if key[0] == layer):
-            found += _from_folds(study, rows, kind, fold, done.unseen[layer, kind], targets, away, true, draws, shares)
-        found += _from_samples(study, done.tested[layer], done.test[layer], true, shares)
-        if truth is not None:
-            found += testbed.against_truth.true_scores(
-                study, layer, done, {"cells": true, "samples": truth[f"hole_type_{layer}"]}
-            )
+    row, column = np.divmod(predictions.cells, len(easting))
+    rows = predictions.rows[layer]
+    places = coordinates(rows)
+    away = prediction_distances(places, np.stack([easting[column], northing[row]], axis=1))
+    inside = dict(by_domain(rows["in_domain"]))
+    missed = {}
+    for kind in (kind for of, kind in predictions.folds if of == layer):
+        apart = neighbour_distances(places, predictions.folds[layer, kind])
+        for domain, of_cells in by_domain(predictions.in_domain):
+            if of_cells.any() and inside[domain].any():
+                distance = Distribution(away[of_cells]).wasserstein(apart[inside[domain]])
+                missed[kind, domain] = distance / 1000
+    return missed
+
+
+def estimates_table(rows: list[dict]) -> pd.DataFrame:
+    """Return rows of `headline_row` as a table with the columns of `estimate_accuracy`."""
     ends = [f"{score}_{end}" for score in HEADLINE_SCORES for end in ("lower", "upper")]
-    columns = ["layer", "domain", "estimate", "reference", "n", *HEADLINE_SCORES, "wasserstein_km", *ends]
-    return pd.DataFrame(found).reindex(columns=columns)
+    keys = ["layer", "domain", "estimate", "reference", "n"]
+    return pd.DataFrame(rows).reindex(columns=[*keys, *HEADLINE_SCORES, "wasserstein_km", *ends])
 
 
-def _draws(study, rows):
-    """Return bootstrap draws of the samples of each domain: the same for all that is estimated from them."""
-    return {domain: bootstrap(study, rows[inside]) for domain, inside in by_domain(rows["in_domain"])
-            if inside.any()}  # fmt: skip
+def headline_row(
+    study: Study,
+    reference: np.ndarray,
+    mapped: np.ndarray,
+    weight: np.ndarray | None = None,
+    draws: tuple[np.ndarray, np.ndarray] | None = None,
+    shares: np.ndarray | None = None,
+) -> dict[str, float]:
+    """Return n, the `HEADLINE_SCORES`, and the ends of their intervals if draws have two blocks.
 
-
-def _from_folds(study, rows, kind, fold, probabilities, targets, away, true, draws, shares):
-    """Return the scores of pooled out-of-fold predictions by domain, also adjusted, and of random folds weighted."""
-    places, mapped = rows[["easting", "northing"]].to_numpy(float), mapped_class(probabilities, study.target)
-    apart, found = neighbour_distances(places, fold), []
-    for domain, inside in by_domain(rows["in_domain"]):
-        if domain not in away or not inside.any():
-            continue
-        more = {"wasserstein_km": away[domain].wasserstein(apart[inside]) / 1000}
-        judged = (study, rows[inside], mapped[inside], domain)
-        found += _judged(*judged, kind, true, draws[domain], more)
-        found += _judged(*judged, f"{kind}_adjusted", true, draws[domain], more, shares=shares[domain])
-        if kind == "random":
-            weight = sampling_weights(places[inside], targets[domain], study.grid.resolution**2)
-            found += _judged(*judged, "random_weighted", true, draws[domain], more, weight)
-    return found
-
-
-def _from_samples(study, rows, probabilities, true, shares):
-    mapped, draws, found = mapped_class(probabilities, study.target), _draws(study, rows), []
-    for domain, inside in by_domain(rows["in_domain"]):
-        if inside.any():
-            judged = (study, rows[inside], mapped[inside], domain)
-            found += _judged(*judged, "test", true, draws[domain])
-            found += _judged(*judged, "test_adjusted", true, draws[domain], shares=shares[domain])
-    return found
-
-
-def _judged(study, rows, mapped, domain, estimate, true, draws, more=None, weight=None, shares=None):
-    """Return a row of scores against the samples' own classes, and with the truth one against their cells'."""
-    known = {"samples": rows["class"].to_numpy()}
-    if true is not None:
-        known["cells"] = testbed.against_truth.class_at(study, true, rows)
-    return [
-        {"layer": rows["layer"].iloc[0], "domain": domain, "estimate": estimate, "reference": reference}
-        | headline_row(study, classes, mapped, weight, draws, shares) | (more or {})
-        for reference, classes in known.items()
-    ]  # fmt: skip
-
-
-def headline_row(study, reference, mapped, weight=None, draws=None, shares=None):
-    """Return n, the `SCORES`, and the ends of their intervals where there are draws of two blocks or more.
-
-    With `shares`, how much of the map has each class, scores are those of the post-stratified matrix.
+    With `shares`, how much of the map has each class, scores are those of the post-stratified
+    matrix.
     """
     codes = TARGETS[study.target].codes
 
-    def headline(matrix):
-        matrix = matrix if shares is None else by_mapped_share(matrix, shares)
-        found = overall_accuracy(matrix), kappa(matrix), macro(f1(matrix), matrix)
-        return np.stack(found, axis=-1)
+    def headline(matrix: np.ndarray) -> np.ndarray:
+        scores = matrix_scores(matrix if shares is None else by_mapped_share(matrix, shares))
+        return np.stack([scores[name] for name in HEADLINE_SCORES], axis=-1)
 
     values = headline(confusion_matrix(reference, mapped, codes, weight))
     row = {"n": len(reference), **dict(zip(HEADLINE_SCORES, values.tolist(), strict=True))}
@@ -207,76 +183,57 @@ def headline_row(study, reference, mapped, weight=None, draws=None, shares=None)
     return row
 
 
-def write_estimates(study, found):
-    """Write the table of `estimate_accuracy` as CSV, and as JSON by layer, domain, estimate and reference.
+def plot_estimates(
+    study: Study,
+    estimates: pd.DataFrame,
+    areas: pd.DataFrame | None = None,
+    references: References = REFERENCES,
+    labels: Mapping[str, str] = ESTIMATES,
+) -> Figure:
+    """Plot the headline scores of each layer by every estimate, with their intervals.
 
-    Parameters
-    ----------
-    study : helpers.core.study.Study
-    found : pandas.DataFrame
-
-    Returns
-    -------
-    dict
-        As written to ``validation.json``, beside ``validation.csv``.
+    Below them are plotted the areas from `helpers.accuracy.by_area.class_areas`. All are of the
+    potential-permafrost domain. Labels are names of the estimates.
     """
-    return write_tables(
-        study.results_dir / "tables" / "validation", found, ["layer", "domain", "estimate", "reference"]
-    )
-
-
-def plot_estimates(study, found, domain="potential_permafrost", areas=None):
-    """Draw the headline scores of each layer by every estimate, beside the truth where it is known.
-
-    Parameters
-    ----------
-    study : helpers.core.study.Study
-    found : pandas.DataFrame
-        From `estimate_accuracy`.
-    domain : str
-        One of `helpers.core.scores.DOMAINS`.
-    areas : pandas.DataFrame, optional
-        From `class_areas`: drawn below the scores.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-    """
-    import matplotlib.pyplot as plt
-
-    style()
-    found = found[found["domain"] == domain]
-    names = [name for name in reversed(ESTIMATES) if (found["estimate"] == name).any()]
-    layers, heights = found["layer"].unique(), [9 + 3.6 * len(names)] * len(HEADLINE_SCORES)
-    heights += [16 + 4.2 * areas["class"].nunique()] if areas is not None else []
-    size = (WIDTH_MM / 25.4, (sum(heights) + 16) / 25.4)
-    figure, axes = plt.subplots(
-        len(heights), len(layers), figsize=size, sharex="row", sharey="row", squeeze=False,
-        gridspec_kw={"height_ratios": heights},
-    )  # fmt: skip
+    domain = DOMAINS[1]
+    shown = estimates[estimates["domain"] == domain]
+    names = [name for name in reversed(labels) if (shown["estimate"] == name).any()]
+    layers = shown["layer"].unique()
+    heights = [9 + 3.6 * len(names)] * len(HEADLINE_SCORES)
+    if areas is not None:
+        heights.append(16 + 4.2 * areas["class"].nunique())
+    height = sum(heights) + 16
+    grid = {"sharex": "row", "sharey": "row", "gridspec_kw": {"height_ratios": heights}}
+    figure, axes = panels(len(heights), len(layers), height, **grid)
     for score, row in zip(HEADLINE_SCORES, axes, strict=False):
         for layer, panel in zip(layers, row, strict=True):
-            part = found[found["layer"] == layer].set_index("estimate")
-            for reference, (marker, colour, label) in REFERENCES.items():
-                shown = part[part["reference"] == reference]
-                places = [names.index(name) for name in shown.index]
-                if reference == "samples":
-                    panel.hlines(places, shown[f"{score}_lower"], shown[f"{score}_upper"], color=colour, linewidth=0.7)
-                panel.plot(shown[score], places, marker, markersize=4, color=colour, fillstyle="none", label=label)
-                for true in shown.loc[shown.index == "true_train", score]:
-                    panel.axvline(true, color=colour, linewidth=0.6, linestyle=":", zorder=0)
-            panel.set(xlabel=score.replace("_", " ").replace("f1", "F1"), ylim=(-0.6, len(names) - 0.4))
-            panel.set_yticks(range(len(names)), [ESTIMATES[name] for name in names])
-            panel.grid(axis="y", color="0.92", linewidth=0.4)
+            _plot_score(panel, shown[shown["layer"] == layer], score, names, references)
+            panel.set_yticks(range(len(names)), [labels[name] for name in names])
     for layer, panel in zip(layers, axes[0], strict=True):
         panel.set_title(f"{layer.removesuffix('m')} m, {domain.replace('_', ' ')}")
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="upper center", ncols=2, frameon=False)
+    handles = axes[0, 0].get_legend_handles_labels()
+    figure.legend(*handles, loc="upper center", ncols=2, frameon=False)
     if areas is not None:
         for layer, panel in zip(layers, axes[-1], strict=True):
             plot_areas(panel, areas[(areas["layer"] == layer) & (areas["domain"] == domain)])
         axes[-1, 0].legend(loc="center right", frameon=False, handletextpad=0.3)
-    figure.tight_layout(rect=(0, 0.02, 1, 1 - 6 / 25.4 / size[1]))
-    if study.simulated:
-        mark_simulated(figure)
+    figure.tight_layout(rect=(0, 0.02, 1, 1 - 6 / height))
+    mark_label(figure, study.label)
     return figure
+
+
+def _plot_score(
+    axes: Axes, estimates: pd.DataFrame, score: str, names: list[str], references: References
+) -> None:
+    """Plot one score of one layer: a row for each estimate, a marker for each reference."""
+    for reference, (marker, colour, label) in references.items():
+        shown = estimates[estimates["reference"] == reference]
+        places = [names.index(name) for name in shown["estimate"]]
+        if reference == "samples":
+            lower, upper = shown[f"{score}_lower"], shown[f"{score}_upper"]
+            axes.hlines(places, lower, upper, color=colour, linewidth=0.7)
+        look = {"markersize": 4, "color": colour, "fillstyle": "none", "label": label}
+        axes.plot(shown[score], places, marker, **look)
+    axes.set_xlabel(score.replace("_", " ").replace("f1", "F1"))
+    axes.set_ylim(-0.6, len(names) - 0.4)
+    axes.grid(axis="y", color="0.92", linewidth=0.4)

@@ -1,145 +1,167 @@
-"""What forests predict for samples and cells that they have not seen: all that estimates of accuracy need."""
+"""What forests predict for samples and cells that they were not grown from."""
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from joblib import cpu_count
+from sklearn.base import ClassifierMixin
 
 from helpers.core.classes import TARGETS, layer_name
+from helpers.core.errors import CompendiumError
+from helpers.core.files import write_aside
 from helpers.core.grid import area_mask, reference_grid
-from helpers.core.scores import DOMAINS, mapped_class
+from helpers.core.scores import by_domain, mapped_class
+from helpers.core.study import Study
 from helpers.folds import distances
 from helpers.folds.curves import fold_kinds
 from helpers.forest.models import class_probabilities, fit
 from helpers.forest.out_of_fold import out_of_fold
-from helpers.prepare.registry import read_covariates, used_predictors
+from helpers.prepare.domain import domain_of_cells
+from helpers.prepare.registry import used_predictors
 from helpers.samples.extract import read_predictors
-from helpers.samples.rows import layer_rows, predictor_values
+from helpers.samples.rows import forest_predictors, layer_rows
 
 EVALUATION_CELLS = 25_000
-"""About so many cells, in regular steps, stand for the map: the standard error of a share is below 0.004 in the whole
-area, and 0.006 in the default study's domain.
+"""About so many cells, in regular steps, stand for the map.
+
+The standard error of a share is below 0.004 in the whole area, and 0.006 in the default domain.
 """
+
+_BY_LAYER = ("folds", "out_of_fold", "test", "mapped")  # fields that a file of predictions holds
+
+
+class PredictionError(CompendiumError):
+    """Predictions that are missing, or of other samples."""
 
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """What forests predicted for samples and cells that they had not seen: all that estimates of accuracy need.
+    """What forests predicted for samples and cells that they were not grown from.
 
-    Parameters
-    ----------
-    rows, tested : dict of str to pandas.DataFrame
-        Training and test samples of each layer.
-    folds, unseen : dict of (layer, kind of folds) to numpy.ndarray
-        Fold of each training sample, and its probabilities, shape (n, k), by a forest that was grown without the fold.
-    test : dict of str to numpy.ndarray, shape (n, k)
-        Probabilities of the test samples of each layer by the forest of the training samples.
-    map_cells : tuple of numpy.ndarray
-        From `helpers.folds.distances.map_cells`.
-    cells, in_domain : numpy.ndarray, shape (cells,)
-        Flat indices of cells in regular steps that stand for the map, and whether they lie in the domain.
-    mapped : dict of (layer, forest) to numpy.ndarray of int, shape (cells,)
-        Their class by the forest ``train``, and where the study knows the truth also by ``map``.
+    Samples, classes and probabilities, shape (n, k), are by layer, and folds by layer and their
+    kind. Test samples and cells are predicted by the forest of the training samples.
     """
 
-    rows: dict
-    tested: dict
-    folds: dict
-    unseen: dict
-    test: dict
-    map_cells: tuple
-    cells: np.ndarray
-    in_domain: np.ndarray
-    mapped: dict
+    rows: dict[str, pd.DataFrame]  # training samples
+    tested: dict[str, pd.DataFrame]  # test samples
+    folds: dict[tuple[str, str], np.ndarray]  # of the training samples
+    out_of_fold: dict[tuple[str, str], np.ndarray]  # their probabilities
+    test: dict[str, np.ndarray]  # probabilities of the test samples
+    map_cells: distances.MapCells
+    cells: np.ndarray  # flat indices of cells in regular steps that stand for the map
+    in_domain: np.ndarray  # whether these cells lie in the domain
+    mapped: dict[str, np.ndarray]  # class of these cells
 
 
-def predict_samples(study, table, params, models=None, n_jobs=-1):
-    """Predict samples and cells by forests that had not seen them.
+def predict_samples(
+    study: Study,
+    table: pd.DataFrame,
+    params: dict[str, dict[str, Any]],
+    forests: dict[str, ClassifierMixin] | None = None,
+    n_jobs: int = -1,
+) -> Predictions:
+    """Predict samples and cells by forests that were not grown from them.
 
-    Parameters
-    ----------
-    study : helpers.core.study.Study
-    table : pandas.DataFrame
-        Samples of all layers.
-    params : dict of str to dict
-        Hyperparameters of each layer, such as `helpers.forest.grid_search.Search.params`.
-    models : dict of str to dict, optional
-        For each layer the forests ``train`` and ``map``; grown here by default.
-    n_jobs : int
-        Threads at once. The result does not depend on it.
-
-    Returns
-    -------
-    Predictions
+    Hyperparameters are by layer, and so are the forests of the training samples, which by default
+    are grown here.
     """
-    layers, classes = [layer_name(layer) for layer in study.layers], TARGETS[study.target].codes
-    rows = {layer: layer_rows(table, layer, "train", study.target) for layer in layers}
-    tested = {layer: layer_rows(table, layer, "test", study.target) for layer in layers}
+    codes = TARGETS[study.target].codes
+    rows, tested = _split_rows(study, table)
     map_cells = distances.map_cells(study)
-    kinds = {layer: fold_kinds(study, rows[layer], map_cells) for layer in layers}
-    folds = {(layer, kind): fold for layer in layers for kind, fold in kinds[layer].items()}
+    folds = {
+        (layer, kind): fold
+        for layer, part in rows.items()
+        for kind, fold in fold_kinds(study, part, map_cells).items()
+    }
     jobs = [(rows[layer], fold, params[layer]) for (layer, _), fold in folds.items()]
-    unseen = dict(zip(folds, out_of_fold(study, jobs, n_jobs), strict=True))
-    values, cells, in_domain = sampled_cells(study)
-    grown, test = {}, {}
-    for layer in layers:
-        known = models[layer] if models else _grown(study, table, layer, params[layer])
-        others = predictor_values(tested[layer], used_predictors(study))
-        test[layer] = class_probabilities(known["train"], others, classes)
-        grown |= {(layer, name): known[name] for name in ("train", *(["map"] if study.draws_boreholes else []))}
+    held_out = dict(zip(folds, out_of_fold(study, jobs, n_jobs), strict=True))
+    if forests is None:
+        forests = {layer: fit(study, table, layer, params[layer], "train") for layer in rows}
+    test = {
+        layer: class_probabilities(forests[layer], forest_predictors(study, part), codes)
+        for layer, part in tested.items()
+    }
+    values, cells, in_domain = evaluation_cells(study)
 
-    def mapped(model):
-        return mapped_class(class_probabilities(model, values, classes), study.target)
+    def mapped(layer: str) -> np.ndarray:
+        return mapped_class(class_probabilities(forests[layer], values, codes), study.target)
 
     with ThreadPoolExecutor(cpu_count()) as pool:
-        of_cells = dict(zip(grown, pool.map(mapped, grown.values()), strict=True))
-    return Predictions(rows, tested, folds, unseen, test, map_cells, cells, in_domain, of_cells)
+        classes = dict(zip(rows, pool.map(mapped, rows), strict=True))
+    return Predictions(rows, tested, folds, held_out, test, map_cells, cells, in_domain, classes)
 
 
-def mapped_areas(study, predictions, layer):
-    """Return how much of the map has each class by the forest of the training samples, as `Predictions` tell it.
+def _split_rows(study: Study, table: pd.DataFrame) -> Iterator[dict[str, pd.DataFrame]]:
+    """Yield the training and then the test samples of each layer."""
+    layers = [layer_name(layer) for layer in study.layers]
+    for part in ("train", "test"):
+        yield {layer: layer_rows(table, layer, part, study.target) for layer in layers}
 
-    Returns
-    -------
-    dict of str to (numpy.ndarray, float)
-        For each of `helpers.core.scores.DOMAINS` the number of cells in regular steps that have each
-        class, and the area
-        of the whole domain in km2. `TRUE_CELLS` says what their standard error is.
+
+def predictions_file(study: Study) -> Path:
+    """Return the file of a run's predictions."""
+    return study.results_dir / "tables" / "predictions.npz"
+
+
+def write_predictions(study: Study, predictions: Predictions) -> None:
+    """Write predictions as arrays, so that later notebooks need no forest to evaluate them."""
+    arrays = {"cells": predictions.cells, "in_domain": predictions.in_domain}
+    for name in _BY_LAYER:
+        for key, values in getattr(predictions, name).items():
+            arrays["/".join((name, *np.atleast_1d(key)))] = values
+    with write_aside(predictions_file(study)) as part, open(part, "wb") as stream:
+        np.savez(stream, **arrays)
+
+
+def read_predictions(study: Study, table: pd.DataFrame) -> Predictions:
+    """Read the predictions of a run's samples; raise PredictionError if there are none."""
+    path = predictions_file(study)
+    if not path.is_file():
+        raise PredictionError(f"This run has no {path.name}.", "run 04-evaluate-accuracy")
+    rows, tested = _split_rows(study, table)
+    fields = {name: {} for name in _BY_LAYER}
+    with np.load(path) as arrays:
+        for key in arrays.files:
+            name, *keys = key.split("/")
+            if keys:
+                fields[name][tuple(keys) if len(keys) > 1 else keys[0]] = arrays[key]
+            else:
+                fields[name] = arrays[key]
+    if any(len(fold) != len(rows[layer]) for (layer, _), fold in fields["folds"].items()):
+        raise PredictionError(f"{path.name} is of other samples.", "run 04-evaluate-accuracy")
+    return Predictions(rows, tested, map_cells=distances.map_cells(study), **fields)
+
+
+def mapped_areas(
+    study: Study, predictions: Predictions, layer: str
+) -> dict[str, tuple[np.ndarray, float]]:
+    """Return how much of the map has each class by the forest of the training samples.
+
+    For each of `helpers.core.scores.DOMAINS` it is the number of cells in regular steps that have
+    each class, and the area of the whole domain, km2.
     """
-    size, cell = len(TARGETS[study.target].codes), study.grid.resolution**2 / 1e6
-    mapped, domains = predictions.mapped[layer, "train"], by_domain(predictions.in_domain)
-    areas = dict(by_domain(predictions.map_cells[1]))
-    return {name: (np.bincount(mapped[inside], minlength=size), float(areas[name].sum() * cell))
-            for name, inside in domains}  # fmt: skip
+    size = len(TARGETS[study.target].codes)
+    cell = study.grid.resolution**2 / 1e6
+    whole = dict(by_domain(predictions.map_cells[1]))
+    mapped = predictions.mapped[layer]
+    return {
+        name: (np.bincount(mapped[inside], minlength=size), float(whole[name].sum() * cell))
+        for name, inside in by_domain(predictions.in_domain)
+    }
 
 
-def _grown(study, table, layer, params):
-    return {name: fit(study, table, layer, params, which) for name, which in
-            (("train", "train"), ("map", study.forest.map_fit))}  # fmt: skip
+def evaluation_cells(study: Study) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return about `EVALUATION_CELLS` cells in regular steps over the map.
 
-
-def sampled_cells(study):
-    """Return cells in regular steps over the map, about `TRUE_CELLS` of them.
-
-    Parameters
-    ----------
-    study : helpers.core.study.Study
-
-    Returns
-    -------
-    values : numpy.ndarray of float32, shape (cells, predictors)
-    cells : numpy.ndarray of int, shape (cells,)
-        Their flat indices on the reference grid.
-    in_domain : numpy.ndarray of bool, shape (cells,)
+    These are their predictors, shape (cells, predictors), their flat indices on the reference grid,
+    and whether they lie in the domain.
     """
-    step = max(1, round(np.sqrt(area_mask(study, reference_grid(study)).sum() / EVALUATION_CELLS)))
+    number = area_mask(study, reference_grid(study)).sum()
+    step = max(1, round(np.sqrt(number / EVALUATION_CELLS)))
     values, cells = read_predictors(study, used_predictors(study), step=step)
-    rule = read_covariates(study, [study.domain.covariate])[study.domain.covariate].to_numpy().ravel()[cells]
-    return values, cells, rule > study.domain.above
-
-
-def by_domain(in_domain):
-    """Return pairs of a domain and which of the places lie in it."""
-    in_domain = np.asarray(in_domain, bool)
-    return zip(DOMAINS, (np.ones(len(in_domain), bool), in_domain), strict=True)
+    return values, cells, domain_of_cells(study).ravel()[cells]

@@ -10,14 +10,8 @@ NO_TYPE = 255
 class IceType:
     """One class of frozen soil by its volumetric ice content.
 
-    Parameters
-    ----------
-    code : int
-        Number in tables and rasters.
-    name, chinese_name : str
-        Terms of GB/T 50324 and JTG/T D31-04.
-    colour : str
-        Hexadecimal RGB colour on maps.
+    Its code in tables and rasters, its names in GB/T 50324 and JTG/T D31-04, and its hexadecimal
+    colour on maps.
     """
 
     code: int
@@ -34,25 +28,25 @@ ICE_TYPES = (
     IceType(4, "ice-saturated frozen soil", "饱冰冻土", "#2c7fb8"),
     IceType(5, "ice layer with soil", "含土冰层", "#253494"),
 )
-"""The six classes by code: grey where there is no permafrost, then ColorBrewer's YlGnBu, which darkens with
-the ice content and stays ordered for colour-blind readers."""
+"""The six classes by code: grey where there is no permafrost, then ColorBrewer's YlGnBu, which
+darkens with the ice content and stays ordered for colour-blind readers."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """What forests are to tell apart.
+    """The classes between which a study's forests decide.
 
     Parameters
     ----------
-    name : str
+    name
         In titles of maps and, with underscores, in their file names.
-    classes : tuple of IceType
-        In the order of their codes 0, 1, 2...; a code is also the class's column in all probabilities. Class 0 is
-        always no permafrost.
-    of_type : tuple of int
+    classes
+        In the order of their codes 0, 1, 2...; a code is also the class's column in all
+        probabilities. Class 0 is always no permafrost.
+    of_type
         Class of each of `ICE_TYPES`.
-    two_stage : bool
-        Whether one forest tells permafrost, and another, grown on permafrost alone, its class.
+    two_stage
+        Whether one forest decides permafrost, and another, grown on permafrost alone, its class.
     """
 
     name: str
@@ -61,26 +55,24 @@ class Target:
     two_stage: bool = False
 
     @property
-    def codes(self):
+    def codes(self) -> tuple[int, ...]:
         """Codes of the classes."""
         return tuple(kind.code for kind in self.classes)
 
     @property
-    def legend(self):
-        """Name and colour of each class by code, as `helpers.core.rasters.write_raster` takes them."""
+    def legend(self) -> dict[int, tuple[str, str]]:
+        """Name and colour of each class by code."""
         return {kind.code: (kind.name, kind.colour) for kind in self.classes}
 
     @property
-    def file_name(self):
+    def file_name(self) -> str:
         """The name as file names have it."""
         return self.name.replace(" ", "_")
 
 
 _SAME = tuple(kind.code for kind in ICE_TYPES)
 
-
 _PERMAFROST = (ICE_TYPES[0], IceType(1, "permafrost", "多年冻土", "#2c7fb8"))
-
 
 # The codes of practice count the last three types as of high ice content.
 _LEVELS = (
@@ -89,33 +81,21 @@ _LEVELS = (
     IceType(2, "high ice content", "高含冰量冻土", "#2c7fb8"),
 )
 
-
 TARGETS = {
     "ice_type": Target("ice type", ICE_TYPES, _SAME),
     "permafrost": Target("permafrost", _PERMAFROST, (0, 1, 1, 1, 1, 1)),
     "ice_level": Target("ice level", _LEVELS, (0, 1, 1, 2, 2, 2)),
     "two_stage": Target("ice type", ICE_TYPES, _SAME, two_stage=True),
 }
-"""Targets by their name in the study file. Samples keep their ice type; `helpers.samples.rows.layer_rows` recodes
-it."""
+"""Targets by their name in the study file. Samples keep their ice type;
+`helpers.samples.rows.layer_rows` recodes it."""
 
 
-def layer_name(layer):
-    """Return the name of a depth layer in files and tables.
-
-    Parameters
-    ----------
-    layer : tuple of float
-        Top and bottom, m.
-
-    Returns
-    -------
-    str
+def layer_name(layer: tuple[float, float]) -> str:
+    """Return the name of a depth layer, top and bottom in m, in files and tables.
 
     Examples
     --------
-    >>> layer_name((2.0, 3.0))
-    '2-3m'
     >>> layer_name((0, 0.5))
     '0-0.5m'
     """

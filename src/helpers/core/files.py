@@ -4,52 +4,62 @@ import hashlib
 import json
 import math
 import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+if TYPE_CHECKING:  # a stage's process starts half a second earlier without it
+    import pandas as pd
 
-def write_table(path, table):
-    """Write a table as CSV; an old file is replaced only by a whole new one.
 
-    Parameters
-    ----------
-    path : path-like
-    table : pandas.DataFrame
-        Its index is left out.
+@contextmanager
+def write_aside(path: str | Path) -> Iterator[Path]:
+    """Give a path beside a file to write to; at the end of the block it takes the file's place.
+
+    So there is a whole new file, or after an error the old one. Missing folders are made.
     """
-    write_text(path, table.to_csv(index=False))
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    try:
+        yield part
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
 
 
-def write_json(path, value):
-    """Write a value as JSON; an old file is replaced only by a whole new one. NaN becomes null.
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file, whole or not at all."""
+    with write_aside(path) as part:
+        part.write_text(text, encoding="utf-8")
 
-    Parameters
-    ----------
-    path : path-like
-    value : dict or list
-        May hold numpy numbers and arrays.
+
+def write_table(path: str | Path, table: "pd.DataFrame") -> None:
+    """Write a table as CSV, without its index."""
+    write_text(path, table.to_csv(index=False, lineterminator="\n"))
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write a value as JSON. It may hold numpy numbers and arrays; NaN becomes null."""
+    plain = to_json_value(value)
+    write_text(path, json.dumps(plain, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """Return what a JSON file holds."""
+    return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def write_tables(path: str | Path, table: "pd.DataFrame", keys: Sequence[str]) -> dict[str, Any]:
+    """Write a table as CSV, and as JSON nested by the values of some of its columns; return that.
+
+    The path has no suffix. The keys, the outermost first, must together differ in every row.
     """
-    write_text(path, json.dumps(to_json_value(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def write_tables(path, table, keys):
-    """Write a table as CSV, and as JSON nested by the values of some of its columns.
-
-    Parameters
-    ----------
-    path : path-like
-        Without a suffix.
-    table : pandas.DataFrame
-    keys : sequence of str
-        Columns, the outermost first; together they must be different in every row.
-
-    Returns
-    -------
-    dict
-        As written to the JSON file: the other columns by the keys' values.
-    """
-    record = {}
+    record: dict[str, Any] = {}
     for row in table.to_dict("records"):
         *outer, last = [str(row.pop(name)) for name in keys]
         place = record
@@ -61,7 +71,7 @@ def write_tables(path, table, keys):
     return record
 
 
-def to_json_value(value):
+def to_json_value(value: Any) -> Any:
     """Return a value of plain Python types, with None for what is not finite."""
     if isinstance(value, dict):
         return {str(key): to_json_value(entry) for key, entry in value.items()}
@@ -72,22 +82,13 @@ def to_json_value(value):
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def short_hash(value, length=10):
-    """Return the first `length` hexadecimal digits of the SHA-256 of any JSON-serialisable value."""
+def short_hash(value: Any, length: int = 10) -> str:
+    """Return the first hexadecimal digits of the SHA-256 of any JSON-serialisable value."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:length]
 
 
-def write_text(path, text):
-    """Write a text file under a temporary name and rename it, so that a whole file is there or the old one."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
-
-
-def file_hash(path):
+def file_hash(path: str | Path) -> str:
     """Return the SHA-256 of a file as 64 hexadecimal digits."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

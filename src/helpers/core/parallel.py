@@ -1,34 +1,35 @@
 """Work side by side, on the cores of one machine or on a dask cluster, with progress."""
 
 import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 from joblib import cpu_count
 from tqdm import tqdm
 
+from helpers.core.study import Study
 
-def show_progress(steps, number, name):
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+
+def show_progress(steps: Iterable[Result], number: int, name: str) -> "tqdm[Result]":
     """Show how many of the steps are done, in one line of text."""
     return tqdm(steps, name, number, file=sys.stdout, ascii=" #", mininterval=1)
 
 
-def in_parallel(study, work, jobs, threads=None):
+def in_parallel(
+    study: Study,
+    work: Callable[[Job], Result],
+    jobs: Sequence[Job],
+    threads: int | None = None,
+) -> Iterator[Result]:
     """Yield what a function makes of each job, side by side and in their order.
 
-    Parameters
-    ----------
-    study : helpers.core.study.Study
-        Its ``compute.scheduler`` decides: threads of this process, or a dask cluster. A run that is itself a task of
-        the cluster uses threads, because it would wait for workers that wait for it.
-    work : callable
-        That and the jobs must be picklable for a cluster.
-    jobs : list
-    threads : int, optional
-        As many as cores by default.
-
-    Yields
-    ------
-    object
+    The setting ``compute.scheduler`` decides: threads of this process, by default as many as cores,
+    or a dask cluster, for which function and jobs must be picklable. A run that is itself a task of
+    the cluster uses threads, because it would wait for workers that wait for it.
     """
     if study.compute.scheduler and not _is_dask_task():
         from distributed import Client
@@ -42,7 +43,7 @@ def in_parallel(study, work, jobs, threads=None):
         yield from pool.map(work, jobs)
 
 
-def _is_dask_task():
+def _is_dask_task() -> bool:
     from distributed import get_worker
 
     try:

@@ -1,434 +1,357 @@
-"""Figures: one style, maps in the raster's own coordinate reference system, and files written whole.
+"""Figures: one style, maps in the raster's own coordinate reference system, and whole files.
 
 Coast, borders and provinces come from the committed base layers, never from a download.
 """
 
 import math
-import os
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any, cast
 
 import cartopy.crs as ccrs
+import matplotlib as mpl
 import numpy as np
 import pyproj
+from cartopy.mpl.geoaxes import GeoAxes
+from cartopy.mpl.ticker import LatitudeFormatter, LongitudeFormatter
+from cmcrameri import cm
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.colors import Colormap, ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+from matplotlib_scalebar.scalebar import ScaleBar
+from odc.geo.geobox import GeoBox
+from shapely.geometry.base import BaseGeometry
 
 from helpers.core.errors import CompendiumError
-from helpers.core.grid import block_mean, study_area
+from helpers.core.files import write_aside
+from helpers.core.grid import crs_wkt, study_area
+from helpers.core.study import Study
 
-WIDTH_MM, COLUMN_MM = 180, 88
-"""Widths of a figure across the page and of one across a column."""
+Panel = Mapping[str, Any]
 
+WIDTH_MM = 180
+"""Width of a figure across the page."""
 
-BASE_LAYERS = "data/base/natural-earth.gpkg"
-
-
-_MM = 1 / 25.4
-
-
-_PANEL_PIXELS = 600
-
-
-_PIXELS_A_MM = 6  # of rasters in a figure; finer ones are averaged
-
-
-_LEGIBLE_MM = 45  # narrower maps get no longitude and latitude labels
-
-
+_BASE_LAYERS = "data/base/natural-earth.gpkg"
 _LINES = {"coastline": ("0.25", 0.4), "borders": ("0.25", 0.5), "provinces": ("0.55", 0.3)}
+_MM = 1 / 25.4
+_TITLE, _GAP, _FOOT = 5.0, 3.0, 4.0  # mm above, between and below maps
+_PIXELS_A_MM = 6  # of rasters in a figure; finer ones are averaged
+_LEGIBLE_MM = 45  # narrower maps get no longitude and latitude labels
+_MOST_LINES = 6
+_KM_PER_DEGREE = 111.32
+
+_STYLE: dict[str, Any] = {
+    "font.sans-serif": ["Arial", "Helvetica", "DejaVu Sans"],
+    "font.size": 7,
+    "axes.titlesize": 8,
+    "figure.titlesize": 8,
+    "xtick.labelsize": 6.5,
+    "ytick.labelsize": 6.5,
+    "legend.fontsize": 6.5,
+    "axes.linewidth": 0.5,
+    "xtick.major.width": 0.5,
+    "ytick.major.width": 0.5,
+    "xtick.major.size": 2,
+    "ytick.major.size": 2,
+    "axes.titlelocation": "left",
+    "axes.titlepad": 3,
+    "figure.dpi": 110,
+    "savefig.dpi": 300,
+    "image.interpolation": "none",
+    "pdf.fonttype": 42,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "figure.figsize": (WIDTH_MM * _MM, 100 * _MM),
+}
 
 
 class FigureError(CompendiumError):
     """A figure that cannot be drawn."""
 
 
-def style():
-    """Set matplotlib's defaults to those of all figures: 8 pt sans-serif titles, 7 pt text, thin lines."""
-    import matplotlib as mpl
-
-    mpl.rcParams.update(
-        {
-            "font.family": "sans-serif",
-            "font.sans-serif": ["Arial", "Helvetica", "DejaVu Sans"],
-            "font.size": 7,
-            "axes.titlesize": 8,
-            "axes.labelsize": 7,
-            "figure.titlesize": 8,
-            "xtick.labelsize": 6.5,
-            "ytick.labelsize": 6.5,
-            "legend.fontsize": 6.5,
-            "axes.linewidth": 0.5,
-            "xtick.major.width": 0.5,
-            "ytick.major.width": 0.5,
-            "xtick.major.size": 2,
-            "ytick.major.size": 2,
-            "axes.titlelocation": "left",
-            "axes.titlepad": 3,
-            "figure.dpi": 110,
-            "savefig.dpi": 300,
-            "image.interpolation": "none",
-            "pdf.fonttype": 42,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "figure.figsize": (WIDTH_MM * _MM, 100 * _MM),
-        }
-    )
+def style() -> None:
+    """Set matplotlib's defaults to those of all figures: 8 pt titles, 7 pt text, thin lines."""
+    mpl.rcParams.update(_STYLE)
 
 
-def map_panels(study, panels, ncols=3, width_mm=WIDTH_MM, suptitle=None):
-    """Draw maps side by side.
+def panels(
+    rows: int, columns: int, height_mm: float, *, width_mm: float = WIDTH_MM, **options: Any
+) -> tuple[Figure, np.ndarray]:
+    """Return a figure in the common style, and its axes of shape (rows, columns).
 
-    Parameters
-    ----------
-    study : helpers.core.study.Study
-    panels : sequence of dict
-        Each with `title`, `values` (2-D), `geobox`, `unit` and `cmap` (a name of cmcrameri or matplotlib);
-        optional `vmin` and `vmax` (by default the 2nd and 98th percentile), `norm`, and `categories`: a dict
-        of value to label, or to (label, colour), which brings a legend in place of a colour bar.
-    ncols : int
-        Panels in a row.
-    width_mm : float
-        Width of the figure.
-    suptitle : str, optional
-        Title of the figure.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
+    Sizes are in mm; `options` go to `matplotlib.pyplot.subplots`.
     """
     import matplotlib.pyplot as plt
 
     style()
-    layout = _Layout(panels, ncols, width_mm, head=6 if suptitle else 1)
-    figure = plt.figure(figsize=(width_mm * _MM, layout.height * _MM))
-    scaled = []
-    for number, panel in enumerate(panels):
-        axes = figure.add_axes(layout.map_box(number), projection=_projection(panel["geobox"]))
-        mappable = _draw_values(axes, panel, layout.map_width)
-        _draw_lines(axes, study, panel["geobox"])
-        _draw_graticule(axes, panel["geobox"], left=number % layout.ncols == 0, labels=layout.labels)
-        if panel["geobox"] not in scaled:  # one scale bar serves all panels of a grid
-            scaled.append(panel["geobox"])
-            _draw_scale_bar(axes, panel["geobox"])
-        axes.set_title(panel["title"])
-        if panel.get("categories"):
-            _draw_legend(axes, panel, layout.key_gap / layout.map_height)
-        else:
-            _draw_colour_bar(figure, mappable, panel, layout.key_box(number))
-    if suptitle:
-        figure.text(layout.left / width_mm, 1 - 1 / layout.height, suptitle, va="top", weight="bold", size=8)
-    if study.simulated:
-        mark_simulated(figure)
-    return figure
+    size = (width_mm / 25.4, height_mm / 25.4)
+    return plt.subplots(rows, columns, figsize=size, squeeze=False, **options)
 
 
-def mark_simulated(figure):
-    """Write SIMULATED into the lower right corner of a figure that was made from the virtual landscape."""
-    figure.text(0.998, 0.003, "SIMULATED", ha="right", va="bottom", color="#b2182b", weight="bold", size=7)
+def mark_label(figure: Figure, label: str) -> None:
+    """Write a study's label, such as SIMULATED, into the lower right corner; nothing if empty."""
+    look = {"ha": "right", "va": "bottom", "color": "#b2182b", "weight": "bold", "size": 7}
+    if label:
+        figure.text(0.998, 0.003, label, **look)
 
 
-def save(figure, path):
-    """Write a figure as PDF and as PNG of 300 dpi; old files are replaced only by whole new ones.
+def save(figure: Figure, path: str | Path) -> list[Path]:
+    """Write a figure as PDF and as PNG of 300 dpi; return both paths.
 
-    Parameters
-    ----------
-    figure : matplotlib.figure.Figure
-    path : path-like
-        Without a suffix.
-
-    Returns
-    -------
-    list of pathlib.Path
-        The PDF and the PNG.
+    `path` is without a suffix. Old files are replaced only by whole new ones.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     written = []
     for kind, metadata in (("pdf", {"CreationDate": None}), ("png", {"Software": None})):
-        target = path.with_name(f"{path.name}.{kind}")
-        part = path.with_name(f".{path.name}.{kind}.part")
-        try:
+        target = Path(f"{path}.{kind}")
+        with write_aside(target) as part:
             figure.savefig(part, format=kind, dpi=300, metadata=metadata)
-            os.replace(part, target)
-        finally:
-            part.unlink(missing_ok=True)
         written.append(target)
     return written
 
 
-class _Layout:
-    """Boxes of maps and of their keys, in millimetres from the top left, so that nothing overlaps."""
+def map_panels(
+    study: Study,
+    maps: Sequence[Panel],
+    ncols: int = 3,
+    width_mm: float = WIDTH_MM,
+    suptitle: str | None = None,
+) -> Figure:
+    """Draw maps side by side.
 
-    title, key_height, gap, foot = 5.0, 2.0, 3.0, 4.0
+    Parameters
+    ----------
+    maps
+        Each with `title`, `values` (2-D), `geobox`, `unit` and `cmap` (a name of cmcrameri or
+        matplotlib); optional `vmin` and `vmax` (by default the 2nd and 98th percentile), `thin`
+        (``nearest`` for values that have no mean, such as directions), and `categories`: a dict of
+        value to label and colour, which brings a legend in place of a colour bar.
+    ncols
+        Panels in a row.
+    """
+    import matplotlib.pyplot as plt
 
-    def __init__(self, panels, ncols, width, head):
-        self.ncols = min(ncols, len(panels))
-        self.width, self.head = width, head
-        self.map_width = (width - 8 - self.gap * self.ncols) / self.ncols
-        self.labels = self.map_width >= _LEGIBLE_MM
-        self.left = 8.0 if self.labels else 2.0
-        self.map_width = (width - self.left - 2 - self.gap * (self.ncols - 1)) / self.ncols
-        boxes = [panel["geobox"].boundingbox for panel in panels]
-        self.map_height = self.map_width * max(
-            box.span_y / box.span_x * _stretch(panel["geobox"]) for box, panel in zip(boxes, panels, strict=True)
-        )
-        self.key_gap = 4.5 if self.labels else 1.5
-        legend_rows = max(math.ceil(len(panel.get("categories") or ()) / 2) for panel in panels)
-        self.row = self.title + self.map_height + self.key_gap + max(8.0, 3.4 * legend_rows + 1)
-        self.height = head + math.ceil(len(panels) / self.ncols) * self.row + self.foot
+    style()
+    ncols = min(ncols, len(maps))
+    nrows = math.ceil(len(maps) / ncols)
+    labels = (width_mm - 8) / ncols - _GAP >= _LEGIBLE_MM
+    # All lengths are in mm.
+    left = 8.0 if labels else 2.0
+    head = 11.0 if suptitle else 6.0
+    key_gap = 4.5 if labels else 1.5
+    legend_rows = max(math.ceil(len(panel.get("categories") or ()) / 2) for panel in maps)
+    below = key_gap + max(8.0, 3.4 * legend_rows + 1)
+    map_width = (width_mm - left - 2 - _GAP * (ncols - 1)) / ncols
+    boxes = [panel["geobox"] for panel in maps]
+    heights = [map_width * _stretch(box) / box.boundingbox.aspect for box in boxes]
+    map_height = max(heights)
+    row = _TITLE + map_height + below
+    height = head - _TITLE + nrows * row + _FOOT
 
-    def _box(self, left, top, width, height):
-        return left / self.width, 1 - (top + height) / self.height, width / self.width, height / self.height
+    figure = plt.figure(figsize=(width_mm * _MM, height * _MM))
+    places = figure.add_gridspec(
+        nrows,
+        ncols,
+        left=left / width_mm,
+        right=1 - 2 / width_mm,
+        top=1 - head / height,
+        bottom=(below + _FOOT) / height,
+        wspace=_GAP / map_width,
+        hspace=(_TITLE + below) / map_height,
+    )
+    for number, (panel, geobox) in enumerate(zip(maps, boxes, strict=True)):
+        place = places[divmod(number, ncols)]
+        axes = cast(GeoAxes, figure.add_subplot(place, projection=_projection(geobox)))
+        image = _draw_values(axes, panel, map_width)
+        _draw_lines(axes, study, geobox)
+        _draw_graticule(axes, geobox, labels, left=number % ncols == 0)
+        if geobox not in boxes[:number]:  # one scale bar serves all panels of a grid
+            _draw_scale_bar(axes, geobox)
+        axes.set_title(panel["title"])
+        gap = key_gap / heights[number]
+        if panel.get("categories"):
+            _draw_legend(axes, panel, gap)
+        else:
+            bar = 2 / heights[number]
+            _draw_colour_bar(image, panel, axes.inset_axes((0.1, -gap - bar, 0.8, bar)))
+    if suptitle:
+        place = (left / width_mm, 1 - 1 / height)
+        figure.text(*place, suptitle, va="top", weight="bold", size=8)
+    mark_label(figure, study.label)
+    return figure
 
-    def _corner(self, number):
-        row, column = divmod(number, self.ncols)
-        return self.left + column * (self.map_width + self.gap), self.head + row * self.row + self.title
 
-    def map_box(self, number):
-        left, top = self._corner(number)
-        return self._box(left, top, self.map_width, self.map_height)
-
-    def key_box(self, number):
-        left, top = self._corner(number)
-        top += self.map_height + self.key_gap
-        return self._box(left + 0.1 * self.map_width, top, 0.8 * self.map_width, self.key_height)
-
-
-def _stretch(geobox):
-    """Return height by width of a cell as drawn: maps in degrees are stretched by their middle latitude."""
-    if not geobox.crs.geographic:
-        return 1.0
+def _stretch(geobox: GeoBox) -> float:
+    """Return height by width of a cell as drawn: degrees are stretched by the middle latitude."""
+    assert geobox.crs is not None
     box = geobox.boundingbox
-    return 1 / math.cos(math.radians((box.bottom + box.top) / 2))
-
-
-def _extent(geobox):
-    box = geobox.boundingbox
-    return box.left, box.right, box.bottom, box.top
-
-
-def _projection(geobox):
-    return _make_projection(geobox.crs.to_wkt(), _extent(geobox))
+    middle = (box.bottom + box.top) / 2
+    return 1 / math.cos(math.radians(middle)) if geobox.crs and geobox.crs.geographic else 1.0
 
 
 @cache
-def _make_projection(wkt, extent):
-    """Return a cartopy projection; a PROJ string has no area of use, so it gets the raster's bounds."""
-    crs = pyproj.CRS.from_wkt(wkt)
+def _projection(geobox: GeoBox) -> ccrs.Projection:
+    """Return the projection of map axes, so that a notebook can add features in any CRS to them."""
+    crs = pyproj.CRS.from_wkt(crs_wkt(geobox))
     if crs.is_geographic:
         return ccrs.PlateCarree()
     projection = ccrs.Projection(crs)
-    spare = 0.1 * max(extent[1] - extent[0], extent[3] - extent[2])
-    projection.bounds = [extent[0] - spare, extent[1] + spare, extent[2] - spare, extent[3] + spare]
+    # A PROJ string has no area of use, so it gets the raster's.
+    west, east, south, north = _extent(geobox)
+    spare = 0.1 * max(east - west, north - south)
+    projection.bounds = [west - spare, east + spare, south - spare, north + spare]
     projection.threshold = spare / 100
     return projection
 
 
-def _draw_values(axes, panel, width_mm):
-    values, geobox = np.asarray(panel["values"]), panel["geobox"]
-    values, extent = _thinned(values, _extent(geobox), panel, width_mm)
-    colours = {"cmap": colour_map(panel.get("cmap", "batlow"))}
-    if panel.get("categories"):
-        values, colours = _as_categories(values, panel)
-    elif panel.get("norm") is not None:
-        colours["norm"] = panel["norm"]
+def _draw_values(axes: Axes, panel: Panel, width_mm: float) -> AxesImage:
+    geobox = panel["geobox"]
+    values, drawn = _thinned(panel, width_mm)
+    if categories := panel.get("categories"):
+        codes = np.full(values.shape, np.nan, np.float32)
+        for code, value in enumerate(categories):
+            codes[values == value] = code
+        colours = ListedColormap([colour for _, colour in categories.values()])
+        values, low, high = codes, -0.5, len(categories) - 0.5
     else:
+        colours = colour_map(panel.get("cmap", "batlow"))
         low, high = np.nanpercentile(values, [2, 98]) if np.isfinite(values).any() else (0, 1)
-        colours |= {"vmin": panel.get("vmin", low), "vmax": panel.get("vmax", high)}
-    axes.set_aspect(_stretch(geobox), adjustable="box")
+        low, high = panel.get("vmin", low), panel.get("vmax", high)
+    stretch, extent = _stretch(geobox), _extent(drawn)
+    image = axes.imshow(values, colours, aspect=stretch, extent=extent, vmin=low, vmax=high)
     axes.set_anchor("NW")
-    mappable = axes.imshow(values, extent=extent, origin="upper", aspect=_stretch(geobox), zorder=1, **colours)
-    axes.set(xlim=_extent(geobox)[:2], ylim=_extent(geobox)[2:])
+    west, east, south, north = _extent(geobox)
+    axes.set(xlim=(west, east), ylim=(south, north), xticks=[], yticks=[])
     axes.spines["geo"].set_linewidth(0.5)
-    return mappable
+    return image
 
 
-def _thinned(values, extent, panel, width_mm):
-    """Return about as many values as a panel has pixels, by means of blocks; classes and directions have none."""
-    step = max(1, round(max(values.shape) / width_mm / _PIXELS_A_MM))
-    if step == 1:
-        return values, extent
-    if panel.get("categories") or panel.get("thin") == "nearest":
-        return values[step // 2 :: step, step // 2 :: step], extent
-    extra = [-n % step for n in values.shape]
-    left, right, bottom, top = extent
-    right += extra[1] * (right - left) / values.shape[1]
-    bottom -= extra[0] * (top - bottom) / values.shape[0]
-    padded = np.pad(values.astype(np.float32), [(0, n) for n in extra], constant_values=np.nan)
-    return block_mean(padded, step, minimum_share=0.25), (left, right, bottom, top)
-
-
-def colour_map(name):
-    """Return a colour map by its name in cmcrameri or else in matplotlib."""
-    import matplotlib as mpl
-    from cmcrameri import cm
-
-    found = getattr(cm, name, None) if isinstance(name, str) else name
-    return found if found is not None else mpl.colormaps[name]
-
-
-def _category_colours(panel):
-    """Return value -> (label, colour); colours that were not given are spread over the colour map."""
-    categories = panel["categories"]
-    spread = colour_map(panel.get("cmap", "batlow"))(np.linspace(0.05, 0.95, len(categories)))
-    return {
-        value: entry if isinstance(entry, tuple) else (entry, tuple(colour))
-        for (value, entry), colour in zip(categories.items(), spread, strict=True)
-    }
-
-
-def _as_categories(values, panel):
-    from matplotlib.colors import ListedColormap
-
-    shades = _category_colours(panel)
-    codes = np.full(values.shape, np.nan, np.float32)
-    for code, value in enumerate(shades):
-        codes[values == value] = code
-    colours = ListedColormap([colour for _, colour in shades.values()])
-    return codes, {"cmap": colours, "vmin": -0.5, "vmax": len(shades) - 0.5}
-
-
-def _draw_legend(axes, panel, gap):
-    from matplotlib.patches import Patch
-
-    handles = [
-        Patch(facecolor=colour, edgecolor="0.3", linewidth=0.3, label=label)
-        for label, colour in _category_colours(panel).values()
-    ]
-    axes.legend(
-        handles=handles,
-        loc="upper left",
-        bbox_to_anchor=(0, -gap),
-        ncols=2,
-        frameon=False,
-        borderpad=0,
-        borderaxespad=0,
-        handlelength=1.2,
-        handleheight=0.9,
-        columnspacing=1,
-        labelspacing=0.35,
-    )
-
-
-def _draw_colour_bar(figure, mappable, panel, box):
-    from matplotlib.ticker import MaxNLocator
+def _thinned(panel: Panel, width_mm: float) -> tuple[np.ndarray, GeoBox]:
+    """Return about as many values as a panel has pixels, by means of blocks, and their grid."""
+    import xarray
 
     values = np.asarray(panel["values"])
-    low, high = mappable.norm.vmin, mappable.norm.vmax
-    ends = {(True, True): "both", (True, False): "min", (False, True): "max", (False, False): "neither"}
+    step = max(1, round(max(values.shape) / width_mm / _PIXELS_A_MM))
+    thin = panel["geobox"].zoom_out(step)
+    if panel.get("categories") or panel.get("thin") == "nearest":
+        return values[::step, ::step], thin
+    blocks = xarray.DataArray(values.astype(np.float32), dims=("y", "x"))
+    return blocks.coarsen(y=step, x=step, boundary="pad").mean().to_numpy(), thin
+
+
+def _extent(geobox: GeoBox) -> tuple[float, float, float, float]:
+    west, south, east, north = geobox.boundingbox.bbox
+    return west, east, south, north
+
+
+def colour_map(name: str | Colormap) -> Colormap:
+    """Return a colour map by its name in cmcrameri or else in matplotlib."""
+    if isinstance(name, Colormap):
+        return name
+    return getattr(cm, name, None) or mpl.colormaps[name]
+
+
+def _draw_legend(axes: Axes, panel: Panel, gap: float) -> None:
+    handles = [
+        Patch(facecolor=colour, edgecolor="0.3", linewidth=0.3, label=label)
+        for label, colour in panel["categories"].values()
+    ]
+    place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (0, -gap)}
+    place |= {"borderpad": 0, "borderaxespad": 0}
+    look: dict[str, Any] = {"ncols": 2, "frameon": False, "handlelength": 1.2, "handleheight": 0.9}
+    axes.legend(handles=handles, columnspacing=1, labelspacing=0.35, **place, **look)
+
+
+def _draw_colour_bar(image: AxesImage, panel: Panel, axes: Axes) -> None:
+    values = np.asarray(panel["values"])
     with np.errstate(invalid="ignore"):
-        extend = ends[bool((values < low).any()), bool((values > high).any())]
-    bar = figure.colorbar(mappable, cax=figure.add_axes(box), orientation="horizontal", extend=extend, extendfrac=0.04)
+        below, above = (values < image.norm.vmin).any(), (values > image.norm.vmax).any()
+    extend = {(True, True): "both", (True, False): "min", (False, True): "max"}
+    look = {"orientation": "horizontal", "extendfrac": 0.04, "ticks": MaxNLocator(4)}
+    look["extend"] = extend.get((bool(below), bool(above)), "neither")
+    bar = axes.figure.colorbar(image, cax=axes, **look)
     bar.outline.set_linewidth(0.4)
-    if panel.get("norm") is None:
-        bar.locator = MaxNLocator(4)
-        bar.update_ticks()
     bar.ax.tick_params(pad=1)
     bar.set_label(panel["unit"] if panel["unit"] != "1" else "dimensionless", labelpad=1)
 
 
-def _draw_lines(axes, study, geobox):
-    from matplotlib.collections import LineCollection
-
-    wkt, extent = geobox.crs.to_wkt(), _extent(geobox)
-    path = study.path(BASE_LAYERS)
+def _draw_lines(axes: GeoAxes, study: Study, geobox: GeoBox) -> None:
+    """Draw coast, borders, provinces and the outline of the study area."""
+    path = study.path(_BASE_LAYERS)
     if not path.is_file():
         raise FigureError(
             f"The base layers {path.name} are missing.",
             "restore data/base/, for example from version control",
         )
     for layer, (colour, width) in _LINES.items():
-        lines = _base_lines(path, layer, wkt, extent)
-        axes.add_collection(LineCollection(lines, colors=colour, linewidths=width, zorder=2), autolim=False)
-    outline = _segments([study_area(study, wkt)], (geobox.boundingbox.span_x) / _PANEL_PIXELS / 2)
-    axes.add_collection(LineCollection(outline, colors="black", linewidths=0.6, zorder=3), autolim=False)
+        look = {"edgecolor": colour, "linewidth": width, "zorder": 2}
+        axes.add_geometries(_base_lines(path, layer, geobox), axes.projection, fc="none", **look)
+    outline = study_area(study, crs_wkt(geobox)).simplify(_detail(geobox))
+    look = {"edgecolor": "black", "linewidth": 0.6, "zorder": 3}
+    axes.add_geometries([outline], axes.projection, fc="none", **look)
 
 
 @cache
-def _base_lines(path, layer, wkt, extent):
+def _base_lines(path: Path, layer: str, geobox: GeoBox) -> list[BaseGeometry]:
     import geopandas
 
-    lines = geopandas.read_file(path, layer=layer).to_crs(wkt)
-    west, east, south, north = extent
-    lines = lines.geometry.clip_by_rect(west, south, east, north)
-    return _segments(lines[~lines.is_empty], (east - west) / _PANEL_PIXELS / 2)
+    lines = geopandas.read_file(path, layer=layer).to_crs(crs_wkt(geobox))
+    lines = lines.geometry.clip_by_rect(*geobox.boundingbox.bbox).simplify(_detail(geobox))
+    return list(lines[~lines.is_empty])
 
 
-def _segments(geometries, tolerance):
-    """Return lines and the rings of polygons as coordinate arrays, without detail that cannot be seen."""
-    import shapely
-
-    parts = shapely.get_parts(np.asarray(geometries, object))
-    areal = shapely.get_dimensions(parts) == 2
-    parts = shapely.get_parts(np.concatenate([parts[~areal], shapely.boundary(parts[areal])]))
-    parts = parts[shapely.get_dimensions(parts) == 1]
-    return [shapely.get_coordinates(line) for line in shapely.simplify(parts, tolerance)]
+def _detail(geobox: GeoBox) -> float:
+    """Return the length, in units of the grid, that is too short to be seen on a map."""
+    return geobox.boundingbox.span_x / 1200
 
 
-def _draw_graticule(axes, geobox, left, labels):
-    """Draw meridians and parallels, labelled on the lower edge, and on the left one in the first column."""
-    from matplotlib.collections import LineCollection
-
-    meridians, parallels, bottom_marks, left_marks = _graticule(geobox.crs.to_wkt(), _extent(geobox))
-    axes.add_collection(
-        LineCollection(meridians + parallels, colors="0.6", linewidths=0.25, linestyles=(0, (4, 4)), zorder=1.5),
-        autolim=False,
-    )
-    if not labels:
-        return
-    west, _, south, _ = _extent(geobox)
-    text = {"textcoords": "offset points", "size": 6}
-    for degrees, easting in bottom_marks:
-        axes.annotate(_degrees(degrees, "EW"), (easting, south), (0, -2), ha="center", va="top", **text)
-    for degrees, northing in left_marks if left else ():
-        axes.annotate(_degrees(degrees, "NS"), (west, northing), (-2, 0), ha="right", va="center", **text)
-
-
-def _degrees(value, signs):
-    return f"{abs(value):g}°{signs[int(value < 0)]}"
+def _draw_graticule(axes: Axes, geobox: GeoBox, labels: bool, left: bool) -> None:
+    """Draw meridians and parallels, labelled below the map, and beside it in the first column."""
+    look = {"colors": "0.6", "linewidths": 0.25, "linestyles": (0, (4, 4)), "zorder": 1.5}
+    lines, eastings, northings = _graticule(geobox)
+    axes.add_collection(LineCollection(lines, **look), autolim=False)
+    if labels:
+        axes.set_xticks(list(eastings))
+        axes.set_xticklabels(eastings.values())
+    if labels and left:
+        axes.set_yticks(list(northings))
+        axes.set_yticklabels(northings.values())
+    axes.tick_params(length=0, pad=2, labelsize=6)
 
 
 @cache
-def _graticule(wkt, extent):
-    """Return meridians and parallels as coordinate arrays, and where they cross the lower and left edge."""
-    west, east, south, north = extent
-    forward = pyproj.Transformer.from_crs("EPSG:4326", wkt, always_xy=True)
-    edges = forward.transform_bounds(*extent[::2], *extent[1::2], direction="INVERSE")
-    step = next(
-        (s for s in (0.1, 0.25, 0.5, 1, 2, 5, 10) if max(edges[2] - edges[0], edges[3] - edges[1]) / s <= 6),
-        20,
-    )
-    longitudes = np.arange(math.ceil(edges[0] / step), edges[2] / step) * step
-    latitudes = np.arange(math.ceil(edges[1] / step), edges[3] / step) * step
-    along_lon, along_lat = np.linspace(edges[0], edges[2], 60), np.linspace(edges[1], edges[3], 60)
-    meridians = [np.column_stack(forward.transform(np.full(60, lon), along_lat)) for lon in longitudes]
-    parallels = [np.column_stack(forward.transform(along_lon, np.full(60, lat))) for lat in latitudes]
-    inset = 0.06 * (east - west)
-    bottom = [(lon, np.interp(south, line[:, 1], line[:, 0])) for lon, line in zip(longitudes, meridians, strict=True)]
-    left = [(lat, np.interp(west, line[:, 0], line[:, 1])) for lat, line in zip(latitudes, parallels, strict=True)]
-    return (
-        meridians,
-        parallels,
-        [m for m in bottom if west + inset < m[1] < east - inset],
-        [m for m in left if south + inset < m[1] < north - inset],
-    )
+def _graticule(geobox: GeoBox) -> tuple[list[np.ndarray], dict[float, str], dict[float, str]]:
+    """Return meridians and parallels, and labels by place along the lower and the left edge."""
+    west, east, south, north = _extent(geobox)
+    forward = pyproj.Transformer.from_crs("EPSG:4326", crs_wkt(geobox), always_xy=True)
+    edges = forward.transform_bounds(west, south, east, north, direction="INVERSE")
+    longitudes, latitudes = np.linspace(edges[:2], edges[2:], 60).T
+    locator = MaxNLocator(_MOST_LINES, steps=[1, 2, 2.5, 5, 10])
+    inset = 0.06 * (east - west)  # no label near a corner
+    lines, eastings, northings = [], {}, {}
+    for longitude in locator.tick_values(edges[0], edges[2]):
+        x, y = forward.transform(np.full(60, longitude), latitudes)
+        lines.append(np.column_stack([x, y]))
+        easting = np.interp(south, y, x)
+        if west + inset < easting < east - inset:
+            eastings[easting] = LongitudeFormatter()(longitude)
+    for latitude in locator.tick_values(edges[1], edges[3]):
+        x, y = forward.transform(longitudes, np.full(60, latitude))
+        lines.append(np.column_stack([x, y]))
+        northing = np.interp(west, x, y)
+        if south + inset < northing < north - inset:
+            northings[northing] = LatitudeFormatter()(latitude)
+    return lines, eastings, northings
 
 
-def _draw_scale_bar(axes, geobox):
-    from matplotlib_scalebar.scalebar import ScaleBar
-
-    metres = 1.0 if not geobox.crs.geographic else 111_320.0 / _stretch(geobox)
-    axes.add_artist(
-        ScaleBar(
-            metres,
-            "m",
-            location="lower right",
-            length_fraction=0.22,
-            width_fraction=0.008,
-            box_alpha=0.7,
-            border_pad=0.3,
-            pad=0.2,
-            sep=1,
-            font_properties={"size": 6},
-            rotation="horizontal-only",
-        )
-    )
+def _draw_scale_bar(axes: Axes, geobox: GeoBox) -> None:
+    degrees = geobox.crs and geobox.crs.geographic
+    metres = 1000 * _KM_PER_DEGREE / _stretch(geobox) if degrees else 1.0
+    size = {"length_fraction": 0.22, "width_fraction": 0.008, "font_properties": {"size": 6}}
+    box = {"location": "lower right", "box_alpha": 0.7, "border_pad": 0.3, "pad": 0.2, "sep": 1}
+    axes.add_artist(ScaleBar(metres, "m", rotation="horizontal-only", **size, **box))

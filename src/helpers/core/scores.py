@@ -1,54 +1,49 @@
-"""Scores of a classification: a confusion matrix in, plain numbers out; kappa, log loss and their like."""
+"""Scores of a classification: a confusion matrix in, plain numbers out; kappa, log loss and others.
+
+Matrices have mapped classes in rows and reference classes in columns, as counts or shares. Where a
+shape is ``(..., k, k)``, one matrix gives a float, a stack of them an array.
+"""
 
 import math
 import warnings
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+from scipy.stats import norm, t
 
 from helpers.core.classes import TARGETS
 from helpers.core.errors import CompendiumError
 
 DOMAINS = ("whole", "potential_permafrost")
-"""Where accuracy is judged: everywhere, and where a rule on covariates leaves permafrost possible."""
-
+"""Where accuracy is evaluated: everywhere, and where a rule on covariates leaves permafrost
+possible."""
 
 HEADLINE_SCORES = ("overall_accuracy", "kappa", "macro_f1")
-"""The headline scores."""
-
 
 BY_CLASS = ("precision", "recall", "f1")
 """The scores that each class has."""
 
-
 PROBABILITY_FLOOR = 1e-3
-"""Smallest probability that log loss and calibration tell from zero: of 1000 trees, one vote."""
+"""Smallest probability that log loss and calibration distinguish from zero: of 1000 trees, one
+vote."""
 
 
 class AccuracyError(CompendiumError):
     """Labels or a confusion matrix from which no accuracy follows."""
 
 
-def confusion_matrix(reference, predicted, classes, sample_weight=None):
-    """Count samples by mapped and reference class, or add up their weights.
+def confusion_matrix(
+    reference: npt.ArrayLike,
+    predicted: npt.ArrayLike,
+    classes: Iterable[Hashable],
+    sample_weight: npt.ArrayLike | None = None,
+) -> np.ndarray:
+    """Count samples by mapped and reference class, or add up their weights: shape (k, k).
 
-    Parameters
-    ----------
-    reference, predicted : array_like, shape (n,)
-        Class of each sample in truth and on the map.
-    classes : sequence
-        All classes, in the order of rows and columns; some may have no sample.
-    sample_weight : array_like, shape (n,), optional
-        Such as from `helpers.folds.weights.sampling_weights`. One each by default.
-
-    Returns
-    -------
-    numpy.ndarray of int, shape (k, k)
-        Rows are mapped, columns are reference classes; of float where samples have weights.
-
-    Raises
-    ------
-    AccuracyError
-        The two differ in length, or hold a label that is not one of the classes.
+    `classes` are all k, in the order of rows and columns; some may have no sample. AccuracyError if
+    the labels differ in length, or one is not one of the classes.
 
     Examples
     --------
@@ -61,120 +56,107 @@ def confusion_matrix(reference, predicted, classes, sample_weight=None):
             f"There are {len(reference)} reference labels and {len(predicted)} predicted ones.",
             "give both labels of every sample, in one order",
         )
-    unknown = sorted({str(label) for label in (*reference.tolist(), *predicted.tolist()) if label not in classes})
-    if unknown:
+    _check_labels((*reference.tolist(), *predicted.tolist()), classes)
+    code = {label: number for number, label in enumerate(classes)}
+    rows, columns = ([code[label] for label in part.tolist()] for part in (predicted, reference))
+    weight = 1 if sample_weight is None else np.asarray(sample_weight, float)
+    kind = int if sample_weight is None else float
+    matrix = np.zeros((len(classes), len(classes)), kind)
+    np.add.at(matrix, (rows, columns), weight)
+    return matrix
+
+
+def _check_labels(labels: Iterable[Hashable], classes: list[Any]) -> None:
+    if unknown := sorted({str(label) for label in set(labels) - set(classes)}):
         raise AccuracyError(
             f"There are labels that are none of the classes {classes}: {', '.join(unknown[:5])}.",
             "correct the labels, or name all classes",
         )
-    code = {label: number for number, label in enumerate(classes)}
-    weight = 1 if sample_weight is None else np.asarray(sample_weight, float)
-    matrix = np.zeros((len(classes), len(classes)), int if sample_weight is None else float)
-    np.add.at(matrix, ([code[p] for p in predicted.tolist()], [code[r] for r in reference.tolist()]), weight)
-    return matrix
 
 
-def overall_accuracy(matrix):
+def overall_accuracy(matrix: npt.ArrayLike) -> Any:
     """Return the share of samples, or of area, on the diagonal."""
     matrix = _checked(matrix)
     return ratio(_diagonal(matrix).sum(axis=-1), matrix.sum(axis=(-2, -1)))
 
 
-def precision(matrix):
+def precision(matrix: npt.ArrayLike) -> np.ndarray:
     """Return the user's accuracy of each class: the correct share of what is mapped as it."""
     matrix = _checked(matrix)
     return ratio(_diagonal(matrix), matrix.sum(axis=-1))
 
 
-def recall(matrix):
+def recall(matrix: npt.ArrayLike) -> np.ndarray:
     """Return the producer's accuracy of each class: the share of it that is mapped as it."""
     matrix = _checked(matrix)
     return ratio(_diagonal(matrix), matrix.sum(axis=-2))
 
 
-def f1(matrix):
+def f1(matrix: npt.ArrayLike) -> np.ndarray:
     """Return the harmonic mean of precision and recall of each class."""
     matrix = _checked(matrix)
     return ratio(2 * _diagonal(matrix), matrix.sum(axis=-2) + matrix.sum(axis=-1))
 
 
-def macro(values, matrix):
-    """Return the mean of a per-class score over the classes that occur in the reference or on the map.
+def macro(values: npt.ArrayLike, matrix: npt.ArrayLike) -> Any:
+    """Return the mean of a score, (..., k), over the classes in the reference or on the map.
 
-    A score that is undefined for such a class counts as 0, so that never mapping a rare class costs accuracy;
-    this is scikit-learn's ``average="macro"`` with ``zero_division=0``.
-
-    Parameters
-    ----------
-    values : array_like, shape (..., k)
-        Such as ``recall(matrix)``.
-    matrix : array_like, shape (..., k, k)
-
-    Returns
-    -------
-    float, or numpy.ndarray of a stack
+    A score that is undefined for such a class counts as 0, so that never mapping a rare class costs
+    accuracy; this is scikit-learn's ``average="macro"`` with ``zero_division=0``.
     """
     matrix = _checked(matrix)
     occurs = (matrix.sum(axis=-2) + matrix.sum(axis=-1)) > 0
     return ratio(np.where(occurs, np.nan_to_num(values), 0).sum(axis=-1), occurs.sum(axis=-1))
 
 
-def weighted(values, matrix):
-    """Return the mean of a per-class score, weighted by the samples that the reference has of each class.
+def weighted(values: npt.ArrayLike, matrix: npt.ArrayLike) -> Any:
+    """Return the mean of a score, (..., k), weighted by the reference samples of each class.
 
-    What is undefined counts as 0: scikit-learn's ``average="weighted"`` with ``zero_division=0``. Of recall it is the
-    overall accuracy. Arguments as for `macro`.
+    What is undefined counts as 0: scikit-learn's ``average="weighted"`` with ``zero_division=0``.
+    Of recall it is the overall accuracy.
     """
-    matrix = _checked(matrix)
-    support = matrix.sum(axis=-2)
+    support = _checked(matrix).sum(axis=-2)
     return ratio((np.nan_to_num(values) * support).sum(axis=-1), support.sum(axis=-1))
 
 
-def balanced_accuracy(matrix):
-    """Return the mean recall of the classes that occur in the reference (scikit-learn's `balanced_accuracy_score`)."""
-    matrix = _checked(matrix)
-    return ratio(np.nan_to_num(recall(matrix)).sum(axis=-1), (matrix.sum(axis=-2) > 0).sum(axis=-1))
+def balanced_accuracy(matrix: npt.ArrayLike) -> Any:
+    """Return the mean recall of the classes that occur in the reference, as scikit-learn does."""
+    occurs = _checked(matrix).sum(axis=-2) > 0
+    return ratio(np.nan_to_num(recall(matrix)).sum(axis=-1), occurs.sum(axis=-1))
 
 
-def kappa(matrix):
+def kappa(matrix: npt.ArrayLike) -> Any:
     """Return Cohen's kappa: agreement beyond chance over the largest possible one.
 
-    Parameters
-    ----------
-    matrix : array_like, shape (k, k)
-
-    Returns
-    -------
-    float
-        NaN where there is one class only, mapped and in the reference: chance alone then agrees always.
+    NaN where there is one class only, mapped and in the reference: chance alone then agrees always.
 
     Examples
     --------
     >>> print(f"{kappa([[66, 0, 5, 4], [0, 55, 8, 12], [1, 0, 153, 11], [2, 1, 9, 313]]):.6f}")
     0.869964
     """
-    observed, expected = _agreement(matrix)
-    return ratio(np.subtract(observed, expected), np.subtract(1, expected))
+    expected = _chance_agreement(matrix)
+    return ratio(np.subtract(overall_accuracy(matrix), expected), np.subtract(1, expected))
 
 
-def quadratic_kappa(matrix):
-    """Return Cohen's kappa with quadratic weights: a confusion costs the squared distance of its classes.
+def _chance_agreement(matrix: npt.ArrayLike) -> Any:
+    matrix = _checked(matrix)
+    chance = (matrix.sum(axis=-1) * matrix.sum(axis=-2)).sum(axis=-1)
+    return ratio(chance, matrix.sum(axis=(-2, -1)) ** 2)
 
-    For classes that have an order, such as those of ice content (Cohen, 1968); no permafrost counts as the first.
 
-    Parameters
-    ----------
-    matrix : array_like, shape (..., k, k)
+def quadratic_kappa(matrix: npt.ArrayLike) -> Any:
+    """Return Cohen's kappa with quadratic weights: a confusion costs its classes' squared distance.
 
-    Returns
-    -------
-    float, or numpy.ndarray of a stack
-        NaN where there is one class only, mapped and in the reference.
+    For classes that have an order, such as those of ice content (Cohen, 1968); no permafrost counts
+    as the first. NaN where there is one class only, mapped and in the reference.
 
     Examples
     --------
-    >>> quadratic_kappa([[5, 0, 0], [0, 0, 0], [0, 0, 5]]), quadratic_kappa([[0, 0, 5], [0, 0, 0], [5, 0, 0]])
-    (1.0, -1.0)
+    >>> quadratic_kappa([[5, 0, 0], [0, 0, 0], [0, 0, 5]])
+    1.0
+    >>> quadratic_kappa([[0, 0, 5], [0, 0, 0], [5, 0, 0]])
+    -1.0
     """
     matrix = _checked(matrix)
     place = np.arange(matrix.shape[-1])
@@ -184,24 +166,15 @@ def quadratic_kappa(matrix):
     return 1 - ratio((cost * matrix).sum(axis=(-2, -1)), expected)
 
 
-def kappa_standard_error(matrix):
+def kappa_standard_error(matrix: npt.ArrayLike) -> float:
     """Return the large-sample standard error of kappa (Fleiss, Cohen and Everitt, 1969).
 
-    It assumes independent samples; sites in clusters tell less than their number, and the error is too small.
-
-    Parameters
-    ----------
-    matrix : array_like, shape (k, k)
-        Counts, not shares.
-
-    Returns
-    -------
-    float
-        NaN where kappa is.
+    The matrix holds counts, not shares. NaN where kappa is. Samples are taken as independent; for
+    sites in clusters the error is too small.
     """
     matrix = _checked(matrix)
     total = matrix.sum()
-    _, expected = _agreement(matrix)
+    expected = _chance_agreement(matrix)
     if not expected < 1:
         return math.nan
     shares, value = matrix / total, kappa(matrix)
@@ -214,15 +187,15 @@ def kappa_standard_error(matrix):
     return math.sqrt(max(diagonal + rest - chance, 0) / total) / (1 - expected)
 
 
-def quantity_disagreement(matrix):
-    """Return the disagreement that comes from wrong class proportions (Pontius and Millones, 2011)."""
+def quantity_disagreement(matrix: npt.ArrayLike) -> Any:
+    """Return the disagreement from wrong class proportions (Pontius and Millones, 2011)."""
     matrix = _checked(matrix)
     apart = np.abs(matrix.sum(axis=-1) - matrix.sum(axis=-2)).sum(axis=-1)
     return ratio(apart / 2, matrix.sum(axis=(-2, -1)))
 
 
-def allocation_disagreement(matrix):
-    """Return the disagreement that comes from right proportions in wrong places (Pontius and Millones, 2011).
+def allocation_disagreement(matrix: npt.ArrayLike) -> Any:
+    """Return the disagreement from right proportions in wrong places (Pontius and Millones, 2011).
 
     With `quantity_disagreement` it makes up all of ``1 - overall_accuracy``.
     """
@@ -232,42 +205,37 @@ def allocation_disagreement(matrix):
     return ratio(wrong.sum(axis=-1), matrix.sum(axis=(-2, -1)))
 
 
-def log_loss(reference, probabilities, classes):
-    """Return the mean of -ln of the probability that was given to each sample's true class.
+def log_loss(
+    reference: npt.ArrayLike, probabilities: npt.ArrayLike, classes: Sequence[Hashable]
+) -> float:
+    """Return the mean of -ln of the probability of each sample's true class; NaN without samples.
 
-    Probabilities below `PROBABILITY_FLOOR` count as that: a forest says 0 where no tree voted for a class.
-
-    Parameters
-    ----------
-    reference : array_like, shape (n,)
-    probabilities : array_like, shape (n, k)
-    classes : sequence of length k
-
-    Returns
-    -------
-    float
-        NaN without samples.
+    Probabilities below `PROBABILITY_FLOOR` count as that: a forest says 0 where no tree voted for a
+    class. Arguments and errors as for `checked_probabilities`.
     """
     probabilities, occurs = checked_probabilities(reference, probabilities, classes)
-    return ratio(-np.log(np.maximum(probabilities[occurs], PROBABILITY_FLOOR)).sum(), len(probabilities))
+    floored = np.maximum(probabilities[occurs], PROBABILITY_FLOOR)
+    return ratio(-np.log(floored).sum(), len(probabilities))
 
 
-def brier_score(reference, probabilities, classes):
-    """Return the mean over samples of the squared error of the probabilities, summed over classes (Brier, 1950).
+def brier_score(
+    reference: npt.ArrayLike, probabilities: npt.ArrayLike, classes: Sequence[Hashable]
+) -> float:
+    """Return the mean over samples of the probabilities' squared error, summed over classes.
 
-    From 0 to 2: of two classes it is twice the score that some give. Arguments and errors as for `log_loss`.
+    From 0 to 2 (Brier, 1950): of two classes it is twice the score that some give. NaN without
+    samples. Arguments and errors as for `checked_probabilities`.
     """
     probabilities, occurs = checked_probabilities(reference, probabilities, classes)
     return ratio(((probabilities - occurs) ** 2).sum(), len(probabilities))
 
 
-def checked_probabilities(reference, probabilities, classes):
+def checked_probabilities(
+    reference: npt.ArrayLike, probabilities: npt.ArrayLike, classes: Sequence[Hashable]
+) -> tuple[np.ndarray, np.ndarray]:
     """Return probabilities, and whether each class is the sample's true one: both of shape (n, k).
 
-    Raises
-    ------
-    AccuracyError
-        They do not fit the samples and classes, or a sample has a label that is none of the classes.
+    AccuracyError if they do not fit the n true labels and k classes, or a label is none of these.
     """
     probabilities, reference = np.asarray(probabilities, float), np.ravel(reference)
     if probabilities.shape != (len(reference), len(classes)):
@@ -276,61 +244,41 @@ def checked_probabilities(reference, probabilities, classes):
             f"{len(classes)} classes.",
             "give one row a sample and one column a class",
         )
-    occurs = reference[:, np.newaxis] == np.array(list(classes))
-    if not (known := occurs.any(axis=1)).all():
-        unknown = sorted({str(label) for label in reference[~known].tolist()})
-        raise AccuracyError(
-            f"There are labels that are none of the classes {list(classes)}: {', '.join(unknown[:5])}.",
-            "correct the labels, or name all classes",
-        )
-    return probabilities, occurs
+    _check_labels(reference.tolist(), list(classes))
+    return probabilities, reference[:, np.newaxis] == np.array(list(classes))
 
 
-def bootstrap_matrices(reference, predicted, size, draws, sample_weight=None):
-    """Return the confusion matrices of bootstrap draws of whole blocks.
+def bootstrap_matrices(
+    reference: npt.ArrayLike,
+    predicted: npt.ArrayLike,
+    size: int,
+    draws: tuple[np.ndarray, np.ndarray],
+    sample_weight: npt.ArrayLike | None = None,
+) -> np.ndarray:
+    """Return the confusion matrices of bootstrap draws of whole blocks: (draws, size, size).
 
-    Parameters
-    ----------
-    reference, predicted : array_like of int, shape (n,)
-        Codes of classes, from 0 on.
-    size : int
-        Number of classes.
-    draws : tuple of numpy.ndarray
-        Number of each sample's block, and how often each draw has each block, from
-        `helpers.folds.blocks.sample_blocks`.
-    sample_weight : array_like, shape (n,), optional
-        One each by default.
-
-    Returns
-    -------
-    numpy.ndarray, shape (draws, size, size)
-        Rows are mapped, columns are reference classes; the first is that of the samples as they are.
+    Reference and predicted are codes of classes, from 0 to size - 1. `draws` is from
+    `helpers.folds.blocks.sample_blocks`: the number of each sample's block, and how often each draw
+    has each block; the first draw is the samples as they are.
     """
     block, counts = draws
     place = (np.asarray(block) * size + np.asarray(predicted)) * size + np.asarray(reference)
     matrices = np.bincount(place, sample_weight, minlength=counts.shape[1] * size**2)
+    matrices = matrices.reshape(-1, size**2).astype(float)
     # einsum adds up in one order on any number of cores; a matrix product does not.
-    drawn = np.einsum("db,bs->ds", counts.astype(float), matrices.reshape(-1, size**2).astype(float))
+    drawn = np.einsum("db,bs->ds", counts.astype(float), matrices)
     return drawn.reshape(-1, size, size)
 
 
-def by_mapped_share(matrix, shares):
-    """Return a confusion matrix whose rows weigh as much as the map has of their class (Olofsson et al., 2014).
+def by_mapped_share(matrix: npt.ArrayLike, shares: npt.ArrayLike) -> np.ndarray:
+    """Return a confusion matrix whose rows weigh as much as their class does on the map.
 
-    Samples hit some classes of a map more often than others; within a class they are taken for those of a random
-    choice. So a class that people drilled often does not count more than its area.
+    Samples hit some classes of a map more often than others; within a class they are taken for
+    those of a random choice (Olofsson et al., 2014). So a class that people drilled often does not
+    count more than its area.
 
-    Parameters
-    ----------
-    matrix : array_like, shape (..., k, k)
-        Counts, rows mapped, columns reference classes; one matrix or a stack of them.
-    shares : array_like, shape (k,)
-        How much of the map has each class, in any unit.
-
-    Returns
-    -------
-    numpy.ndarray, shape (..., k, k)
-        Shares of area that add up to 1. Mapped classes without samples are left out; all is NaN where none has any.
+    From counts (..., k, k), and how much of the map has each class (k,), in any unit, come shares
+    of area that add up to 1; classes without samples are left out, NaN if all are.
 
     Examples
     --------
@@ -345,43 +293,57 @@ def by_mapped_share(matrix, shares):
         return matrix * (weight / total / np.where(number > 0, number, 1))[..., np.newaxis]
 
 
-def interval(values, probability, block):
-    """Return the expanded percentile interval of values that were drawn by a bootstrap of blocks.
+def interval(values: npt.ArrayLike, probability: float, block: npt.ArrayLike) -> np.ndarray:
+    """Return both ends of the expanded percentile interval of values that a bootstrap drew.
 
-    A plain percentile interval is too narrow where there are few blocks: by the root of 1 - 1/n, and as the normal
-    distribution is narrower than Student's t. So percentiles further out are taken (Hesterberg 2015), for Kish's
-    effective number of blocks, since one that holds half of the samples counts for many.
+    A plain percentile interval is too narrow where there are few blocks: by the root of 1 - 1/n,
+    and as the normal distribution is narrower than Student's t. So percentiles further out are
+    taken (Hesterberg 2015), for Kish's effective number of blocks, since one that holds half of the
+    samples counts for many.
 
-    Parameters
-    ----------
-    values : array_like, shape (draws, ...)
-        Draws in which a value is undefined do not count.
-    probability : float
-    block : array_like of int, shape (n,)
-        Number of each sample's block.
-
-    Returns
-    -------
-    numpy.ndarray, shape (2, ...)
-        Lower and upper end; NaN where no draw has a value.
+    Draws, the first axis of the values, in which a value is undefined do not count; NaN where all
+    are. `block` is the number of each sample's block.
 
     References
     ----------
-    Hesterberg, T. (2015). What teachers should know about the bootstrap. The American Statistician 69, 371-386.
-    https://doi.org/10.1080/00031305.2015.1089789
+    Hesterberg, T. (2015). What teachers should know about the bootstrap. The American Statistician
+    69, 371-386. https://doi.org/10.1080/00031305.2015.1089789
     Kish, L. (1965). Survey Sampling. Wiley.
     """
-    from scipy.stats import norm, t
-
     sizes = np.bincount(np.asarray(block)).astype(float)
     blocks = max(sizes.sum() ** 2 / (sizes**2).sum(), 1 + 1e-9)
-    tail = 100 * norm.cdf(np.sqrt(blocks / (blocks - 1)) * t.ppf((1 - probability) / 2, blocks - 1))
+    student = t.ppf((1 - probability) / 2, blocks - 1)
+    tail = 100 * norm.cdf(np.sqrt(blocks / (blocks - 1)) * student)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # of nothing but NaN
-        return np.nanpercentile(values, [tail, 100 - tail], axis=0)
+        return np.nanpercentile(np.asarray(values, float), [tail, 100 - tail], axis=0)
 
 
-def matrix_scores(matrix):
+def wilson(
+    successes: npt.ArrayLike, number: npt.ArrayLike, probability: float = 0.9
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the lower and upper ends of Wilson's interval of shares.
+
+    Examples
+    --------
+    >>> [round(float(end), 4) for end in wilson(8, 10, 0.95)]
+    [0.4902, 0.9433]
+    """
+    z = norm.ppf((1 + probability) / 2)
+    share, number = np.divide(successes, number), np.asarray(number, float)
+    middle = (share + z**2 / (2 * number)) / (1 + z**2 / number)
+    spread = np.sqrt(share * (1 - share) / number + z**2 / (4 * number**2))
+    reach = z / (1 + z**2 / number) * spread
+    return np.maximum(middle - reach, 0), np.minimum(middle + reach, 1)
+
+
+def by_domain(in_domain: npt.ArrayLike) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield each of `DOMAINS` and which samples or cells lie in it, shape (n,)."""
+    in_domain = np.asarray(in_domain, bool)
+    yield from zip(DOMAINS, (np.ones(len(in_domain), bool), in_domain), strict=True)
+
+
+def matrix_scores(matrix: npt.ArrayLike) -> dict[str, Any]:
     """Return all scores that follow from a confusion matrix, or from a stack of them, by name."""
     by_class = dict(zip(BY_CLASS, (precision(matrix), recall(matrix), f1(matrix)), strict=True))
     return {
@@ -397,18 +359,11 @@ def matrix_scores(matrix):
     }
 
 
-def _agreement(matrix):
-    """Return the observed agreement and the one expected by chance."""
-    matrix = _checked(matrix)
-    chance = (matrix.sum(axis=-1) * matrix.sum(axis=-2)).sum(axis=-1)
-    return overall_accuracy(matrix), ratio(chance, matrix.sum(axis=(-2, -1)) ** 2)
-
-
-def _diagonal(matrix):
+def _diagonal(matrix: np.ndarray) -> np.ndarray:
     return np.diagonal(matrix, axis1=-2, axis2=-1)
 
 
-def _checked(matrix):
+def _checked(matrix: npt.ArrayLike) -> np.ndarray:
     matrix = np.asarray(matrix, float)
     square = matrix.ndim >= 2 and matrix.shape[-2] == matrix.shape[-1]
     if not (square and (np.isfinite(matrix) & (matrix >= 0)).all()):
@@ -419,29 +374,18 @@ def _checked(matrix):
     return matrix
 
 
-def ratio(part, whole):
+def ratio(part: npt.ArrayLike, whole: npt.ArrayLike) -> Any:
     """Return part / whole, NaN where whole is 0; a float for scalars."""
     part, whole = np.broadcast_arrays(np.asarray(part, float), np.asarray(whole, float))
-    ratio = np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole != 0)
-    return ratio if ratio.ndim else float(ratio)
+    quotient = np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole != 0)
+    return quotient if quotient.ndim else float(quotient)
 
 
-def mapped_class(probabilities, target="ice_type"):
-    """Return the class that a forest maps: the most probable one.
+def mapped_class(probabilities: np.ndarray, target: str = "ice_type") -> np.ndarray:
+    """Return the class that a forest maps, by its own probabilities (n, k): the most probable one.
 
-    In two stages permafrost is decided first, then its type: against each type alone, no permafrost would win too
-    often.
-
-    Parameters
-    ----------
-    probabilities : numpy.ndarray, shape (n, k)
-        The forest's own.
-    target : str
-        One of `helpers.core.classes.TARGETS`.
-
-    Returns
-    -------
-    numpy.ndarray of int, shape (n,)
+    In two stages permafrost is decided first, then its type: against each type alone, no permafrost
+    would win too often.
     """
     if not TARGETS[target].two_stage:
         return probabilities.argmax(axis=1)

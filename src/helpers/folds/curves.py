@@ -2,14 +2,21 @@
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from helpers.core.classes import TARGETS
-from helpers.core.plot import WIDTH_MM, mark_simulated, style
-from helpers.folds.distances import Distribution, neighbour_distances, prediction_distances
-from helpers.folds.kinds import missing_classes, sample_folds
-from helpers.folds.units import FoldError, sample_units
+from helpers.core.plot import mark_label, panels
+from helpers.core.study import Study
+from helpers.folds.distances import (
+    Distribution,
+    MapCells,
+    neighbour_distances,
+    prediction_distances,
+)
+from helpers.folds.kinds import sample_folds
+from helpers.folds.units import FoldError, coordinates, sample_units
 
-# Colours of Okabe and Ito, which the colour-blind tell apart; lines differ too, so that grey prints serve.
+# Colours of Okabe and Ito, made for colour-blind readers; lines differ too, so that grey prints do.
 CURVES = {
     "prediction": ("map's cells to samples", "0.0", "-", 1.8),
     "samples": ("samples to samples", "0.55", "-", 0.9),
@@ -21,126 +28,98 @@ CURVES = {
 """Curves of nearest-neighbour distances: label, colour, line and its width."""
 
 
-def fold_kinds(study, rows, cells=None):
-    """Deal samples into folds of every kind that the study allows.
+def fold_kinds(
+    study: Study, rows: pd.DataFrame, cells: MapCells | None = None
+) -> dict[str, np.ndarray]:
+    """Deal samples into folds of every kind that the study allows; arguments as of `sample_folds`.
 
-    Parameters
-    ----------
-    study : helpers.core.study.Study
-        Folds by a column are among them where it names one.
-    rows : pandas.DataFrame
-        Samples of a layer, as from `helpers.samples.rows.layer_rows`.
-    cells : tuple of numpy.ndarray, optional
-        From `helpers.folds.distances.map_cells`.
-
-    Returns
-    -------
-    dict of str to numpy.ndarray of int, shape (n,)
-        The study's own kind, which must be possible, and of the others those that are.
+    The study's own kind must be possible; of the others there are those that are, and folds by a
+    column only where the study names one.
     """
-    found = {}
+    folds = {}
     for kind in ("random", "knndm", "blocks", "column"):
         if kind == "column" and not study.folds.column:
             continue
         try:
-            found[kind] = sample_folds(study, rows, kind, cells)
+            folds[kind] = sample_folds(study, rows, kind, cells)
         except FoldError:
             if kind == study.folds.kind:
                 raise
-    return found
+    return folds
 
 
-def fold_summary(study, rows, folds, curves):
-    """Return how folds of each kind look, ready to be shown.
+def fold_summary(
+    study: Study, rows: pd.DataFrame, folds: dict[str, np.ndarray], curves: dict[str, np.ndarray]
+) -> pd.DataFrame:
+    """Return how folds of each kind (`fold_kinds`) and their curves (`distance_curves`) look.
 
-    Parameters
-    ----------
-    study : helpers.core.study.Study
-    rows : pandas.DataFrame
-        Samples of a layer, as from `helpers.samples.rows.layer_rows`.
-    folds : dict of str to numpy.ndarray
-        From `fold_kinds`.
-    curves : dict of str to numpy.ndarray
-        From `distance_curves`.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Index kind: samples in the smallest and the largest fold, `wasserstein_km` between the distances that folds and
-        the map are predicted over, and the classes that a fold lacks.
+    Sizes are those of folds, ``wasserstein_km`` is between the distances that folds and the map are
+    predicted over, and ``lacking`` names the classes that a fold lacks: its own scores say less.
     """
-    target, names = Distribution(curves["prediction"]), [kind.name for kind in TARGETS[study.target].classes]
+    target = Distribution(curves["prediction"])
+    names = [kind.name for kind in TARGETS[study.target].classes]
     table = {}
     for kind, fold in folds.items():
-        size, lacking = np.bincount(fold), missing_classes(fold, rows["class"])
-        text = "; ".join(f"fold {k}: {', '.join(names[code] for code in codes)}" for k, codes in lacking.items())
-        distance = target.wasserstein(curves[kind])
-        table[kind] = {"smallest": size.min(), "largest": size.max(), "wasserstein_km": distance, "lacking": text}
+        size = np.bincount(fold)
+        counts = pd.crosstab(fold, rows["class"].to_numpy())
+        lacking = [
+            f"fold {number}: {', '.join(names[code] for code in counts.columns[row == 0])}"
+            for number, row in counts.iterrows()
+            if (row == 0).any()
+        ]
+        table[kind] = {
+            "smallest": size.min(),
+            "largest": size.max(),
+            "wasserstein_km": target.wasserstein(curves[kind]),
+            "lacking": "; ".join(lacking),
+        }
     return pd.DataFrame.from_dict(table, orient="index").rename_axis("kind")
 
 
-def distance_curves(study, rows, folds, cells):
-    """Return nearest-neighbour distances of the judged domain: on the map, among samples, and between folds.
+def distance_curves(
+    study: Study, rows: pd.DataFrame, folds: dict[str, np.ndarray], cells: MapCells
+) -> dict[str, np.ndarray]:
+    """Return nearest-neighbour distances, km, sorted, in the domain that `folds.judged` names.
 
-    Parameters
-    ----------
-    study : helpers.core.study.Study
-        `folds.judged` says whether the whole map or the potential-permafrost domain.
-    rows : pandas.DataFrame
-        Samples of a layer, as from `helpers.samples.rows.layer_rows`.
-    folds : dict of str to numpy.ndarray
-        From `fold_kinds`.
-    cells : tuple of numpy.ndarray
-        From `helpers.folds.distances.map_cells`.
-
-    Returns
-    -------
-    dict of str to numpy.ndarray
-        Sorted distances, km: ``prediction``, from cells to samples; ``samples``, leaving one unit out; and by kind of
-        folds.
+    They are those from the map's cells to samples (``prediction``), among ``samples``, leaving one
+    unit out, and between folds, by their kind.
     """
-    places = rows[["easting", "northing"]].to_numpy(float)
-    judged = rows["in_domain"].to_numpy(bool) | (study.folds.judged == "whole")
-    labels = {"samples": sample_units(study, rows), **folds}
-    found = {name: neighbour_distances(places, label)[judged] for name, label in labels.items()}
-    target = cells[0] if study.folds.judged == "whole" else cells[0][cells[1]]
-    found = {"prediction": prediction_distances(places, target)} | found
-    return {name: np.sort(distances) / 1000 for name, distances in found.items()}
+    places = coordinates(rows).astype(float)
+    whole = study.folds.judged == "whole"
+    evaluated = rows["in_domain"].to_numpy(bool) | whole
+    centres, in_domain = cells
+    distances = {
+        "prediction": prediction_distances(places, centres if whole else centres[in_domain])
+    }
+    for name, label in {"samples": sample_units(study, rows), **folds}.items():
+        distances[name] = neighbour_distances(places, label)[evaluated]
+    return {name: np.sort(values) / 1000 for name, values in distances.items()}
 
 
-def plot_distances(study, curves):
+def plot_distances(study: Study, curves: dict[str, dict[str, np.ndarray]]) -> Figure:
     """Draw the share of cells, or of samples, that have their nearest neighbour within a distance.
 
-    Parameters
-    ----------
-    study : helpers.core.study.Study
-    curves : dict of str to dict
-        Of each layer, from `distance_curves`.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
+    `curves` has those of each layer, from `distance_curves`.
     """
-    import matplotlib.pyplot as plt
-
-    style()
-    size = (WIDTH_MM / 25.4, 66 / 25.4)
-    figure, axes = plt.subplots(1, len(curves), figsize=size, sharex=True, sharey=True, squeeze=False)
-    for panel, (layer, found) in zip(axes[0], curves.items(), strict=True):
-        for name, distances in found.items():
+    figure, axes = panels(1, len(curves), 66, sharex=True, sharey=True)
+    for panel, (layer, of_layer) in zip(axes[0], curves.items(), strict=True):
+        for name, distances in of_layer.items():
             label, colour, line, width = CURVES[name]
             share = np.arange(1, len(distances) + 1) / len(distances)
-            kept = np.unique(np.linspace(0, len(share) - 1, 1000).astype(int))  # a million cells draw slowly
-            panel.step(distances[kept], share[kept], line, color=colour, linewidth=width, where="post", label=label)
-        panel.set(title=f"{layer.removesuffix('m')} m", xscale="log", ylim=(0, 1), xlabel="distance (km)")
+            # A million cells draw slowly.
+            kept = np.unique(np.linspace(0, len(share) - 1, 1000).astype(int))
+            look = {"color": colour, "linewidth": width, "label": label}
+            panel.step(distances[kept], share[kept], line, where="post", **look)
+        panel.set(title=f"{layer.removesuffix('m')} m", xlabel="distance (km)")
+        panel.set(xscale="log", ylim=(0, 1))
         panel.grid(color="0.9", linewidth=0.4)
         panel.set_axisbelow(True)
-    axes[0, 0].set_xlim(left=0.5)
-    axes[0, 0].set_ylabel("share within the distance")
-    axes[0, 0].xaxis.set_major_formatter("{x:g}")
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="upper center", ncols=len(labels), frameon=False, handlelength=2.2)
+    first = axes[0, 0]
+    first.set_xlim(left=0.5)
+    first.set_ylabel("share within the distance")
+    first.xaxis.set_major_formatter("{x:g}")
+    look = {"ncols": len(first.lines), "frameon": False, "handlelength": 2.2}
+    figure.legend(*first.get_legend_handles_labels(), loc="upper center", **look)
     figure.tight_layout(rect=(0, 0.03, 1, 0.93))
-    if study.simulated:
-        mark_simulated(figure)
+    mark_label(figure, study.label)
     return figure

@@ -1,40 +1,31 @@
 """Nearest-neighbour distances of samples and of the cells of the map."""
 
 import numpy as np
+import numpy.typing as npt
 from scipy.spatial import cKDTree
 
 from helpers.core.grid import area_mask, cell_centres, reference_grid
-from helpers.prepare.registry import read_covariates
+from helpers.core.study import Study
+from helpers.prepare.domain import cells_in_and_out
 
-# Distances ------------------------------------------------------------------------------------------------------------
+MapCells = tuple[np.ndarray, np.ndarray]
+"""Places of the map's cells, and which are in the potential-permafrost domain: see `map_cells`."""
 
 
-def neighbour_distances(points, label=None):
+def neighbour_distances(points: npt.ArrayLike, label: npt.ArrayLike) -> np.ndarray:
     """Return the distance of each point to the nearest one with another label.
 
-    With folds as labels these are the distances that a cross-validation predicts over (Gj* of kNNDM); without labels,
-    those of leaving one out (Gj).
-
-    Parameters
-    ----------
-    points : array_like, shape (n, 2)
-    label : array_like, shape (n,), optional
-        A label of its own for each point by default.
-
-    Returns
-    -------
-    numpy.ndarray, shape (n,)
-        In units of the points; infinite where there is no other label.
+    With folds as labels these are the distances that a cross-validation predicts over (Gj* of
+    kNNDM); with units, those of leaving one out (Gj). They are infinite where all labels are equal.
+    Points have the shape (n, 2), labels (n,).
 
     Examples
     --------
-    >>> neighbour_distances([[0, 0], [3, 4], [3, 5]]).tolist()
-    [5.0, 1.0, 1.0]
     >>> neighbour_distances([[0, 0], [3, 4], [3, 5]], [0, 1, 1]).tolist()
     [5.0, 5.0, 5.830951894845301]
     """
     points = np.asarray(points, float)
-    label = np.arange(len(points)) if label is None else np.unique(label, return_inverse=True)[1]
+    label = np.unique(label, return_inverse=True)[1]
     count = np.bincount(label, minlength=1)
     distances = np.full(len(points), np.inf)
     if len(count) < 2:
@@ -48,27 +39,13 @@ def neighbour_distances(points, label=None):
     return distances
 
 
-def prediction_distances(points, cells):
-    """Return the distance of each cell of the map to the nearest sample (Gij of kNNDM).
-
-    Parameters
-    ----------
-    points : array_like, shape (n, 2)
-    cells : array_like, shape (m, 2)
-
-    Returns
-    -------
-    numpy.ndarray, shape (m,)
-    """
+def prediction_distances(points: npt.ArrayLike, cells: npt.ArrayLike) -> np.ndarray:
+    """Return the distance of each of the map's cells to the nearest point (Gij of kNNDM)."""
     return cKDTree(np.asarray(points, float)).query(np.asarray(cells, float), workers=-1)[0]
 
 
 class Distribution:
-    """Many values, sorted once, from which the Wasserstein-1 distance of few values is quick and exact.
-
-    Parameters
-    ----------
-    values : array_like, shape (m,)
+    """Many values, sorted once, whose Wasserstein-1 distance from few values is quick and exact.
 
     Examples
     --------
@@ -76,40 +53,32 @@ class Distribution:
     1.0
     """
 
-    def __init__(self, values):
+    def __init__(self, values: npt.ArrayLike) -> None:
         self.values = np.sort(np.asarray(values, float))
         self._below = np.concatenate([[0], np.cumsum(self.values)]) / len(self.values)
 
-    def wasserstein(self, others):
+    def wasserstein(self, others: npt.ArrayLike) -> float:
         """Return the integral of the absolute difference between the two distribution functions.
 
-        It is taken over the quantiles: each of n other values stands for one n-th of them, in which it lies above our
-        values up to its own rank among them, and below the rest.
+        It is taken over the quantiles: each of n other values stands for one n-th of them, in which
+        it lies above our values up to its own rank among them, and below the rest.
         """
         others = np.sort(np.asarray(others, float))
         edges = np.linspace(0, 1, len(others) + 1)
-        turn = np.clip(np.searchsorted(self.values, others) / len(self.values), edges[:-1], edges[1:])
+        low, high = edges[:-1], edges[1:]
+        turn = np.clip(np.searchsorted(self.values, others) / len(self.values), low, high)
         knots = np.linspace(0, 1, len(self._below))
-        start, middle, end = (np.interp(share, knots, self._below) for share in (edges[:-1], turn, edges[1:]))
-        return float((others * (2 * turn - edges[:-1] - edges[1:]) + start + end - 2 * middle).sum())
+        start, middle, end = (np.interp(share, knots, self._below) for share in (low, turn, high))
+        return float((others * (2 * turn - low - high) + start + end - 2 * middle).sum())
 
 
-def map_cells(study):
-    """Return the places of all cells of the map.
+def map_cells(study: Study) -> MapCells:
+    """Return easting and northing of the map's cells, m, shape (m, 2), and which are in the domain.
 
-    Parameters
-    ----------
-    study : helpers.core.study.Study
-
-    Returns
-    -------
-    places : numpy.ndarray, shape (m, 2)
-        Easting and northing of the centres, m.
-    in_domain : numpy.ndarray of bool, shape (m,)
-        Whether they lie in the potential-permafrost domain.
+    The domain, shape (m,), is that of potential permafrost.
     """
     geobox = reference_grid(study)
-    rule = read_covariates(study, [study.domain.covariate])[study.domain.covariate].to_numpy()
-    row, column = np.nonzero(area_mask(study, geobox) & np.isfinite(rule))
+    inside, outside = cells_in_and_out(study)
+    row, column = np.nonzero(area_mask(study, geobox) & (inside | outside))
     easting, northing = cell_centres(geobox)
-    return np.stack([easting[column], northing[row]], axis=1), rule[row, column] > study.domain.above
+    return np.stack([easting[column], northing[row]], axis=1), inside[row, column]

@@ -2,142 +2,121 @@
 
 import hashlib
 import json
-import os
 import platform
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import sklearn
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.utils.parallel import Parallel, delayed
 
 from helpers.core.classes import TARGETS
 from helpers.core.code import package_digest
 from helpers.core.errors import CompendiumError
-from helpers.core.files import file_hash, write_json
-from helpers.forest import models
+from helpers.core.files import file_hash, write_aside, write_json
+from helpers.core.study import Study
 from helpers.forest.calibration import fit_calibration
 from helpers.forest.class_means import REGRESSED, class_means, class_sds
-from helpers.forest.file import read_forests, write_forests
-from helpers.forest.grid_search import search_grid
-from helpers.forest.models import CHECKED_INPUT, class_probabilities
+from helpers.forest.file import Forest, forest_bytes, read_model
+from helpers.forest.grid_search import Search, search_grid
+from helpers.forest.models import CHECKED_INPUT, class_probabilities, classifier
 from helpers.forest.trees import grow
-from helpers.forest.two_stage import TwoStageForest
 from helpers.prepare.registry import covariates, used_predictors
 from helpers.samples.rows import forest_predictors, layer_rows, training_arrays
+
+Card = dict[str, Any]
+"""A model card: see `read_card`."""
 
 
 class ModelError(CompendiumError):
     """A model file that is missing, damaged, or not what its card says."""
 
 
-# Files ------------------------------------------------------------------------------------------------------
-
-
-def model_path(study, layer, which="map"):
+def model_path(study: Study, layer: str, which: str = "map") -> Path:
     """Return the file of a layer's forest; its card lies beside it, with the ending ``.json``.
 
-    Parameters
-    ----------
-    study : helpers.core.study.Study
-    layer : str
-    which : {"map", "train", "regression"}
-        The one that the map is made with, or the one that never saw the test samples; with
-        ``forest.map_fit: train`` they are the same. Or the one that `helpers.forest.regression` grows.
-
-    Returns
-    -------
-    pathlib.Path
+    It is the forest of the map, of the training samples alone (train; the same where
+    ``forest.map_fit`` is train), or of `helpers.forest.regression` (regression).
     """
+    folder = study.results_dir / "models"
     if which == "regression":
-        return study.results_dir / "models" / f"regression_{layer}.npz"
+        return folder / f"regression_{layer}.npz"
     apart = which == "train" and study.forest.map_fit == "all"
-    return study.results_dir / "models" / f"forest_{layer}{'_train' if apart else ''}.npz"
+    return folder / f"forest_{layer}{'_train' if apart else ''}.npz"
 
 
-def save_forests(study, table, found, weight=None, n_jobs=-1):
-    """Grow, calibrate and save a layer's forests: the one that the test is made with, and the map's.
+def save_forests(
+    study: Study, table: pd.DataFrame, searched: Search, weight: str | None = None, n_jobs: int = -1
+) -> dict[Path, Card]:
+    """Grow, calibrate and save a layer's forests: the one that is tested, and the map's.
 
-    Each is calibrated on predictions for the samples that it was grown from, made by forests that did not see
-    them: out of fold for the training samples, by the forest of the training samples for the others.
-
-    Parameters
-    ----------
-    study : helpers.core.study.Study
-    table : pandas.DataFrame
-        Samples.
-    found : Search
-    weight : str, optional
-        Column of the samples with their weights in the calibration, such as the area that each stands for.
-    n_jobs : int
-        Processes at once. The forests do not depend on it.
-
-    Returns
-    -------
-    dict
-        Path of each model file to its card.
+    Each is calibrated on predictions for the samples that it was grown from, made by forests that
+    were grown without them: out of fold for the training samples, by the forest of the training
+    samples for the others. `weight` is a column of the table with weights in the calibration, such
+    as the area that each sample stands for. Forests do not depend on the number of processes. The
+    result has the card of each model file.
     """
-    import sklearn
-    from sklearn.utils.parallel import Parallel, delayed
-
-    layer, kinds = found.layer, list(dict.fromkeys(["train", study.forest.map_fit]))
+    layer = searched.layer
+    kinds = list(dict.fromkeys(["train", study.forest.map_fit]))
     rows = {kind: layer_rows(table, layer, kind, study.target) for kind in [*kinds, "test"]}
-    tested, model = forest_predictors(study, rows["test"]), models.classifier(study, **found.params)
-    classes = TARGETS[study.target].codes
-    others = {kind: tested if kind == "train" else tested[:0] for kind in kinds}
+    tests = forest_predictors(study, rows["test"])
+    model = classifier(study, **searched.params)
+    codes = TARGETS[study.target].codes
+    training = [training_arrays(study, rows[kind], layer) for kind in kinds]
     with sklearn.config_context(**CHECKED_INPUT):
         grown = Parallel(n_jobs=n_jobs)(
-            delayed(_grown_bytes)(model, *training_arrays(study, rows[kind], layer), others[kind], classes)
-            for kind in kinds
+            delayed(_grow)(model, *arrays, tests if kind == "train" else tests[:0], codes)
+            for kind, arrays in zip(kinds, training, strict=True)
         )
-    unseen = {"train": found.out_of_fold, "all": np.concatenate([found.out_of_fold, grown[0][1]])}
-    truth = {"train": rows["train"], "all": pd.concat([rows["train"], rows["test"]])}
+    out_of_fold = searched.out_of_fold
+    both = pd.concat([rows["train"], rows["test"]])
+    of_both = np.concatenate([out_of_fold, grown[0][1]])
+    calibrated_on = {"train": (rows["train"], out_of_fold), "all": (both, of_both)}
     cards = {}
     for kind, (data, _) in zip(kinds, grown, strict=True):
-        known = truth[kind]
-        calibration = fit_calibration(unseen[kind], known["class"], known[weight] if weight else None)
+        samples, probabilities = calibrated_on[kind]
+        weights = samples[weight] if weight else None
+        calibration = fit_calibration(probabilities, samples["class"], weights)
+        card = _classifier_card(study, searched, kind, rows[kind]) | {"calibration": calibration}
         path = model_path(study, layer, "map" if kind == study.forest.map_fit else "train")
-        cards[path] = _write_model(path, data, _card(study, found, kind, rows[kind], calibration))
+        cards[path] = save_model(path, data, card)
     return cards
 
 
-def save_model(path, model, card):
-    """Write a forest (`helpers.forest.file`) and its model card as JSON beside it; whole new files replace old ones.
+def _grow(
+    model: RandomForestClassifier,
+    values: np.ndarray,
+    types: np.ndarray,
+    others: np.ndarray,
+    codes: tuple[int, ...],
+) -> tuple[bytes, np.ndarray]:
+    """Grow a forest; return its file, and its probabilities of other samples."""
+    model = grow(model, values, types)
+    return forest_bytes(model), class_probabilities(model, others, codes)
 
-    Parameters
-    ----------
-    path : path-like
-        With the ending ``.npz``.
-    model : sklearn.ensemble.RandomForestClassifier, sklearn.ensemble.RandomForestRegressor or \
-helpers.forest.two_stage.TwoStageForest
-    card : dict
-        Must hold ``target`` (`REGRESSED` of a regressor) and ``predictors``; the file's SHA-256 is added.
 
-    Returns
-    -------
-    dict
-        The card as written.
+def save_model(path: Path, data: bytes, card: Card) -> Card:
+    """Write a forest (`forest_bytes`) as an ``.npz`` file, then its model card as JSON beside it.
+
+    A kill between them leaves a misfit, which is refused. The card must hold ``target``
+    (`REGRESSED` of a regressor) and ``predictors``; it is returned with the file's SHA-256.
     """
-    return _write_model(Path(path), _model_bytes(model), card)
+    card = {**card, "sha256": hashlib.sha256(data).hexdigest()}
+    with write_aside(path) as part:
+        part.write_bytes(data)
+    write_json(path.with_suffix(".json"), card)
+    return card
 
 
-def load_model(path, target=None):
-    """Read a forest that `save_model` wrote.
+def load_model(path: str | Path, target: str | None = None) -> tuple[Forest, Card]:
+    """Read a forest that `save_model` wrote, and its card.
 
-    No code of the file is run: the file must have the SHA-256 of its card, may hold nothing but a forest or the two
-    of a two-stage one, and every tree is checked, because a damaged one would take the process down in its first
-    prediction.
-
-    Parameters
-    ----------
-    path : path-like
-    target : str, optional
-        The study's, or `REGRESSED`; a forest of another target is refused.
-
-    Returns
-    -------
-    model : sklearn.ensemble.RandomForestClassifier, sklearn.ensemble.RandomForestRegressor or \
-helpers.forest.two_stage.TwoStageForest
-    card : dict
+    No code of the file is run: the file must have the SHA-256 of its card, and
+    `helpers.forest.file` checks every tree. A forest of another target than the study's, or
+    `REGRESSED`, is refused.
 
     Raises
     ------
@@ -159,14 +138,15 @@ helpers.forest.two_stage.TwoStageForest
             f"{path.name} is not the file that its card describes: the SHA-256 differs.",
             "run 03-grid-search again, and do not use a model from a source that you do not trust",
         )
-    written, ours = card.get("versions", {}).get("scikit-learn", ""), version("scikit-learn")
-    if written.split(".")[:2] != ours.split(".")[:2]:
+    written = card.get("versions", {}).get("scikit-learn", "")
+    if written.split(".")[:2] != sklearn.__version__.split(".")[:2]:
         raise ModelError(
-            f"{path.name} was written by scikit-learn {written or 'of no known version'}; this is {ours}.",
+            f"{path.name} was written by scikit-learn {written or '(no version)'}; "
+            f"this is {sklearn.__version__}.",
             "run 03-grid-search again, or install that version",
         )
     try:
-        model = _read_model(data, card["target"], len(card["predictors"]))
+        model = read_model(data, card["target"], len(card["predictors"]))
     # Whatever a forged file makes the reader stumble over, it is no model.
     except Exception as error:
         raise ModelError(
@@ -176,27 +156,13 @@ helpers.forest.two_stage.TwoStageForest
     return model, card
 
 
-def read_card(path):
-    """Return the model card of a model file, without reading the model.
+def read_card(path: str | Path) -> Card:
+    """Return the model card of a model file (``.npz``), without reading the model.
 
-    Parameters
-    ----------
-    path : path-like
-        The ``.npz`` file.
-
-    Returns
-    -------
-    dict
-        ``layer``, ``fit`` (all or train), ``target``, ``predictors`` in order, ``covariates`` (unit, least and largest
-        value of each at the samples), ``classes`` (columns of probabilities), ``params``, ``seed``, ``grid`` of the
-        search and the score it was ``decided_by``, ``scores`` (pooled over folds), ``class_counts``, ``class_means``
-        and ``class_sds`` (m3 m-3) by class, ``calibration``, ``samples_sha256``, ``versions``, ``sha256`` of the model,
-        and more.
-
-    Raises
-    ------
-    ModelError
-        The card is missing or no card.
+    It holds what `model_card` returns and the ``sha256`` of the model; of a classifier also its
+    ``classes`` (columns of probabilities), the ``grid`` of the search, ``scores`` pooled over
+    folds, means and standard deviations of the ice of each class, m3 m-3, and ``calibration``.
+    ModelError if the card is missing or no card.
     """
     path = Path(path).with_suffix(".json")
     try:
@@ -212,111 +178,56 @@ def read_card(path):
     return card
 
 
-def card_params(card):
-    """Return the hyperparameters of a model card, as `fit` takes them."""
+def card_params(card: Card) -> dict[str, Any]:
+    """Return the hyperparameters of a model card, as `helpers.forest.models.fit` takes them."""
     return {name: value for name, value in card["params"].items() if name != "class_weight"}
 
 
-def model_card(study, layer, kind, rows, target, params):
-    """Return what is worth knowing about any forest, beside the forest itself, as `save_model` takes it.
+def model_card(
+    study: Study, layer: str, kind: str, rows: pd.DataFrame, target: str, params: dict[str, Any]
+) -> Card:
+    """Return what is worth knowing about any forest, as `save_model` takes it.
 
-    Parameters
-    ----------
-    study : helpers.core.study.Study
-        Its samples must be there.
-    layer : str
-    kind : {"all", "train"}
-        The samples that it was grown from.
-    rows : pandas.DataFrame
-        Those samples.
-    target : str
-        One of `helpers.core.classes.TARGETS`, or `REGRESSED`.
-    params : dict
-        Hyperparameters.
-
-    Returns
-    -------
-    dict
-        Ready for JSON.
+    It was grown from the `rows`, which are samples of a kind (all or train) in the file of the
+    study. The target is one of `helpers.core.classes.TARGETS`, or `REGRESSED`.
     """
+    predictors = list(used_predictors(study))
+    units = {name: covariate.unit for name, covariate in covariates(study).items()}
+    ranges = {}
+    for name in predictors:
+        ends = {"minimum": float(rows[name].min()), "maximum": float(rows[name].max())}
+        ranges[name] = {"unit": units.get(name)} | ends
+    versions = {name: version(name) for name in ("scikit-learn", "numpy")}
     return {
         "layer": layer,
         "fit": kind,
         "study": study.name,
         "run": study.run,
-        "simulated": study.simulated,
+        "label": study.label,
         "target": target,
-        "predictors": list(used_predictors(study)),
-        "covariates": _ranges(study, rows),
+        "predictors": predictors,
+        "covariates": ranges,
         "params": params,
         "seed": study.forest.seed,
         "n_samples": len(rows),
         "samples_sha256": file_hash(study.results_dir / "samples" / "samples.csv"),
         "code_digest": package_digest(),
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in ("scikit-learn", "numpy")},
+        "versions": {"python": platform.python_version()} | versions,
     }
 
 
-def _card(study, found, kind, rows, calibration):
-    params = {"n_estimators": study.forest.n_estimators, **found.params, "class_weight": "balanced"}
+def _classifier_card(study: Study, searched: Search, kind: str, rows: pd.DataFrame) -> Card:
     target = TARGETS[study.target]
-    return model_card(study, found.layer, kind, rows, study.target, params) | {
+    params = {"n_estimators": study.forest.n_estimators, **searched.params}
+    params["class_weight"] = "balanced"
+    return model_card(study, searched.layer, kind, rows, study.target, params) | {
         "classes": list(target.codes),
         "class_names": [kind.name for kind in target.classes],
         "grid": search_grid(study),
         "decided_by": study.forest.score,
         "one_standard_error": study.forest.one_standard_error,
-        "scores": found.scores,
+        "scores": searched.scores,
         "class_counts": [int((rows["class"] == code).sum()) for code in target.codes],
         "class_means": class_means(rows, target.codes),
         "class_sds": class_sds(rows, target.codes),
-        "calibration": calibration,
     }
-
-
-def _ranges(study, rows):
-    """Return unit, least and largest value of each predictor at the samples."""
-    known = covariates(study)
-    return {
-        name: {
-            "unit": known[name].unit if name in known else None,
-            "minimum": float(rows[name].min()),
-            "maximum": float(rows[name].max()),
-        }
-        for name in used_predictors(study)
-    }
-
-
-def _write_model(path, data, card):
-    """Write the model, then its card: a kill between them leaves a misfit, which is refused."""
-    card = {**card, "sha256": hashlib.sha256(data).hexdigest()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    part.write_bytes(data)
-    os.replace(part, path)
-    write_json(path.with_suffix(".json"), card)
-    return card
-
-
-def _model_bytes(model):
-    return write_forests(getattr(model, "stages_", [model]))
-
-
-def _grown_bytes(classifier, values, types, others, classes):
-    """Grow a forest; return its file, and its probabilities of other samples."""
-    model = grow(classifier, values, types)
-    return _model_bytes(model), class_probabilities(model, others, classes)
-
-
-def _read_model(data, target, predictors):
-    """Return the model of a file: one sound forest, or two; otherwise raise ValueError."""
-    if target == REGRESSED:
-        return read_forests(data, predictors, [None])[0]
-    target = TARGETS[target]
-    if not target.two_stage:
-        return read_forests(data, predictors, [target.codes])[0]
-    model = TwoStageForest()
-    model.stages_ = read_forests(data, predictors, [(0, 1), target.codes[1:]])
-    if model.stages_[0].classes_[-1] != 1:
-        raise ValueError("the first forest knows no permafrost")
-    return model

@@ -1,75 +1,59 @@
 """A layer's grid search: what it tries, what it finds, and how that looks."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import sklearn
+from matplotlib.figure import Figure
+from sklearn.model_selection import ParameterGrid
 
 from helpers.core.classes import TARGETS
+from helpers.core.plot import colour_map, panels
 from helpers.core.scores import confusion_matrix, f1, kappa, log_loss, macro, mapped_class
+from helpers.core.study import Study
 from helpers.folds.kinds import sample_folds
 from helpers.forest.models import CHECKED_INPUT, check_classes, classifier
-from helpers.forest.one_forest import OneForestSearchCV, choose, standard_error
+from helpers.forest.one_forest import predict_grid
 from helpers.samples.rows import ForestError, layer_rows, training_arrays
 
 SEARCH_SCORES = ("kappa", "macro_f1", "log_loss")
 """Scores of the grid search; `forest.score` of the study says which one decides."""
 
-
 SEARCHED = ("max_depth", "min_samples_split", "max_features", "min_samples_leaf", "criterion")
 """Hyperparameters that the grid search chooses; a final forest has `forest.n_estimators` trees."""
 
 
-# Growing ----------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, eq=False)
 class Search:
-    """What a grid search found for a layer.
+    """The result of a layer's grid search.
 
-    Parameters
-    ----------
-    layer, target : str
-    params : dict
-        The winner's `SEARCHED` hyperparameters.
-    table : pandas.DataFrame
-        One row a combination, in the order of the grid: the hyperparameters, the leaves of a tree, mean and standard
-        error over folds of each score, the rank among combinations with as many trees, and whether it was chosen.
-    fold, reference : numpy.ndarray of int, shape (n,)
-        Fold and class of each training sample.
-    out_of_fold : numpy.ndarray, shape (n, k)
-        The winner's probabilities for each training sample, from the forest that was grown without its fold.
+    Its table has one row a combination, in the order of the grid: with the leaves of a tree, mean
+    and standard error over folds of each score, and the rank among those with as many trees.
     """
 
     layer: str
-    params: dict
-    table: object
-    fold: np.ndarray
-    reference: np.ndarray
-    out_of_fold: np.ndarray
+    params: dict[str, Any]  # the winner's `SEARCHED` hyperparameters
+    table: pd.DataFrame | None
+    fold: np.ndarray  # of each training sample
+    reference: np.ndarray  # class of each training sample
+    out_of_fold: np.ndarray  # the winner's probabilities, from forests grown without the fold
     target: str = "ice_type"
 
     @property
-    def scores(self):
+    def scores(self) -> dict[str, float]:
         """The winner's scores on the pooled out-of-fold predictions."""
         return score_probabilities(self.reference, self.out_of_fold, self.target)
 
 
-def score_probabilities(reference, probabilities, target="ice_type"):
+def score_probabilities(
+    reference: np.ndarray, probabilities: np.ndarray, target: str = "ice_type"
+) -> dict[str, float]:
     """Return kappa and macro F1 of the mapped class, and the log loss.
 
-    Kappa counts as 0 where nothing but one class occurs and is predicted: such samples tell nothing.
-
-    Parameters
-    ----------
-    reference : array_like of int, shape (n,)
-    probabilities : numpy.ndarray, shape (n, k)
-    target : str
-        One of `helpers.core.classes.TARGETS`.
-
-    Returns
-    -------
-    dict
+    Kappa counts as 0 where nothing but one class occurs and is predicted: such samples say nothing.
+    The reference has the shape (n,), probabilities (n, k).
     """
     classes = TARGETS[target].codes
     matrix = confusion_matrix(reference, mapped_class(probabilities, target), classes)
@@ -80,124 +64,143 @@ def score_probabilities(reference, probabilities, target="ice_type"):
     }
 
 
-def search(study, table, layer, n_jobs=-1):
-    """Choose a layer's hyperparameters by a grid search on the training samples (`helpers.forest.one_forest`).
+def search(study: Study, table: pd.DataFrame, layer: str, n_jobs: int = -1) -> Search:
+    """Choose a layer's hyperparameters by a grid search on the training samples.
 
-    All combinations of the study's grid are scored, with `forest.n_estimators` trees and with the first of them
-    (`forest.search_sizes`). Of those with all trees `forest.score` decides: more trees are never worse but by chance.
-
-    Parameters
-    ----------
-    study : helpers.core.study.Study
-    table : pandas.DataFrame
-        Samples of all layers; only the layer's training samples are looked at.
-    layer : str
-    n_jobs : int
-        Processes at once, -1 for one a core. The result does not depend on it.
-
-    Returns
-    -------
-    Search
+    All combinations of the study's grid are scored, with `forest.n_estimators` trees and with the
+    first of them (`forest.search_sizes`). Of those with all trees `forest.score` decides: more
+    trees are never worse but by chance. `helpers.forest.one_forest` makes it fast. The result does
+    not depend on the number of processes, `n_jobs`.
 
     Raises
     ------
     ForestError
-        Too few sites or classes, values that are not finite, a predictor that is constant, or a grid that asks for
-        more predictors than there are.
+        Too few sites or classes, values that are not finite, a predictor that is constant, or a
+        grid that asks for more predictors than there are.
     """
-    import sklearn
-    from sklearn.model_selection import PredefinedSplit
-
-    rows, target = layer_rows(table, layer, "train", study.target), TARGETS[study.target]
+    rows = layer_rows(table, layer, "train", study.target)
     values, types = training_arrays(study, rows, layer)
     fold = sample_folds(study, rows)
     check_classes(study, rows, layer)
     grid = search_grid(study)
-    if too_many := [m for m in grid["max_features"] if isinstance(m, int) and m > values.shape[1]]:
+    asked = [number for number in grid["max_features"] if isinstance(number, int)]
+    if max(asked, default=0) > values.shape[1]:
         raise ForestError(
-            f"The grid asks for {too_many[0]} predictors at a split, and there are {values.shape[1]}.",
+            f"The grid asks for {max(asked)} predictors at a split, "
+            f"and there are {values.shape[1]}.",
             "set fewer in `forest.max_features`, or a share",
         )
-    searched = OneForestSearchCV(classifier(study), grid, cv=PredefinedSplit(fold), n_jobs=n_jobs, refit=False)
     with sklearn.config_context(**CHECKED_INPUT):
-        searched.fit(values, types)
-    found = searched.cv_results_
+        read, leaves = predict_grid(classifier(study), grid, values, types, fold, n_jobs)
 
-    scored = pd.DataFrame(found["params"], columns=list(grid), dtype=object)
-    trees = scored["n_estimators"].astype(int)
+    params = list(ParameterGrid(grid))
+    scored = pd.DataFrame(params, columns=list(grid), dtype=object)
     scored["max_depth"] = scored["max_depth"].fillna("unlimited")
-    scored["leaves"] = found["mean_leaves"]
-    names = dict(zip(SEARCH_SCORES, ("kappa", "macro_f1", "neg_log_loss"), strict=True))
-    for name, key in names.items():
-        scored[name] = np.abs(found[f"mean_test_{key}"]) if name == "log_loss" else found[f"mean_test_{key}"]
-        scored[f"{name}_se"] = standard_error(found, key)
-    decides = names[study.forest.score]
-    scored["rank"] = pd.Series(-found[f"mean_test_{decides}"]).groupby(trees).rank(method="first").astype(int)
-    best = choose(found, decides, study.forest.one_standard_error, among=trees == study.forest.n_estimators)
+    scored["leaves"] = leaves
+    scored = scored.join(score_folds(types, read, fold, study.target))
+    trees = scored["n_estimators"].astype(int)
+    worse = _smaller_is_better(scored, study.forest.score)
+    scored["rank"] = worse.groupby(trees).rank(method="first").astype(int)
+    full = scored[trees == study.forest.n_estimators]
+    best = choose(full, study.forest.score, study.forest.one_standard_error)
     scored["chosen"] = scored.index == best
-    params = {name: value for name, value in found["params"][best].items() if name != "n_estimators"}
-    out_of_fold = np.zeros((len(rows), len(target.codes)))
-    out_of_fold[:, np.unique(types)] = searched.out_of_fold_[best]
-    return Search(layer, params, scored, fold, types, out_of_fold, study.target)
+    winner = {name: value for name, value in params[best].items() if name != "n_estimators"}
+    out_of_fold = np.zeros((len(types), len(TARGETS[study.target].codes)))
+    out_of_fold[:, np.unique(types)] = read[best]
+    return Search(layer, winner, scored, fold, types, out_of_fold, study.target)
 
 
-def search_grid(study):
-    """Return the grid of a study's search, hyperparameter to values; the last number of trees is the final one."""
+def search_grid(study: Study) -> dict[str, list[Any]]:
+    """Return the values of each hyperparameter in a study's search; most trees come last."""
     trees = study.forest.n_estimators
     return {
-        "n_estimators": [*sorted(size for size in set(study.forest.search_sizes) if size < trees), trees],
+        "n_estimators": [*sorted(n for n in set(study.forest.search_sizes) if n < trees), trees],
         **{name: getattr(study.forest, name) for name in SEARCHED},
     }
 
 
-# Showing ----------------------------------------------------------------------------------------------------
+def score_folds(
+    types: np.ndarray, read: np.ndarray, fold: np.ndarray, target: str = "ice_type"
+) -> pd.DataFrame:
+    """Return mean and standard error over folds of each combination's scores.
 
-
-def plot_search(tables, score):
-    """Draw what a search found: how much the score depends on depth, split and features, and on the number of trees.
-
-    Above, all trees: a line for each smallest split (colour) and number of features (style). Below, the same forests
-    read at fewer trees. The grey band is one standard error on both sides of the chosen one, a dot: combinations
-    in it cannot be told from it. Other hyperparameters are those of the chosen one.
-
-    Parameters
-    ----------
-    tables : dict of str to pandas.DataFrame
-        Title of a column of panels to the table of a `helpers.forest.grid_search.Search`.
-    score : str
-        Such as ``"kappa"``.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
+    `read` has probabilities from `predict_grid`.
     """
-    import matplotlib.pyplot as plt
-    from cmcrameri import cm
+    probabilities = np.zeros((*read.shape[:2], len(TARGETS[target].codes)))
+    probabilities[..., np.unique(types)] = read
+    held_out = [fold == number for number in np.unique(fold)]
+    by_fold = [
+        [score_probabilities(types[held], one[held], target) for held in held_out]
+        for one in probabilities
+    ]
+    columns = {}
+    for name in SEARCH_SCORES:
+        values = np.array([[scores[name] for scores in of_folds] for of_folds in by_fold])
+        columns[name] = values.mean(axis=1)
+        columns[f"{name}_se"] = values.std(axis=1, ddof=1) / np.sqrt(len(held_out))
+    return pd.DataFrame(columns)
+
+
+def _smaller_is_better(scored: pd.DataFrame, score: str) -> pd.Series:
+    return scored[score] if score == "log_loss" else -scored[score]
+
+
+def choose(scored: pd.DataFrame, score: str, one_standard_error: bool = False) -> int:
+    """Return the row of the winner; of equals the first wins.
+
+    With `one_standard_error` it is the simplest of those within one standard error of the best
+    (Breiman et al. 1984): the one whose trees have the fewest leaves on average; of equals the
+    better one. The standard error is that of the best combination's mean over folds; folds share
+    training samples, so that it is a rule of thumb.
+
+    References
+    ----------
+    Breiman, L., Friedman, J., Olshen, R., Stone, C. (1984). Classification and regression trees.
+    Section 3.4.3.
+    """
+    worse = _smaller_is_better(scored, score)
+    best = worse.idxmin()
+    if not one_standard_error:
+        return best
+    near = worse <= worse[best] + scored.loc[best, f"{score}_se"]
+    return scored.assign(worse=worse)[near].sort_values(["leaves", "worse"], kind="stable").index[0]
+
+
+def plot_search(tables: dict[str, pd.DataFrame], score: str) -> Figure:
+    """Draw how much a score depends on depth, split, features, and on the number of trees.
+
+    Above, all trees: a line for each smallest split (colour) and number of features (style). Below,
+    the same forests read at fewer trees. The grey band is one standard error on both sides of the
+    chosen one, a dot: combinations in it are as good. Other hyperparameters are those of the
+    chosen one. `tables` has the table of a `Search` under the title of its panels.
+    """
     from matplotlib.lines import Line2D
 
-    figure, axes = plt.subplots(
-        2, len(tables), figsize=(7.09, 4.1), sharey="row", squeeze=False, layout="constrained",
-        gridspec_kw={"height_ratios": [3, 2]},
-    )  # fmt: skip
-    figure.get_layout_engine().set(rect=(0, 0.03, 1, 0.97))  # the lowest line is left to SIMULATED
+    grid = {"sharey": "row", "layout": "constrained", "gridspec_kw": {"height_ratios": [3, 2]}}
+    figure, axes = panels(2, len(tables), 104, **grid)
+    figure.get_layout_engine().set(rect=(0, 0.03, 1, 0.97))  # the lowest line is for the label
     for (upper, lower), (title, table) in zip(axes.T, tables.items(), strict=True):
         table = table.astype({"max_depth": str, "max_features": str})
         best = table[table["chosen"]].iloc[0]
-        table = table[(table[["min_samples_leaf", "criterion"]] == best[["min_samples_leaf", "criterion"]]).all(axis=1)]
-        depths, splits, features = (
-            list(dict.fromkeys(table[name])) for name in ("max_depth", "min_samples_split", "max_features")
+        fixed = ["min_samples_leaf", "criterion"]
+        table = table[(table[fixed] == best[fixed]).all(axis=1)]
+        lines = ["min_samples_split", "max_features"]
+        depths, splits, features = (table[name].unique() for name in ["max_depth", *lines])
+        depths = depths.tolist()
+        colours = dict(
+            zip(splits, colour_map("batlow")(np.linspace(0, 0.8, len(splits))), strict=True)
         )
-        colours = dict(zip(splits, cm.batlow(np.linspace(0, 0.8, len(splits))), strict=True))
         styles = dict(zip(features, ("-", "--", ":", "-.") * len(features), strict=False))
+        band = best[score] + np.array([-1, 1]) * best[f"{score}_se"]
         for panel in (upper, lower):
-            panel.axhspan(*(best[score] + np.array([-1, 1]) * best[f"{score}_se"]), color="0.92", zorder=0)
-        for (split, feature), part in table.groupby(["min_samples_split", "max_features"], sort=False):
+            panel.axhspan(*band, color="0.92", zorder=0)
+        for (split, feature), part in table.groupby(lines, sort=False):
             look = {"color": colours[split], "linestyle": styles[feature], "linewidth": 0.9}
             full = part[part["n_estimators"] == best["n_estimators"]]
             upper.plot([depths.index(depth) for depth in full["max_depth"]], full[score], **look)
-            for depth, line in part.groupby("max_depth", sort=False):
-                chosen = (depth, split, feature) == tuple(best[["max_depth", "min_samples_split", "max_features"]])
-                lower.plot(line["n_estimators"], line[score], **look, alpha=1 if chosen else 0.3)
+            for _, line in part.groupby("max_depth", sort=False):
+                alpha = 1 if line["chosen"].any() else 0.3
+                lower.plot(line["n_estimators"], line[score], **look, alpha=alpha)
         upper.plot(depths.index(best["max_depth"]), best[score], "o", color="black", markersize=4)
         lower.plot(best["n_estimators"], best[score], "o", color="black", markersize=4)
         upper.set_xticks(range(len(depths)), depths)
@@ -206,7 +209,9 @@ def plot_search(tables, score):
         lower.set(xlabel="number of trees")
     for panel in axes[:, 0]:
         panel.set_ylabel(score.replace("_", " "))
-    lines = [Line2D([], [], color=colour, label=f"smallest split {split}") for split, colour in colours.items()]
-    lines += [Line2D([], [], color="0.3", linestyle=styles[one], label=f"max. features {one}") for one in features]
-    figure.legend(handles=lines, loc="outside upper center", ncols=len(lines))
+    looks = {f"smallest split {split}": {"color": one} for split, one in colours.items()}
+    for feature in features:
+        looks[f"max. features {feature}"] = {"color": "0.3", "linestyle": styles[feature]}
+    handles = [Line2D([], [], label=label, **look) for label, look in looks.items()]
+    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
     return figure

@@ -1,95 +1,115 @@
 """Probabilities of samples by forests that were grown without their fold."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import pandas as pd
+import sklearn
+from joblib import Parallel, delayed
 
 from helpers.core.classes import TARGETS
 from helpers.core.scores import PROBABILITY_FLOOR
-from helpers.forest.models import probabilities_of
+from helpers.core.study import Study
+from helpers.forest.models import CHECKED_INPUT, class_probabilities, classifier
+from helpers.forest.trees import grow
 from helpers.prepare.registry import used_predictors
+from helpers.samples.rows import forest_predictors, training_arrays
+
+Job = tuple[pd.DataFrame, np.ndarray, dict[str, Any]]
+"""Samples of one layer with their class, their folds, and the forest's hyperparameters."""
 
 
-def out_of_fold(study, jobs, n_jobs=-1):
+def out_of_fold(study: Study, jobs: Sequence[Job], n_jobs: int = -1) -> list[np.ndarray]:
     """Predict samples by forests that were grown without their fold, many sets of folds at once.
 
-    Parameters
-    ----------
-    study : helpers.core.study.Study
-        Forests have its `folds.estimators` trees.
-    jobs : sequence of (rows, fold, params)
-        Samples of one layer with their class, their folds, and the hyperparameters.
-    n_jobs : int
-        Threads at once, -1 for one a core. The result does not depend on it.
-
-    Returns
-    -------
-    list of numpy.ndarray, shape (n, k)
-        Probabilities for each of the jobs.
+    Forests have `folds.estimators` trees. There are probabilities for each job, shape (n, k). They
+    do not depend on the number of threads, `n_jobs`.
     """
-    from joblib import Parallel, delayed
-
-    parts = [(job, number) for job, (_, fold, _) in enumerate(jobs) for number in np.unique(fold)]
+    parts = _parts(jobs)
     # Threads: forests of some hundred samples are grown sooner than processes are started.
-    found = Parallel(n_jobs, prefer="threads")(
-        delayed(predict_held_out)(study, jobs[job][0], jobs[job][1] == number, jobs[job][2]) for job, number in parts
+    answers = Parallel(n_jobs, prefer="threads")(
+        delayed(predict_held_out)(study, rows, held, params) for _, _, rows, held, params in parts
     )
     classes = TARGETS[study.target].codes
     results = [np.empty((len(rows), len(classes))) for rows, _, _ in jobs]
-    for (job, number), part in zip(parts, found, strict=True):
-        results[job][jobs[job][1] == number] = part
+    for (index, _, _, held, _), probabilities in zip(parts, answers, strict=True):
+        results[index][held] = probabilities
     return results
 
 
-def predict_held_out(study, rows, held, params, others=None):
+def _parts(jobs: Sequence[Job]) -> list[tuple[int, int, pd.DataFrame, np.ndarray, dict[str, Any]]]:
+    """Return each fold of each job: both numbers, samples, which are held out, hyperparameters."""
+    return [
+        (index, int(number), rows, fold == number, params)
+        for index, (rows, fold, params) in enumerate(jobs)
+        for number in np.unique(fold)
+    ]
+
+
+def predict_held_out(
+    study: Study,
+    rows: pd.DataFrame,
+    held: np.ndarray,
+    params: dict[str, Any],
+    others: pd.DataFrame | None = None,
+) -> np.ndarray:
     """Return probabilities of held-out samples, or of others, by a forest grown from the rest."""
-    trees = {"n_estimators": study.folds.estimators}
-    return probabilities_of(study, rows[~held], rows[held] if others is None else others, {**params, **trees})
+    values = forest_predictors(study, rows[held] if others is None else others)
+    training = training_arrays(study, rows[~held], rows["layer"].iloc[0])
+    model = classifier(study, **params | {"n_estimators": study.folds.estimators})
+    with sklearn.config_context(**CHECKED_INPUT):
+        model = grow(model, *training)
+    return class_probabilities(model, values, TARGETS[study.target].codes)
 
 
-def out_of_fold_importance(study, jobs, repeats=5, n_jobs=-1):
-    """Return permutation importance from samples that forests had not seen: how much the log loss grows.
+def out_of_fold_importance(
+    study: Study, jobs: Sequence[Job], repeats: int = 5, n_jobs: int = -1
+) -> list[dict[str, float]]:
+    """Return permutation importance out of fold: how much the log loss grows.
 
-    All samples tell, and by their probabilities: with a few hundred of them that is much steadier than how much kappa
-    falls on the test samples, where most importances may be 0, since correlated predictors stand in for each other.
+    All samples count, and by their probabilities: with a few hundred of them that is much steadier
+    than how much kappa falls on the test samples, where most importances may be 0, since correlated
+    predictors stand in for each other. Each predictor is shuffled `repeats` times within a fold.
 
-    Parameters
-    ----------
-    study : helpers.core.study.Study
-    jobs : sequence of (rows, fold, params)
-        As for `out_of_fold`.
-    repeats : int
-        Shuffles of each predictor within a fold.
-    n_jobs : int
-        Threads at once. The result does not depend on it.
-
-    Returns
-    -------
-    list of dict of str to float
-        Importance of each predictor for each of the jobs; negative where shuffling helped by chance.
+    There is the importance of each predictor for each of the jobs, negative where shuffling helped
+    by chance. It does not depend on the number of threads, `n_jobs`.
     """
-    from joblib import Parallel, delayed
-
     names = used_predictors(study)
-    parts = [(job, number) for job, (_, fold, _) in enumerate(jobs) for number in np.unique(fold)]
-    found = Parallel(n_jobs, prefer="threads")(
-        delayed(_grown_loss)(study, *jobs[job], number, names, repeats) for job, number in parts
+    parts = _parts(jobs)
+    answers = Parallel(n_jobs, prefer="threads")(
+        delayed(_grown_loss)(study, rows, held, params, repeats, [study.folds.seed, number])
+        for _, number, rows, held, params in parts
     )
     sums = [np.zeros(len(names)) for _ in jobs]
-    for (job, _), part in zip(parts, found, strict=True):
-        sums[job] += part
-    counts = [len(rows) for rows, _, _ in jobs]
-    return [dict(zip(names, (part / count).tolist(), strict=True)) for part, count in zip(sums, counts, strict=True)]
+    for (index, *_), growth in zip(parts, answers, strict=True):
+        sums[index] += growth
+    return [
+        dict(zip(names, (growth / len(rows)).tolist(), strict=True))
+        for growth, (rows, _, _) in zip(sums, jobs, strict=True)
+    ]
 
 
-def _grown_loss(study, rows, fold, params, number, names, repeats):
-    """Return by how much the summed loss of a fold's samples grows when each predictor is shuffled among them."""
-    held = rows[fold == number]
-    rng, values = np.random.default_rng([study.folds.seed, int(number)]), held[names].to_numpy()
+def _grown_loss(
+    study: Study,
+    rows: pd.DataFrame,
+    held: np.ndarray,
+    params: dict[str, Any],
+    repeats: int,
+    seed: Sequence[int],
+) -> np.ndarray:
+    """Return how much the summed loss of held-out samples grows when each predictor is shuffled."""
+    names = used_predictors(study)
+    types = rows.loc[held, "class"].to_numpy()
+    values = rows.loc[held, names].to_numpy()
+    rng = np.random.default_rng(seed)
+    # The values as they are, then `repeats` times with each predictor shuffled.
     copies = np.tile(values, (1 + repeats * len(names), 1, 1))
     for place, copy in enumerate(copies[1:]):
         copy[:, place % len(names)] = rng.permutation(copy[:, place % len(names)])
     others = pd.DataFrame(copies.reshape(-1, len(names)), columns=names)
-    chances = predict_held_out(study, rows, fold == number, params, others).reshape(len(copies), len(held), -1)
-    given = chances[:, np.arange(len(held)), held["class"].to_numpy()]
-    loss = -np.log(np.maximum(given, PROBABILITY_FLOOR)).sum(axis=1)
+    probabilities = predict_held_out(study, rows, held, params, others)
+    probabilities = probabilities.reshape(len(copies), len(types), -1)
+    of_class = probabilities[:, np.arange(len(types)), types]
+    loss = -np.log(np.maximum(of_class, PROBABILITY_FLOOR)).sum(axis=1)
     return (loss[1:] - loss[0]).reshape(repeats, -1).mean(axis=0)

@@ -1,75 +1,81 @@
-"""The regression twin: ice regressed directly by a forest, beside the ice that follows from classes.
+"""The regression twin: ice regressed by a forest, beside the ice that follows from classes.
 
-Neighbouring products regress ice content. Which way is better is judged on the same samples in the same folds, where a
-quantile regression forest (Meinshausen 2006) also tells an interval. The map needs only its mean, which scikit-learn's
-own forest of the same trees gives, so that is what is saved, and checked when read, like the classifier.
+Other products regress ice content. Which way is better is evaluated on the same samples in the same
+folds, where a quantile regression forest (Meinshausen 2006) also gives an interval. The map needs
+only its mean, which scikit-learn's own forest of the same trees gives, so that is what is saved,
+and checked when read, like the classifier.
+
+Meinshausen, N. (2006). Quantile regression forests. J. Mach. Learn. Res. 7, 983-999.
 """
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
+import pandas as pd
+from joblib import Parallel, delayed
+from sklearn.ensemble import RandomForestRegressor
 
 from helpers.core.classes import TARGETS, layer_name
 from helpers.core.errors import CompendiumError
-from helpers.forest import class_means
+from helpers.core.study import Study
 from helpers.forest.calibration import calibrate, fit_calibration
 from helpers.forest.cards import model_card, model_path, save_model
-from helpers.prepare.registry import used_predictors
-from helpers.samples.rows import layer_rows, predictor_values
+from helpers.forest.class_means import REGRESSED, class_means
+from helpers.forest.file import forest_bytes
+from helpers.samples.rows import forest_predictors, layer_rows
 
 
 class RegressionError(CompendiumError):
     """Samples whose ice fraction cannot be regressed."""
 
 
-def fit(study, rows, weight=None, quantiles=False, n_estimators=None):
-    """Grow a regression forest of the ice fraction.
+def fit(
+    study: Study,
+    rows: pd.DataFrame,
+    weight: str | None = None,
+    quantiles: bool = False,
+    n_estimators: int | None = None,
+) -> RandomForestRegressor:
+    """Grow a regression forest of the ice fraction from samples of one layer.
 
     Parameters
     ----------
-    study : helpers.core.study.Study
-    rows : pandas.DataFrame
-        Samples of one layer.
-    weight : str, optional
-        Column of their weights, such as the area that each stands for; without, a forest shrinks towards the mean of
-        the samples, which is icier than the area's.
-    quantiles : bool
-        Grow one that also tells quantiles; its trees, and so its mean, are the same.
-    n_estimators : int, optional
+    weight
+        Column of their weights, such as the area that each stands for; without, a forest shrinks
+        towards the mean of the samples, which is icier than the area's.
+    quantiles
+        Grow a RandomForestQuantileRegressor; its trees, and so its mean, are the same.
+    n_estimators
         Trees; those of the final forests by default.
-
-    Returns
-    -------
-    sklearn.ensemble.RandomForestRegressor or quantile_forest.RandomForestQuantileRegressor
 
     Raises
     ------
-    RegressionError
-        Samples have no ice fraction, or one that is no share.
-    helpers.samples.rows.ForestError
-        Samples lack a predictor.
+    RegressionError or ForestError
+        Samples have no ice fraction, one that is no share, or lack a predictor.
     """
-    from sklearn.ensemble import RandomForestRegressor
-
-    settings, fraction = study.regression, _fraction(rows)
-    params = {
-        "n_estimators": n_estimators or study.forest.n_estimators,
-        "max_features": settings.max_features,
-        "min_samples_leaf": settings.min_samples_leaf,
-        "random_state": study.forest.seed,
-        "n_jobs": 1,
-    }
+    fraction = _fraction(rows)
+    model = RandomForestRegressor()
     if quantiles:
         from quantile_forest import RandomForestQuantileRegressor
 
-        model = RandomForestQuantileRegressor(max_samples_leaf=None, **params)
-    else:
-        model = RandomForestRegressor(**params)
-    values = predictor_values(rows, used_predictors(study))
+        model = RandomForestQuantileRegressor(max_samples_leaf=None)
+    model.set_params(
+        n_estimators=n_estimators or study.forest.n_estimators,
+        max_features=study.regression.max_features,
+        min_samples_leaf=study.regression.min_samples_leaf,
+        random_state=study.forest.seed,
+        n_jobs=1,
+    )
+    values = forest_predictors(study, rows)
     return model.fit(values, fraction, rows[weight].to_numpy(float) if weight else None)
 
 
-def _fraction(rows):
+def _fraction(rows: pd.DataFrame) -> np.ndarray:
     if "ice_fraction" not in rows:
-        raise RegressionError("The samples have no column ice_fraction.", "run 02-extract-samples again")
+        raise RegressionError(
+            "The samples have no column ice_fraction.", "run 02-extract-samples again"
+        )
     fraction = rows["ice_fraction"].to_numpy(float)
     bad = ~((fraction >= 0) & (fraction <= 1))
     if bad.any():
@@ -81,119 +87,83 @@ def _fraction(rows):
     return fraction
 
 
-def predict_interval(model, values, interval):
-    """Return mean and interval of the ice fraction.
+def predict_interval(model: Any, values: np.ndarray, interval: float) -> np.ndarray:
+    """Return mean, lower and upper end of the ice fraction, shape (n, 3).
 
-    Parameters
-    ----------
-    model : quantile_forest.RandomForestQuantileRegressor
-        From `fit`.
-    values : numpy.ndarray of float32, shape (n, predictors)
-    interval : float
-        Probability of the interval, as much of the rest below as above it.
-
-    Returns
-    -------
-    numpy.ndarray, shape (n, 3)
-        Mean, lower and upper end.
-
-    References
-    ----------
-    Meinshausen, N. (2006). Quantile regression forests. J. Mach. Learn. Res. 7, 983-999.
+    The model is a RandomForestQuantileRegressor from `fit`, and `interval` a probability, with as
+    much of the rest below as above.
     """
-    # Leaves weigh alike whatever their size: Meinshausen's weights, with which the mean is the forest's own.
+    # Leaves weigh alike whatever their size: Meinshausen's weights, whose mean is the forest's own.
     mean = model.predict(values, quantiles="mean", weighted_leaves=True)
-    ends = model.predict(values, quantiles=[(1 - interval) / 2, (1 + interval) / 2], weighted_leaves=True)
-    return np.column_stack([mean, ends])
+    quantiles = [(1 - interval) / 2, (1 + interval) / 2]
+    return np.column_stack([mean, model.predict(values, quantiles=quantiles, weighted_leaves=True)])
 
 
-def regress_out_of_fold(study, rows, fold, weight=None, n_jobs=-1):
-    """Predict samples by regression forests that were grown without their fold.
+def regress_out_of_fold(
+    study: Study, rows: pd.DataFrame, fold: np.ndarray, weight: str | None = None, n_jobs: int = -1
+) -> np.ndarray:
+    """Return `predict_interval` of a layer's samples, by forests grown without their fold.
 
-    Parameters
-    ----------
-    study : helpers.core.study.Study
-        Forests have its `folds.estimators` trees.
-    rows : pandas.DataFrame
-        Samples of one layer.
-    fold : numpy.ndarray of int, shape (n,)
-    weight : str, optional
-        As for `fit`.
-    n_jobs : int
-        Processes at once. The result does not depend on it.
-
-    Returns
-    -------
-    numpy.ndarray, shape (n, 3)
-        As from `predict_interval`.
+    Forests have `folds.estimators` trees. Weights are as for `fit`. The result does not depend on
+    the number of processes, `n_jobs`.
     """
-    from joblib import Parallel, delayed
-
-    numbers, found = np.unique(fold), np.empty((len(rows), 3))
-    parts = Parallel(n_jobs)(delayed(_held_out)(study, rows, fold == number, weight) for number in numbers)
-    for number, part in zip(numbers, parts, strict=True):
-        found[fold == number] = part
-    return found
-
-
-def _held_out(study, rows, held, weight):
-    model = fit(study, rows[~held], weight, quantiles=True, n_estimators=study.folds.estimators)
-    values = predictor_values(rows[held], used_predictors(study))
-    return predict_interval(model, values, study.regression.interval)
+    predicted = np.empty((len(rows), 3))
+    held_out = [fold == number for number in np.unique(fold)]
+    parts = Parallel(n_jobs)(delayed(_predict_held_out)(study, rows, h, weight) for h in held_out)
+    for held, part in zip(held_out, parts, strict=True):
+        predicted[held] = part
+    return predicted
 
 
-def expected_ice(study, rows, probabilities, fold, weight=None):
-    """Return the ice that a classifier's probabilities let expect, as the map has it, but out of fold.
+def _predict_held_out(
+    study: Study, rows: pd.DataFrame, held: np.ndarray, weight: str | None
+) -> np.ndarray:
+    trees = study.folds.estimators
+    model = fit(study, rows[~held], weight, quantiles=True, n_estimators=trees)
+    return predict_interval(model, forest_predictors(study, rows[held]), study.regression.interval)
 
-    Probabilities of a fold are calibrated by those of the other folds, and weighted with their class means.
 
-    Parameters
-    ----------
-    study : helpers.core.study.Study
-    rows : pandas.DataFrame
-        Samples of one layer with their class.
-    probabilities : numpy.ndarray, shape (n, k)
-        The classifier's own, from forests that did not see the sample's fold.
-    fold : numpy.ndarray of int, shape (n,)
-    weight : str, optional
-        Column of weights in the calibration.
+def expected_ice(
+    study: Study,
+    rows: pd.DataFrame,
+    probabilities: np.ndarray,
+    fold: np.ndarray,
+    weight: str | None = None,
+) -> np.ndarray:
+    """Return the ice expected from a classifier's probabilities, as on the map, but out of fold.
 
-    Returns
-    -------
-    numpy.ndarray, shape (n,)
-        m3 of ice per m3 of the layer.
+    Probabilities of a fold, shape (n, k), from forests that were grown without it, are calibrated
+    by those of the other folds, and weighted with their class means. `weight` is a column of
+    weights in the calibration. The ice, shape (n,), is in m3 per m3 of the layer.
     """
-    codes, expected = TARGETS[study.target].codes, np.empty(len(rows))
+    codes = TARGETS[study.target].codes
+    expected = np.empty(len(rows))
     for number in np.unique(fold):
         held = fold == number
-        known = rows[~held]
-        calibration = fit_calibration(probabilities[~held], known["class"], known[weight] if weight else None)
-        means = np.asarray(class_means.class_means(known, codes))
+        others = rows[~held]
+        weights = others[weight] if weight else None
+        calibration = fit_calibration(probabilities[~held], others["class"], weights)
+        means = np.asarray(class_means(others, codes))
         expected[held] = np.einsum("nk,k->n", calibrate(probabilities[held], calibration), means)
     return expected
 
 
-def save_forests(study, table, weight=None):
+def save_forests(
+    study: Study, table: pd.DataFrame, weight: str | None = None
+) -> dict[Path, dict[str, Any]]:
     """Grow and save the regression forest of each layer that the storage map can be made from.
 
-    Parameters
-    ----------
-    study : helpers.core.study.Study
-    table : pandas.DataFrame
-        Samples; those that `forest.map_fit` names are used.
-    weight : str, optional
-        As for `fit`.
-
-    Returns
-    -------
-    dict
-        Path of each model file to its card.
+    Those samples of the table are used that `forest.map_fit` names, with weights as for `fit`. The
+    result has the card of each model file.
     """
+    kind = study.forest.map_fit
+    names = ("n_estimators", "max_features", "min_samples_leaf")
     cards = {}
     for layer in map(layer_name, study.layers):
-        rows = layer_rows(table, layer, study.forest.map_fit, study.target)
-        model, path = fit(study, rows, weight), model_path(study, layer, "regression")
-        params = {name: getattr(model, name) for name in ("n_estimators", "max_features", "min_samples_leaf")}
-        card = model_card(study, layer, study.forest.map_fit, rows, class_means.REGRESSED, params)
-        cards[path] = save_model(path, model, card)
+        rows = layer_rows(table, layer, kind, study.target)
+        model = fit(study, rows, weight)
+        params = {name: getattr(model, name) for name in names}
+        path = model_path(study, layer, "regression")
+        card = model_card(study, layer, kind, rows, REGRESSED, params)
+        cards[path] = save_model(path, forest_bytes(model), card)
     return cards

@@ -1,60 +1,204 @@
-"""Trees grown without scikit-learn's checks, and read at any depth and size; the one module with private names."""
+"""Trees: grown without scikit-learn's checks, read at any depth, and put together as forests.
 
+It is the one module with private names of scikit-learn, which were checked on version 1.9. With any
+other version `grow` falls back on the public `fit`. `Tree` and `NODE_DTYPE` are the public type and
+state of a fitted `tree_`, under their private names.
+"""
+
+from collections.abc import Sequence
 from copy import copy
-from math import ceil
+from typing import Any
 
 import numpy as np
 import sklearn
 from numba import njit
 from sklearn.base import clone
-from sklearn.ensemble import RandomForestClassifier
+from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 from sklearn.tree import DecisionTreeClassifier
 from sklearn.tree._classes import CRITERIA_CLF
 from sklearn.tree._splitter import BestSplitter
-from sklearn.tree._tree import DepthFirstTreeBuilder, Tree
+from sklearn.tree._tree import NODE_DTYPE, DepthFirstTreeBuilder, Tree
 
-from helpers.forest.file import forest_of_trees
 from helpers.forest.two_stage import TwoStageForest
 
-UNLIMITED = np.iinfo(np.int32).max
+NODES = np.promote_types(NODE_DTYPE, NODE_DTYPE)
+"""Type of a tree's nodes, without gaps between them."""
+
+_LIGHT_VERSION = "1.9."  # of scikit-learn, whose trees `_LightTree` grows
+
+_LIGHT_PARAMS = ("n_estimators", "max_depth", "min_samples_split", "min_samples_leaf")
+_LIGHT_PARAMS += ("max_features", "criterion", "class_weight", "random_state", "n_jobs")
+
+_UNLIMITED = np.iinfo(np.int32).max
 
 
-_LIGHT_VERSION = "1.9."  # of scikit-learn, whose trees `_LightTree` is known to grow
+def grow(
+    estimator: RandomForestClassifier, values: np.ndarray, types: np.ndarray
+) -> RandomForestClassifier:
+    """Fit a copy of a forest: the trees of its own `fit`, in a third of the time where possible.
+
+    Values are finite 32-bit floats, shape (n, predictors), and classes (`types`) have shape (n,).
+    """
+    if isinstance(estimator, TwoStageForest):
+        return clone(estimator).fit(values, types, grow)
+    params = estimator.get_params()
+    if not _grows_light(params):
+        return clone(estimator).fit(values, types)
+    light = _LightForest(**params).fit(values, types)
+    trees = [grown.tree_ for grown in light.estimators_]
+    return forest_of_trees(RandomForestClassifier(**params), values.shape[1], trees, light.classes_)
 
 
-def read_forest(model, values, rules, sizes):
-    """Return the probabilities of each size and rule, shape (sizes, rules, n, classes), and leaves a tree by rule."""
+def make_tree(nodes: np.ndarray, values: np.ndarray, depth: int, predictors: int) -> Tree:
+    """Return a tree of its nodes, their `values` of shape (nodes, 1, classes), and its depth."""
+    tree = Tree(predictors, np.array([values.shape[2]], np.intp), 1)
+    state = {"max_depth": depth, "node_count": len(nodes), "values": values}
+    tree.__setstate__(state | {"nodes": nodes.astype(NODE_DTYPE)})
+    return tree
+
+
+def forest_of_trees(
+    model: RandomForestClassifier | RandomForestRegressor,
+    predictors: int,
+    trees: Sequence[Tree],
+    classes: np.ndarray | None = None,
+) -> RandomForestClassifier | RandomForestRegressor:
+    """Give grown trees to a forest that has none, with its number of predictors and its classes."""
+    model.estimator_ = clone(model.estimator)
+    params = {name: getattr(model, name) for name in model.estimator_params}
+    first = clone(model.estimator).set_params(**params)
+    model.n_features_in_ = first.n_features_in_ = predictors
+    model.n_outputs_ = first.n_outputs_ = 1
+    if classes is not None:
+        model.classes_ = classes
+        # The trees of a forest number its classes.
+        first.classes_ = np.arange(len(classes), dtype=float)
+        model.n_classes_ = first.n_classes_ = len(classes)
+    model.estimators_ = [copy(first) for _ in trees]
+    for grown, tree in zip(model.estimators_, trees, strict=True):
+        grown.tree_ = tree
+    return model
+
+
+def _grows_light(params: dict[str, Any]) -> bool:
+    """Return whether `_LightTree` grows trees of such hyperparameters: all others have defaults."""
+    defaults = RandomForestClassifier().get_params()
+    return (
+        sklearn.__version__.startswith(_LIGHT_VERSION)
+        and defaults | {name: params[name] for name in _LIGHT_PARAMS} == params
+        and isinstance(params["min_samples_leaf"], int)
+        and isinstance(params["min_samples_split"], int)
+        and params["max_features"] is not None
+    )
+
+
+class _LightForest(RandomForestClassifier):
+    """The same forest in less than half of the time.
+
+    On some hundreds of samples scikit-learn spends most of a tree's time on copying and checking
+    its parameters. Draws, criterion, splitter and builder are scikit-learn's own.
+    """
+
+    def _make_estimator(self, append: bool, random_state: np.random.RandomState) -> "_LightTree":
+        if not hasattr(self, "_first"):
+            params = {name: getattr(self, name) for name in self.estimator_params}
+            self._first = _LightTree(**params)
+            self._first._generator = np.random.RandomState()
+        tree = copy(self._first)
+        tree.random_state = random_state.randint(np.iinfo(np.int32).max)
+        return tree
+
+
+class _LightTree(DecisionTreeClassifier):
+    """A tree that trusts its forest: classes are numbers, values finite.
+
+    Its `random_state` is one generator for all copies, seeded anew whenever it is asked for: that
+    costs a tenth of a new generator, and draws the same.
+    """
+
+    @property
+    def random_state(self) -> np.random.RandomState:
+        self._generator.seed(self._seed)
+        return self._generator
+
+    @random_state.setter
+    def random_state(self, seed: int | None) -> None:
+        self._seed = seed
+
+    def _fit(self, X: np.ndarray, y: np.ndarray, sample_weight: Any, **_: Any) -> "_LightTree":
+        predictors = X.shape[1]
+        features = self.max_features
+        if features in ("sqrt", "log2"):
+            features = max(1, int(getattr(np, features)(predictors)))
+        elif isinstance(features, float):
+            features = max(1, int(features * predictors))
+        classes = np.array([int(y.max()) + 1], np.intp)
+        criterion = CRITERIA_CLF[self.criterion](1, classes)
+        leaf = self.min_samples_leaf
+        splitter = BestSplitter(criterion, features, leaf, 0.0, self.random_state, None)
+        depth = _UNLIMITED if self.max_depth is None else self.max_depth
+        builder = DepthFirstTreeBuilder(splitter, self.min_samples_split, leaf, 0.0, depth, 0.0)
+        self.tree_ = Tree(predictors, classes, 1)
+        builder.build(self.tree_, X, y, np.asarray(sample_weight, float), None)
+        return self
+
+
+def read_forest(
+    model: RandomForestClassifier,
+    values: np.ndarray,
+    rules: Sequence[tuple[int | None, int]],
+    sizes: Sequence[int],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return what a forest would predict if it had fewer trees, or trees that a rule had stopped.
+
+    Rules are each a largest depth (None: no limit) and a smallest number of samples to split, sizes
+    are numbers of trees. Probabilities have the shape (sizes, rules, n, classes); leaves, of a tree
+    on average, (rules,).
+    """
     if isinstance(model, TwoStageForest):
-        (first, leaves), (second, more) = (read_forest(stage, values, rules, sizes) for stage in model.stages_)
+        (first, leaves), (second, more) = (
+            read_forest(stage, values, rules, sizes) for stage in model.stages_
+        )
         return model.combined(first, second), leaves + more
-    depths = np.array([UNLIMITED if depth is None else depth for depth, _ in rules], np.int64)
-    splits = np.array([as_number(split, model._n_samples, 2) for _, split in rules], np.int64)
-    total, leaves = np.zeros((len(rules), len(values), model.n_classes_)), np.ones(len(rules))
-    leaves *= len(model.estimators_)
-    found = np.empty((len(sizes), *total.shape))
+    depths = np.array([_UNLIMITED if depth is None else depth for depth, _ in rules], np.int64)
+    splits = np.array([split for _, split in rules], np.int64)
+    total = np.zeros((len(rules), len(values), model.n_classes_))
+    leaves = np.full(len(rules), float(len(model.estimators_)))
+    probabilities = np.empty((len(sizes), *total.shape))
     for number, grown in enumerate(model.estimators_, start=1):
         tree = grown.tree_
+        nodes = (tree.children_left, tree.children_right, tree.feature, tree.threshold)
+        nodes += (tree.n_node_samples, tree.value[:, 0])
         # Contiguous also where a tree is one node, so that there is one compiled form.
-        nodes = (tree.children_left, tree.children_right, tree.feature, tree.threshold, tree.n_node_samples)
-        _follow(*map(np.ascontiguousarray, nodes), tree.value[:, 0], values, depths, splits, total, leaves)
+        nodes = tuple(map(np.ascontiguousarray, nodes))
+        _follow(nodes, values, (depths, splits), total, leaves)
         if number in sizes:
-            found[sizes.index(number)] = total / number
-    return found, leaves / len(model.estimators_)
+            probabilities[sizes.index(number)] = total / number
+    return probabilities, leaves / len(model.estimators_)
 
 
 @njit(cache=True)
-def _follow(left, right, feature, threshold, size, value, samples, depths, splits, total, leaves):
-    """Add a tree's class distribution at the node where each rule stops each sample, and the leaves under each rule.
+def _follow(
+    nodes: tuple[np.ndarray, ...],
+    samples: np.ndarray,
+    rules: tuple[np.ndarray, np.ndarray],
+    total: np.ndarray,
+    leaves: np.ndarray,
+) -> None:
+    """Add a tree's class distribution where each rule stops each sample, and its leaves.
 
-    A rule makes a leaf of a node at its depth, or with fewer samples (`n_node_samples`, which counts those drawn, each
-    once, whatever its weight) than its smallest split, as scikit-learn's tree builder does.
+    A rule makes a leaf of a node at its depth, or with fewer samples (`n_node_samples`, which
+    counts those drawn, each once, whatever its weight) than its smallest split, as scikit-learn's
+    tree builder does.
     """
+    left, right, feature, threshold, size, value = nodes
+    depths, splits = rules
     level = np.zeros(len(left), np.int64)
     for node in range(len(left)):
         if left[node] >= 0:
             level[left[node]] = level[right[node]] = level[node] + 1
             for rule in range(len(depths)):
-                # Nodes above a split have less depth and more samples: it stands where its own node splits.
+                # Nodes above a split have less depth and more samples, so they split, too.
                 leaves[rule] += level[node] < depths[rule] and size[node] >= splits[rule]
     path = np.zeros(level.max() + 1, np.int64)
     for row in range(len(samples)):
@@ -69,113 +213,3 @@ def _follow(left, right, feature, threshold, size, value, samples, depths, split
                 stop += 1
             for column in range(value.shape[1]):
                 total[rule, row, column] += value[path[stop], column]
-
-
-# Growing ----------------------------------------------------------------------------------------------------
-
-
-def grow(estimator, values, y, weight=None):
-    """Fit a forest: the very trees of its own `fit`, in a third of the time where this scikit-learn is a known one.
-
-    Parameters
-    ----------
-    estimator : sklearn.ensemble.RandomForestClassifier or helpers.forest.two_stage.TwoStageForest
-        It stays as it is.
-    values : numpy.ndarray of float32, shape (n, predictors)
-    y : numpy.ndarray of int, shape (n,)
-        Classes.
-    weight : numpy.ndarray, shape (n,), optional
-
-    Returns
-    -------
-    RandomForestClassifier or TwoStageForest
-    """
-    if isinstance(estimator, TwoStageForest):
-        model = clone(estimator)
-        return model.fit(values, y, weight, _grow_one)
-    return _grow_one(estimator, values, y, weight)
-
-
-def _grow_one(estimator, values, y, weight):
-    light = sklearn.__version__.startswith(_LIGHT_VERSION) and type(estimator) is RandomForestClassifier
-    if not light or estimator.monotonic_cst is not None or estimator.oob_score:
-        return clone(estimator).fit(values, y, weight)
-    params = estimator.get_params()
-    model = _LightForest(**params).fit(values, y, weight)
-    trees = [grown.tree_ for grown in model.estimators_]
-    plain = forest_of_trees(RandomForestClassifier, params, model.n_features_in_, model.classes_, trees)
-    plain._n_samples, plain._n_samples_bootstrap = model._n_samples, model._n_samples_bootstrap
-    return plain
-
-
-def grow_and_predict(estimator, values, y, others):
-    """Grow a forest that is not kept, and return its classes and its probabilities of other samples.
-
-    Parameters
-    ----------
-    estimator : sklearn.ensemble.RandomForestClassifier or helpers.forest.two_stage.TwoStageForest
-    values, others : numpy.ndarray of float32, shape (n, predictors)
-    y : numpy.ndarray, shape (n,)
-
-    Returns
-    -------
-    classes : numpy.ndarray, shape (k,)
-    probabilities : numpy.ndarray, shape (n, k)
-        Those of scikit-learn.
-    """
-    model = grow(estimator, values, y)
-    return model.classes_, read_forest(model, others, [(None, 2)], [estimator.n_estimators])[0][0, 0]
-
-
-class _LightForest(RandomForestClassifier):
-    """The same forest in less than half of the time, for the search alone.
-
-    On some hundreds of samples scikit-learn spends most of a tree's time on copying and checking its parameters.
-    Draws, criterion, splitter and builder are scikit-learn's own.
-    """
-
-    def _make_estimator(self, append=True, random_state=None):
-        if not hasattr(self, "_first"):
-            self._first = _LightTree(**{name: getattr(self, name) for name in self.estimator_params})
-            self._first._generator = np.random.RandomState()
-        tree = copy(self._first)
-        tree.random_state = random_state.randint(np.iinfo(np.int32).max)
-        return tree
-
-
-class _LightTree(DecisionTreeClassifier):
-    """A tree that trusts its forest: classes are numbers, values finite.
-
-    Its `random_state` is one generator for all copies, seeded anew whenever it is asked for, which costs a tenth of a
-    new one and draws the same.
-    """
-
-    @property
-    def random_state(self):
-        self._generator.seed(self._seed)
-        return self._generator
-
-    @random_state.setter
-    def random_state(self, seed):
-        self._seed = seed
-
-    def _fit(self, X, y, sample_weight=None, check_input=False, missing_values_in_feature_mask=None):
-        n, predictors = X.shape
-        leaf, split = as_number(self.min_samples_leaf, n, 1), as_number(self.min_samples_split, n, 2)
-        weight = None if sample_weight is None else np.asarray(sample_weight, float)
-        least = self.min_weight_fraction_leaf * (n if weight is None else weight.sum())
-        classes = np.array([int(y.max()) + 1], np.intp)
-        features = {None: predictors, "sqrt": int(np.sqrt(predictors)), "log2": int(np.log2(predictors))}
-        features = features.get(self.max_features) or as_number(self.max_features, predictors, 1, int)
-        criterion = CRITERIA_CLF[self.criterion](1, classes)
-        splitter = BestSplitter(criterion, features, leaf, least, self.random_state, None)
-        depth = UNLIMITED if self.max_depth is None else self.max_depth
-        self.tree_ = Tree(predictors, classes, 1)
-        builder = DepthFirstTreeBuilder(splitter, split, leaf, least, depth, self.min_impurity_decrease)
-        builder.build(self.tree_, X, y, weight, None)
-        return self
-
-
-def as_number(value, whole, least, rounded=ceil):
-    """Return a number of samples or predictors that may be given as a share of all of them."""
-    return value if isinstance(value, int | np.integer) else max(least, rounded(value * whole))

@@ -1,19 +1,23 @@
-"""Where a forest may be believed: dissimilarity to its samples, area of applicability, local point density.
+"""Where a forest may be believed: dissimilarity index, area of applicability, point density.
 
-A forest predicts anything, also ground that is like none of its samples. The dissimilarity index tells how far a cell
-lies from the nearest sample, in predictors that are weighted by their importance; the local point density, how many
-samples are like it.
+A forest predicts anything, also ground that is like none of its samples. The dissimilarity index
+is the distance of a cell to the nearest sample, in predictors weighted by their importance; the
+local point density is the number of samples that are like it.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from numba import njit
 from scipy.spatial.distance import cdist
 
 from helpers.core.errors import CompendiumError
 
-_SLACK = (1e-4, 1e-6)  # of squared 32-bit distances, relative and absolute: within it the exact ones decide
+# Of squared 32-bit distances: within it the exact ones decide.
+_RELATIVE_SLACK = 1e-4
+_ABSOLUTE_SLACK = 1e-6
 
 
 class ApplicabilityError(CompendiumError):
@@ -22,107 +26,93 @@ class ApplicabilityError(CompendiumError):
 
 @dataclass(frozen=True, eq=False)
 class Applicability:
-    """What dissimilarity is measured by, in a space where the mean distance between two samples is 1.
+    """A space of predictors with a weight, in which the mean distance between two samples is 1.
 
     Parameters
     ----------
-    predictors : tuple of str
-        Those with a weight above 0.
-    centre, factor : numpy.ndarray, shape (p,)
+    centre, factor : shape (p,)
         ``(value - centre) * factor`` is the place along a predictor's axis.
-    points : numpy.ndarray, shape (n, p)
+    points : shape (n, p)
         Places of the samples.
-    training : numpy.ndarray, shape (n,)
+    training : shape (n,)
         Dissimilarity index of each sample to those of other folds.
-    threshold : float
+    threshold
         Largest dissimilarity index inside of the area of applicability.
     """
 
-    predictors: tuple
+    predictors: tuple[str, ...]
     centre: np.ndarray
     factor: np.ndarray
     points: np.ndarray
     training: np.ndarray
     threshold: float
 
-    def measure(self, values):
-        """Return the dissimilarity index and the local point density of cells, both in one pass.
+    def measure(self, values: npt.ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+        """Return the dissimilarity index and the local point density of cells, in one pass.
 
-        Memory does not grow with the number of cells but for the results. Distances are found in 32 bits; those that
-        decide are computed again in 64, so that results have full precision and do not depend on the machine. Other
-        Python threads can run meanwhile.
-
-        Parameters
-        ----------
-        values : numpy.ndarray, shape (cells, p)
-            The `predictors`.
+        Distances are computed in 32 bits, and those that decide again in 64, so that results have
+        full precision and do not depend on the machine. Other Python threads can run meanwhile.
+        Values are of shape (cells, p).
 
         Returns
         -------
-        dissimilarity : numpy.ndarray, shape (cells,)
+        dissimilarity : shape (cells,)
             Distance to the nearest sample; NaN where a predictor is.
-        density : numpy.ndarray of int, shape (cells,)
-            Samples nearer than the threshold; 0 where a predictor is NaN.
+        density : shape (cells,)
+            Number of samples nearer than the threshold; 0 where a predictor is NaN.
         """
         values = np.asarray(values)
-        if values.ndim != 2 or values.shape[1] != len(self.predictors):
-            raise ApplicabilityError(
-                f"Values of shape {values.shape} are not the {len(self.predictors)} predictors with a weight.",
-                f"give a column for each of {', '.join(self.predictors)}",
-            )
-        dissimilarity, density = np.full(len(values), np.nan), np.zeros(len(values), np.int64)
-        columns = np.ascontiguousarray(self.points.T, np.float32)
-        _measure(
-            values, self.centre, self.factor, self.points, columns, self.threshold**2, *_SLACK, dissimilarity, density
-        )
-        return dissimilarity, density
+        if values.shape[1:] != self.centre.shape:
+            message = f"Values of shape {values.shape} are not the {len(self.centre)} predictors."
+            raise ApplicabilityError(message, f"give {', '.join(self.predictors)}")
+        return _measure(values, self.centre, self.factor, self.points, self.threshold**2)
 
 
-def fit(values, predictors, weights, fold):
-    """Return how dissimilarity to samples is measured, and the threshold of the area of applicability.
+def fit(
+    values: npt.ArrayLike, predictors: Sequence[str], weights: npt.ArrayLike, fold: npt.ArrayLike
+) -> Applicability:
+    """Return the space in which dissimilarity to the samples is measured, and the threshold.
 
-    Predictors are scaled to mean 0 and standard deviation 1 and multiplied by their weights. Distances are given as
-    shares of the mean distance between samples. The threshold is the upper whisker of the samples' own
-    dissimilarity, each to the samples of other folds: third quartile and 1.5 times the interquartile range, but no
-    more than the largest.
+    Predictors are scaled to mean 0 and standard deviation 1 and multiplied by their weights.
+    Distances are shares of the mean distance between samples. The threshold is the upper whisker
+    of the samples' own dissimilarity, each to the samples of other folds: third quartile and 1.5
+    times the interquartile range, but no more than the largest.
 
     Parameters
     ----------
-    values : array_like, shape (n, p)
+    values : shape (n, p)
         Predictors of the samples that the forest was grown from.
-    predictors : sequence of str
-    weights : array_like, shape (p,)
+    weights : shape (p,)
         None negative, such as from `importance_weights`.
-    fold : array_like, shape (n,)
+    fold : shape (n,)
         Two or more folds.
-
-    Returns
-    -------
-    Applicability
-
-    Raises
-    ------
-    ApplicabilityError
-        Values or weights are not finite, all samples are alike in what has a weight, or there is one fold only.
 
     References
     ----------
-    Meyer, H., Pebesma, E. (2021). Predicting into unknown space? Estimating the area of applicability of spatial
-    prediction models. Methods in Ecology and Evolution 12, 1620-1633. https://doi.org/10.1111/2041-210X.13650
-    The threshold is that of the package CAST 1.1.0.
+    Meyer, H., Pebesma, E. (2021). Predicting into unknown space? Estimating the area of
+    applicability of spatial prediction models. Methods in Ecology and Evolution 12, 1620-1633.
+    https://doi.org/10.1111/2041-210X.13650. The threshold is that of the package CAST 1.1.0.
     """
-    values, weights, fold = np.asarray(values, float), np.asarray(weights, float), np.asarray(fold)
+    values = np.asarray(values, float)
+    weights = np.asarray(weights, float)
+    fold = np.asarray(fold)
     if not (np.isfinite(values).all() and np.isfinite(weights).all() and (weights >= 0).all()):
-        raise ApplicabilityError("Predictors or weights of the samples are not finite.", "drop such samples")
+        raise ApplicabilityError(
+            "Predictors or weights of the samples are not finite.", "drop such samples"
+        )
     if len(np.unique(fold)) < 2:
-        raise ApplicabilityError("All samples are in one fold.", "set `folds` so that there are two or more")
+        raise ApplicabilityError(
+            "All samples are in one fold.", "set `folds` so that there are two or more"
+        )
     spread = values.std(axis=0, ddof=1)
     used = (weights > 0) & (spread > 0)
     if not used.any():
         raise ApplicabilityError(
-            "The samples do not differ in any predictor with a weight.", "give more sites, or other predictors"
+            "The samples do not differ in any predictor with a weight.",
+            "give more sites, or other predictors",
         )
-    centre, factor = values[:, used].mean(axis=0), weights[used] / spread[used]
+    centre = values[:, used].mean(axis=0)
+    factor = weights[used] / spread[used]
     points = (values[:, used] - centre) * factor
     apart = cdist(points, points)
     mean = apart.sum() / (len(points) * (len(points) - 1))
@@ -134,26 +124,11 @@ def fit(values, predictors, weights, fold):
     return Applicability(names, centre, factor / mean, points / mean, nearest, float(threshold))
 
 
-def importance_weights(importance, predictors):
-    """Return the weights of predictors from their permutation importance.
+def importance_weights(importance: Mapping[str, float], predictors: Sequence[str]) -> np.ndarray:
+    """Return the weights of predictors, shape (p,), from their permutation importance.
 
-    What helps no prediction has none. Northness and eastness are one thing, the aspect, and share their mean. Where
-    nothing has importance, as with very few samples, all weigh the same.
-
-    Parameters
-    ----------
-    importance : dict of str to float
-        Of each predictor.
-    predictors : sequence of str
-
-    Returns
-    -------
-    numpy.ndarray, shape (p,)
-
-    Raises
-    ------
-    ApplicabilityError
-        A predictor has no importance.
+    What helps no prediction has weight 0. Northness and eastness are one thing, the aspect, and
+    share their mean. Where nothing has importance, as with very few samples, all weigh the same.
 
     Examples
     --------
@@ -161,11 +136,6 @@ def importance_weights(importance, predictors):
     ...     ["slope", "northness", "eastness", "sand"]).tolist()
     [0.5, 0.125, 0.125, 0.0]
     """
-    if unknown := [name for name in predictors if name not in importance]:
-        raise ApplicabilityError(
-            f"There is no importance of the predictor {', '.join(unknown[:5])}.",
-            "give the importance of every predictor",
-        )
     weights = np.maximum([importance[name] for name in predictors], 0.0)
     aspect = [k for k, name in enumerate(predictors) if name in ("northness", "eastness")]
     if aspect:
@@ -174,13 +144,23 @@ def importance_weights(importance, predictors):
 
 
 @njit(nogil=True, cache=True, fastmath={"contract", "nnan", "ninf", "nsz"})
-def _measure(values, centre, factor, points, columns, limit, relative, absolute, dissimilarity, density):
-    """Fill in the distance of each cell to the nearest point, and how many points are within the limit (squared)."""
+def _measure(
+    values: np.ndarray,
+    centre: np.ndarray,
+    factor: np.ndarray,
+    points: np.ndarray,
+    limit: float,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return each cell's distance to the nearest point, and the number within root `limit`."""
     number, size = points.shape
-    squares, place = np.empty(number, np.float32), np.empty(size)
-    low, high = np.float32(limit * (1 - relative) - absolute), np.float32(limit * (1 + relative) + absolute)
+    dissimilarity = np.empty(len(values))
+    density = np.empty(len(values), np.int64)
+    columns = np.ascontiguousarray(points.T).astype(np.float32)
+    squares = np.empty(number, np.float32)
+    place = np.empty(size)
+    low = np.float32(limit * (1 - _RELATIVE_SLACK) - _ABSOLUTE_SLACK)
+    high = np.float32(limit * (1 + _RELATIVE_SLACK) + _ABSOLUTE_SLACK)
     for cell in range(len(values)):
-        total = 0.0
         for k in range(size):
             place[k] = (values[cell, k] - centre[k]) * factor[k]
         squares[:] = 0
@@ -194,7 +174,8 @@ def _measure(values, centre, factor, points, columns, limit, relative, absolute,
         for j in range(number):
             least = min(least, squares[j])
             count += squares[j] < low
-        near, best = least * np.float32(1 + relative) + np.float32(absolute), np.inf
+        near = least * np.float32(1 + _RELATIVE_SLACK) + np.float32(_ABSOLUTE_SLACK)
+        best = np.inf
         for j in range(number):
             doubtful = (squares[j] >= low) & (squares[j] <= high)
             if doubtful or squares[j] <= near:
@@ -203,4 +184,6 @@ def _measure(values, centre, factor, points, columns, limit, relative, absolute,
                     total += (place[k] - points[j, k]) ** 2
                 best = min(best, total)
                 count += doubtful & (total < limit)
-        dissimilarity[cell], density[cell] = np.sqrt(best), count
+        dissimilarity[cell] = np.sqrt(best)
+        density[cell] = count
+    return dissimilarity, density

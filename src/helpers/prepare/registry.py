@@ -1,19 +1,23 @@
 """The registry of covariates: what each layer is, and how all of them are written and read."""
 
 import difflib
-import json
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import pandas
+import pandas as pd
 
 from helpers.core.errors import CompendiumError, listed
-from helpers.core.files import write_text
+from helpers.core.files import write_json
 from helpers.core.grid import area_mask, reference_grid
 from helpers.core.rasters import THREADS, write_raster
-from helpers.core.study import StudyError
+from helpers.core.study import Study, StudyError
+
+if TYPE_CHECKING:
+    import xarray
 
 SOIL_GAP_KM = 20
 """Gaps of soil maps are filled from the nearest valid cell within this distance."""
@@ -29,18 +33,17 @@ class Covariate:
 
     Parameters
     ----------
-    name : str
+    name
         File name without suffix, and column name in sample tables.
-    title, long_name, unit : str
+    title, long_name, unit
         A title for figures and tables, the whole name, and the unit; "1" where there is none.
-    family : str
-        terrain, vegetation, climate or soil: the module that makes it.
-    aggregation : str
+    family
+        The module that makes it.
+    aggregation
         How it gets onto the reference grid.
-    source : str
-    role : str
-        ``predictor`` for the forests, ``quality`` to judge a cell by, ``auxiliary`` for rules and
-        comparisons.
+    role
+        ``predictor`` for the forests, ``quality`` of a cell's other layers, ``auxiliary`` for rules
+        and comparisons.
     """
 
     name: str
@@ -54,167 +57,153 @@ class Covariate:
 
 
 _MEAN = "mean of the fine grid's cells"
-
-
 _MEDIAN = "nearest onto the fine grid, median over dates, mean of the fine grid's cells"
-
-
 _CIRCULAR = "direction of the mean unit vector of the fine grid's cells"
-
-
 _RANGE = "highest less lowest cell of the fine grid in a window centred on the cell"
-
-
 _ANY = "1 where any of the fine grid's cells is"
-
-
 _NEAREST = "nearest, native grid of about 1 km"
-
-
-_SMOOTH = "bilinear"
-
-
+_LINEAR = "bilinear"
 _FILLED = f"bilinear; gaps filled from the nearest valid cell within {SOIL_GAP_KM} km"
+_CUT_OFF = "Contributing area touches the elevation model's edge"
+_AIR = "Mean annual air temperature"
 
+# By family and source: name, title, long name, unit, aggregation
+_LAYERS = {
+    ("terrain", "digital elevation model (such as Copernicus DEM)"): [
+        ("elevation", "Elevation", "Elevation", "m", _MEAN),
+        ("slope", "Slope", "Slope", "degrees", _MEAN),
+        ("northness", "Northness", "Northness (cosine of aspect, 0 where flat)", "1", _MEAN),
+        ("eastness", "Eastness", "Eastness (sine of aspect, 0 where flat)", "1", _MEAN),
+        ("twi", "TWI", "Topographic wetness index", "1", _MEAN),
+        ("relief_amplitude", "Relief amplitude", "Relief amplitude", "m", _RANGE),
+        ("aspect", "Aspect", "Aspect from true north, none where flat", "degrees", _CIRCULAR),
+        ("twi_edge", "TWI cut off", _CUT_OFF, "1", _ANY),
+    ],
+    ("vegetation", "Landsat 8 Collection 2 Level 2, growing-season scenes"): [
+        ("ndvi", "NDVI", "Normalised difference vegetation index", "1", _MEDIAN),
+        ("evi", "EVI", "Enhanced vegetation index", "1", _MEDIAN),
+        ("ndwi", "NDWI", "Normalised difference water index (McFeeters)", "1", _MEDIAN),
+        ("ndmi", "NDMI", "Normalised difference moisture index (Gao's NDWI)", "1", _MEDIAN),
+        ("landsat_valid_share", "Valid Landsat share", "Valid pixels over all scenes", "1", _MEAN),
+    ],
+    ("climate", "MODIS MOD11 land surface temperature, monthly, clear sky"): [
+        ("lst_mean", "Mean LST", "Mean annual land surface temperature", "degC", _NEAREST),
+        ("thawing_index", "Thawing index", "Surface thawing index", "degC d", _NEAREST),
+        ("freezing_index", "Freezing index", "Surface freezing index", "degC d", _NEAREST),
+        ("lst_valid_share", "Valid LST share", "Valid months, day and night", "1", _NEAREST),
+    ],
+    ("climate", "monthly climate (Peng et al. 2019, ESSD 11:1931, or ERA5)"): [
+        ("precipitation", "Precipitation", "Annual precipitation", "mm", _LINEAR),
+        ("mean_annual_air_temperature", "Air temperature", _AIR, "degC", _LINEAR),
+        ("air_frost_number", "Air frost number", "Air frost number", "1", _LINEAR),
+    ],
+    ("soil", "topsoil properties (SoilGrids 2.0, or HWSD)"): [
+        ("sand", "Sand", "Sand in the topsoil", "%", _FILLED),
+        ("silt", "Silt", "Silt in the topsoil", "%", _FILLED),
+        ("clay", "Clay", "Clay in the topsoil", "%", _FILLED),
+        ("organic_carbon", "Organic carbon", "Organic carbon in the topsoil", "%", _FILLED),
+    ],
+}
 
-# name, title, long name, unit, aggregation, and a role where it is no predictor
-_TERRAIN = [
-    ("elevation", "Elevation", "Elevation", "m", _MEAN),
-    ("slope", "Slope", "Slope", "degrees", _MEAN),
-    ("northness", "Northness", "Northness (cosine of aspect, 0 where flat)", "1", _MEAN),
-    ("eastness", "Eastness", "Eastness (sine of aspect, 0 where flat)", "1", _MEAN),
-    ("twi", "TWI", "Topographic wetness index", "1", _MEAN),
-    ("relief_amplitude", "Relief amplitude", "Relief amplitude", "m", _RANGE),
-    ("aspect", "Aspect", "Aspect from true north, none where flat", "degrees", _CIRCULAR, "auxiliary"),
-    ("twi_edge", "TWI cut off", "Contributing area touches the elevation model's edge", "1", _ANY, "quality"),
-]
-
-
-_VEGETATION = [
-    ("ndvi", "NDVI", "Normalised difference vegetation index", "1", _MEDIAN),
-    ("evi", "EVI", "Enhanced vegetation index", "1", _MEDIAN),
-    ("ndwi", "NDWI", "Normalised difference water index (McFeeters)", "1", _MEDIAN),
-    ("ndmi", "NDMI", "Normalised difference moisture index (Gao's NDWI)", "1", _MEDIAN),
-    ("landsat_valid_share", "Valid Landsat share", "Valid pixels over all scenes", "1", _MEAN, "quality"),
-]
-
-
-_LST = [
-    ("lst_mean", "Mean LST", "Mean annual land surface temperature", "degC", _NEAREST),
-    ("thawing_index", "Thawing index", "Surface thawing index", "degC d", _NEAREST),
-    ("freezing_index", "Freezing index", "Surface freezing index", "degC d", _NEAREST),
-    ("lst_valid_share", "Valid LST share", "Valid months, day and night", "1", _NEAREST, "quality"),
-]
-
-
-_CLIMATE = [
-    ("precipitation", "Precipitation", "Annual precipitation", "mm", _SMOOTH),
-    ("mean_annual_air_temperature", "Air temperature", "Mean annual air temperature", "degC", _SMOOTH),
-    ("air_frost_number", "Air frost number", "Air frost number", "1", _SMOOTH),
-]
-
-
-_SOIL = [
-    ("sand", "Sand", "Sand in the topsoil", "%", _FILLED),
-    ("silt", "Silt", "Silt in the topsoil", "%", _FILLED),
-    ("clay", "Clay", "Clay in the topsoil", "%", _FILLED),
-    ("organic_carbon", "Organic carbon", "Organic carbon in the topsoil", "%", _FILLED),
-]
-
-
-_TABLES = [
-    ("terrain", "digital elevation model (Copernicus DEM, or the virtual landscape's)", _TERRAIN),
-    ("vegetation", "Landsat 8 Collection 2 Level 2, growing-season scenes", _VEGETATION),
-    ("climate", "MODIS MOD11 land surface temperature, monthly, clear sky", _LST),
-    ("climate", "monthly climate (Peng et al. 2019, ESSD 11:1931, or ERA5)", _CLIMATE),
-    ("soil", "topsoil properties (SoilGrids 2.0, or HWSD in the virtual landscape)", _SOIL),
-]
-
-
+_NO_PREDICTORS = {
+    "aspect": "auxiliary",
+    "twi_edge": "quality",
+    "landsat_valid_share": "quality",
+    "lst_valid_share": "quality",
+}
 _ROLES = ("predictor", "auxiliary", "quality")
 
 
-def tpi_name(radius):
-    """Return the name of the topographic position index of a radius in metres: 1000 gives ``tpi_1km``."""
+def tpi_name(radius: float) -> str:
+    """Return the name of the TPI of a radius in metres: 1000 gives ``tpi_1km``."""
     return f"tpi_{radius / 1000:g}km"
 
 
-def covariates(study):
-    """Return the layers of a study by name: the fixed ones, and one topographic position index a radius.
+def covariates(study: Study) -> dict[str, Covariate]:
+    """Return the layers of a study by name, predictors first, with one TPI for each radius."""
+    layers = []
+    for (family, source), rows in _LAYERS.items():
+        for name, title, long_name, unit, aggregation in rows:
+            role = _NO_PREDICTORS.get(name, "predictor")
+            layer = Covariate(name, title, long_name, unit, family, aggregation, source, role)
+            layers.append(layer)
+        if family == "terrain":
+            for radius in study.covariates.terrain.tpi_radii:
+                length = f"{radius / 1000:g} km"
+                long_name = f"Topographic position index, radius {length}"
+                name, title = tpi_name(radius), f"TPI {length}"
+                layers.append(Covariate(name, title, long_name, "m", family, _MEAN, source))
+    layers.sort(key=lambda layer: _ROLES.index(layer.role))
+    return {layer.name: layer for layer in layers}
 
-    Parameters
-    ----------
-    study : helpers.core.study.Study
 
-    Returns
-    -------
-    dict of str to Covariate
+def predictor_names(study: Study) -> list[str]:
+    """Return the covariates that samples must have and that forests may use, in their order."""
+    if study.predictors == "all":
+        return [name for name, layer in covariates(study).items() if layer.role == "predictor"]
+    for name in study.predictors:
+        check_predictor(study, name, "predictors")
+    return list(dict.fromkeys(study.predictors))
+
+
+def used_predictors(study: Study) -> list[str]:
+    """Return the predictors of the forests: `predictor_names` without what the study leaves out.
+
+    Samples do not depend on what is left out, so that forests with and without it learn from the
+    same ones. StudyError if nothing is left.
     """
-    positions = [
-        (
-            tpi_name(radius),
-            f"TPI {radius / 1000:g} km",
-            f"Topographic position index, radius {radius / 1000:g} km",
-            "m",
-            _MEAN,
+    names = predictor_names(study)
+    family = {name: layer.family for name, layer in covariates(study).items()}
+    for name in study.left_out:
+        check_predictor(study, name, "left_out", also=family.values())
+    kept = [name for name in names if not {name, family[name]} & set(study.left_out)]
+    if not kept:
+        raise StudyError(f"`left_out` leaves no predictor of {listed(names)}.", "leave out fewer")
+    return kept
+
+
+def check_predictor(study: Study, name: str, setting: str, also: Iterable[str] = ()) -> None:
+    """Raise StudyError where a setting names no covariate of the registry, and none of `also`."""
+    names = [*covariates(study), *dict.fromkeys(also)]
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
+        hint = f"; did you mean `{near[0]}`?" if near else ""
+        raise StudyError(
+            f"`{setting}`: there is no covariate `{name}`{hint}", f"choose from {', '.join(names)}"
         )
-        for radius in study.covariates.terrain.tpi_radii
-    ]
-    layers = [
-        Covariate(name, title, long_name, unit, family, aggregation, source, *role)
-        for family, source, table in _TABLES
-        for name, title, long_name, unit, aggregation, *role in (table + positions if table is _TERRAIN else table)
-    ]
-    return {layer.name: layer for layer in sorted(layers, key=lambda layer: _ROLES.index(layer.role))}
 
 
-def predictors(study):
-    """Return the names of the layers that the forests use, in their order."""
-    return [name for name, layer in covariates(study).items() if layer.role == "predictor"]
-
-
-def covariate_files(study):
-    """Return the file of each layer.
-
-    Parameters
-    ----------
-    study : helpers.core.study.Study
-
-    Returns
-    -------
-    dict of str to pathlib.Path
-    """
+def covariate_files(study: Study) -> dict[str, Path]:
+    """Return the file of each layer."""
     return {name: study.processed_dir / f"{name}.tif" for name in covariates(study)}
 
 
 FINE_LAYERS = {"elevation": "m", "slope": "degrees", "northness": "1", "tpi": "m", "twi": "1"}
-"""Terrain on the fine grid that the hidden truth of the virtual study is drawn from, and units; no forest sees them."""
+"""Units of the terrain layers that are kept on the fine grid, too.
+
+They serve to check the elevation of sites, and for work at a site's scale; no forest uses them.
+"""
 
 
-def fine_files(study):
-    """Return the files of the fine terrain layers; only the virtual study has them."""
-    return {name: study.processed_dir / "fine" / f"{name}.tif" for name in FINE_LAYERS if study.simulated}
+def fine_files(study: Study) -> dict[str, Path]:
+    """Return the files of the terrain layers on the fine grid."""
+    return {name: study.processed_dir / "fine" / f"{name}.tif" for name in FINE_LAYERS}
 
 
-def write_covariates(study, arrays):
-    """Write layers as float32 GeoTIFFs, NaN outside of the study area.
+def on_grid(values: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """Return values of the cells inside a mask as a float32 grid of its shape, NaN outside."""
+    grid = np.full(inside.shape, np.nan, np.float32)
+    grid[inside] = values
+    return grid
 
-    Parameters
-    ----------
-    study : helpers.core.study.Study
-    arrays : dict of str to numpy.ndarray
-        Arrays on the reference grid, by the names of the registry.
 
-    Returns
-    -------
-    list of pathlib.Path
+def write_covariates(study: Study, arrays: Mapping[str, np.ndarray]) -> list[Path]:
+    """Write arrays on the reference grid as float32 GeoTIFFs, NaN outside of the study area.
 
-    Raises
-    ------
-    CovariateError
-        A name is unknown or an array does not fit the reference grid; nothing is written then.
+    Where one has an unknown name or another shape, nothing is written.
     """
-    layers, files = covariates(study), covariate_files(study)
+    layers = covariates(study)
+    files = covariate_files(study)
     geobox = reference_grid(study)
     if unknown := sorted(set(arrays) - set(layers)):
         raise CovariateError(
@@ -229,56 +218,32 @@ def write_covariates(study, arrays):
             )
     inside = area_mask(study, geobox)
 
-    def write(name):
+    def write(name: str) -> Path:
         values = np.where(inside, arrays[name], np.float32(np.nan)).astype(np.float32)
         layer = layers[name]
-        tags = {
-            "family": layer.family,
-            "role": layer.role,
-            "aggregation": layer.aggregation,
-            "source": layer.source,
-        }
-        return write_raster(
-            files[name],
-            values,
-            geobox,
-            study=study,
-            names=name,
-            units=layer.unit,
-            long_names=layer.long_name,
-            tags=tags,
-        )
+        described = {"names": name, "units": layer.unit, "long_names": layer.long_name}
+        tags = {key: getattr(layer, key) for key in ("family", "role", "aggregation", "source")}
+        return write_raster(files[name], values, geobox, study=study, tags=tags, **described)
 
     with ThreadPoolExecutor(THREADS) as pool:
         return list(pool.map(write, arrays))
 
 
-def read_covariates(study, names=None):
-    """Open layers as one data set; values are read when they are used.
+def read_covariates(study: Study, names: Iterable[str] | None = None) -> "xarray.Dataset":
+    """Open layers, by default all, as one data set; values are read when they are used.
 
-    Parameters
-    ----------
-    study : helpers.core.study.Study
-    names : sequence of str, optional
-        All layers by default.
-
-    Returns
-    -------
-    xarray.Dataset
-        One float32 variable a layer on dimensions (y, x), with `units` and `long_name`.
-
-    Raises
-    ------
-    CovariateError
-        A layer is unknown, or its file is missing.
+    It has one float32 variable a layer on dimensions (y, x), with `units` and `long_name`.
     """
     import rioxarray
     import xarray
 
-    files, layers = covariate_files(study), covariates(study)
-    names = list(layers) if names is None else list(names)
+    files = covariate_files(study)
+    layers = covariates(study)
+    names = list(layers if names is None else names)
     if unknown := sorted(set(names) - set(files)):
-        raise CovariateError(f"There is no covariate {', '.join(unknown)}.", f"choose from {', '.join(layers)}")
+        raise CovariateError(
+            f"There is no covariate {', '.join(unknown)}.", f"choose from {', '.join(layers)}"
+        )
     if missing := [name for name in names if not files[name].is_file()]:
         raise CovariateError(
             f"Covariates are missing from {study.processed_dir.name}/: {', '.join(missing)}.",
@@ -292,141 +257,53 @@ def read_covariates(study, names=None):
     return xarray.Dataset(arrays)
 
 
-def coverage_table(study, data=None):
+def coverage_table(study: Study, data: "xarray.Dataset") -> pd.DataFrame:
     """Return how much of the study area each layer covers, and its distribution there.
 
-    Parameters
-    ----------
-    study : helpers.core.study.Study
-    data : xarray.Dataset, optional
-        As `read_covariates` returns it, which is also the default.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Index `name`; long_name, unit, role, valid_cells, share_of_area, and minimum, 5th percentile, median,
-        95th percentile and maximum.
+    From `data` of `read_covariates`; index `name`, columns long_name, unit, role, valid_cells,
+    share_of_area, and minimum, p05, median, p95 and maximum.
     """
-    data = read_covariates(study) if data is None else data
     layers = covariates(study)
     inside = area_mask(study, reference_grid(study))
 
-    def row(name):
+    def row(name: str) -> dict[str, object]:
+        layer = layers[name]
         values = data[name].to_numpy()[inside]
         values = values[np.isfinite(values)]
-        layer = layers[name]
-        numbers = np.quantile(values, [0, 0.05, 0.5, 0.95, 1]) if values.size else np.full(5, np.nan)
-        return [layer.long_name, layer.unit, layer.role, values.size, values.size / inside.sum(), *numbers]
+        levels = [0, 0.05, 0.5, 0.95, 1]
+        numbers = np.quantile(values, levels) if values.size else np.full(len(levels), np.nan)
+        return {
+            "name": name,
+            "long_name": layer.long_name,
+            "unit": layer.unit,
+            "role": layer.role,
+            "valid_cells": values.size,
+            "share_of_area": values.size / inside.sum(),
+            **dict(zip(("minimum", "p05", "median", "p95", "maximum"), numbers, strict=True)),
+        }
 
     with ThreadPoolExecutor(THREADS) as pool:
-        rows = list(pool.map(row, data.data_vars))
-    columns = [
-        "long_name",
-        "unit",
-        "role",
-        "valid_cells",
-        "share_of_area",
-        "minimum",
-        "p05",
-        "median",
-        "p95",
-        "maximum",
-    ]
-    return pandas.DataFrame(rows, columns=columns, index=pandas.Index(list(data.data_vars), name="name"))
+        return pd.DataFrame(list(pool.map(row, data.data_vars))).set_index("name")
 
 
-def write_summary(study, coverage, frost_area, correlation):
+def write_summary(
+    study: Study, coverage: pd.DataFrame, frost_area: float, correlation: float
+) -> None:
     """Write the headline numbers of the covariates as JSON beside them.
 
-    Parameters
-    ----------
-    study : helpers.core.study.Study
-    coverage : pandas.DataFrame
-        From `coverage_table`.
-    frost_area : float
-        Area with an air frost number of at least 0.5, 10^4 km2.
-    correlation : float
-        Of NDWI with NDVI.
-
-    Returns
-    -------
-    dict
+    They are from `coverage_table`, the area in 10^4 km2 whose air frost number is at least 0.5, and
+    the correlation of NDWI with NDVI.
     """
-    predictors = coverage[coverage["role"] == "predictor"]
-    grid = reference_grid(study)
+    valid_cells = coverage.loc[coverage["role"] == "predictor", "valid_cells"]
+    rows, columns = reference_grid(study).shape
     summary = {
-        "rows": grid.shape[0],
-        "columns": grid.shape[1],
+        "rows": rows,
+        "columns": columns,
         "resolution_m": study.grid.resolution,
-        "predictors": len(predictors),
-        "fewest_valid_cells": int(predictors["valid_cells"].min()),
-        "most_valid_cells": int(predictors["valid_cells"].max()),
+        "predictors": len(valid_cells),
+        "fewest_valid_cells": int(valid_cells.min()),
+        "most_valid_cells": int(valid_cells.max()),
         "frost_area_1e4_km2": round(frost_area, 2),
         "correlation_ndwi_ndvi": round(correlation, 3),
     }
-    write_text(study.processed_dir / "summary.json", json.dumps(summary, indent=1))
-    return summary
-
-
-# --- Covariates --------------------------------------------------------------------------------------------
-
-
-def predictor_names(study):
-    """Return the covariates that samples must have and that forests may use, in their order.
-
-    Parameters
-    ----------
-    study : helpers.core.study.Study
-
-    Returns
-    -------
-    list of str
-
-    Raises
-    ------
-    StudyError
-        The study file names a covariate that the registry does not have.
-    """
-    if study.predictors == "all":
-        return list(predictors(study))
-    for name in study.predictors:
-        check_predictor(study, name, "predictors")
-    return list(dict.fromkeys(study.predictors))
-
-
-def used_predictors(study):
-    """Return the predictors of the forests: `predictor_names` without what the study leaves out.
-
-    Samples do not depend on what is left out, so that forests with and without it learn from the same ones.
-
-    Parameters
-    ----------
-    study : helpers.core.study.Study
-
-    Returns
-    -------
-    list of str
-
-    Raises
-    ------
-    StudyError
-        `left_out` names a covariate or family that the registry does not have, or every predictor.
-    """
-    names, family = predictor_names(study), {name: one.family for name, one in covariates(study).items()}
-    for name in study.left_out:
-        check_predictor(study, name, "left_out", also=family.values())
-    kept = [name for name in names if not {name, family[name]} & set(study.left_out)]
-    if not kept:
-        raise StudyError(f"`left_out` leaves no predictor of {listed(names)}.", "leave out fewer")
-    return kept
-
-
-def check_predictor(study, name, setting, also=()):
-    """Raise StudyError where a setting names a covariate that the registry does not have."""
-    known = [*covariates(study), *dict.fromkeys(also)]
-    if name not in known:
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-        raise StudyError(
-            f"`{setting}`: there is no covariate `{name}`{f'; did you mean `{near[0]}`?' if near else ''}",
-            f"choose from {', '.join(known)}",
-        )
+    write_json(study.processed_dir / "summary.json", summary)

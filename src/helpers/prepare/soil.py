@@ -5,27 +5,16 @@ from scipy.ndimage import distance_transform_edt
 
 from helpers.core.grid import reference_grid
 from helpers.core.rasters import warp
+from helpers.core.study import Study
 from helpers.prepare.products import SOIL_CARBON, SOIL_FRACTION, SOIL_LAYERS, raw_files
 from helpers.prepare.registry import SOIL_GAP_KM
 
-_NAMES = {"soc": "organic_carbon"}
+_COVARIATES = ("sand", "silt", "clay", "organic_carbon")  # as SOIL_LAYERS
+_ENCODINGS = (SOIL_FRACTION, SOIL_FRACTION, SOIL_FRACTION, SOIL_CARBON)
 
 
-def fill_nearest(values, resolution, distance):
-    """Fill missing cells from the nearest valid one.
-
-    Parameters
-    ----------
-    values : numpy.ndarray of float32, shape (y, x)
-    resolution : float
-        Cell size in metres.
-    distance : float
-        Cells farther than this many metres from a valid one stay missing.
-
-    Returns
-    -------
-    numpy.ndarray of float32, shape (y, x)
-    """
+def fill_nearest(values: np.ndarray, resolution: float, distance: float) -> np.ndarray:
+    """Fill missing cells from the nearest valid one, if it is within a distance in metres."""
     missing = np.isnan(values)
     if not missing.any() or missing.all():
         return values
@@ -33,31 +22,21 @@ def fill_nearest(values, resolution, distance):
     return np.where(away <= distance, values[tuple(nearest)], np.float32(np.nan))
 
 
-def make(study):
-    """Make all soil covariates.
+def make(study: Study) -> dict[str, np.ndarray]:
+    """Make all soil covariates: float32 arrays on the reference grid, in percent by weight.
 
     Soil maps leave out water, towns and rock; those gaps are filled from the nearest soil within
-    `SOIL_GAP_KM`, so that a forest can judge the cell by its other covariates.
-
-    Parameters
-    ----------
-    study : helpers.core.study.Study
-
-    Returns
-    -------
-    dict of str to numpy.ndarray
-        float32 arrays on the reference grid by the names of the registry, in percent.
+    `SOIL_GAP_KM`, so that a forest can go by the cell's other covariates.
     """
     files = raw_files(study)
-    values = warp([files[name] for name in SOIL_LAYERS], reference_grid(study), "bilinear", decode=_decode)
+    paths = [files[name] for name in SOIL_LAYERS]
+    values = warp(paths, reference_grid(study), "bilinear", decode=_decode)
     return {
-        _NAMES.get(name, name): fill_nearest(layer, study.grid.resolution, SOIL_GAP_KM * 1000)
-        for name, layer in zip(SOIL_LAYERS, values, strict=True)
+        name: fill_nearest(layer, study.grid.resolution, SOIL_GAP_KM * 1000)
+        for name, layer in zip(_COVARIATES, values, strict=True)
     }
 
 
-def _decode(numbers):
-    encodings = {"soc": SOIL_CARBON}
-    return np.stack(
-        [encodings.get(name, SOIL_FRACTION).decode(n) for name, n in zip(SOIL_LAYERS, numbers, strict=True)]
-    )
+def _decode(bands: np.ndarray) -> np.ndarray:
+    pairs = zip(_ENCODINGS, bands, strict=True)
+    return np.stack([encoding.decode(numbers) for encoding, numbers in pairs])

@@ -1,63 +1,57 @@
-"""Samples: from checked tables of boreholes and test pits to labels with covariates, and their split.
+"""Labels: the ice type of each depth layer at each borehole or test pit.
 
-`helpers.samples.tables` reads and checks the tables. Depths are metres below the surface.
+Depths are metres below the surface.
 """
+
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from helpers.core import ice
 from helpers.core.classes import layer_name
-from helpers.core.ice import ice_type, layer_mean, permafrost_part
+from helpers.core.settings import Ice
+from helpers.core.study import Study
 from helpers.samples.columns import SampleError
 from helpers.samples.store import LABEL_COLUMNS
 
 NOT_REACHED = "the hole does not reach far enough into the layer"
-
-
 TOO_LITTLE = "too little of the layer's permafrost was sampled"
-
-
 UNKNOWN_STATE = "not known whether there is permafrost in the layer"
-
-
 UNKNOWN_TABLE = "depth of the permafrost table unknown"
-
 
 _SLACK = 1e-6  # m; depths nearer than this are equal
 
+_NO_PIECES = np.empty((0, 5))
 
-# --- Labels ------------------------------------------------------------------------------------------------
+_CLASS_ZERO = {"ice_type": 0, "permafrost_share": 0.0, "ice_fraction": 0.0}  # no content
 
 
-def label_layers(study, sites, intervals):
-    """Give each site an ice type in each depth layer where the hole allows one.
-
-    Parameters
-    ----------
-    study : helpers.core.study.Study
-    sites, intervals : pandas.DataFrame
-        As `read_tables` returns them.
+def label_layers(
+    study: Study, sites: pd.DataFrame, intervals: pd.DataFrame
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Give each site of `read_tables` an ice type in each depth layer where it allows one.
 
     Returns
     -------
-    labels : pandas.DataFrame
-        One row a site and layer: site_id, layer, longitude, latitude, ice_type (0-5), ice_content (m3 m-3
-        of the permafrost part, NaN for class 0) and its standard deviation by the errors of measurement,
-        permafrost_share (of the layer's thickness), ice_fraction (their product), sampled_share (of the
-        permafrost part; for class 0, how much of the layer the hole passed), reason (of class 0: ``talik``,
-        ``above table`` or ``below base``; empty otherwise).
-    lost : pandas.DataFrame
+    labels
+        One row a site and layer: site_id, layer, longitude, latitude, ice_type (0-5), ice_content
+        (m3 m-3 of the permafrost part, NaN for class 0) and its standard deviation by the errors of
+        measurement, permafrost_share (of the layer's thickness), ice_fraction (their product),
+        sampled_share (of the permafrost part; for class 0, how much of the layer the borehole
+        passed), reason (of class 0: ``talik``, ``above table`` or ``below base``; empty otherwise).
+    lost
         The other pairs of site and layer: site_id, layer, reason.
 
     Notes
     -----
-    A hole tells of a layer where it passed at least `ice.minimum_sampled_share` of it, whatever it found there, and
-    what it passed stands for the rest. Were more asked of holes that met no permafrost, the samples would have more
-    permafrost than the ground. Class 0 is an observation, never a lack of one: the permafrost table lies below the
-    layer, its base above it, or the hole met no permafrost. A hole of which it is unknown whether it met permafrost
-    gives class 0 only where its cores show unfrozen ground throughout, for frozen ground may be seasonal. Unfrozen
-    cores within permafrost count as ice content 0.
+    A borehole labels a layer if it passed at least `ice.minimum_sampled_share` of it, whatever it
+    met there, and what it passed stands for the rest. Were more asked of boreholes that met no
+    permafrost, the samples would have more permafrost than the ground. Class 0 is an observation,
+    never a lack of one: the permafrost table lies below the layer, its base above it, or the
+    borehole met no permafrost. A borehole of which it is unknown whether it met permafrost gives
+    class 0 only where its cores show unfrozen ground throughout, for frozen ground may be seasonal.
+    Unfrozen cores within permafrost count as ice content 0.
     """
     pieces = _pieces_by_site(core_ice(study, intervals))
     labels, lost = [], []
@@ -68,112 +62,115 @@ def label_layers(study, sites, intervals):
             if isinstance(outcome, str):
                 lost.append(key | {"reason": outcome})
             else:
-                labels.append(key | {"longitude": site.longitude, "latitude": site.latitude} | outcome)
+                place = {"longitude": site.longitude, "latitude": site.latitude}
+                labels.append(key | place | outcome)
     labels = pd.DataFrame(labels, columns=LABEL_COLUMNS)
     for name in study.samples.more_columns:
         if name not in sites:
-            raise SampleError(f"The table of sites has no column {name}.", "correct samples.more_columns")
+            message = f"The table of sites has no column {name}."
+            raise SampleError(message, "correct samples.more_columns")
         labels[name] = labels["site_id"].map(sites.set_index("site_id")[name])
     return labels, lost_table(lost)
 
 
-_NO_PIECES = np.empty((0, 5))
+def lost_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """Return a table of lost pairs of site and layer, with the reason."""
+    return pd.DataFrame(rows, columns=["site_id", "layer", "reason"])
 
 
-def core_ice(study, intervals):
-    """Return pieces of core with their volumetric ice content and its error, however the ice was described.
+def core_ice(study: Study, intervals: pd.DataFrame) -> pd.DataFrame:
+    """Return the intervals of `read_tables` with their ice content and its error.
 
-    Parameters
-    ----------
-    study : helpers.core.study.Study
-        Its section `ice` has the errors of measurement, and the unfrozen water by texture.
-    intervals : pandas.DataFrame
-        As `helpers.samples.tables.read_tables` returns them.
-
-    Returns
-    -------
-    pandas.DataFrame
-        A copy with `ice_content` filled, in this order of preference: as measured; from water content, with the dry
-        density or for saturated ground without it; the middle of a directly given ice type; 0 where unfrozen. New
-        is `ice_content_sd`, m3 m-3: by first-order propagation, and for a given type of an even spread over its range.
+    `ice_content` (m3 m-3) is filled in this order of preference: as measured; from water content,
+    with the dry density or for saturated ground without it; the middle of a directly described ice
+    type; 0 where unfrozen. New is `ice_content_sd`, m3 m-3: by first-order propagation of the
+    errors in the settings `ice`, and for a described type of an even spread over its range.
     """
-    settings, filled = study.ice, intervals.copy()
+    settings = study.ice
     optional = ["ice_content", "water_content", "dry_density", "ice_type", "texture"]
-    intervals = intervals.reindex(columns=["frozen", *optional])
-    content = intervals["ice_content"].to_numpy(float)
+    cores = intervals.reindex(columns=["frozen", *optional])
+    content = cores["ice_content"].to_numpy(float)
     error = np.where(np.isnan(content), np.nan, settings.ice_content_error)
-    texture = intervals["texture"].where(intervals["texture"].isin(list(settings.unfrozen_water)), "unknown")
-    water = intervals["water_content"].to_numpy(float)
-    unfrozen = np.minimum(texture.map(settings.unfrozen_water).to_numpy(float), water)
-    solids = np.where(texture == "peat", settings.organic_density, ice.SOLID_DENSITY)
-    measured = {"water_content": water, "unfrozen_water_content": unfrozen}
-    measured |= {"dry_density": intervals["dry_density"].to_numpy(float), "solid_density": solids}
-    errors = (settings.water_content_error, settings.unfrozen_water_error, settings.dry_density_error)
-    ways = [ice.content_with_error(**measured, errors=errors), content_of_type(study, intervals["ice_type"])]
-    for other, sd in ways:
+    texture = cores["texture"].where(
+        cores["texture"].isin(list(settings.unfrozen_water)), "unknown"
+    )
+    water = cores["water_content"].to_numpy(float)
+    from_water = ice.content_with_error(
+        water,
+        np.minimum(texture.map(settings.unfrozen_water).to_numpy(float), water),
+        cores["dry_density"].to_numpy(float),
+        np.where(texture == "peat", settings.organic_density, ice.SOLID_DENSITY),
+        (settings.water_content_error, settings.unfrozen_water_error, settings.dry_density_error),
+    )
+    for other, sd in (from_water, content_of_type(study, cores["ice_type"])):
         use = np.isnan(content) & ~np.isnan(other)
         content, error = np.where(use, other, content), np.where(use, sd, error)
-    thawed = (intervals["frozen"] == "no") & (np.isnan(content) | intervals["ice_content"].isna())
-    filled["ice_content"] = np.where(thawed, 0.0, content)
-    filled["ice_content_sd"] = np.where(thawed, 0.0, error)
-    return filled
+    unfrozen = (cores["frozen"] == "no") & (np.isnan(content) | cores["ice_content"].isna())
+    return intervals.assign(
+        ice_content=np.where(unfrozen, 0.0, content), ice_content_sd=np.where(unfrozen, 0.0, error)
+    )
 
 
-def content_of_type(study, types):
-    """Return the middle of each ice type's range of contents, and the standard deviation of an even spread over it."""
+def content_of_type(study: Study, types: pd.Series) -> tuple[np.ndarray, np.ndarray]:
+    """Return the middle of each ice type's range of contents, and the sd of an even spread in it.
+
+    Both are 0 for class 0 and NaN for what is no type.
+    """
     limits = np.array([0, *study.ice.thresholds, study.ice.richest])
     code = types.to_numpy(float)
-    known = (code >= 1) & (code <= 5)
-    place = np.where(known, code, 1).astype(int)
+    icy = (code >= 1) & (code <= 5)
+    place = np.where(icy, code, 1).astype(int)
     low, high = limits[place - 1], limits[place]
-    nothing = np.where(code == 0, 0.0, np.nan)
-    return np.where(known, (low + high) / 2, nothing), np.where(known, (high - low) / np.sqrt(12), nothing)
+    otherwise = np.where(code == 0, 0.0, np.nan)
+    middle = np.where(icy, (low + high) / 2, otherwise)
+    return middle, np.where(icy, (high - low) / np.sqrt(12), otherwise)
 
 
-def _pieces_by_site(intervals):
-    """Return top, bottom, ice content, its error, and whether unfrozen (1 or 0) of each site's pieces of core."""
-    columns = [intervals[name] for name in ("top_m", "bottom_m", "ice_content", "ice_content_sd")]
-    table = np.column_stack([*columns, intervals["frozen"] == "no"])
+def _pieces_by_site(intervals: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Return top, bottom, content, its error, and unfrozen (1 or 0) of each site's cores."""
+    names = ["top_m", "bottom_m", "ice_content", "ice_content_sd"]
+    table = np.column_stack([*(intervals[name] for name in names), intervals["frozen"] == "no"])
     return {site: table[rows] for site, rows in intervals.groupby("site_id").indices.items()}
 
 
-def _label(site, layer, pieces, settings):
+def _label(
+    site: Any, layer: tuple[float, float], pieces: np.ndarray, settings: Ice
+) -> dict[str, Any] | str:
     """Return a label's columns, or why there is none."""
     top, bottom = layer
+    least = settings.minimum_sampled_share - _SLACK
     passed = float(np.clip((site.depth_reached_m - top) / (bottom - top), 0, 1))
-    # Whatever the hole met: were less asked of those that met permafrost, samples would have too much of it.
-    if passed < max(settings.minimum_sampled_share - _SLACK, _SLACK):
+    # Whatever it met: if less were asked of permafrost, samples would have too much of it.
+    if passed < max(least, _SLACK):
         return NOT_REACHED
+    class_zero = _CLASS_ZERO | {"sampled_share": passed}
     if site.permafrost == "no":
-        return _class_zero("talik", passed)
+        return class_zero | {"reason": "talik"}
     reached = min(bottom, site.depth_reached_m)
     if site.permafrost != "yes":
-        unfrozen, share = layer_mean(pieces[:, [0, 1, 4]], top, reached)
-        enough = unfrozen == 1 and share >= settings.minimum_sampled_share - _SLACK
-        return _class_zero("talik", passed) if enough else UNKNOWN_STATE
-    if np.isnan(site.permafrost_table_m):
+        unfrozen, share = ice.layer_mean(pieces[:, [0, 1, 4]], top, reached)
+        enough = unfrozen == 1 and share >= least
+        return class_zero | {"reason": "talik"} if enough else UNKNOWN_STATE
+    table = site.permafrost_table_m
+    if np.isnan(table):
         return UNKNOWN_TABLE
-    upper, lower, share = permafrost_part(top, bottom, site.permafrost_table_m, site.permafrost_base_m)
+    upper, lower, share = ice.permafrost_part(top, bottom, table, site.permafrost_base_m)
     if share == 0:
-        return _class_zero("above table" if site.permafrost_table_m >= bottom else "below base", passed)
+        return class_zero | {"reason": "above table" if table >= bottom else "below base"}
     if reached <= upper:
         return NOT_REACHED
-    _, cored = layer_mean(pieces[:, :3], upper, min(lower, reached))
-    content, sampled = layer_mean(pieces[:, :3], upper, lower)
-    if sampled == 0 or cored < settings.minimum_sampled_share - _SLACK:
+    _, cored = ice.layer_mean(pieces[:, :3], upper, min(lower, reached))
+    content, sampled = ice.layer_mean(pieces[:, :3], upper, lower)
+    if sampled == 0 or cored < least:
         return TOO_LITTLE
-    # One hole is one hand and one balance: its errors are taken to go together, so they do not average out.
-    error, _ = layer_mean(pieces[:, [0, 1, 3]], upper, lower)
-    return {"ice_type": ice_type(content, settings.thresholds), "ice_content": content, "ice_content_sd": error,
-            "permafrost_share": share, "ice_fraction": content * share, "sampled_share": sampled,
-            "reason": ""}  # fmt: skip
-
-
-def _class_zero(reason, passed):
-    return {"ice_type": 0, "ice_content": np.nan, "ice_content_sd": np.nan, "permafrost_share": 0.0,
-            "ice_fraction": 0.0, "sampled_share": passed, "reason": reason}  # fmt: skip
-
-
-def lost_table(rows):
-    """Return a table of lost pairs of site and layer, with the reason."""
-    return pd.DataFrame(rows, columns=["site_id", "layer", "reason"])
+    # One borehole is one hand and one balance: its errors are taken not to average out.
+    error, _ = ice.layer_mean(pieces[:, [0, 1, 3]], upper, lower)
+    return {
+        "ice_type": ice.ice_type(content, settings.thresholds),
+        "ice_content": content,
+        "ice_content_sd": error,
+        "permafrost_share": share,
+        "ice_fraction": content * share,
+        "sampled_share": sampled,
+        "reason": "",
+    }

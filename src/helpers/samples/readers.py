@@ -3,74 +3,131 @@
 import csv
 import io
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+import numpy.typing as npt
 import pandas as pd
 
-from helpers.core.errors import listed
-from helpers.samples.columns import COLUMNS, EMPTY, IN_BRACKETS, SampleError, plain_header, plain_text
+from helpers.samples.columns import COLUMNS, KINDS, SampleError
 
-# --- Files -------------------------------------------------------------------------------------------------
+Problem = dict[str, Any]
+"""A row of the problems table; its severity follows from its kind and the study."""
+
+_EMPTY = ("", "na", "n/a", "nan", "null", "none", "-", "--", "/", "—", "无数据")
+
+_SHEETS = {"sites": ("钻孔", "孔位", "点位"), "intervals": ("岩芯", "岩心", "分层")}
+
+_HALF_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {0x3000: " ", 0xA0: " "}
+
+_IN_BRACKETS = re.compile(r"\s*[\[(](.*?)[\])]")
 
 
 @dataclass
 class RawTable:
-    """A table as it was typed (`text`) and as it was understood (`frame`), indexed by the row in the file."""
+    """A field table, indexed by the row in the file.
 
-    kind: str
-    file: str
+    `text` has all columns of `COLUMNS`, then the others of the file, as they were typed; `frame`
+    has numbers and words in their place, as far as checks have converted them.
+    """
+
+    kind: str  # "sites" or "intervals"
+    file: str  # its name in messages
     text: pd.DataFrame
     frame: pd.DataFrame
-    header: list
-    units: dict
-    overlong: dict
+    header: list[str]  # columns of the file
+    units: dict[str, str]  # in brackets after the name of a column
+    overlong: dict[int, list[str]]  # values beyond the last column, by row
 
     @property
-    def missing(self):
-        """Columns that the table should have and has not."""
-        return [c.name for c in COLUMNS[self.kind] if c.need != "optional" and c.name not in self.header]
+    def missing(self) -> list[str]:
+        """Columns that the table must have and has not."""
+        needed = [column.name for column in COLUMNS[self.kind] if column.need != "optional"]
+        return [name for name in needed if name not in self.header]
+
+    def problem(
+        self, column: str, kind: str, value: str = "", row: int = 1, remedy: str | None = None
+    ) -> Problem:
+        """Return a problem of one row, or of a whole column: it stands at the header, row 1."""
+        what = {"file": self.file, "row": row, "column": column, "value": value, "kind": kind}
+        remedy = remedy or KINDS[kind].remedy
+        return what | {"problem": KINDS[kind].problem, "remedy": remedy}
+
+    def problems_where(
+        self, where: npt.ArrayLike, column: str, kind: str, remedy: str | None = None
+    ) -> list[Problem]:
+        """Return a problem for each row where a condition holds."""
+        typed = self.text.loc[where, column]
+        return [self.problem(column, kind, value, row, remedy) for row, value in typed.items()]
 
 
-def read_table(path, file, kind):
-    """Read one field table as text, whatever its format; raise SampleError if it cannot be read."""
-    remedy = "save the table as CSV (UTF-8), Excel (xlsx) or GeoPackage; data/samples/ has templates"
+def read_table(path: Path, file: str, kind: str, epsg: int) -> RawTable:
+    """Read one field table as text, whatever its format; `file` is its name in messages.
+
+    Points of a GeoPackage become coordinates in the system that the study gives for its tables.
+
+    Raises
+    ------
+    SampleError
+        The file is missing, empty or no table, or two of its columns mean the same.
+    """
     if not path.is_file():
-        remedy = f"correct samples.{kind} in the study file, or run the notebook that writes the table"
-        raise SampleError(f"The table of {kind}, {file}, does not exist.", remedy)
+        raise SampleError(
+            f"The table of {kind}, {file}, does not exist.",
+            f"name your table as samples.{kind} in the study file (data/samples/ has a template), "
+            "or run the notebook that writes it",
+        )
+    remedy = "save it as CSV (UTF-8), Excel (xlsx) or GeoPackage; data/samples/ has templates"
     try:
-        records = _READERS.get(path.suffix.lower(), _csv_records)(path, kind)
-    # Whatever a damaged file makes a reader stumble over, it is no table.
-    except Exception as error:
-        raise SampleError(f"{file} is not readable as a table: {' '.join(str(error).split())}", remedy) from None
-    if not records:
-        raise SampleError(f"{file} is empty.", remedy)
-    first = next((number for number, line in enumerate(records) if any(line)), None)
+        records = _records(path, kind, epsg)
+    except Exception as error:  # whatever a damaged file makes a reader raise, it is no table
+        reason = " ".join(str(error).split())
+        raise SampleError(f"{file} is not readable as a table: {reason}", remedy) from None
+    first = next((row for row, line in enumerate(records, start=1) if any(line)), None)
     if first is None:
         raise SampleError(f"{file} is empty.", remedy)
-    known = {alias: c.name for c in COLUMNS[kind] for alias in (c.name, c.name.removesuffix("_m"), *c.aliases)}
-    header = [known.get(name, name) for name in map(plain_header, records[first])]
-    units = {name: _unit(typed) for name, typed in zip(header, records[first], strict=True)}
+    typed = records[first - 1]
+    names = {
+        alias: column.name
+        for column in COLUMNS[kind]
+        for alias in (column.name, column.name.removesuffix("_m"), *column.aliases)
+    }
+    header = [names.get(name, name) for name in map(_plain_header, typed)]
     if twice := sorted({name for name in header if name and header.count(name) > 1}):
-        raise SampleError(f"{file} has two columns for {', '.join(twice)}.", "delete or rename one of them")
-    lines = {row: line for row, line in enumerate(records[first + 1 :], start=first + 2) if any(line)}
-    overlong = {row: line[len(header) :] for row, line in lines.items() if any(line[len(header) :])}
-    lines = {row: dict(zip(header, line, strict=False)) for row, line in lines.items()}
-    columns = list(dict.fromkeys([*(c.name for c in COLUMNS[kind]), *filter(None, header)]))
-    text = pd.DataFrame.from_dict(lines, orient="index", dtype=object).reindex(columns=columns)
+        message = f"{file} has two columns for {', '.join(twice)}."
+        raise SampleError(message, "delete or rename one of them")
+    lines = {row: line for row, line in enumerate(records, 1) if row > first and any(line)}
+    width = len(header)
+    overlong = {row: line[width:] for row, line in lines.items() if any(line[width:])}
+    units = dict(zip(header, map(_unit, typed), strict=True))
+    text = _as_text(lines, header, kind)
+    return RawTable(kind, file, text, text.astype(object), header, units, overlong)
+
+
+def _as_text(lines: dict[int, list[str]], header: list[str], kind: str) -> pd.DataFrame:
+    """Return rows as a table of text with all columns of its kind."""
+    rows = {row: dict(zip(header, line, strict=False)) for row, line in lines.items()}
+    columns = dict.fromkeys([*(column.name for column in COLUMNS[kind]), *filter(None, header)])
+    text = pd.DataFrame.from_dict(rows, orient="index", dtype=object).reindex(columns=list(columns))
     text = text.astype(object).where(text.notna(), "").astype(str)
-    for name in columns:
-        if name != "site_id":
-            text[name] = text[name].mask(text[name].str.lower().isin(EMPTY), "")
-    return RawTable(kind, file, text, text.copy().astype(object), header, units, overlong)
+    for name in text.columns.drop("site_id"):
+        text[name] = text[name].mask(text[name].str.lower().isin(_EMPTY), "")
+    return text
 
 
-def _unit(header):
-    """Return the unit that stands in brackets after a column's name, and an empty text where there is none."""
-    found = IN_BRACKETS.search(plain_text(header))
-    return re.sub(r"[\s·^]", "", found[1].lower()).replace("³", "3") if found else ""
+def _records(path: Path, kind: str, epsg: int) -> list[list[str]]:
+    match path.suffix.lower():
+        case ".xlsx" | ".xls":
+            return _excel_records(path, kind)
+        case ".gpkg":
+            return _geopackage_records(path, kind, epsg)
+        case _:
+            return _csv_records(path)
 
 
-def _csv_records(path, _kind):
+def _csv_records(path: Path) -> list[list[str]]:
     data = path.read_bytes()
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         text = data.decode("utf-16")
@@ -81,71 +138,61 @@ def _csv_records(path, _kind):
             text = data.decode("gb18030")
     if "\0" in text:
         raise ValueError("it holds bytes that no text has")
-    first = text.partition("\n")[0]
-    separator = max(",;\t", key=first.count)
-    return [
-        [plain_text(v) for v in line]
-        for line in csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
-    ]
+    separator = max(",;\t", key=text.partition("\n")[0].count)
+    lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    return [[_plain(value) for value in line] for line in lines]
 
 
-def _excel_records(path, kind):
+def _excel_records(path: Path, kind: str) -> list[list[str]]:
     with pd.ExcelFile(path, engine="calamine") as book:
-        names = {plain_header(name): name for name in book.sheet_names}
-        named = [names[name] for name in (kind, *_SHEETS[kind]) if name in names]
-        name = named[0] if named else book.sheet_names[0]
+        name = _sheet_of(kind, book.sheet_names)
         sheet = pd.read_excel(book, sheet_name=name, header=None, dtype=object, na_filter=False)
     return [[_cell(value) for value in row] for row in sheet.itertuples(index=False)]
 
 
-_SHEETS = {"sites": ("钻孔", "孔位", "点位"), "intervals": ("岩芯", "岩心", "分层")}
+def _geopackage_records(path: Path, kind: str, epsg: int) -> list[list[str]]:
+    import geopandas
+
+    layer = _sheet_of(kind, geopandas.list_layers(path)["name"].tolist())
+    frame = geopandas.read_file(path, layer=layer)
+    table = pd.DataFrame(frame)
+    if isinstance(frame, geopandas.GeoDataFrame):
+        table = table.drop(columns=frame.geometry.name)
+        longitude = next(column for column in COLUMNS["sites"] if column.name == "longitude")
+        if not {longitude.name, *longitude.aliases} & set(map(_plain_header, table.columns)):
+            points = frame.geometry.to_crs(epsg) if frame.crs else frame.geometry
+            table["longitude"], table["latitude"] = points.x, points.y
+    table = table.astype(object).where(table.notna(), "")
+    rows = [[_cell(value) for value in row] for row in table.itertuples(index=False)]
+    return [[_plain(name) for name in table.columns], *rows]
 
 
-def _cell(value):
+def _sheet_of(kind: str, names: Sequence[str]) -> str:
+    """Return the name of the sheet or layer that holds a kind of table; the first by default."""
+    by_header = {_plain_header(name): name for name in names}
+    return next((by_header[name] for name in (kind, *_SHEETS[kind]) if name in by_header), names[0])
+
+
+def _cell(value: Any) -> str:
     """Return a spreadsheet's value as it would be typed."""
     if isinstance(value, float):
         return str(int(value)) if value.is_integer() else repr(value)
     if hasattr(value, "isoformat"):
         return value.isoformat().split("T")[0]
-    return plain_text(value)
+    return _plain(value)
 
 
-def _geopackage_records(path, kind):
-    import geopandas
-    import pyogrio
-
-    layers = {plain_header(name): name for name, _ in pyogrio.list_layers(path)}
-    named = [layers[name] for name in (kind, *_SHEETS[kind]) if name in layers]
-    frame = geopandas.read_file(path, layer=named[0] if named else next(iter(layers.values())))
-    table = pd.DataFrame(frame)
-    if isinstance(frame, geopandas.GeoDataFrame):
-        table = table.drop(columns=frame.geometry.name)
-        given = {alias for c in COLUMNS[kind] if c.name == "longitude" for alias in (c.name, *c.aliases)}
-        if not given & set(map(plain_header, table.columns)):
-            points = frame.geometry.to_crs(4326) if frame.crs else frame.geometry
-            table["longitude"], table["latitude"] = points.x, points.y
-    table = table.astype(object).where(table.notna(), "")
-    return [list(map(plain_text, table.columns)), *([_cell(v) for v in row] for row in table.itertuples(index=False))]
+def _plain(value: Any) -> str:
+    """Return a cell's text without spaces around it and with half-width signs."""
+    return str(value).translate(_HALF_WIDTH).strip()
 
 
-_READERS = {".xlsx": _excel_records, ".xls": _excel_records, ".gpkg": _geopackage_records}
+def _plain_header(name: str) -> str:
+    """Return a header in small letters, with underscores for spaces and without its unit."""
+    return re.sub(r"[\s-]+", "_", _IN_BRACKETS.sub("", _plain(name)).strip().lower())
 
 
-# --- Problems ----------------------------------------------------------------------------------------------
-
-
-def refuse_table(errors):
-    """Raise SampleError with all errors of the tables, if there are any."""
-    if errors.empty:
-        return
-    parts, remedies = [], {}
-    for (file, column, problem, remedy), rows in errors.groupby(["file", "column", "problem", "remedy"], sort=False):
-        given = ", ".join([f"'{value}'" for value in dict.fromkeys(rows["value"]) if value][:3])
-        where = f"row{'s' if len(rows) > 1 else ''} {listed(rows['row'])}"
-        parts.append(f"{file}, column {column}, {where}: {problem}" + (f" ({given})" if given else ""))
-        remedies.setdefault(remedy, []).append(column)
-    message = f"{len(errors)} problem{'s' if len(errors) > 1 else ''} in the sample tables: {'; '.join(parts)}"
-    each = [f"{', '.join(dict.fromkeys(names))}: {remedy}" for remedy, names in remedies.items()]
-    error = SampleError(message, "; ".join(each))
-    error.problems = errors.reset_index(drop=True)
-    raise error
+def _unit(header: str) -> str:
+    """Return the unit in brackets after a column's name, such as ``%``; empty without one."""
+    brackets = _IN_BRACKETS.search(_plain(header))
+    return re.sub(r"[\s·^]", "", brackets[1].lower()).replace("³", "3") if brackets else ""

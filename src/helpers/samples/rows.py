@@ -1,9 +1,14 @@
 """The samples of one layer as a forest takes them: predictors, classes, weights."""
 
+from collections.abc import Sequence
+from typing import Literal
+
 import numpy as np
+import pandas as pd
 
 from helpers.core.classes import TARGETS
 from helpers.core.errors import CompendiumError
+from helpers.core.study import Study
 from helpers.prepare.registry import used_predictors
 
 CLASSES = TARGETS["ice_type"].codes
@@ -14,69 +19,40 @@ class ForestError(CompendiumError):
     """Samples or settings from which no forest can be grown."""
 
 
-# Samples ----------------------------------------------------------------------------------------------------
+def layer_rows(
+    table: pd.DataFrame,
+    layer: str,
+    which: Literal["all", "train", "test"] = "all",
+    target: str = "ice_type",
+) -> pd.DataFrame:
+    """Return the samples of a depth layer such as ``"2-3m"``, with their ``class`` as a column.
 
-
-def layer_rows(table, layer, which="all", target="ice_type"):
-    """Return the samples of a depth layer with their class: the one place where ice types become a target's classes.
-
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        Samples, as from `helpers.samples.store.read_samples`.
-    layer : str
-        Name of the layer, such as ``"2-3m"``.
-    which : {"all", "train", "test"}
-        The part of the split.
-    target : str
-        One of `helpers.core.classes.TARGETS`.
-
-    Returns
-    -------
-    pandas.DataFrame
-        With one more column, ``class``.
-
-    Raises
-    ------
-    ForestError
-        There are none, or they have other ice types than 0-5.
+    This is the one place where ice types become the classes of a target, one of `TARGETS`. `table`
+    is as from `read_samples`. ForestError if there are no such samples, or of other types than 0-5.
     """
     chosen = table["layer"] == layer
     if which != "all":
         chosen &= table["split"] == which
     if not chosen.any():
-        known = ", ".join(sorted(table["layer"].unique())) or "none"
+        layers = ", ".join(sorted(table["layer"].unique())) or "none"
         raise ForestError(
-            f"There are no samples of the layer {layer} ({which}); the table has the layers {known}.",
+            f"There are no samples of the layer {layer} ({which}), but of {layers}.",
             "run 02-extract-samples for these layers, or correct `layers` in the study file",
         )
-    rows, of_type = table[chosen].reset_index(drop=True), np.array(TARGETS[target].of_type)
+    rows = table[chosen].reset_index(drop=True)
     types = rows["ice_type"].to_numpy(int)
-    if unknown := sorted(set(types.tolist()) - set(CLASSES)):
-        raise ForestError(f"The samples of {layer} have the ice types {unknown}.", f"use {CLASSES[0]}-{CLASSES[-1]}")
-    return rows.assign(**{"class": of_type[types]})
+    if others := sorted(set(types.tolist()) - set(CLASSES)):
+        remedy = f"use {CLASSES[0]}-{CLASSES[-1]}"
+        raise ForestError(f"The samples of {layer} have the ice types {others}.", remedy)
+    return rows.assign(**{"class": np.array(TARGETS[target].of_type)[types]})
 
 
-def predictor_values(rows, predictors):
-    """Return the predictors of samples as 32-bit floats, as scikit-learn's trees see them.
+def predictor_values(rows: pd.DataFrame, predictors: Sequence[str]) -> np.ndarray:
+    """Return the predictors of samples, shape (n, k): 32-bit floats, as scikit-learn's trees see.
 
-    Parameters
-    ----------
-    rows : pandas.DataFrame
-    predictors : sequence of str
-        Columns, in order.
-
-    Returns
-    -------
-    numpy.ndarray of float32, shape (n, len(predictors))
-
-    Raises
-    ------
-    ForestError
-        A column is missing or has values that are not finite.
+    ForestError if a column is missing or has values that are not finite.
     """
-    missing = [name for name in predictors if name not in rows]
-    if missing:
+    if missing := [name for name in predictors if name not in rows]:
         raise ForestError(
             f"The samples have no column {', '.join(missing[:5])}.",
             "run 02-extract-samples with these predictors",
@@ -85,35 +61,35 @@ def predictor_values(rows, predictors):
     bad = ~np.isfinite(values)
     if bad.any():
         name = predictors[int(bad.any(axis=0).argmax())]
-        sites = ", ".join(rows.loc[bad.any(axis=1), "site_id"].astype(str)[:5])
+        sites = rows.loc[bad.any(axis=1), "site_id"].astype(str)
+        some = ", ".join(sites[:5])
         raise ForestError(
-            f"{bad.any(axis=1).sum()} samples lack a finite value of a predictor, such as {name} at {sites}.",
+            f"{len(sites)} samples lack a finite value of a predictor, such as {name} at {some}.",
             "drop these samples, as 02-extract-samples does, or leave the predictor out",
         )
     return values
 
 
-def forest_predictors(study, rows):
+def forest_predictors(study: Study, rows: pd.DataFrame) -> np.ndarray:
     """Return the predictors of the study's forests of some samples, shape (n, predictors)."""
     return predictor_values(rows, used_predictors(study))
 
 
-def training_arrays(study, rows, layer):
+def training_arrays(study: Study, rows: pd.DataFrame, layer: str) -> tuple[np.ndarray, np.ndarray]:
     """Return predictors and classes of samples that a forest can be grown from."""
-    types = rows["class"].to_numpy()
-    if len(np.unique(types)) < 2:
-        name = TARGETS[study.target].classes[types[0]].name
+    classes = rows["class"].to_numpy()
+    if len(np.unique(classes)) < 2:
+        name = TARGETS[study.target].classes[classes[0]].name
         raise ForestError(
-            f"All {len(types)} samples of {layer} are of the class {name}: nothing is to be told apart.",
-            "give sites of other classes, leave the layer out of `layers`, or set another `target`",
+            f"All {len(classes)} samples of {layer} are of the class {name}.",
+            "add sites of other classes, leave the layer out of `layers`, or set another `target`",
         )
     values = forest_predictors(study, rows)
-    constant = [
-        name for name, same in zip(used_predictors(study), (values == values[0]).all(axis=0), strict=True) if same
-    ]
-    if constant:
+    constant = (values == values[0]).all(axis=0)
+    if constant.any():
+        names = ", ".join(np.array(used_predictors(study))[constant][:5])
         raise ForestError(
-            f"Predictors have one value at all {len(types)} samples of {layer}: {', '.join(constant[:5])}.",
+            f"Predictors have one value at all {len(classes)} samples of {layer}: {names}.",
             "correct the rasters of these covariates, or leave them out of `predictors`",
         )
-    return values, types
+    return values, classes

@@ -1,48 +1,39 @@
-"""Which samples stay: those with all predictors, one of each place, no outliers, classes that are not too rare."""
+"""Which samples stay: those with all predictors, one of each place, no outliers or rare classes."""
+
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy.spatial import cKDTree
 
-from helpers.core import classes
-from helpers.core.classes import layer_name
+from helpers.core.classes import ICE_TYPES, TARGETS, layer_name
+from helpers.core.study import Study
 from helpers.prepare.registry import check_predictor, predictor_names
 from helpers.samples.columns import SampleError
 from helpers.samples.labels import lost_table
 
 SAME_PLACE = 10.0
-"""Two sites nearer to each other than this, in metres, are taken for one hole that was entered twice."""
-
+"""Two sites nearer than this, in metres, are taken for one borehole that was entered twice."""
 
 DUPLICATE = "another site in the same place"
-
-
 MERGED = "merged: another site in the same cell"
 
+_MAD_TO_SD = (
+    1.4826  # standard deviation of a normal distribution over its median absolute deviation
+)
 
-_MAD_TO_SD = 1.4826  # the standard deviation of a normal distribution over its median absolute deviation
 
+def drop_unusable(study: Study, table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Drop sites without a value of each predictor, entered twice, or with outlying values.
 
-def drop_unusable(study, table):
-    """Drop sites without a value of each predictor, sites entered twice, and sites with outlying values.
-
-    Parameters
-    ----------
-    study : helpers.core.study.Study
-    table : pandas.DataFrame
-        As `extract_covariates` returns it.
-
-    Returns
-    -------
-    kept : pandas.DataFrame
-    lost : pandas.DataFrame
-        site_id, layer and reason, which names the covariate.
+    `table` is as from `extract_covariates`. Returns the rows that stay, and site_id, layer and
+    reason, which names the covariate, of the others.
 
     Notes
     -----
-    A value is outlying where |x - median| / (1.4826 MAD) over all sites exceeds `samples.outlier_limit`; a
-    covariate whose median absolute deviation (MAD) is zero is not judged. Of sites within `SAME_PLACE` of one
-    another the one with the most labels stays.
+    A value is outlying where |x - median| / (1.4826 MAD) over all sites exceeds
+    `samples.outlier_limit`; a covariate whose median absolute deviation (MAD) is zero is not
+    evaluated. Of sites within `SAME_PLACE` of one another the one with the most labels stays.
     """
     predictors = predictor_names(study)
     check_predictor(study, study.domain.covariate, "domain.covariate")
@@ -62,81 +53,69 @@ def drop_unusable(study, table):
     return table[reason == ""].reset_index(drop=True), lost.reset_index(drop=True)
 
 
-def _robust_z(values):
+def _repeated(sites: pd.DataFrame, labels: pd.Series) -> np.ndarray:
+    """Return which sites have another one in their place with more labels, or that comes first."""
+    places = sites[["easting", "northing"]]
+    near = cKDTree(places).query_ball_point(places, SAME_PLACE)
+    kept = np.zeros(len(sites), bool)
+    for site in np.argsort(-labels.to_numpy(), kind="stable"):
+        kept[site] = not kept[near[site]].any()
+    return ~kept
+
+
+def _robust_z(values: pd.Series) -> pd.Series:
     distance = (values - values.median()).abs()
     spread = _MAD_TO_SD * distance.median()
     return distance / spread if spread > 0 else distance * 0.0
 
 
-def group_cells(study, table):
+def group_cells(study: Study, table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Group the samples that share a cell, whose covariates are the same, or merge them.
 
-    Parameters
-    ----------
-    study : helpers.core.study.Study
-        With `samples.same_cell` ``together``, sites in one cell form a group, which no fold and no split parts; with
-        ``merge`` they become one sample a layer: the most frequent type, of equally frequent ones the icier, and the
-        mean of contents and shares.
-    table : pandas.DataFrame
-        With `easting` and `northing`; training areas have their `group` already.
-
-    Returns
-    -------
-    table : pandas.DataFrame
-        With the column `group`, the name of a site in it.
-    merged : pandas.DataFrame
-        site_id, layer and reason of the samples that went into another one.
+    With `samples.same_cell` ``together``, sites in one cell form a group, which no fold and no
+    split parts. With ``merge`` they become one sample a layer: the most frequent type, of equally
+    frequent ones the icier, and the mean of contents and shares. Training areas have their `group`
+    already. Returns the table with the column `group`, the name of a site in it, and site_id, layer
+    and reason of the samples that went into another one.
     """
     column = (table["easting"] // study.grid.resolution).astype(int)
     row = (table["northing"] // study.grid.resolution).astype(int)
-    given = table["group"] if "group" in table else pd.Series(None, index=table.index, dtype=object)
+    area = table["group"] if "group" in table else pd.Series(None, table.index, dtype=object)
     first = table.groupby([row, column])["site_id"].transform("min")
     # A polygon's group is larger than a cell, so that a site in it joins the polygon.
-    table = table.assign(group=given.groupby([row, column]).transform("first").fillna(first).astype(str))
+    group = area.groupby([row, column]).transform("first").fillna(first).astype(str)
+    table = table.assign(group=group)
     if study.samples.same_cell == "together":
         return table, lost_table([])
-    keys = [table["group"].where(given.notna(), first), row, column, table["layer"]]
-    numbers = ["ice_content", "ice_content_sd", "permafrost_share", "ice_fraction", "sampled_share"]
-    votes = table.assign(votes=table.groupby([*keys, table["ice_type"]])["site_id"].transform("size"))
-    votes = votes.assign(**{name: table.groupby(keys)[name].transform("mean") for name in numbers})
-    best = votes.sort_values(["votes", "ice_type", "site_id"], ascending=[False, False, True], kind="stable")
-    kept = best.groupby([key.reindex(best.index) for key in keys], sort=False).head(1).sort_index()
+    place = table.groupby([group.where(area.notna(), first), row, column, "layer"]).ngroup()
+    means = ["ice_content", "ice_content_sd", "permafrost_share", "ice_fraction", "sampled_share"]
+    votes = table.groupby([place, "ice_type"])["site_id"].transform("size")
+    ranked = table.assign(place=place, votes=-votes, icier=-table["ice_type"])
+    ranked[means] = table.groupby(place)[means].transform("mean")
+    ranked = ranked.sort_values(["votes", "icier", "site_id"], kind="stable")
+    kept = ranked.drop_duplicates("place").sort_index()[table.columns]
     # Without permafrost there is no ice content, whatever a neighbour has.
     none = kept["ice_type"] == 0
-    content, error = kept["ice_content"].mask(none), kept["ice_content_sd"].mask(none)
-    share, fraction = (kept[name].mask(none, 0.0) for name in ("permafrost_share", "ice_fraction"))
+    kept.loc[none, ["ice_content", "ice_content_sd"]] = np.nan
+    kept.loc[none, ["permafrost_share", "ice_fraction"]] = 0.0
     merged = table.drop(index=kept.index)[["site_id", "layer"]].assign(reason=MERGED)
-    kept = kept.assign(ice_content=content, ice_content_sd=error, permafrost_share=share, ice_fraction=fraction)
-    kept = kept.drop(columns="votes")
     return kept.reset_index(drop=True), merged.reset_index(drop=True)
 
 
-def settle_rare_classes(study, table):
-    """Merge, keep or refuse classes that have fewer sites in a layer than can be learnt from and tested.
+def settle_rare_classes(
+    study: Study, table: pd.DataFrame
+) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
+    """Merge, keep or refuse classes with fewer sites in a layer than can be learnt and tested.
 
-    Parameters
-    ----------
-    study : helpers.core.study.Study
-        The classes are those of its `target`. By `samples.minimum_class_sites` and `samples.rare_classes`: ``stop``,
-        ``merge`` an ice type with the neighbouring one that has fewer sites, or ``keep``.
-    table : pandas.DataFrame
-        With `layer`, `ice_type` and `site_id`.
-
-    Returns
-    -------
-    table : pandas.DataFrame
-    merged : list of dict
-        `layer`, `from` and `into` (ice types), `sites` that changed.
-
-    Raises
-    ------
-    SampleError
-        The setting is ``stop`` and a type is too rare; or there is nothing that it could be merged with.
+    The classes are those of the study's `target`. By `samples.minimum_class_sites` and
+    `samples.rare_classes`: ``stop`` (SampleError, also where there is nothing to merge with),
+    ``merge`` an ice type with the neighbouring one that has fewer sites, or ``keep``. Returns the
+    table, and `layer`, `from` and `into` (ice types) and `sites` that changed of each merger.
     """
     least, how = study.samples.minimum_class_sites, study.samples.rare_classes
     if how == "keep":
         return table, []
-    table, merged, target = table.copy(), [], classes.TARGETS[study.target]
+    table, merged, target = table.copy(), [], TARGETS[study.target]
     for layer in map(layer_name, study.layers):
         rows = table["layer"] == layer
         while True:
@@ -145,45 +124,29 @@ def settle_rare_classes(study, table):
             rare = sites[sites < least].sort_values(kind="stable")
             if rare.empty:
                 break
-            kind = int(rare.index[0])
+            kind, number = int(rare.index[0]), int(rare.iloc[0])
             others = [code for code in sites.index if code not in (0, kind)]
-            # Only ice types have neighbours that they may join; fewer classes are a target of their own.
-            if how == "stop" or kind == 0 or not others or target.classes != classes.ICE_TYPES:
-                told = f"{target.classes[kind].name} has {rare.iloc[0]} sites in {layer}, fewer than {least}"
+            # Only ice types have neighbours that they may join; fewer classes are another target.
+            if how == "stop" or kind == 0 or not others or target.classes != ICE_TYPES:
+                name = target.classes[kind].name
                 also = f"; so do {len(rare) - 1} other classes" if len(rare) > 1 else ""
+                few = f"{name} has {number} sites in {layer}, fewer than {least}{also}"
                 raise SampleError(
-                    f"Too few samples: {told}{also}.",
-                    "add sites, or set samples.rare_classes to merge or keep, or samples.minimum_class_sites lower",
+                    f"Too few samples: {few}.",
+                    "add sites, or set samples.rare_classes or samples.minimum_class_sites",
                 )
-            into = min(others, key=lambda code: (abs(code - kind), sites[code]))
+            into = int(min(others, key=lambda code: (abs(code - kind), sites[code])))
             table.loc[rows & (table["ice_type"] == kind), "ice_type"] = into
-            merged.append({"layer": layer, "from": kind, "into": int(into), "sites": int(rare.iloc[0])})
+            merged.append({"layer": layer, "from": kind, "into": into, "sites": number})
     return table, merged
 
 
-def _repeated(sites, labels):
-    """Return which sites have another one in the same place that has more labels or comes first."""
-    near = cKDTree(sites[["easting", "northing"]]).query_ball_point(sites[["easting", "northing"]], SAME_PLACE)
-    kept = np.zeros(len(sites), bool)
-    for site in np.argsort(-labels.to_numpy(), kind="stable"):
-        kept[site] = not kept[near[site]].any()
-    return ~kept
+def counts_by_reason(*lost: pd.DataFrame) -> dict[str, dict[str, int]]:
+    """Return for each reason of lost rows the number of `sites` and of `labels`.
 
-
-def counts_by_reason(*lost):
-    """Count losses.
-
-    Parameters
-    ----------
-    *lost : pandas.DataFrame
-        Tables with site_id, layer and reason.
-
-    Returns
-    -------
-    dict of str to dict
-        For each reason the number of `sites` and of `labels`, which are pairs of site and layer; the most
-        frequent first.
+    Labels are pairs of site and layer. The most frequent reason comes first.
     """
     groups = pd.concat(lost, ignore_index=True).groupby("reason")["site_id"]
-    counts = groups.agg(sites="nunique", labels="size").sort_values("labels", ascending=False, kind="stable")
-    return {reason: {"sites": int(sites), "labels": int(labels)} for reason, sites, labels in counts.itertuples()}
+    counts = groups.agg(sites="nunique", labels="size")
+    counts = counts.sort_values("labels", ascending=False, kind="stable")
+    return counts.to_dict("index")

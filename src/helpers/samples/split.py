@@ -3,75 +3,62 @@
 import numpy as np
 import pandas as pd
 
+from helpers.core.study import Study
+
 THINNED = "training sample beyond `samples.train_share`"
 
 
-# --- Split and files ---------------------------------------------------------------------------------------
+def split_sites(
+    study: Study, table: pd.DataFrame, rng: np.random.Generator, group: str = "group"
+) -> pd.Series:
+    """Return ``train`` or ``test`` for each sample, once for all layers.
 
-
-def split_sites(study, table, rng, group="group"):
-    """Part sites into training and test samples, once for all layers.
+    The same generator gives the same split, whatever the order of rows.
 
     Parameters
     ----------
-    study : helpers.core.study.Study
+    study
         Its `samples.test_share` is the share of test samples of each ice type in each layer.
-    table : pandas.DataFrame
+    table
         With `layer`, `ice_type` and the group's column.
-    rng : numpy.random.Generator
-        The same generator gives the same split, whatever the order of rows.
-    group : str
+    group
         Column whose equal values stay together: a site, or a cluster of sites.
-
-    Returns
-    -------
-    pandas.Series of str
-        ``train`` or ``test`` for each row.
 
     Notes
     -----
-    Iterative stratification (Sechidis et al. 2011): the groups of the rarest label first, each to the side
-    that lacks that label most. Groups are then moved or exchanged until each label's number of test samples
-    is within max(2, its largest number in one group) of its share, where that can be had.
+    Iterative stratification (Sechidis et al. 2011): the groups of the rarest label first, each to
+    the side that lacks that label most. Groups are then moved or exchanged until each label's
+    number of test samples is within max(2, its largest number in one group) of its share, where
+    that is possible.
 
     References
     ----------
-    Sechidis, K., Tsoumakas, G., Vlahavas, I. (2011). On the stratification of multi-label data. ECML PKDD.
-    https://doi.org/10.1007/978-3-642-23808-6_10
+    Sechidis, K., Tsoumakas, G., Vlahavas, I. (2011). On the stratification of multi-label data.
+    ECML PKDD. https://doi.org/10.1007/978-3-642-23808-6_10
     """
     counts = pd.crosstab(table[group], [table["layer"], table["ice_type"]])
-    matrix = counts.to_numpy(float)
-    test = _repaired(matrix, _stratified(matrix, study.samples.test_share, rng), study.samples.test_share)
+    matrix, share = counts.to_numpy(float), study.samples.test_share
+    test = _repaired(matrix, _stratified(matrix, share, rng), share)
     side = pd.Series(np.where(test, "test", "train"), index=counts.index)
     return table[group].map(side).rename("split")
 
 
-def thin_training(study, table, rng):
-    """Keep a share of the training samples, for a learning curve; test samples all stay.
+def thin_training(
+    study: Study, table: pd.DataFrame, rng: np.random.Generator
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Keep all test samples, and for a learning curve `samples.train_share` of the others.
 
-    The same generator gives nested parts: what a smaller `samples.train_share` keeps, a larger one keeps, too.
-
-    Parameters
-    ----------
-    study : helpers.core.study.Study
-    table : pandas.DataFrame
-        With `group` and `split`.
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    table : pandas.DataFrame
-        Without the training groups that are not used.
-    lost : pandas.DataFrame
-        site_id, layer and reason of the rows that went.
+    The same generator gives nested parts: what a smaller share keeps, a larger one keeps, too.
+    Returns the rows that stay, and site_id, layer and reason of the others.
     """
     groups = np.unique(table.loc[table["split"] == "train", "group"].to_numpy(str))
     kept = rng.permutation(groups)[: max(1, round(study.samples.train_share * len(groups)))]
     stays = (table["split"] == "test") | table["group"].isin(kept)
-    return table[stays].reset_index(drop=True), table.loc[~stays, ["site_id", "layer"]].assign(reason=THINNED)
+    lost = table.loc[~stays, ["site_id", "layer"]].assign(reason=THINNED)
+    return table[stays].reset_index(drop=True), lost
 
 
-def _stratified(matrix, share, rng):
+def _stratified(matrix: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
     """Return which groups are for testing, by iterative stratification of counts (group, label)."""
     groups = len(matrix)
     shares = np.array([1 - share, share])
@@ -89,8 +76,8 @@ def _stratified(matrix, share, rng):
     return side == 1
 
 
-def _repaired(matrix, test, share):
-    """Move or exchange groups while a label misses its tolerance and that brings them nearer their share."""
+def _repaired(matrix: np.ndarray, test: np.ndarray, share: float) -> np.ndarray:
+    """Move or exchange groups while a label misses its tolerance and that reduces the misfit."""
     test = test.copy()
     target, tolerance = share * matrix.sum(axis=0), np.maximum(2, matrix.max(axis=0))
     nothing = np.zeros((1, matrix.shape[1]))

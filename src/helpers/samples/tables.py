@@ -1,121 +1,141 @@
-"""Field tables of boreholes and test pits: read as they come, and checked; all problems are told at once.
+"""Field tables of boreholes and test pits: read as they come, and checked.
 
-The tables are *sites* (one row a hole) and *intervals* (one row a piece of core), as CSV, Excel (xlsx) or GeoPackage;
-`data/samples/README.md` describes their columns. Depths are metres below the surface. A row's number is the one that a
-spreadsheet shows: the header is row 1, and a problem of a whole column stands there.
+The tables are *sites* (one row a borehole or pit) and *intervals* (one row a piece of core), as
+CSV, Excel (xlsx) or GeoPackage; `data/samples/README.md` describes their columns. Depths are metres
+below the surface. A row's number is the one that a spreadsheet shows: the header is row 1, and a
+problem of a whole column stands there.
 
-What is unmistakable is converted and told, such as a column in percent; what is not is an error.
+What can only be meant one way is converted and listed, such as a column in percent; what is unclear
+is an error.
 """
 
 import difflib
+from pathlib import Path
 
 import pandas as pd
 
-from helpers.core.study import StudyError
+from helpers.core.errors import listed
+from helpers.core.study import Study, StudyError
 from helpers.samples.checks import CHECKS
-from helpers.samples.columns import COLUMNS, KINDS, PROBLEM_COLUMNS, SampleError
-from helpers.samples.readers import read_table, refuse_table
+from helpers.samples.columns import COLUMNS, KINDS, SampleError
+from helpers.samples.readers import RawTable, read_table
+
+_PROBLEM_COLUMNS = ["file", "row", "column", "value", "kind", "problem", "remedy", "severity"]
 
 
-def table_paths(study):
+def table_paths(study: Study) -> tuple[Path, Path]:
     """Return the paths of the sites table and of the intervals table.
 
-    Parameters
-    ----------
-    study : helpers.core.study.Study
-        Where `samples.sites` or `samples.intervals` is empty, the table that a virtual study draws for a run.
-
-    Returns
-    -------
-    tuple of pathlib.Path
-
-    Raises
-    ------
-    SampleError
-        One table is named and the other is not, or the study is not virtual and names none.
+    They are those that the study names, or `sites.csv` and `intervals.csv` in the run's folder
+    `samples` where it names none. SampleError if it names one and not the other.
     """
-    drawn = study.results_dir / "samples"
-    given = {"sites": study.samples.sites, "intervals": study.samples.intervals}
-    lacking = [f"samples.{name}" for name, path in given.items() if not path]
-    if lacking and not study.draws_boreholes:
-        raise SampleError(
-            f"The study file names no table of boreholes: {' and '.join(lacking)} {_are(lacking)} empty.",
-            "name your two tables there; data/samples/ has a template of each",
-        )
-    return tuple(study.path(path) if path else drawn / f"{name}.csv" for name, path in given.items())
+    named = {kind: getattr(study.samples, kind) for kind in COLUMNS}
+    if not any(named.values()):
+        sites, intervals = (study.results_dir / "samples" / f"{kind}.csv" for kind in named)
+        return sites, intervals
+    for kind, path in named.items():
+        if not path:
+            raise SampleError(
+                f"The study file names one table of samples, but samples.{kind} is empty.",
+                "name your two tables there; data/samples/ has a template of each",
+            )
+    return study.path(named["sites"]), study.path(named["intervals"])
 
 
-def _are(names):
-    return "are" if len(names) > 1 else "is"
-
-
-def read_tables(study):
+def read_tables(study: Study) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Read and check both tables.
 
-    Parameters
-    ----------
-    study : helpers.core.study.Study
-
     Returns
     -------
-    sites : pandas.DataFrame
-        One row a hole, with all columns of `COLUMNS`; numbers as float, NaN where empty; `longitude` and `latitude`
-        in WGS 84 degrees, whatever the file has.
-    intervals : pandas.DataFrame
+    sites
+        One row a borehole or pit, with all columns of `COLUMNS`; numbers as float, NaN where empty;
+        `longitude` and `latitude` in WGS 84 degrees, whatever the file has.
+    intervals
         One row a piece of core; `texture` in the words of `TEXTURES` where it holds one of them.
-    problems : pandas.DataFrame
-        What was converted, what was dropped, and what looks odd: file, row, column, value, kind, problem, remedy,
-        severity.
+    problems
+        As from `find_problems`: what was converted, what was dropped, and what looks odd.
 
     Raises
     ------
     SampleError
-        A table is missing or not readable, or rows have problems of severity ``error``; one error names them all, and
-        has them as a table in `problems`.
+        A table is not readable, or has problems of severity ``error``; one error names all.
     """
     tables, problems = _checked(study)
-    refuse_table(problems[problems["severity"] == "error"])
-    kept = []
-    for table in tables:
-        dropped = problems.loc[(problems["severity"] == "drop") & (problems["file"] == table.file), "row"]
-        kept.append(table.frame.drop(index=dropped))
-    kept[1] = kept[1][kept[1]["site_id"].isin(kept[0]["site_id"])]
-    if kept[0].empty:
-        raise SampleError(
-            f"{tables[0].file} has no usable site.", "fill in one row a borehole or pit, as the template shows"
-        )
-    return *(frame.reset_index(drop=True) for frame in kept), problems
+    _refuse(problems[problems["severity"] == "error"])
+    dropped = problems[problems["severity"] == "drop"]
+    sites, intervals = (
+        table.frame.drop(index=dropped.loc[dropped["file"] == table.file, "row"])
+        for table in tables
+    )
+    if sites.empty:
+        remedy = "fill in one row a borehole or pit, as the template shows"
+        raise SampleError(f"{tables[0].file} has no usable site.", remedy)
+    intervals = intervals[intervals["site_id"].isin(sites["site_id"])]
+    return sites.reset_index(drop=True), intervals.reset_index(drop=True), problems
 
 
-def find_problems(study):
-    """Return all problems of both tables, of any severity, as `read_tables` does, and refuse nothing."""
+def find_problems(study: Study) -> pd.DataFrame:
+    """Return all problems of both tables, of any severity: file, row, column, value and kind.
+
+    The columns problem and remedy say what is wrong and what to do, severity is ``error``, ``drop``
+    or ``warn``.
+    """
     return _checked(study)[1]
 
 
-def _checked(study):
+def _checked(study: Study) -> tuple[list[RawTable], pd.DataFrame]:
     """Return both tables, converted, and their problems."""
-    for kind in study.samples.severity:
-        if kind not in KINDS:
-            near = difflib.get_close_matches(kind, KINDS, n=1)
-            message = f"samples.severity names '{kind}', which is no kind of problem."
-            raise StudyError(message, f"choose from {', '.join(near or KINDS)}")
-        if KINDS[kind][0] == "error" and study.samples.severity[kind] == "warn":
-            message = f"samples.severity lets '{kind}' pass, but such rows would give wrong samples."
-            raise StudyError(message, "use drop, which leaves the rows out, or error")
+    _check_severities(study)
     paths = table_paths(study)
-    same = paths[0].name == paths[1].name
-    shown = [f"{path.parent.name}/{path.name}" if same else path.name for path in paths]
+    shown = [path.name for path in paths]
     if paths[0] == paths[1]:
         shown = [f"{paths[0].name} ({kind})" for kind in COLUMNS]
-    tables = [read_table(*args) for args in zip(paths, shown, COLUMNS, strict=True)]
-    found = [problem for check in CHECKS for problem in check(study, *tables)]
-    problems = pd.DataFrame(found, columns=PROBLEM_COLUMNS)
-    problems["severity"] = problems["kind"].map({k: v[0] for k, v in KINDS.items()} | study.samples.severity)
+    elif shown[0] == shown[1]:
+        shown = [f"{path.parent.name}/{path.name}" for path in paths]
+    epsg = study.samples.epsg
+    tables = [read_table(*args, epsg) for args in zip(paths, shown, COLUMNS, strict=True)]
+    rows = [problem for check in CHECKS for problem in check(study, *tables)]
+    problems = pd.DataFrame(rows, columns=_PROBLEM_COLUMNS)
+    severities = {name: kind.severity for name, kind in KINDS.items()} | study.samples.severity
+    problems["severity"] = problems["kind"].map(severities)
     # The header cannot be dropped: what is wrong with a whole column is wrong with the table.
-    problems.loc[(problems["row"] == 1) & (problems["severity"] == "drop"), "severity"] = "error"
+    whole_column = (problems["row"] == 1) & (problems["severity"] == "drop")
+    problems.loc[whole_column, "severity"] = "error"
     problems = problems.drop_duplicates(["file", "row", "column", "kind"])
-    order = {table.file: number for number, table in enumerate(tables)}
-    problems = problems.sort_values(
-        ["file", "row"], key=lambda c: c.map(order) if c.name == "file" else c, kind="stable", ignore_index=True
-    )
-    return tables, problems
+    number = problems["file"].map(shown.index)
+    order = problems.assign(file=number).sort_values(["file", "row"], kind="stable").index
+    return tables, problems.loc[order].reset_index(drop=True)
+
+
+def _check_severities(study: Study) -> None:
+    for kind, severity in study.samples.severity.items():
+        if kind not in KINDS:
+            near = difflib.get_close_matches(kind, KINDS, n=1)
+            raise StudyError(
+                f"samples.severity names '{kind}', which is no kind of problem.",
+                f"choose from {', '.join(near or KINDS)}",
+            )
+        if KINDS[kind].severity == "error" and severity == "warn":
+            raise StudyError(
+                f"samples.severity lets '{kind}' pass, but such rows would give wrong samples.",
+                "use drop, which leaves the rows out, or error",
+            )
+
+
+def _refuse(errors: pd.DataFrame) -> None:
+    """Raise SampleError with all errors of the tables, if there are any."""
+    if errors.empty:
+        return
+    parts, remedies = [], {}
+    groups = errors.groupby(["file", "column", "problem", "remedy"], sort=False)
+    for (file, column, problem, remedy), rows in groups:
+        values = ", ".join([f"'{value}'" for value in dict.fromkeys(rows["value"]) if value][:3])
+        where = f"row{'s' if len(rows) > 1 else ''} {listed(rows['row'])}"
+        text = f"{file}, column {column}, {where}: {problem}"
+        parts.append(f"{text} ({values})" if values else text)
+        remedies.setdefault(remedy, []).append(column)
+    number = f"{len(errors)} problem{'s' if len(errors) > 1 else ''}"
+    each = [f"{', '.join(dict.fromkeys(names))}: {remedy}" for remedy, names in remedies.items()]
+    error = SampleError(f"{number} in the sample tables: {'; '.join(parts)}", "; ".join(each))
+    error.problems = errors.reset_index(drop=True)
+    raise error

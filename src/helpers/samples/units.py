@@ -2,86 +2,77 @@
 
 import contextlib
 import re
+from collections.abc import Iterator
 from datetime import datetime
 
 import numpy as np
 import pandas as pd
 
 from helpers.core.ice import ICE_DENSITY
-from helpers.samples.columns import (
-    COLUMNS,
-    EXAMPLE,
-    KINDS,
-    TEXTURES,
-    WORDS,
-    ice_type_code,
-    make_problem,
-    problems_where,
-)
+from helpers.core.study import Study
+from helpers.samples.columns import COLUMNS, EXAMPLE, KINDS, TEXTURES, WORDS, ice_type_code
+from helpers.samples.readers import Problem, RawTable
 
-_MOST = 0.8  # of a column's values must tell of a unit before all are converted
-
+_MOST = 0.8  # of a column's values must be in another unit before all are converted
 
 _COMMA = re.compile(r"[+-]?\d+,\d+")
 
-
 _THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
 
-
 _DEGREES = re.compile(
-    r"([NSEW东西南北]?)\s*(\d{1,3})(?:\s*[°º度]\s*|\s+)(?:(\d{1,2}(?:\.\d+)?)(?:\s*['′’分]\s*|\s+|$))?"
+    r"([NSEW东西南北]?)\s*(\d{1,3})(?:\s*[°º度]\s*|\s+)"
+    r"(?:(\d{1,2}(?:\.\d+)?)(?:\s*['′’分]\s*|\s+|$))?"
     r"(?:(\d{1,2}(?:\.\d+)?)\s*(?:\"|″|”|''|′′|秒)?\s*)?([NSEW东西南北]?)",
     re.IGNORECASE,
 )
 
 
-# --- Understanding: text becomes numbers, and units the usual ones -------------------------------------------
-
-
-def to_numbers(_study, *tables):
+def to_numbers(_study: Study, *tables: RawTable) -> Iterator[Problem]:
     """Turn text into numbers, words and dates; convert what can only be meant one way."""
     for table in tables:
         for column in COLUMNS[table.kind]:
-            text = table.text[column.name]
-            if column.kind in ("number", "depth", "share"):
-                yield from _understand_numbers(table, column.name, text)
-            elif column.kind == "word":
-                words = {also: word for word, more in WORDS[column.name].items() for also in more}
-                table.frame[column.name] = text.str.lower().replace(words)
-            elif column.kind == "ice type":
-                table.frame[column.name] = text.map(ice_type_code).astype(float)
-                unknown = (text != "") & table.frame[column.name].isna()
-                yield from problems_where(table, unknown, column.name, "unknown ice type")
-            elif column.kind == "date":
-                dates = {typed: _iso_date(typed) for typed in text.unique()}
-                table.frame[column.name] = text.map(dates)
-                unreadable = (text != "") & (table.frame[column.name] == "")
-                yield from problems_where(table, unreadable, column.name, "unreadable date")
-    intervals = tables[1].frame
-    typed = tables[1].text["texture"].str.lower()
+            name, text = column.name, table.text[column.name]
+            match column.kind:
+                case "number" | "depth":
+                    yield from _to_floats(table, name)
+                case "word":
+                    words = {also: word for word, more in WORDS[name].items() for also in more}
+                    table.frame[name] = text.str.lower().replace(words)
+                case "ice type":
+                    table.frame[name] = text.map(ice_type_code).astype(float)
+                    unknown = (text != "") & table.frame[name].isna()
+                    yield from table.problems_where(unknown, name, "unknown ice type")
+                case "date":
+                    table.frame[name] = text.map(_iso_date)
+                    unreadable = (text != "") & (table.frame[name] == "")
+                    yield from table.problems_where(unreadable, name, "unreadable date")
+    intervals = tables[1]
+    typed = intervals.text["texture"].str.lower()
     for texture, words in reversed(TEXTURES.items()):
-        intervals["texture"] = intervals["texture"].mask(typed.str.contains(words), texture)
+        named = typed.str.contains(words)
+        intervals.frame["texture"] = intervals.frame["texture"].mask(named, texture)
 
 
-def _understand_numbers(table, name, text):
+def _to_floats(table: RawTable, name: str) -> Iterator[Problem]:
+    text = table.text[name]
     values = pd.to_numeric(text, errors="coerce").astype(float)
     values = values.where(np.isfinite(values))
     for row in text.index[(text != "") & values.isna()]:
-        typed, kind = text[row], None
+        typed, kind = text[row], "not a number"
         if _COMMA.fullmatch(typed) and not (name == "elevation_m" and _THOUSANDS.fullmatch(typed)):
             values[row], kind = float(typed.replace(",", ".")), "decimal comma"
         elif name in ("longitude", "latitude") and (degrees := _decimal_degrees(typed)) is not None:
             values[row], kind = degrees, "degrees, minutes, seconds"
-        told = f"read as {values[row]:.10g}; {KINDS[kind][2].split('; ')[1]}" if kind else None
-        yield make_problem(table, row, name, typed, kind or "not a number", told)
+        read = f"read as {values[row]:.10g}; " if kind != "not a number" else ""
+        yield table.problem(name, kind, typed, row, read + KINDS[kind].remedy)
     table.frame[name] = values
 
 
-def _decimal_degrees(text):
-    found = _DEGREES.fullmatch(text)
-    if not found:
+def _decimal_degrees(text: str) -> float | None:
+    parts = _DEGREES.fullmatch(text)
+    if not parts:
         return None
-    before, degrees, minutes, seconds, after = found.groups()
+    before, degrees, minutes, seconds, after = parts.groups()
     minutes, seconds = float(minutes or 0), float(seconds or 0)
     if minutes >= 60 or seconds >= 60:
         return None
@@ -89,72 +80,84 @@ def _decimal_degrees(text):
     return sign * (float(degrees) + minutes / 60 + seconds / 3600)
 
 
-def _iso_date(text):
-    """Return a date as year-month-day, and an empty text for anything else or a day that has not come."""
+def _iso_date(text: str) -> str:
+    """Return a date as year-month-day; empty for anything else or a day that has not come."""
     plain = re.sub(r"[年月./]", "-", text.replace("日", ""))
-    for form in ("%Y%m%d",) if re.fullmatch(r"\d{8}", plain) else ("%Y-%m-%d", "%Y-%m", "%Y"):
+    forms = ("%Y%m%d",) if re.fullmatch(r"\d{8}", plain) else ("%Y-%m-%d", "%Y-%m", "%Y")
+    for form in forms:
         with contextlib.suppress(ValueError):
             date = datetime.strptime(plain, form)
-            return date.strftime("%Y-%m-%d") if datetime(1900, 1, 1) <= date <= datetime.now() else ""
+            past = datetime(1900, 1, 1) <= date <= datetime.now()
+            return date.strftime("%Y-%m-%d") if past else ""
     return ""
 
 
-def convert_units(_study, sites, intervals):
-    """Bring percent to fractions, centimetres to metres, g cm-3 to kg m-3: by the header, or where a column tells."""
-    yield from _convert_centimetres(sites, intervals)
+def convert_units(_study: Study, sites: RawTable, intervals: RawTable) -> Iterator[Problem]:
+    """Bring percent to fractions, centimetres to metres and g cm-3 to kg m-3.
+
+    The unit in brackets in the header decides; without one, values that leave no doubt.
+    """
+    yield from _convert_depths(sites, intervals)
+    yield from _convert_densities(intervals)
     frame = intervals.frame
-    low = frame["dry_density"].between(0, 10, inclusive="neither")
-    frame["dry_density"] = frame["dry_density"].mask(low, frame["dry_density"] * 1000)
-    if low.any() and low.sum() >= _MOST * frame["dry_density"].notna().sum():
-        told = f"median {frame.loc[low, 'dry_density'].median() / 1000:g}"
-        yield make_problem(intervals, 1, "dry_density", told, "dry density in another unit")
-    else:
-        yield from problems_where(intervals, low, "dry_density", "dry density in another unit")
-    # Peat may hold several times its own mass; a density that leaves room for the water shows a fraction.
-    mineral = frame["texture"] != "peat"
-    room = (frame["dry_density"] * frame["water_content"] <= 1.1 * ICE_DENSITY).to_numpy()
-    for name, most, where in (("ice_content", 1.0, None), ("water_content", 3.0, mineral & ~room)):
-        values = frame[name]
-        some = values[values.notna() & (values != 0) & (True if where is None else where)]
-        unit = intervals.units.get(name)
-        guessed = not unit and len(some) > 1 and (some > most).mean() >= _MOST and some.max() <= 2000
-        if unit == "%" or (guessed and len(some) >= (values > 0).sum() / 2):
-            frame[name] = values / 100
-            yield make_problem(intervals, 1, name, f"median {values.median():g}", "content in percent")
+    # Peat may hold several times its own mass of water. Elsewhere, a density that leaves room for
+    # the water shows that it is a fraction.
+    room = frame["dry_density"] * frame["water_content"] <= 1.1 * ICE_DENSITY
+    mineral = (frame["texture"] != "peat") & ~room
+    water = frame["water_content"][mineral]
+    yield from _convert_percent(intervals, "ice_content", 1.0, frame["ice_content"])
+    yield from _convert_percent(intervals, "water_content", 3.0, water)
 
 
-def _convert_centimetres(sites, intervals):
-    """Bring depths to metres: by the unit in the header, or where tables, holes and cores leave no doubt."""
-    # Rows of the template tell nothing of the others.
+def _convert_depths(sites: RawTable, intervals: RawTable) -> Iterator[Problem]:
     own = sites.frame[~sites.frame["site_id"].str.lower().str.startswith(EXAMPLE)]
-    depth, table = own["depth_reached_m"], own["permafrost_table_m"]
-    cores = intervals.frame.groupby("site_id")["bottom_m"].max()
-    cores = cores[cores.index.isin(own["site_id"])]
-    hole = depth.set_axis(own["site_id"]).groupby(level=0).first().reindex(cores.index)
-    ratio = (cores / hole).replace([np.inf, 0], np.nan).median()
+    depth, table = own["depth_reached_m"].median(), own["permafrost_table_m"].median()
+    cored = intervals.frame.groupby("site_id")["bottom_m"].max()
+    reached = own.groupby("site_id")["depth_reached_m"].first()
+    ratio = (cored / reached).replace([np.inf, 0], np.nan).median()
     names = ("depth_reached_m", "permafrost_table_m", "permafrost_base_m")
-    given = any(sites.units.get(name) for name in names)
-    # Permafrost tables are hardly ever so deep, nor cores a hundredth of their holes: then metres are centimetres.
-    deep, long = table.median() > 20, depth.median() > 100
-    in_centimetres = long and (ratio <= 0.0101 or deep)
-    shrunk = False
+    named = any(sites.units.get(name) for name in names)
+    # Permafrost tables are hardly ever deeper than 20 m, boreholes than 100 m, nor do cores end
+    # within a hundredth of them: then metres are centimetres.
+    guessed = not named and depth > 100 and (ratio <= 0.0101 or table > 20)
     for name in names:
-        if sites.units.get(name) == "cm" or (not given and in_centimetres):
-            shrunk = shrunk or name == "depth_reached_m"
-            yield _in_metres(sites, name)
-    if not given and not in_centimetres:
-        if (table > depth).sum() > _MOST * table.notna().sum() and (table / 100 <= depth).all():
-            yield _in_metres(sites, "permafrost_table_m")
-        elif deep or (long and table.notna().sum() == 0 and not ratio <= 1.5):
-            yield make_problem(sites, 1, "depth_reached_m", f"median {depth.median():g}", "unclear unit of depths")
-    ratio = ratio * 100 if shrunk else ratio
+        if guessed or sites.units.get(name) == "cm":
+            yield _divide(sites, name, "depths in centimetres")
+            ratio *= 100 if name == "depth_reached_m" else 1
+    doubtful = table > 20 or (depth > 100 and np.isnan(table) and not ratio <= 1.5)
+    if doubtful and not named and not guessed:
+        median = f"median {depth:g}"
+        yield sites.problem("depth_reached_m", "unclear unit of depths", median)
     for name in ("top_m", "bottom_m"):
         unit = intervals.units.get(name)
         if unit == "cm" or (not unit and ratio > 30):
-            yield _in_metres(intervals, name)
+            yield _divide(intervals, name, "depths in centimetres")
 
 
-def _in_metres(table, name):
+def _convert_densities(intervals: RawTable) -> Iterator[Problem]:
+    name, kind = "dry_density", "dry density in another unit"
+    density = intervals.frame[name]
+    low = density.between(0, 10, inclusive="neither")
+    intervals.frame[name] = density.mask(low, density * 1000)
+    if low.any() and low.sum() >= _MOST * density.notna().sum():
+        yield intervals.problem(name, kind, f"median {density[low].median():g}")
+    else:
+        yield from intervals.problems_where(low, name, kind)
+
+
+def _convert_percent(
+    intervals: RawTable, name: str, most: float, decisive: pd.Series
+) -> Iterator[Problem]:
+    """Divide a column by 100 if its header says so or most decisive values exceed a limit."""
+    unit, positive = intervals.units.get(name), (intervals.frame[name] > 0).sum()
+    decisive = decisive[decisive.notna() & (decisive != 0)]
+    guessed = not unit and len(decisive) > 1 and len(decisive) >= positive / 2
+    guessed = guessed and (decisive > most).mean() >= _MOST and decisive.max() <= 2000
+    if unit == "%" or guessed:
+        yield _divide(intervals, name, "content in percent")
+
+
+def _divide(table: RawTable, name: str, kind: str) -> Problem:
     values = table.frame[name]
     table.frame[name] = values / 100
-    return make_problem(table, 1, name, f"median {values.median():g}", "depths in centimetres")
+    return table.problem(name, kind, f"median {values.median():g}")

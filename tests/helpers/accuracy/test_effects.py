@@ -1,4 +1,4 @@
-"""Accumulated local effects of functions whose effects are known; Shapley values by their definition."""
+"""Accumulated local effects of simple functions; Shapley values by their definition."""
 
 import itertools
 import math
@@ -60,18 +60,22 @@ def grown(forest, seed=0):
     values = rng.random((80, 3)).astype(np.float32)
     types = (values[:, 0] > 0.4).astype(int) + (values[:, 2] > 0.6) * (values[:, 0] > 0.4)
     rows = pd.DataFrame(values, columns=PREDICTORS)
-    places = {"site_id": [f"S{n:02d}" for n in range(80)], "easting": 1e4 * np.arange(80.0), "northing": 0.0}
+    places = {
+        "site_id": [f"S{n:02d}" for n in range(80)],
+        "easting": 1e4 * np.arange(80.0),
+        "northing": 0.0,
+    }
     return forest.fit(values, types), rows.assign(**places, group=places["site_id"])
 
 
-def expected(tree, known, site):
-    """Return a tree's class shares where only the predictors in `known` are known of a site."""
+def expected(tree, used, site):
+    """Return a tree's class shares where only the predictors in `used` are used of a site."""
 
     def at(node):
         left, right = tree.children_left[node], tree.children_right[node]
         if left < 0:
             return tree.value[node][0] / tree.value[node][0].sum()
-        if tree.feature[node] in known:
+        if tree.feature[node] in used:
             return at(left if site[tree.feature[node]] <= tree.threshold[node] else right)
         weight = tree.weighted_n_node_samples
         return (weight[left] * at(left) + weight[right] * at(right)) / weight[node]
@@ -80,18 +84,22 @@ def expected(tree, known, site):
 
 
 def test_shapley_values_are_those_of_the_definition():
-    model, rows = grown(RandomForestClassifier(5, max_depth=4, class_weight="balanced", random_state=0))
+    model, rows = grown(
+        RandomForestClassifier(5, max_depth=4, class_weight="balanced", random_state=0)
+    )
     values = rows[PREDICTORS].to_numpy()
     base, parts = shapley_values(model, values[:4])
-    for site, found in zip(values[:4], parts, strict=True):
+    for site, part in zip(values[:4], parts, strict=True):
         wanted = np.zeros((3, 3))
         for number, size in itertools.product(range(3), range(3)):
             for others in itertools.combinations([n for n in range(3) if n != number], size):
                 share = math.factorial(size) * math.factorial(2 - size) / math.factorial(3)
                 for tree in model.estimators_:
-                    gain = expected(tree.tree_, {*others, number}, site) - expected(tree.tree_, set(others), site)
+                    gain = expected(tree.tree_, {*others, number}, site) - expected(
+                        tree.tree_, set(others), site
+                    )
                     wanted[number] += share * gain / len(model.estimators_)
-        np.testing.assert_allclose(found, wanted, atol=1e-9)
+        np.testing.assert_allclose(part, wanted, atol=1e-9)
     np.testing.assert_allclose(base + parts.sum(axis=1), model.predict_proba(values[:4]), atol=1e-9)
 
 
@@ -100,12 +108,14 @@ def test_shapley_values_of_a_layer_add_up_on_any_number_of_threads(kind):
     model, rows = grown(kind(n_estimators=10, random_state=1))
     card = {"layer": "2-3m", "predictors": PREDICTORS}
     table = shapley_layer(model, card, rows, np.random.default_rng(3), 30, n_jobs=1)
-    again = shapley_layer(model, card, rows.sample(frac=1, random_state=0), np.random.default_rng(3), 30, n_jobs=2)
+    again = shapley_layer(
+        model, card, rows.sample(frac=1, random_state=0), np.random.default_rng(3), 30, n_jobs=2
+    )
     pd.testing.assert_frame_equal(table, again)
     assert table["site_id"].nunique() == 30
     values = rows.set_index("site_id")[PREDICTORS]
-    known = table.pivot_table("value", "site_id", "predictor")
-    np.testing.assert_allclose(known, values.loc[known.index, known.columns], atol=1e-6)
+    by_site = table.pivot_table("value", "site_id", "predictor")
+    np.testing.assert_allclose(by_site, values.loc[by_site.index, by_site.columns], atol=1e-6)
     table["sum"] = table["part"] + table["base"] / len(PREDICTORS)
     added = table.pivot_table("sum", "site_id", "class", aggfunc="sum")
     values = values.loc[added.index].to_numpy()

@@ -3,6 +3,7 @@
 import pytest
 
 from helpers.core.study import Study, StudyError
+from testbed.settings import VirtualStudy
 
 
 def study_file(tmp_path, text, name="mine.yaml"):
@@ -14,31 +15,85 @@ def study_file(tmp_path, text, name="mine.yaml"):
     ("text", "expected"),
     [
         pytest.param("name: a\nsede: 3", ["no setting `sede`"], id="unknown"),
-        pytest.param("name: a\ngrid: {resolutoin: 500}", ["`grid.resolutoin`", "`grid.resolution`"], id="typo"),
-        pytest.param("name: a\nresolution: 500", ["`resolution`", "did you mean `grid.resolution`"], id="misplaced"),
+        pytest.param(
+            "name: a\ngrid: {resolutoin: 500}",
+            ["`grid.resolutoin`", "`grid.resolution`"],
+            id="typo",
+        ),
+        pytest.param(
+            "name: a\nresolution: 500",
+            ["`resolution`", "did you mean `grid.resolution`"],
+            id="misplaced",
+        ),
         pytest.param("title: a", ["setting `name` is missing"], id="missing"),
         pytest.param(
-            "name: a\ngrid: {resolution: -1}", ["`grid.resolution`", "greater than 0", "given: -1"], id="range"
+            "name: a\ngrid: {resolution: -1}",
+            ["`grid.resolution`", "greater than 0", "given: -1"],
+            id="range",
         ),
-        pytest.param("name: a\nforest: {folds: 3}", ["`forest.folds` is now `folds.number`"], id="renamed"),
-        pytest.param("name: a\nfolds: {kind: column}", ["`folds`", "as `column`"], id="folds without column"),
-        pytest.param("name: a\ngrid: {fine_resolution: 300}", ["300 m does not divide", "1000 m"], id="misfit"),
+        pytest.param(
+            "name: a\nforest: {folds: 3}", ["`forest.folds` is now `folds.number`"], id="renamed"
+        ),
+        pytest.param(
+            "name: a\nsource: virtual\nlandscape: {seed: 3}",
+            ["`landscape` is now `source`"],
+            id="renamed section",
+        ),
+        pytest.param(
+            "name: a\nsource: virtual\ntruth: {seed: 3}\nboreholes: {sites: 90}",
+            ["`truth` is now `campaign.truth`", "`boreholes` is now `campaign.boreholes`"],
+            id="renamed sections",
+        ),
+        pytest.param(
+            "name: a\nsource: vitrual",
+            ["`source.kind`", "there are files, virtual", "given: 'vitrual'"],
+            id="unknown source",
+        ),
+        pytest.param(
+            "name: a\nsource: {kind: virtual, seeed: 3}",
+            ["`source.seeed`", "did you mean `source.seed`"],
+            id="setting of a source",
+        ),
+        pytest.param(
+            "name: a\nfolds: {kind: column}", ["`folds`", "as `column`"], id="folds without column"
+        ),
+        pytest.param(
+            "name: a\ngrid: {fine_resolution: 300}",
+            ["300 m does not divide", "1000 m"],
+            id="misfit",
+        ),
         pytest.param("name: a\nrun: ../b", ["`run`", "../b"], id="path in a name"),
         pytest.param("name: a\ngrid: {crs: Alberts}", ["`grid.crs`", "Alberts"], id="crs"),
-        pytest.param("name: a\ngrid: {crs: 'EPSG:4326'}", ["`grid.crs`", "metres"], id="geographic crs"),
+        pytest.param(
+            "name: a\ngrid: {crs: 'EPSG:4326'}", ["`grid.crs`", "metres"], id="geographic crs"
+        ),
         pytest.param(
             "name: a\nforest: {min_samples_split: [1]}",
             ["`forest.min_samples_split.0`", "equal to 2", "given: 1"],
             id="grid of splits",
         ),
-        pytest.param("name: a\nforest: {max_features: [sqrt, 1.5]}", ["`forest.max_features`", "1.5"], id="features"),
-        pytest.param("name: a\nforest: {max_features: [root]}", ["'root' is neither sqrt, log2"], id="no features"),
-        pytest.param("name: a\nforest: {max_depth: []}", ["`forest.max_depth`", "at least 1 item"], id="empty grid"),
+        pytest.param(
+            "name: a\nforest: {max_features: [sqrt, 1.5]}",
+            ["`forest.max_features`", "1.5"],
+            id="features",
+        ),
+        pytest.param(
+            "name: a\nforest: {max_features: [root]}",
+            ["'root' is neither sqrt, log2"],
+            id="no features",
+        ),
+        pytest.param(
+            "name: a\nforest: {max_depth: []}",
+            ["`forest.max_depth`", "at least 1 item"],
+            id="empty grid",
+        ),
         pytest.param("name: a\nforest: {score: beauty}", ["`forest.score`", "kappa"], id="score"),
         pytest.param("- a", ["holds no settings"], id="no mapping"),
         pytest.param("a: [", ["not readable as YAML"], id="no yaml"),
         pytest.param("extends: b.yaml", ["extends b.yaml, which does not exist"], id="no parent"),
-        pytest.param("extends: mine.yaml\nname: a", ["extends mine.yaml, which extends itself"], id="circle"),
+        pytest.param(
+            "extends: mine.yaml\nname: a", ["extends mine.yaml, which extends itself"], id="circle"
+        ),
     ],
 )
 def test_a_bad_study_file_is_refused_with_its_cause(tmp_path, text, expected):
@@ -68,7 +123,9 @@ def test_the_working_directory_does_not_matter(tmp_path, monkeypatch):
 
 def test_a_file_extends_another(tmp_path):
     study_file(tmp_path, "name: base\ngrid: {margin: 7000, resolution: 2000}", "base.yaml")
-    study = Study.open(study_file(tmp_path, "extends: base.yaml\nname: mine\ngrid: {resolution: 3000}"))
+    study = Study.open(
+        study_file(tmp_path, "extends: base.yaml\nname: mine\ngrid: {resolution: 3000}")
+    )
     assert (study.name, study.grid.margin, study.grid.resolution) == ("mine", 7000, 3000)
 
 
@@ -84,15 +141,56 @@ def test_a_written_study_is_the_same_study(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("truth.seed", "campaign.truth.seed"),
+        ("truth.unseen_ice", "campaign.truth.hidden_ice"),
+        ("boreholes.hole_scatter", "campaign.boreholes.borehole_scatter"),
+        ("boreholes.design", "campaign.boreholes.design"),
+        ("landscape.relief.hurst", "source.relief.hurst"),
+        ("folds.together_km", "folds.min_separation_km"),
+    ],
+)
+def test_an_old_name_names_the_new_one(old, new):
+    study = Study.open("config/quick.yaml")
+    assert study.has_setting(new)
+    with pytest.raises(StudyError, match=f"the setting `{old}` is now `{new}`"):
+        study.changed({old: 1})
+
+
+def test_a_source_decides_the_class_and_files_need_none(tmp_path):
+    assert isinstance(Study.open("config/quick.yaml"), VirtualStudy)
+    text = "name: mine\nsource: {kind: files, scene_dates: [2023-06-18]}"
+    study = Study.open(study_file(tmp_path, text))
+    assert type(study) is Study
+    assert study.source.kind == "files"
+    assert not study.label
+    assert study.changed({"source.scene_dates": ["2023-07-20"]}).raw_key != study.raw_key
+
+
+def test_a_changed_source_changes_the_class(tmp_path):
+    study = Study.open(study_file(tmp_path, "name: mine"))
+    virtual = {"source.kind": "virtual", "label": "SIMULATED"}
+    assert isinstance(study.changed(virtual), VirtualStudy)
+    with pytest.raises(StudyError, match="there are files, virtual"):
+        study.changed({"source.kind": "moon"})
+
+
+@pytest.mark.parametrize(
     ("change", "raw", "processed"),
     [
-        pytest.param({"landscape": {"seed": 5}}, True, True, id="landscape"),
-        pytest.param({"covariates": {"terrain": {"slope_floor": 0.002}}}, False, True, id="terrain"),
+        pytest.param({"source": {"seed": 5}}, True, True, id="landscape"),
+        pytest.param(
+            {"covariates": {"terrain": {"slope_floor": 0.002}}}, False, True, id="terrain"
+        ),
         pytest.param({"grid": {"margin": 50_000}}, False, True, id="grid"),
         pytest.param({"title": "another"}, False, False, id="title"),
         pytest.param({"run": "second"}, False, False, id="run"),
     ],
 )
 def test_keys_change_with_what_they_depend_on_and_nothing_else(change, raw, processed):
-    one, other = Study(name="a"), Study(name="a", **change)
-    assert (one.raw_key != other.raw_key, one.processed_key != other.processed_key) == (raw, processed)
+    one, other = VirtualStudy(name="a"), VirtualStudy(name="a", **change)
+    assert (one.raw_key != other.raw_key, one.processed_key != other.processed_key) == (
+        raw,
+        processed,
+    )

@@ -22,25 +22,31 @@ from helpers.core.files import file_hash
 from helpers.core.scores import confusion_matrix, kappa, log_loss
 from helpers.core.settings import Samples
 from helpers.core.study import Study
-from helpers.folds import blocks
-from helpers.folds.units import site_folds
+from helpers.folds.units import deal_units
 from helpers.forest import models as models_module
 from helpers.forest.calibration import calibrate, fit_calibration
-from helpers.forest.cards import ModelError, _model_bytes, _write_model, load_model, model_path, save_forests
+from helpers.forest.cards import ModelError, load_model, model_path, save_forests, save_model
 from helpers.forest.class_means import class_means
+from helpers.forest.file import forest_bytes
 from helpers.forest.grid_search import SEARCH_SCORES, SEARCHED, search
 from helpers.forest.models import class_probabilities, fit
 from helpers.forest.two_stage import TwoStageForest
 from helpers.samples.rows import CLASSES, ForestError, layer_rows, predictor_values
 
 PREDICTORS = ["elevation", "slope", "twi", "ndvi", "lst_mean"]
+CARD = {"predictors": PREDICTORS, "seed": 3}
 LAYERS = ["2-3m", "3-5m"]
-SMALL = {"n_estimators": 20, "search_sizes": [10], "max_depth": [3, None],
-         "min_samples_split": [2, 20], "max_features": ["sqrt"]}  # fmt: skip
+SMALL = {
+    "n_estimators": 20,
+    "search_sizes": [10],
+    "max_depth": [3, None],
+    "min_samples_split": [2, 20],
+    "max_features": ["sqrt"],
+}
 
 
 def make_table(sites=240, seed=0, noise=0.4):
-    """Samples as of notebook 02: permafrost where it is high, its ice content from wetness, both not quite."""
+    """Samples as of notebook 02: permafrost where it is high, ice from wetness, both with noise."""
     rng = np.random.default_rng(seed)
     values = pd.DataFrame(rng.normal(size=(sites, len(PREDICTORS))), columns=PREDICTORS)
     split = np.where(rng.random(sites) < 0.3, "test", "train")
@@ -67,11 +73,13 @@ def make_table(sites=240, seed=0, noise=0.4):
 
 
 def in_project(patch, folder):
-    """Return a function that gives a study in a project folder of its own, with a sample table on disk."""
+    """Return a function that gives a study in a folder of its own, with its sample table."""
     patch.setattr(core_study, "ROOT", folder)
 
     def make(table, **changes):
-        study = Study(name="mine", predictors=PREDICTORS, layers=[(2, 3), (3, 5)], forest={**SMALL, **changes})
+        study = Study(
+            name="mine", predictors=PREDICTORS, layers=[(2, 3), (3, 5)], forest={**SMALL, **changes}
+        )
         path = study.results_dir / "samples" / "samples.csv"
         path.parent.mkdir(parents=True, exist_ok=True)
         table.to_csv(path, index=False)
@@ -109,7 +117,7 @@ def random_probabilities(seed, samples=400, spread=2.0):
     return types, np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
 
 
-# Search -----------------------------------------------------------------------------------------------------
+# Search
 
 
 def test_the_search_finds_what_is_there_among_forests_of_full_size(made):
@@ -132,7 +140,9 @@ def test_out_of_fold_probabilities_are_those_of_forests_grown_without_the_fold(p
     rows = layer_rows(table, "2-3m", "train")
     values = predictor_values(rows, PREDICTORS)
     away = found.fold != 2
-    plain = RandomForestClassifier(20, class_weight="balanced", random_state=study.forest.seed, **found.params)
+    plain = RandomForestClassifier(
+        20, class_weight="balanced", random_state=study.forest.seed, **found.params
+    )
     expected = plain.fit(values[away], found.reference[away]).predict_proba(values[~away])
     assert np.array_equal(found.out_of_fold[~away], expected)
 
@@ -140,7 +150,8 @@ def test_out_of_fold_probabilities_are_those_of_forests_grown_without_the_fold(p
 def test_the_simplest_within_one_standard_error_may_be_asked_for(project, table):
     grid = {"max_depth": [1, 2, 3, 5, None], "max_features": ["sqrt", 3]}
     plain, simple = (
-        search(project(table, one_standard_error=rule, **grid), table, "2-3m", n_jobs=1) for rule in (False, True)
+        search(project(table, one_standard_error=rule, **grid), table, "2-3m", n_jobs=1)
+        for rule in (False, True)
     )
     best, chosen = (found.table[found.table["chosen"]].iloc[0] for found in (plain, simple))
     assert chosen["leaves"] < best["leaves"]
@@ -166,7 +177,13 @@ def test_same_seed_same_forest_on_one_and_two_processes(project, table):
         cards = save_forests(study, table, found, n_jobs=n_jobs)
         models = [load_model(path)[0] for path in cards]
         values = predictor_values(layer_rows(table, "2-3m"), PREDICTORS)
-        kept.append((found, [m.predict_proba(values) for m in models], [c["calibration"] for c in cards.values()]))
+        kept.append(
+            (
+                found,
+                [m.predict_proba(values) for m in models],
+                [c["calibration"] for c in cards.values()],
+            )
+        )
     (one, forests, calibrations), (two, others, other_calibrations) = kept
     assert one.params == two.params
     pd.testing.assert_frame_equal(one.table, two.table, check_exact=True)
@@ -180,7 +197,9 @@ def test_another_score_may_decide(project, table, score):
     found = search(project(table, score=score), table, "2-3m", n_jobs=1)
     full = found.table[found.table["n_estimators"] == 20]
     best = full[score].min() if score == "log_loss" else full[score].max()
-    assert full.loc[full["chosen"], score].item() == full.loc[full["rank"] == 1, score].item() == best
+    assert (
+        full.loc[full["chosen"], score].item() == full.loc[full["rank"] == 1, score].item() == best
+    )
 
 
 def test_random_labels_have_kappa_about_0(project, table):
@@ -207,14 +226,17 @@ def test_a_class_with_one_member_and_one_without_any(project, table):
         assert card["class_means"][1] == 0
 
 
-@given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 5)), min_size=40, max_size=120), st.integers(2, 6))
+@given(
+    st.lists(st.tuples(st.integers(0, 30), st.integers(0, 5)), min_size=40, max_size=120),
+    st.integers(2, 6),
+)
 def test_folds_never_part_a_site_and_have_one_size(samples, folds):
     sites, types = np.transpose(samples)
     if len(np.unique(sites)) < folds:
         with pytest.raises(ForestError, match="cannot be dealt"):
-            site_folds(sites, types, folds, 1)
+            deal_units(sites, types, folds, 1)
         return
-    fold = site_folds(sites, types, folds, 1)
+    fold = deal_units(sites, types, folds, 1)
     one = pd.DataFrame({"site": sites, "fold": fold}).drop_duplicates()
     assert one["site"].is_unique
     counts = one["fold"].value_counts()
@@ -224,22 +246,30 @@ def test_folds_never_part_a_site_and_have_one_size(samples, folds):
 
 def test_folds_have_like_shares_of_every_class():
     types = np.repeat(CLASSES, [200, 11, 30, 30, 20, 9])
-    fold = site_folds(np.arange(300), types, 5, seed=7)
+    fold = deal_units(np.arange(300), types, 5, seed=7)
     counts = pd.crosstab(types, fold)
     assert (counts.max(axis=1) - counts.min(axis=1)).max() <= 1
-    assert not np.array_equal(fold, site_folds(np.arange(300), types, 5, seed=8))
+    assert not np.array_equal(fold, deal_units(np.arange(300), types, 5, seed=8))
 
 
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        pytest.param(lambda t: t[t["layer"] != "2-3m"], "no samples of the layer 2-3m.*3-5m", id="no layer"),
-        pytest.param(lambda t: t.assign(ice_type=0), "All 1.. samples.*no permafrost", id="one class"),
+        pytest.param(
+            lambda t: t[t["layer"] != "2-3m"], "no samples of the layer 2-3m.*3-5m", id="no layer"
+        ),
+        pytest.param(
+            lambda t: t.assign(ice_type=0), "All 1.. samples.*no permafrost", id="one class"
+        ),
         pytest.param(lambda t: t.assign(ice_type=9), r"ice types \[9\]", id="unknown class"),
         pytest.param(lambda t: t.drop(columns="ndvi"), "no column ndvi", id="no predictor"),
         pytest.param(lambda t: t.assign(ndvi=np.nan), "lack a finite value.*ndvi at S0", id="nan"),
         pytest.param(lambda t: t.assign(ndvi=1e300), "lack a finite value.*ndvi", id="too large"),
-        pytest.param(lambda t: t.assign(ndvi=0.5, twi=1.0), "one value at all 1.. samples.*: twi, ndvi", id="constant"),
+        pytest.param(
+            lambda t: t.assign(ndvi=0.5, twi=1.0),
+            "one value at all 1.. samples.*: twi, ndvi",
+            id="constant",
+        ),
         pytest.param(
             lambda t: t[t["split"] == "train"].groupby(["layer", "ice_type"]).head(1).iloc[:3],
             "sites cannot be dealt into 5 folds",
@@ -260,7 +290,7 @@ def test_a_grid_that_asks_for_more_predictors_than_there_are_is_refused(project,
         search(project(table, max_features=["sqrt", 6]), table, "2-3m", n_jobs=1)
 
 
-# What a forest tells ----------------------------------------------------------------------------------------
+# What a forest tells
 
 
 @pytest.mark.parametrize("kind", [RandomForestClassifier, TwoStageForest])
@@ -286,11 +316,11 @@ def test_importance_finds_the_predictor_that_matters_and_equals_one_by_one(proje
     model = fit(study, told, "2-3m", {"max_depth": None, "min_samples_split": 2}, "train")
     rows = layer_rows(told, "2-3m", "test")
     values, types = predictor_values(rows, PREDICTORS), rows["ice_type"].to_numpy()
-    found = importance(model, values, types, PREDICTORS, seed=3)
+    found = importance(study, model, CARD, rows)
     assert found.loc[0, "predictor"] == "lst_mean"
     assert found.loc[0, "mean"] > 0.7
     assert found["mean"].iloc[1:].abs().max() < 0.1
-    again = importance(model, values, types, PREDICTORS, seed=3)
+    again = importance(study, model, CARD, rows)
     pd.testing.assert_frame_equal(found, again)
 
     whole = kappa(confusion_matrix(types, model.predict(values), CLASSES))
@@ -298,35 +328,39 @@ def test_importance_finds_the_predictor_that_matters_and_equals_one_by_one(proje
     for part in np.split(_shuffled(values, [4], 3, 10), 10):
         assert sorted(part[:, 4]) == sorted(values[:, 4])
         falls.append(whole - kappa(confusion_matrix(types, model.predict(part), CLASSES)))
-    assert found.loc[0, ["mean", "sd"]].tolist() == pytest.approx([np.mean(falls), np.std(falls, ddof=1)])
+    assert found.loc[0, ["mean", "sd"]].tolist() == pytest.approx(
+        [np.mean(falls), np.std(falls, ddof=1)]
+    )
 
 
 def test_importance_of_predictors_that_tell_the_same(project, table):
     # Either of two copies can stand in for the other: alone they matter less than together.
     told = table.assign(ice_type=np.digitize(table["lst_mean"], [0.0]) * 3, slope=table["lst_mean"])
-    model = fit(project(told), told, "2-3m", {"max_depth": None, "min_samples_split": 2}, "train")
+    study = project(told)
+    model = fit(study, told, "2-3m", {"max_depth": None, "min_samples_split": 2}, "train")
     rows = layer_rows(told, "2-3m", "test")
-    values, types = predictor_values(rows, PREDICTORS), rows["ice_type"].to_numpy()
-    draws = blocks.sample_blocks(np.arange(len(rows)), 200, np.random.default_rng(0))
-    single = importance(model, values, types, PREDICTORS, seed=3, draws=draws).set_index("predictor")
-    pair = importance(model, values, types, PREDICTORS, seed=3, groups=[["lst_mean", "slope"]], draws=draws).loc[0]
+    values = predictor_values(rows, PREDICTORS)
+    single = importance(study, model, CARD, rows).set_index("predictor")
+    pair = importance(study, model, CARD, rows, [["lst_mean", "slope"]]).loc[0]
     assert pair["predictor"] == "lst_mean + slope"
     assert pair["mean"] > 1.2 * single.loc["lst_mean", "mean"] > 0
     assert pair["lower"] < pair["mean"] < pair["upper"]
     shuffled = _shuffled(values, [0, 1], 3, 1)
     assert {*map(tuple, shuffled[:, :2])} == {*map(tuple, values[:, :2])}
-    none = importance(model, values, types, PREDICTORS, seed=3, groups=[], draws=draws)
+    none = importance(study, model, CARD, rows, [])
     assert len(none) == 0
 
 
-# Calibration ------------------------------------------------------------------------------------------------
+# Calibration
 
 
 @settings(deadline=None, max_examples=20)
 @given(st.integers(0, 10**6), st.booleans())
 def test_mean_calibrated_probability_is_the_share_of_the_class(seed, weighted):
     types, probabilities = random_probabilities(seed)
-    weight = np.random.default_rng(seed).uniform(0, 3, len(types)) if weighted else np.ones(len(types))
+    weight = (
+        np.random.default_rng(seed).uniform(0, 3, len(types)) if weighted else np.ones(len(types))
+    )
     found = calibrate(probabilities, fit_calibration(probabilities, types, weight))
     expected = [weight[types == code].sum() / weight.sum() for code in CLASSES]
     assert np.average(found, axis=0, weights=weight) == pytest.approx(expected, abs=1e-7)
@@ -366,10 +400,14 @@ def test_a_weight_is_a_number_of_samples():
     types, probabilities = random_probabilities(2, samples=300)
     weight = np.random.default_rng(2).integers(0, 3, 300)
     # The pull towards one slope counts rows, so it is held equal here.
-    twice = fit_calibration(np.repeat(probabilities, 2, axis=0), np.repeat(types, 2), np.repeat(weight, 2))
+    twice = fit_calibration(
+        np.repeat(probabilities, 2, axis=0), np.repeat(types, 2), np.repeat(weight, 2)
+    )
     pairs = np.repeat(np.arange(300), 2)[np.repeat(weight, 2) > 0]
     alone = fit_calibration(probabilities[pairs], types[pairs], weight[pairs])
-    assert calibrate(probabilities, twice) == pytest.approx(calibrate(probabilities, alone), abs=1e-5)
+    assert calibrate(probabilities, twice) == pytest.approx(
+        calibrate(probabilities, alone), abs=1e-5
+    )
 
 
 def test_calibration_of_a_million_cells_in_32_bits():
@@ -396,7 +434,7 @@ def test_what_cannot_be_calibrated_is_refused(probabilities, types, weight):
         fit_calibration(probabilities, types, weight)
 
 
-# Files ------------------------------------------------------------------------------------------------------
+# Files
 
 
 @pytest.fixture
@@ -410,17 +448,32 @@ def saved(project, table, made):
 def test_forests_and_cards_of_a_layer(saved, table):
     study, found, cards = saved
     folder = study.results_dir / "models"
-    names = ["forest_2-3m.json", "forest_2-3m.npz", "forest_2-3m_train.json", "forest_2-3m_train.npz"]
+    names = [
+        "forest_2-3m.json",
+        "forest_2-3m.npz",
+        "forest_2-3m_train.json",
+        "forest_2-3m_train.npz",
+    ]
     assert sorted(p.name for p in folder.iterdir()) == names
     model, card = load_model(model_path(study, "2-3m"))
     assert card == cards[folder / "forest_2-3m.npz"]
     assert (card["fit"], card["predictors"], card["classes"]) == ("all", PREDICTORS, list(CLASSES))
     assert card["params"]["max_depth"] == found.params["max_depth"]
-    assert card["grid"] == {"n_estimators": [10, 20], "max_depth": [3, None], "min_samples_split": [2, 20],
-                            "max_features": ["sqrt"], "min_samples_leaf": [1], "criterion": ["gini"]}  # fmt: skip
+    assert card["grid"] == {
+        "n_estimators": [10, 20],
+        "max_depth": [3, None],
+        "min_samples_split": [2, 20],
+        "max_features": ["sqrt"],
+        "min_samples_leaf": [1],
+        "criterion": ["gini"],
+    }
     assert (card["decided_by"], card["scores"]) == ("kappa", found.scores)
     slope = table.loc[table["layer"] == "2-3m", "slope"]
-    assert card["covariates"]["slope"] == {"unit": "degrees", "minimum": slope.min(), "maximum": slope.max()}
+    assert card["covariates"]["slope"] == {
+        "unit": "degrees",
+        "minimum": slope.min(),
+        "maximum": slope.max(),
+    }
     assert list(card["covariates"]) == PREDICTORS
     assert card["samples_sha256"] == file_hash(study.results_dir / "samples" / "samples.csv")
     assert card["n_samples"] == sum(card["class_counts"]) == (table["layer"] == "2-3m").sum()
@@ -428,8 +481,10 @@ def test_forests_and_cards_of_a_layer(saved, table):
     fresh = fit(study, table, "2-3m", found.params)
     values = predictor_values(layer_rows(table, "2-3m"), PREDICTORS)
     assert np.array_equal(model.predict_proba(values), fresh.predict_proba(values))
-    assert np.array_equal(np.asarray(CLASSES)[class_probabilities(model, values).argmax(axis=1)],
-                          model.predict(values))  # fmt: skip
+    assert np.array_equal(
+        np.asarray(CLASSES)[class_probabilities(model, values).argmax(axis=1)],
+        model.predict(values),
+    )
 
 
 def test_the_test_is_made_with_a_forest_that_never_saw_it(saved, table):
@@ -441,9 +496,16 @@ def test_the_test_is_made_with_a_forest_that_never_saw_it(saved, table):
     model = fit(study, table, "2-3m", found.params, "train")
     mapped = model.predict(predictor_values(test, PREDICTORS))
     assert result["whole"]["overall_accuracy"] == pytest.approx((mapped == test["ice_type"]).mean())
-    assert result["potential_permafrost"]["n"] == test["in_domain"].sum() < result["whole"]["n"] == len(test)
+    assert (
+        result["potential_permafrost"]["n"]
+        == test["in_domain"].sum()
+        < result["whole"]["n"]
+        == len(test)
+    )
     assert result["whole"]["log_loss_calibrated"] < result["whole"]["log_loss"]
-    empty = report.evaluate(study, test.assign(in_domain=False), probabilities)["potential_permafrost"]
+    empty = report.evaluate(study, test.assign(in_domain=False), probabilities)[
+        "potential_permafrost"
+    ]
     assert (empty["n"], empty["kappa"], empty["log_loss"]) == (0, None, None)
 
 
@@ -484,11 +546,25 @@ def test_a_model_with_any_byte_changed_is_refused(saved):
     ("spoil", "expected"),
     [
         pytest.param(lambda path: path.unlink(), "no model forest_2-3m.npz", id="no model"),
-        pytest.param(lambda path: path.with_suffix(".json").unlink(), "no model card", id="no card"),
-        pytest.param(lambda path: path.with_suffix(".json").write_text("{"), "is no model card", id="no json"),
-        pytest.param(lambda path: path.with_suffix(".json").write_text("[]"), "is no model card", id="no dict"),
-        pytest.param(lambda path: rewrite(path, versions={"scikit-learn": "0.1"}), "scikit-learn 0.1", id="old"),
-        pytest.param(lambda path: rewrite(path, predictors=["a"]), "forest of 1 predictors", id="predictors"),
+        pytest.param(
+            lambda path: path.with_suffix(".json").unlink(), "no model card", id="no card"
+        ),
+        pytest.param(
+            lambda path: path.with_suffix(".json").write_text("{"), "is no model card", id="no json"
+        ),
+        pytest.param(
+            lambda path: path.with_suffix(".json").write_text("[]"),
+            "is no model card",
+            id="no dict",
+        ),
+        pytest.param(
+            lambda path: rewrite(path, versions={"scikit-learn": "0.1"}),
+            "scikit-learn 0.1",
+            id="old",
+        ),
+        pytest.param(
+            lambda path: rewrite(path, predictors=["a"]), "forest of 1 predictors", id="predictors"
+        ),
     ],
 )
 def test_a_model_that_cannot_be_used_is_refused(saved, spoil, expected):
@@ -572,23 +648,54 @@ def forged(data, how):
         values = np.ones((40_001, 1, len(arrays["classes"])))
         arrays |= {"counts": np.array([40_001]), "nodes": nodes, "values": values}
     target = io.BytesIO()
-    np.savez(target, **{f"0_{name}": array for name, array in arrays.items() if how != f"no {name}"})
+    np.savez(
+        target, **{f"0_{name}": array for name, array in arrays.items() if how != f"no {name}"}
+    )
     return target.getvalue()[:-9] if how == "cut off" else target.getvalue()
 
 
-FORGED = ["child far away", "child in the next tree", "child before all", "circle", "half a leaf", "two parents",
-          "feature", "threshold", "value", "no votes", "less than none", "longer tree", "trees without end",
-          "tree without nodes", "class", "class twice", "function", "other nodes", "fewer predictors", "fewer classes",
-          "no trees", "fewer values", "unknown parameter", "no parameters", "no nodes", "depth", "cut off"]  # fmt: skip
+FORGED = [
+    "child far away",
+    "child in the next tree",
+    "child before all",
+    "circle",
+    "half a leaf",
+    "two parents",
+    "feature",
+    "threshold",
+    "value",
+    "no votes",
+    "less than none",
+    "longer tree",
+    "trees without end",
+    "tree without nodes",
+    "class",
+    "class twice",
+    "function",
+    "other nodes",
+    "fewer predictors",
+    "fewer classes",
+    "no trees",
+    "fewer values",
+    "unknown parameter",
+    "no parameters",
+    "no nodes",
+    "depth",
+    "cut off",
+]
 
 
 def test_a_forged_forest_is_refused_and_cannot_crash_the_process(saved, tmp_path):
     whole, card = load_model(model_path(saved[0], "2-3m"))
     for how in [*FORGED, "unchanged"]:
-        _write_model(tmp_path / f"{how}.npz", forged(_model_bytes(whole), how), card)
+        save_model(tmp_path / f"{how}.npz", forged(forest_bytes(whole), how), card)
     environment = {**os.environ, "PYTHONPATH": str(Path(models_module.__file__).parents[2])}
     loading = subprocess.run(
-        [sys.executable, "-c", LOAD, tmp_path], capture_output=True, text=True, env=environment, check=False
+        [sys.executable, "-c", LOAD, tmp_path],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
     )
     assert loading.returncode == 0, (loading.returncode, loading.stdout, loading.stderr)
     told = dict(line.split(" was ", 1) for line in loading.stdout.splitlines())

@@ -1,4 +1,4 @@
-"""Targets: how ice types become classes, forests in two stages, and maps with the classes of each target."""
+"""Targets: how ice types become classes, forests in two stages, and maps of each target."""
 
 import json
 from importlib.metadata import version
@@ -17,6 +17,7 @@ from helpers.core.grid import area_mask, reference_grid
 from helpers.core.study import Study
 from helpers.forest import cards, class_means, grid_search, models
 from helpers.forest.cards import ModelError
+from helpers.forest.file import forest_bytes
 from helpers.forest.two_stage import TwoStageForest
 from helpers.mapping import predict
 from helpers.mapping.files import map_files
@@ -71,7 +72,7 @@ def make(study, table, tmp_path, monkeypatch):
     return made
 
 
-# Classes ----------------------------------------------------------------------------------------------------
+# Classes
 
 
 def test_the_study_file_knows_every_target():
@@ -87,7 +88,7 @@ def test_ice_types_become_the_classes_of_the_target(target, table):
     assert rows["class"].tolist() == TOLD[target]
     assert rows["ice_type"].tolist() == [0, 1, 2, 3, 4, 5]
     assert told.codes == tuple(range(len(told.classes))) == tuple(dict.fromkeys(TOLD[target]))
-    # Colours are those of ice types, from light to dark: test_ice.py sees to it that they differ for every eye.
+    # Colours are those of ice types, from light to dark; test_ice.py checks that they differ.
     colours = [kind.colour for kind in classes.ICE_TYPES]
     places = [colours.index(kind.colour) for kind in told.classes]
     assert places == sorted(set(places))
@@ -120,11 +121,11 @@ def test_a_predictor_that_tells_all_gives_kappa_1(target, make, table):
     assert report["kappa"] == 1
     assert np.trace(report["confusion_matrix"]) == 60
     assert len(report["support"]) == len(codes)
-    fall = importance.importance(model, values, rows["class"], PREDICTORS, seed=1).set_index("predictor")["mean"]
+    fall = importance.importance(study, model, card, rows).set_index("predictor")["mean"]
     assert fall["elevation"] > 0.8 > fall["twi"] == 0
 
 
-# Two stages -------------------------------------------------------------------------------------------------
+# Two stages
 
 
 def noisy(types, seed=1):
@@ -134,14 +135,19 @@ def noisy(types, seed=1):
 
 def test_probabilities_of_two_stages_multiply_and_add_up_to_one():
     types = np.repeat([0, 1, 2, 4], [60, 20, 40, 20])  # neither type 3 nor 5 was seen
-    values, settings = noisy(types), {"n_estimators": 20, "class_weight": "balanced", "random_state": 3}
+    values, settings = (
+        noisy(types),
+        {"n_estimators": 20, "class_weight": "balanced", "random_state": 3},
+    )
     model, cells = TwoStageForest(**settings).fit(values, types), noisy(types, 2)
     found = models.class_probabilities(model, cells)
     first = RandomForestClassifier(**settings).fit(values, types > 0)
     second = RandomForestClassifier(**settings).fit(values[types > 0], types[types > 0])
     frozen = first.predict_proba(cells)
     np.testing.assert_allclose(found[:, 0], frozen[:, 0], atol=1e-12)
-    np.testing.assert_allclose(found[:, [1, 2, 4]], frozen[:, 1:] * second.predict_proba(cells), atol=1e-12)
+    np.testing.assert_allclose(
+        found[:, [1, 2, 4]], frozen[:, 1:] * second.predict_proba(cells), atol=1e-12
+    )
     assert (found[:, [3, 5]] == 0).all()
     np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-12)
     expected = np.where(frozen[:, 1] > 0.5, second.predict(cells), 0)
@@ -159,7 +165,9 @@ def test_one_type_of_ice_is_enough_and_no_permafrost_is_refused():
     types = np.array([0, 3] * 20)
     found = TwoStageForest(5, random_state=1).fit(noisy(types), types).predict_proba(noisy(types))
     assert found.shape == (40, 2)
-    always = TwoStageForest(5, random_state=1).fit(noisy(types), types + 1).predict_proba(noisy(types))
+    always = (
+        TwoStageForest(5, random_state=1).fit(noisy(types), types + 1).predict_proba(noisy(types))
+    )
     assert (always[:, 0] == 0).all()
     with pytest.raises(ForestError, match="no permafrost"):
         TwoStageForest(5).fit(noisy(types), 0 * types)
@@ -172,7 +180,8 @@ def pair(tmp_path):
     model = TwoStageForest(6, random_state=1, n_jobs=1).fit(noisy(types), types)
     path = tmp_path / "forest.npz"
     versions = {"scikit-learn": version("scikit-learn")}
-    card = cards.save_model(path, model, {"target": "two_stage", "predictors": PREDICTORS, "versions": versions})
+    card = {"target": "two_stage", "predictors": PREDICTORS, "versions": versions}
+    card = cards.save_model(path, forest_bytes(model), card)
     return model, card, path
 
 
@@ -211,7 +220,7 @@ def knows_no_permafrost(stages):
 def test_forged_stages_are_refused(pair, forge, expected):
     model, card, path = pair
     model.stages_ = forge(model.stages_)
-    cards.save_model(path, model, card)
+    cards.save_model(path, forest_bytes(model), card)
     with pytest.raises(ModelError, match=expected):
         cards.load_model(path)
 
@@ -234,7 +243,7 @@ def test_a_changed_file_and_another_target_are_refused(pair):
         cards.load_model(path)
 
 
-# Maps -------------------------------------------------------------------------------------------------------
+# Maps
 
 
 @targets
@@ -244,7 +253,10 @@ def test_maps_have_the_classes_of_the_target(target, make, table, monkeypatch):
     geobox = reference_grid(study)
     cells = np.flatnonzero(area_mask(study, geobox))[100:160]
     fields = {name: np.full(geobox.shape, np.nan, np.float32) for name in PREDICTORS}
-    fields["elevation"].ravel()[cells], fields["twi"].ravel()[cells] = np.arange(60) // 10, 0  # ten of each ice type
+    fields["elevation"].ravel()[cells], fields["twi"].ravel()[cells] = (
+        np.arange(60) // 10,
+        0,
+    )  # ten of each ice type
     write_covariates(study, fields)
     told_cells = predict.map_layer(study, (2, 3))["cells"]
     assert told_cells == dict(enumerate(np.bincount(np.repeat(TOLD[target], 10)).tolist()))
@@ -267,6 +279,10 @@ def test_maps_have_the_classes_of_the_target(target, make, table, monkeypatch):
         assert source.descriptions == tuple(kind.name for kind in told.classes)
     assert (shares.sum(axis=0) == 10_000).all()
     assert shares.argmax(axis=0).tolist() == np.repeat(TOLD[target], 10).tolist()
-    means = table.assign(known=np.array(TOLD[target])[table["ice_type"]]).groupby("known")["ice_fraction"].mean()
+    means = (
+        table.assign(known=np.array(TOLD[target])[table["ice_type"]])
+        .groupby("known")["ice_fraction"]
+        .mean()
+    )
     content = maps["ice_content"].ravel()[cells]
     np.testing.assert_allclose(content, means.to_numpy() @ (shares / 1e4), atol=1e-3)

@@ -17,33 +17,35 @@ def five_points():
 
 
 def test_five_points_by_hand():
-    """The ten distances add up to 40 and have the mean 4; nearest are 1, 1, 1, 1 and 6, so the whisker is at 1."""
-    found = five_points()
-    np.testing.assert_allclose(found.training, [0.25, 0.25, 0.25, 0.25, 1.5])
-    assert found.threshold == pytest.approx(0.25)
-    dissimilarity, density = found.measure(np.array([[0.0], [2.5], [4.5], [9.5], [-4.0]], np.float32))
+    """The mean of the ten distances is 4; nearest are 1, 1, 1, 1 and 6, so the whisker is at 1."""
+    area = five_points()
+    np.testing.assert_allclose(area.training, [0.25, 0.25, 0.25, 0.25, 1.5])
+    assert area.threshold == pytest.approx(0.25)
+    dissimilarity, density = area.measure(
+        np.array([[0.0], [2.5], [4.5], [9.5], [-4.0]], np.float32)
+    )
     np.testing.assert_allclose(dissimilarity, [0, 0.125, 0.375, 0.125, 1.0], atol=1e-12)
     # A sample just at the threshold is not within it: around 2.5 lie 2 and 3, around 9.5 only 9.
     np.testing.assert_array_equal(density[1:], [2, 0, 1, 0])
 
 
 def test_only_other_folds_count_for_the_threshold():
-    """With 0 and 1, 2 and 3 in a fold each, the nearest of another one are 2, 1, 1, 2 and 6 away, over a mean of 4."""
-    found = applicability.fit([[0.0], [1.0], [2.0], [3.0], [9.0]], ["depth"], [1.0], [0, 0, 1, 1, 2])
-    np.testing.assert_allclose(found.training, [0.5, 0.25, 0.25, 0.5, 1.5])
-    assert found.threshold == pytest.approx(0.5 + 1.5 * 0.25)
+    """With 0 and 1, 2 and 3 in a fold each, those of other folds are 2, 1, 1, 2 and 6 away."""
+    area = applicability.fit([[0.0], [1.0], [2.0], [3.0], [9.0]], ["depth"], [1.0], [0, 0, 1, 1, 2])
+    np.testing.assert_allclose(area.training, [0.5, 0.25, 0.25, 0.5, 1.5])
+    assert area.threshold == pytest.approx(0.5 + 1.5 * 0.25)
 
 
 def test_the_threshold_is_no_more_than_the_largest():
-    found = applicability.fit([[0.0], [1.0], [3.0], [6.0]], ["depth"], [1.0], range(4))
-    assert found.threshold == pytest.approx(found.training.max())
+    area = applicability.fit([[0.0], [1.0], [3.0], [6.0]], ["depth"], [1.0], range(4))
+    assert area.threshold == pytest.approx(area.training.max())
 
 
 def test_two_predictors_are_weighted_after_scaling():
-    """Weights 3 and 4 of scaled predictors: a step of one standard deviation in both is 5 long, over the mean."""
+    """Weights 3 and 4 of scaled predictors: one standard deviation in both is 5, over the mean."""
     values = np.array([[0, 0], [10, 1], [20, 2.0]])
-    found = applicability.fit(values, ["a", "b"], [3, 4], range(3))
-    dissimilarity, _ = found.measure(np.array([[30.0, 3.0]]))
+    area = applicability.fit(values, ["a", "b"], [3, 4], range(3))
+    dissimilarity, _ = area.measure(np.array([[30.0, 3.0]]))
     assert dissimilarity[0] == pytest.approx(5 / ((5 + 5 + 10) / 3))
 
 
@@ -52,9 +54,19 @@ case = st.tuples(st.integers(0, 2**32 - 1), st.integers(5, 60), st.integers(1, 6
 
 def drawn(seed, samples, size):
     rng = np.random.default_rng(seed)
-    values = rng.normal(rng.normal(0, 100, size), rng.uniform(0.1, 50, size), (samples, size)).astype(np.float32)
-    cells = (values[rng.integers(0, samples, 80)] + rng.normal(0, 10, (80, size))).astype(np.float32)
-    return values, cells, rng.uniform(0.1, 1, size), rng.integers(0, 3, samples), [f"p{k}" for k in range(size)]
+    values = rng.normal(
+        rng.normal(0, 100, size), rng.uniform(0.1, 50, size), (samples, size)
+    ).astype(np.float32)
+    cells = (values[rng.integers(0, samples, 80)] + rng.normal(0, 10, (80, size))).astype(
+        np.float32
+    )
+    return (
+        values,
+        cells,
+        rng.uniform(0.1, 1, size),
+        rng.integers(0, 3, samples),
+        [f"p{k}" for k in range(size)],
+    )
 
 
 @given(case)
@@ -62,15 +74,15 @@ def drawn(seed, samples, size):
 def test_it_is_brute_force_and_samples_have_none(given_case):
     values, cells, weights, fold, names = drawn(*given_case)
     fold[:2] = 0, 1
-    found = applicability.fit(values, names, weights, fold)
-    apart = cdist((cells - found.centre) * found.factor, found.points)
-    dissimilarity, density = found.measure(cells)
+    area = applicability.fit(values, names, weights, fold)
+    apart = cdist((cells - area.centre) * area.factor, area.points)
+    dissimilarity, density = area.measure(cells)
     np.testing.assert_allclose(dissimilarity, apart.min(axis=1), rtol=1e-9, atol=1e-12)
-    np.testing.assert_array_equal(density, (apart < found.threshold).sum(axis=1))
+    np.testing.assert_array_equal(density, (apart < area.threshold).sum(axis=1))
     # Some sample is nearer than the threshold just where the index is.
-    np.testing.assert_array_equal(density > 0, dissimilarity < found.threshold)
-    np.testing.assert_allclose(found.measure(values)[0], 0, atol=1e-9)
-    every = cdist(found.points, found.points)
+    np.testing.assert_array_equal(density > 0, dissimilarity < area.threshold)
+    np.testing.assert_allclose(area.measure(values)[0], 0, atol=1e-9)
+    every = cdist(area.points, area.points)
     assert every.sum() / (len(values) * (len(values) - 1)) == pytest.approx(1)
 
 
@@ -86,38 +98,46 @@ def test_units_order_and_size_of_weights_change_nothing(given_case):
     )
     np.testing.assert_allclose(other.training, expected.training, rtol=1e-6)
     assert other.threshold == pytest.approx(expected.threshold, rel=1e-6)
-    found = other.measure(cells[:, turn].astype(float) * 1000 + 7)[0]
-    np.testing.assert_allclose(found, expected.measure(cells)[0], rtol=1e-6, atol=1e-9)
+    area = other.measure(cells[:, turn].astype(float) * 1000 + 7)[0]
+    np.testing.assert_allclose(area, expected.measure(cells)[0], rtol=1e-6, atol=1e-9)
 
 
 def test_a_predictor_without_weight_is_left_out():
     rng = np.random.default_rng(2)
     values, fold = rng.normal(size=(30, 3)), np.arange(30) % 3
-    found = applicability.fit(values, ["a", "b", "c"], [0.5, 0, 0.25], fold)
-    assert found.predictors == ("a", "c")
+    area = applicability.fit(values, ["a", "b", "c"], [0.5, 0, 0.25], fold)
+    assert area.predictors == ("a", "c")
     alone = applicability.fit(values[:, [0, 2]], ["a", "c"], [0.5, 0.25], fold)
-    np.testing.assert_array_equal(found.measure(values[:, [0, 2]])[0], alone.measure(values[:, [0, 2]])[0])
+    np.testing.assert_array_equal(
+        area.measure(values[:, [0, 2]])[0], alone.measure(values[:, [0, 2]])[0]
+    )
     with pytest.raises(applicability.ApplicabilityError, match="2 predictors"):
-        found.measure(values)
+        area.measure(values)
 
 
 def test_it_is_the_same_on_any_number_of_threads_and_in_any_pieces():
     rng = np.random.default_rng(3)
     values, cells = rng.normal(size=(200, 8)), rng.normal(size=(5000, 8)).astype(np.float32)
-    found = applicability.fit(values, list("abcdefgh"), np.ones(8), np.arange(200) % 5)
-    whole = found.measure(cells)
+    area = applicability.fit(values, list("abcdefgh"), np.ones(8), np.arange(200) % 5)
+    whole = area.measure(cells)
     with ThreadPoolExecutor(3) as pool:
-        parts = list(pool.map(lambda start: found.measure(cells[start : start + 333]), range(0, 5000, 333)))
+        parts = list(
+            pool.map(lambda start: area.measure(cells[start : start + 333]), range(0, 5000, 333))
+        )
     for one, pieces in zip(whole, zip(*parts, strict=True), strict=True):
         np.testing.assert_array_equal(one, np.concatenate(pieces))
 
 
 def test_weights_share_the_aspect_and_are_never_negative():
     importance = {"slope": 0.5, "northness": 0.25, "eastness": -1.0, "sand": -0.1}
-    weights = applicability.importance_weights(importance, ["eastness", "sand", "northness", "slope"])
+    weights = applicability.importance_weights(
+        importance, ["eastness", "sand", "northness", "slope"]
+    )
     np.testing.assert_allclose(weights, [0.125, 0, 0.125, 0.5])
-    np.testing.assert_array_equal(applicability.importance_weights({"a": -1.0, "b": 0.0}, ["a", "b"]), [1, 1])
-    with pytest.raises(applicability.ApplicabilityError, match="twi"):
+    np.testing.assert_array_equal(
+        applicability.importance_weights({"a": -1.0, "b": 0.0}, ["a", "b"]), [1, 1]
+    )
+    with pytest.raises(KeyError, match="twi"):
         applicability.importance_weights(importance, ["slope", "twi"])
 
 

@@ -1,4 +1,4 @@
-"""Comparison with a map that exists: areas and kappa by hand, rasters and polygons of any kind, and clear errors."""
+"""Comparison with another map: areas and kappa by hand, any rasters and polygons, clear errors."""
 
 import json
 
@@ -18,7 +18,7 @@ from helpers.mapping.files import map_files
 
 @pytest.fixture
 def project(study, tmp_path, monkeypatch):
-    """A study whose map has permafrost in the northern half, 2 m of ice there, in all three layers."""
+    """A study whose map has permafrost in the north, 2 m of ice there, in all three layers."""
     monkeypatch.setattr(Study, "results_dir", property(lambda self: tmp_path / "results"))
     geobox, files = reference_grid(study), map_files(study)
     half = geobox.shape[0] // 2
@@ -36,26 +36,37 @@ def with_map(study, **settings):
 
 
 def test_two_by_two_by_hand():
-    """Of 10 cells 9 are known on both: 4 and 3 agree, one is permafrost on ours alone, one on theirs alone."""
+    """Of 10 cells 9 have codes on both: 4 and 3 agree, one is permafrost on each map alone."""
     ours = np.array([[1, 1, 1, 1, 1, 0, 0, 0, 0, 0]], float)
     theirs = np.array([[1, 1, 1, 1, 0, 1, 0, 0, 0, np.nan]], float)
-    found = other_maps.compare(ours, theirs, [0, 1], 2.0)
-    assert found["km2"] == 18
-    np.testing.assert_array_equal(found["ours_km2"], [8, 10])
-    np.testing.assert_array_equal(found["theirs_km2"], [8, 10])
-    np.testing.assert_array_equal(found["confusion_km2"], [[6, 2], [2, 8]])
-    np.testing.assert_allclose(found["overlap"], [3 / 5, 4 / 6])
+    record = other_maps.compare(ours, theirs, [0, 1], 2.0)
+    assert record["km2"] == 18
+    np.testing.assert_array_equal(record["ours_km2"], [8, 10])
+    np.testing.assert_array_equal(record["theirs_km2"], [8, 10])
+    np.testing.assert_array_equal(record["confusion_km2"], [[6, 2], [2, 8]])
+    np.testing.assert_allclose(record["overlap"], [3 / 5, 4 / 6])
     chance = (4 * 4 + 5 * 5) / 81
-    assert found["kappa"] == pytest.approx((7 / 9 - chance) / (1 - chance))
-    assert (found["quantity_disagreement"], found["allocation_disagreement"]) == pytest.approx((0, 2 / 9))
+    assert record["kappa"] == pytest.approx((7 / 9 - chance) / (1 - chance))
+    assert (record["quantity_disagreement"], record["allocation_disagreement"]) == pytest.approx(
+        (0, 2 / 9)
+    )
 
 
 def test_a_map_in_degrees_with_codes_of_its_own(project):
-    """A raster of the whole earth has 7 everywhere: permafrost by its legend, so it agrees in the northern half."""
+    """A raster of the whole earth has 7, permafrost, everywhere: it agrees in the northern half."""
     study, geobox, half, folder = project
     transform = rasterio.transform.from_bounds(100, 30, 145, 60, 90, 60)
-    profile = {"driver": "GTiff", "height": 60, "width": 90, "count": 1, "dtype": "int16", "crs": "EPSG:4326"}
-    with rasterio.open(folder / "theirs.tif", "w", transform=transform, nodata=-1, **profile) as target:
+    profile = {
+        "driver": "GTiff",
+        "height": 60,
+        "width": 90,
+        "count": 1,
+        "dtype": "int16",
+        "crs": "EPSG:4326",
+    }
+    with rasterio.open(
+        folder / "theirs.tif", "w", transform=transform, nodata=-1, **profile
+    ) as target:
         target.write(np.full((1, 60, 90), 7, np.int16))
     study = with_map(study, file=str(folder / "theirs.tif"), classes={7: 1, 1: 0})
     record = other_maps.compare_all(study)["theirs"]
@@ -84,13 +95,17 @@ def polygons(geobox, half, **columns):
 def test_polygons_by_a_column_of_words(project, kind):
     study, geobox, half, folder = project
     table = polygons(geobox, half, zone=["continuous", "none"])
-    # Long straight edges bend between two projections, so those of GeoJSON, in degrees, are cut into short ones.
+    # Long edges bend between two projections, so those of GeoJSON, in degrees, are cut.
     table.geometry = table.geometry.segmentize(5000)
     table.to_crs("EPSG:4326").to_file(folder / f"zones.{kind}")
     study = with_map(
-        study, file=str(folder / f"zones.{kind}"), column="zone", classes={"continuous": 3, "none": 0},
-        compares="class", depth=(3, 5),
-    )  # fmt: skip
+        study,
+        file=str(folder / f"zones.{kind}"),
+        column="zone",
+        classes={"continuous": 3, "none": 0},
+        compares="class",
+        depth=(3, 5),
+    )
     record = other_maps.compare_all(study)["theirs"]
     assert record["kappa"] == pytest.approx(1)
     assert record["classes"][3] == "ice-rich frozen soil"
@@ -100,30 +115,42 @@ def test_metres_of_ice_are_compared_as_numbers(project):
     study, geobox, half, folder = project
     theirs = np.full(geobox.shape, 1.5, np.float32)
     write_raster(folder / "theirs.tif", theirs, geobox, study=study, names="ice", units="m")
-    found = other_maps.compare_all(with_map(study, file=str(folder / "theirs.tif"), compares="storage"))["theirs"]
+    record = other_maps.compare_all(
+        with_map(study, file=str(folder / "theirs.tif"), compares="storage")
+    )["theirs"]
     rows, columns = geobox.shape
-    assert found["ours_km3"] == pytest.approx(2 * half * columns * 0.4)
-    assert found["theirs_km3"] == pytest.approx(1.5 * (rows - 1) * columns * 0.4)
+    assert record["ours_km3"] == pytest.approx(2 * half * columns * 0.4)
+    assert record["theirs_km3"] == pytest.approx(1.5 * (rows - 1) * columns * 0.4)
     share = half / (rows - 1)
-    assert found["mean_difference_m"] == pytest.approx(2 * share - 1.5)
-    assert found["rms_difference_m"] == pytest.approx(np.sqrt(share * 0.25 + (1 - share) * 2.25))
+    assert record["mean_difference_m"] == pytest.approx(2 * share - 1.5)
+    assert record["rms_difference_m"] == pytest.approx(np.sqrt(share * 0.25 + (1 - share) * 2.25))
 
 
 def test_bad_maps_are_refused_by_name(project):
     study, geobox, half, folder = project
     path = folder / "zones.gpkg"
     polygons(geobox, half, zone=["a", "b"]).to_file(path)
-    write_raster(folder / "ones.tif", np.ones(geobox.shape, np.uint8), geobox, study=study, names="p", units="1")
+    write_raster(
+        folder / "ones.tif",
+        np.ones(geobox.shape, np.uint8),
+        geobox,
+        study=study,
+        names="p",
+        units="1",
+    )
     ones = str(folder / "ones.tif")
     cases = [
         ({"file": str(path), "column": "type", "classes": {"a": 1}}, "no column type"),
         ({"file": str(path), "column": "zone", "classes": {"c": 1}}, "it has a, b"),
-        ({"file": str(path), "column": "zone", "above": 1}, "no numbers"),
+        ({"file": str(path), "column": "zone", "above": 1}, "is a number"),
         ({"file": str(path), "layer": "other", "column": "zone", "above": 1}, "cannot be read"),
         ({"file": ones, "classes": {"x": 1}}, "not numbers"),
         ({"file": ones, "classes": {5: 1}}, "says nothing"),
         ({"file": ones, "classes": {1: 4}}, "codes 4"),
-        ({"file": ones, "classes": {1: 0}, "compares": "class", "depth": (1, 2)}, "ours has the layers"),
+        (
+            {"file": ones, "classes": {1: 0}, "compares": "class", "depth": (1, 2)},
+            "ours has the layers",
+        ),
         ({"file": str(folder / "no.tif"), "above": 1}, "no.tif is missing"),
         ({"covariate": "frost", "above": 1}, "no covariate frost"),
     ]
@@ -154,5 +181,5 @@ def test_a_changed_file_is_another_input(tmp_path):
     assert list(first.inputs)[-1] == "theirs.tif"
     path.write_bytes(b"two")
     assert first.key != study.changed({"compare_with": others}).key
-    assert list(first.other_inputs) == ["theirs.tif"]
+    assert first.other_map_files == [path]
     assert first.compare_with[0].classes == {"1": 1}

@@ -1,4 +1,4 @@
-"""Landsat decoding, masks, indices and composites against numbers worked out by hand."""
+"""Landsat masks, indices and composites against numbers worked out by hand."""
 
 import numpy as np
 import pytest
@@ -7,29 +7,16 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from helpers.core import grid, rasters
+from helpers.core.settings import Source
 from helpers.prepare import vegetation
-from helpers.prepare.products import LANDSAT_BANDS, LANDSAT_REFLECTANCE, LANDSAT_TEMPERATURE, raw_files, scene_days
-
-
-@pytest.mark.parametrize(
-    ("encoding", "number", "value"),
-    [(LANDSAT_REFLECTANCE, 18639, 0.3126), (LANDSAT_TEMPERATURE, 44947, 302.6)],
-    ids=["reflectance", "temperature"],
-)
-def test_digital_numbers_of_the_product_guide(encoding, number, value):
-    decoded = encoding.decode(np.array([number, 0], np.uint16))
-    assert decoded[0] == pytest.approx(value, rel=2e-4)
-    assert np.isnan(decoded[1])
-
-
-@pytest.mark.parametrize("number", [0, 7272, 43637, 65535])
-def test_reflectance_out_of_the_valid_range_is_missing(number):
-    assert np.isnan(LANDSAT_REFLECTANCE.decode(np.array([number], np.uint16)))[0]
+from helpers.prepare.products import LANDSAT_BANDS, LANDSAT_REFLECTANCE, raw_files, scene_days
 
 
 def test_indices_of_a_forest_pixel():
     bands = {"blue": 0.02, "green": 0.05, "red": 0.03, "nir08": 0.31, "swir16": 0.15}
-    indices = vegetation.spectral_indices(**{name: np.array([v], np.float32) for name, v in bands.items()})
+    indices = vegetation.spectral_indices(
+        **{name: np.array([v], np.float32) for name, v in bands.items()}
+    )
     assert indices["ndvi"][0] == pytest.approx(0.28 / 0.34)
     assert indices["evi"][0] == pytest.approx(2.5 * 0.28 / (0.31 + 0.18 - 0.15 + 1))
     assert indices["ndwi"][0] == pytest.approx(-0.26 / 0.36)
@@ -38,7 +25,9 @@ def test_indices_of_a_forest_pixel():
 
 def test_indices_of_a_water_pixel():
     bands = {"blue": 0.06, "green": 0.05, "red": 0.03, "nir08": 0.01, "swir16": 0.005}
-    indices = vegetation.spectral_indices(**{name: np.array([v], np.float32) for name, v in bands.items()})
+    indices = vegetation.spectral_indices(
+        **{name: np.array([v], np.float32) for name, v in bands.items()}
+    )
     assert indices["ndwi"][0] == pytest.approx(0.04 / 0.06)
     assert indices["ndvi"][0] == pytest.approx(-0.5)
 
@@ -46,8 +35,17 @@ def test_indices_of_a_water_pixel():
 def test_evi_is_clipped_and_ratios_without_light_are_missing():
     bright = {"blue": 0.9, "green": 0.9, "red": 0.7, "nir08": 0.9, "swir16": 0.1}
     dark = dict.fromkeys(bright, 0.0)
-    assert vegetation.spectral_indices(**{n: np.array([v], np.float32) for n, v in bright.items()})["evi"][0] <= 1
-    assert np.isnan(vegetation.spectral_indices(**{n: np.array([v], np.float32) for n, v in dark.items()})["ndvi"][0])
+    assert (
+        vegetation.spectral_indices(**{n: np.array([v], np.float32) for n, v in bright.items()})[
+            "evi"
+        ][0]
+        <= 1
+    )
+    assert np.isnan(
+        vegetation.spectral_indices(**{n: np.array([v], np.float32) for n, v in dark.items()})[
+            "ndvi"
+        ][0]
+    )
 
 
 @given(arrays.arrays(np.float32, (5, 20), elements=st.floats(0, 1, width=32)))
@@ -84,11 +82,16 @@ def test_indices_stay_in_their_range(reflectance):
     ],
 )
 def test_quality_bits(study, qa, clear):
-    assert vegetation.clear_pixels(np.array([qa], np.uint16), study.covariates.vegetation.mask)[0] == clear
+    assert (
+        vegetation.clear_pixels(np.array([qa], np.uint16), study.covariates.vegetation.mask)[0]
+        == clear
+    )
 
 
 def test_fill_is_masked_even_when_nothing_else_is():
-    np.testing.assert_array_equal(vegetation.clear_pixels(np.array([1, 8], np.uint16), []), [False, True])
+    np.testing.assert_array_equal(
+        vegetation.clear_pixels(np.array([1, 8], np.uint16), []), [False, True]
+    )
 
 
 @given(
@@ -100,7 +103,9 @@ def test_fill_is_masked_even_when_nothing_else_is():
 )
 @pytest.mark.filterwarnings("ignore:All-NaN slice")
 def test_median_equals_numpys(values):
-    np.testing.assert_array_equal(vegetation.median_over_dates(list(values)), np.nanmedian(values, axis=0))
+    np.testing.assert_array_equal(
+        vegetation.median_over_dates(list(values)), np.nanmedian(values, axis=0)
+    )
 
 
 def test_correlation_passes_over_missing_cells():
@@ -109,7 +114,9 @@ def test_correlation_passes_over_missing_cells():
 
 
 def test_make_masks_scene_by_scene_and_never_averages_numbers(study, tmp_path):
-    """Two of four scenes are cloudy with wild numbers, one lacks its west: the median is of the others."""
+    """Two of four scenes are cloudy with wild numbers, one lacks its west: the others count."""
+    dates = ["2023-06-18", "2023-07-20", "2023-08-21", "2024-09-08"]
+    study = study.model_copy(update={"source": Source(scene_dates=dates)})
     geobox = grid.geographic_grid((110, 37, 137, 55), 360)
     clear_value = dict(zip(LANDSAT_BANDS, (0.02, 0.05, 0.03, 0.31, 0.15), strict=True))
     cloudy, files = scene_days(study)[:2], raw_files(study)
@@ -119,7 +126,11 @@ def test_make_masks_scene_by_scene_and_never_averages_numbers(study, tmp_path):
         write = {"geobox": geobox, "study": study, "names": "band", "units": "1"}
         rasters.write_raster(files[f"landsat_{day}_qa_pixel"], qa, nodata=1, **write)
         for asset, value in clear_value.items():
-            numbers = np.full(geobox.shape, 43000 if day in cloudy else LANDSAT_REFLECTANCE.encode(value), np.uint16)
+            numbers = np.full(
+                geobox.shape,
+                43000 if day in cloudy else LANDSAT_REFLECTANCE.encode(value),
+                np.uint16,
+            )
             numbers[:, west & (number == 3)] = 0
             rasters.write_raster(files[f"landsat_{day}_{asset}"], numbers, nodata=0, **write)
     layers = vegetation.make(study)
@@ -127,3 +138,9 @@ def test_make_masks_scene_by_scene_and_never_averages_numbers(study, tmp_path):
     np.testing.assert_allclose(layers["ndvi"][inside], 0.28 / 0.34, atol=2e-4)
     assert np.isnan(layers["ndvi"][~inside]).all()
     assert set(np.unique(layers["landsat_valid_share"][inside])) >= {0.25, 0.5}
+
+
+def test_a_study_without_scenes_is_refused(study):
+    study = study.model_copy(update={"source": Source()})
+    with pytest.raises(vegetation.VegetationError, match="no Landsat scene"):
+        vegetation.make(study)

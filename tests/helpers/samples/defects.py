@@ -1,9 +1,10 @@
 """Clean borehole tables as people type them, and a generator that plants defects in them.
 
-Written without a look at the checks that it tries. `DEFECTS` names what it can plant; each function changes `Tables`
-in place and returns the cells that are wrong now. A row gets one defect at most, and no defect hides another one.
-A finding that was not planted counts as false, unless it is in `Tables.accepted`: it is true of the table as it stands
-because of the planted change, and it names something else than the planted finding does.
+Written without a look at the checks that it tries. `DEFECTS` names what it can plant; each function
+changes `Tables` in place and returns the cells that are wrong now. A row gets one defect at most,
+and no defect hides another one. A finding that was not planted counts as false, unless it is in
+`Tables.accepted`: it is true of the table as it stands because of the planted change, and it names
+something else than the planted finding does.
 """
 
 from collections import deque
@@ -29,14 +30,17 @@ MOST_ROWS = 0.1  # of a table get the same kind of defect; one row at least
 PITS = 0.7  # of the sites
 WELL_INSIDE = 25e3  # m between the outline of the study area and the nearest hole
 SITE_COLUMNS = (
-    "site_id", "longitude", "latitude", "date", "method", "elevation_m", "depth_reached_m", "permafrost",
-    "permafrost_table_m", "permafrost_base_m", "source", "remarks",
+    "site_id", "longitude", "latitude", "date", "method", "elevation_m", "depth_reached_m",
+    "permafrost", "permafrost_table_m", "permafrost_base_m", "source", "remarks",
 )  # fmt: skip
 INTERVAL_COLUMNS = (
-    "site_id", "top_m", "bottom_m", "frozen", "ice_content", "water_content", "dry_density", "ice_type", "texture",
-    "remarks",
+    "site_id", "top_m", "bottom_m", "frozen", "ice_content", "water_content", "dry_density",
+    "ice_type", "texture", "remarks",
 )  # fmt: skip
-DEPTHS = {SITES: ("depth_reached_m", "permafrost_table_m", "permafrost_base_m"), INTERVALS: ("top_m", "bottom_m")}
+DEPTHS = {
+    SITES: ("depth_reached_m", "permafrost_table_m", "permafrost_base_m"),
+    INTERVALS: ("top_m", "bottom_m"),
+}
 NUMBERS = {
     SITES: ("longitude", "latitude", "elevation_m", *DEPTHS[SITES]),
     INTERVALS: (*DEPTHS[INTERVALS], "ice_content", "water_content", "dry_density"),
@@ -45,13 +49,16 @@ REQUIRED = {
     SITES: ("site_id", "longitude", "latitude", "depth_reached_m", "permafrost"),
     INTERVALS: ("site_id", "top_m", "bottom_m", "frozen"),
 }
-READ_WITH_INTERVALS = ("site_id", "depth_reached_m")  # of a site: without them its intervals cannot be judged
+READ_WITH_INTERVALS = (
+    "site_id",
+    "depth_reached_m",
+)  # of a site: without them its intervals cannot be judged
 EMPTY = ("", "NA", "-")
 GRAINS = {"peat": 1.5}  # density relative to water; others 2.65
 
 
 class Plant(NamedTuple):
-    """A cell that is wrong, and cells, as (row, column), that by nature are as good a place to name the defect."""
+    """A wrong cell, and others, as (row, column), that are as good a place to name the defect."""
 
     file: str
     row: int
@@ -72,7 +79,9 @@ class Tables:
         return self.sites if file == SITES else self.intervals
 
     def copy(self):
-        return Tables(self.sites.copy(), self.intervals.copy(), set(self.damaged), set(self.accepted))
+        return Tables(
+            self.sites.copy(), self.intervals.copy(), set(self.damaged), set(self.accepted)
+        )
 
     def has(self, file, column):
         return column in self[file].columns
@@ -86,7 +95,9 @@ class Tables:
     def intervals_of(self, site_row):
         if not (self.has(SITES, "site_id") and self.has(INTERVALS, "site_id")):
             return []
-        return self.intervals.index[self.intervals["site_id"] == self.sites.loc[site_row, "site_id"]].tolist()
+        return self.intervals.index[
+            self.intervals["site_id"] == self.sites.loc[site_row, "site_id"]
+        ].tolist()
 
     def free(self, file, row, column=None):
         """Return whether a row may be damaged, in a column."""
@@ -112,13 +123,17 @@ class Tables:
             self[file].to_csv(folder / file, index=False, encoding="utf-8", lineterminator="\n")
 
 
-# --- Clean tables ----------------------------------------------------------------------------------------------------
+# --- Clean tables
 
 
 @cache
 def _outline(crs=None):
     study = Study(name="t")
-    return study_area(study) if crs is None else study_area(study, crs).simplify(1000).buffer(-WELL_INSIDE)
+    return (
+        study_area(study)
+        if crs is None
+        else study_area(study, crs).simplify(1000).buffer(-WELL_INSIDE)
+    )
 
 
 @cache
@@ -131,7 +146,7 @@ def clean_tables(study, rng, sites=120):
 
     Parameters
     ----------
-    study : helpers.core.study.Study
+    study : testbed.settings.VirtualStudy
         Of the default area; ground heights follow its `elevation` covariate where that exists.
     rng : numpy.random.Generator
     sites : int
@@ -141,15 +156,19 @@ def clean_tables(study, rng, sites=120):
     Tables
     """
     holes, pieces = [], []
-    study = study.model_copy(update={"boreholes": study.boreholes.model_copy(update={"pit_share": PITS})})
-    for number, (longitude, latitude, elevation) in enumerate(zip(*_places(study, sites, rng), strict=True)):
+    study = study.changed({"campaign.boreholes.pit_share": PITS})
+    for number, (longitude, latitude, elevation) in enumerate(
+        zip(*_places(study, sites, rng), strict=True)
+    ):
         prefix = rng.choice(["ZK", "TK-", "探坑", "0", "DXAL "])
         site, cores = boreholes._drill(f"{prefix}{number + 1:03}", _ground(rng), study, rng)
         known = np.isfinite(elevation) and rng.random() < 0.8
         site |= {
             "longitude": f"{longitude:.5f}",
             "latitude": f"{latitude:.5f}",
-            "elevation_m": f"{elevation + rng.uniform(-5, 5):.{rng.integers(0, 2)}f}" if known else None,
+            "elevation_m": f"{elevation + rng.uniform(-5, 5):.{rng.integers(0, 2)}f}"
+            if known
+            else None,
             "source": rng.choice(["Report 12, p. 3", "勘察报告，2016", "field book", ""]),
             "remarks": rng.choice(["", "", "about 3 m of peat nearby", ">10 m in 1975", "52°30'N"]),
         }
@@ -188,11 +207,13 @@ def _ground(rng):
         "soil_depth": rng.uniform(2.5, 22), "odds": rng.normal(-0.5, 1.2), "valley": 0.5,
         "peat": rng.random(), "fines": rng.random(),
     }  # fmt: skip
-    return ground.Ground(np.array([0]), **{name: np.array([value], np.float32) for name, value in values.items()})
+    return ground.Ground(
+        np.array([0]), **{name: np.array([value], np.float32) for name, value in values.items()}
+    )
 
 
 def _described(cores, rng):
-    """Return a hole's cores with ice content, water content and dry density, or only the ice type."""
+    """Return cores with ice content, water content and dry density, or only the ice type."""
     way = rng.choice(["ice", "water", "both", "type"], p=[0.5, 0.35, 0.08, 0.07])
     seasonal = rng.random() < 0.15
     for core in cores:
@@ -216,7 +237,9 @@ def _laboratory(theta, texture, rng):
     """Return the water content and dry density that a core of this ice content has."""
     grains = GRAINS.get(texture, 2.65)
     unfrozen = rng.uniform(0.05, 0.1)
-    full = 1000 * (1 - theta) / (1 / grains + unfrozen)  # ice, grains and unfrozen water fill the ground
+    full = (
+        1000 * (1 - theta) / (1 / grains + unfrozen)
+    )  # ice, grains and unfrozen water fill the ground
     loosest, densest = {"peat": (120, 350), "rock": (2000, 2400)}.get(texture, (1000, 1750))
     density = round(min(rng.uniform(loosest, densest), full))
     total = unfrozen + theta * 917 / density
@@ -227,7 +250,9 @@ def _laboratory(theta, texture, rng):
 
 
 def _typed(rows, columns):
-    frame = pd.DataFrame([[_text(row.get(name)) for name in columns] for row in rows], columns=columns, dtype=object)
+    frame = pd.DataFrame(
+        [[_text(row.get(name)) for name in columns] for row in rows], columns=columns, dtype=object
+    )
     frame.index += 2
     return frame
 
@@ -238,19 +263,22 @@ def _text(value):
     return str(value) if isinstance(value, str) else f"{value:g}"
 
 
-# --- Planting --------------------------------------------------------------------------------------------------------
+# --- Planting
 
 
 def _pick(tables, rng, share, file, columns, where=None):
-    """Draw cells that hold something, each in a row of its own that is free; a share of all rows, one at least."""
+    """Draw cells that hold something in free rows: a share of all rows, one at least."""
     wanted = max(1, round(share * len(tables[file])))
     chosen = []
     for row in rng.permutation(tables[file].index.to_numpy()):
         row = int(row)
         cells = [
-            column for column in columns
-            if tables.filled(file, row, column) and tables.free(file, row, column) and (not where or where(row, column))
-        ]  # fmt: skip
+            column
+            for column in columns
+            if tables.filled(file, row, column)
+            and tables.free(file, row, column)
+            and (not where or where(row, column))
+        ]
         if cells:
             chosen.append((row, str(rng.choice(cells))))
             tables.damage(file, *chosen[-1])
@@ -298,8 +326,8 @@ def outside(tables, rng, share):
         old = [_value(tables, SITES, row, name) for name in ("longitude", "latitude")]
         while True:
             east, north = [
-                (0.0, 0.0), (old[0] - 10, old[1]), (old[0], old[1] - 10), (old[0] * 10, old[1]), (-old[0], old[1]),
-                (old[0] + rng.uniform(-40, 40), old[1] + rng.uniform(-30, 20)),
+                (0.0, 0.0), (old[0] - 10, old[1]), (old[0], old[1] - 10), (old[0] * 10, old[1]),
+                (-old[0], old[1]), (old[0] + rng.uniform(-40, 40), old[1] + rng.uniform(-30, 20)),
             ][rng.integers(6)]  # fmt: skip
             if _outline().distance(shapely.Point(east, north)) > 1.5:
                 break
@@ -311,7 +339,9 @@ def outside(tables, rng, share):
 def swapped(tables, rng, share):
     plants = set()
     for row, _ in _pick(tables, rng, share, SITES, ["longitude"]):
-        tables.sites.loc[row, ["longitude", "latitude"]] = tables.sites.loc[row, ["latitude", "longitude"]].tolist()
+        tables.sites.loc[row, ["longitude", "latitude"]] = tables.sites.loc[
+            row, ["latitude", "longitude"]
+        ].tolist()
         plants.add(Plant(SITES, row, "longitude", frozenset({(row, "latitude")})))
     return plants
 
@@ -320,7 +350,12 @@ def sexagesimal(tables, rng, share):
     def change(text, column):
         degrees, rest = divmod(float(text), 1)
         minutes, rest = divmod(rest * 60, 1)
-        d, m, s, side = int(degrees), int(minutes), min(rest * 60, 59.4), "E" if column == "longitude" else "N"
+        d, m, s, side = (
+            int(degrees),
+            int(minutes),
+            min(rest * 60, 59.4),
+            "E" if column == "longitude" else "N",
+        )
         return [
             f"{d}°{m:02}'{s:02.0f}\"{side}", f"{d}°{m}′{s:.1f}″", f"{d}° {m + rest:.3f}' {side}",
             f"{d}度{m}分{s:.0f}秒", f"{side}{d}°{m}'{s:.2f}\"", f"{d} {m:02} {s:04.1f}",
@@ -336,14 +371,29 @@ def decimal_comma(tables, rng, share):
         def pointed(row, column, file=file):
             return "." in tables[file].loc[row, column]
 
-        plants |= _retype(tables, rng, share, file, NUMBERS[file], lambda t, _: t.replace(".", ","), pointed)
+        plants |= _retype(
+            tables, rng, share, file, NUMBERS[file], lambda t, _: t.replace(".", ","), pointed
+        )
         _lose_table(tables, plants)
     return plants
 
 
 def not_a_number(tables, rng, share):
     def change(text, _):
-        forms = ("about {}", "{} m", ">{}", "<{}", "ca. {}", "{}?", "~{}", "约{}", "{}-{}", "{}m", "see log", "{}.{}.1")
+        forms = (
+            "about {}",
+            "{} m",
+            ">{}",
+            "<{}",
+            "ca. {}",
+            "{}?",
+            "~{}",
+            "约{}",
+            "{}-{}",
+            "{}m",
+            "see log",
+            "{}.{}.1",
+        )
         return str(rng.choice(forms)).replace("{}", text)
 
     plants = set()
@@ -355,7 +405,9 @@ def not_a_number(tables, rng, share):
 
 def _lose_table(tables, plants):
     """Where the depth of the permafrost table cannot be read, a site lacks it."""
-    tables.accepted |= {(SITES, p.row, "no permafrost table") for p in plants if p.column == "permafrost_table_m"}
+    tables.accepted |= {
+        (SITES, p.row, "no permafrost table") for p in plants if p.column == "permafrost_table_m"
+    }
 
 
 def missing_value(tables, rng, share):
@@ -363,8 +415,12 @@ def missing_value(tables, rng, share):
     for file in _some_files(rng):
         for row, column in _pick(tables, rng, share, file, REQUIRED[file]):
             if (file, column) == (SITES, "site_id"):
-                tables.accepted |= {(INTERVALS, r, "interval without site") for r in tables.intervals_of(row)}
-            tables[file].loc[row, column] = str(rng.choice(["", " ", "NA", "-"] if column != "site_id" else ["", " "]))
+                tables.accepted |= {
+                    (INTERVALS, r, "interval without site") for r in tables.intervals_of(row)
+                }
+            tables[file].loc[row, column] = str(
+                rng.choice(["", " ", "NA", "-"] if column != "site_id" else ["", " "])
+            )
             plants.add(Plant(file, row, column))
     return plants
 
@@ -378,12 +434,22 @@ def unknown_word(tables, rng, share):
     plants = set()
     for file in _some_files(rng):
         columns = ["permafrost", "method"] if file == SITES else ["frozen"]
-        plants |= _retype(tables, rng, share, file, columns, lambda _, column: str(rng.choice(words[column])))
+        plants |= _retype(
+            tables, rng, share, file, columns, lambda _, column: str(rng.choice(words[column]))
+        )
     return plants
 
 
 def unreadable_date(tables, rng, share):
-    wrong = ("2023-02-30", "31/13/2020", "2023-13-05", "2021-06-31", "summer 2019", "20 Aug", "2020-00-10")
+    wrong = (
+        "2023-02-30",
+        "31/13/2020",
+        "2023-13-05",
+        "2021-06-31",
+        "summer 2019",
+        "20 Aug",
+        "2020-00-10",
+    )
     return _retype(tables, rng, share, SITES, ["date"], lambda *_: str(rng.choice(wrong)))
 
 
@@ -392,7 +458,8 @@ def far_elevation(tables, rng, share):
         true = float(text)
         feet = true * 3.2808
         off = true + rng.choice([-1, 1]) * rng.uniform(400, 2500)
-        return f"{[off, -9999, feet if feet - true > 400 else off][rng.choice(3, p=[0.7, 0.1, 0.2])]:.0f}"
+        wrong = [off, -9999, feet if feet - true > 400 else off]
+        return f"{wrong[rng.choice(3, p=[0.7, 0.1, 0.2])]:.0f}"
 
     return _retype(tables, rng, share, SITES, ["elevation_m"], change)
 
@@ -401,7 +468,9 @@ def inverted_interval(tables, rng, share):
     plants = set()
     for row, _ in _pick(tables, rng, share, INTERVALS, ["bottom_m"]):
         top, bottom = tables.intervals.loc[row, ["top_m", "bottom_m"]]
-        tables.intervals.loc[row, ["top_m", "bottom_m"]] = [bottom, top] if rng.random() < 0.8 else [bottom, bottom]
+        tables.intervals.loc[row, ["top_m", "bottom_m"]] = (
+            [bottom, top] if rng.random() < 0.8 else [bottom, bottom]
+        )
         plants.add(Plant(INTERVALS, row, "bottom_m", frozenset({(row, "top_m")})))
     return plants
 
@@ -416,10 +485,15 @@ def overlapping(tables, rng, share):
             continue
         way = rng.integers(3)
         half = [
-            (_value(tables, INTERVALS, row, "top_m") + _value(tables, INTERVALS, row, "bottom_m")) / 2
+            (_value(tables, INTERVALS, row, "top_m") + _value(tables, INTERVALS, row, "bottom_m"))
+            / 2
             for row in (upper, lower)
         ]
-        row, column, other = [(lower, "top_m", upper), (upper, "bottom_m", lower), (None, "top_m", lower)][way]
+        row, column, other = [
+            (lower, "top_m", upper),
+            (upper, "bottom_m", lower),
+            (None, "top_m", lower),
+        ][way]
         if way == 2:
             row = tables.append(INTERVALS, lower)
         else:
@@ -437,7 +511,8 @@ def overlapping(tables, rng, share):
 def impossible_content(tables, rng, share):
     def change(text, _):
         content = float(text)
-        return f"{[-content, 100 * content, rng.uniform(1.2, 9), -9999][rng.choice(4, p=[0.3, 0.4, 0.25, 0.05])]:g}"
+        wrong = [-content, 100 * content, rng.uniform(1.2, 9), -9999]
+        return f"{wrong[rng.choice(4, p=[0.3, 0.4, 0.25, 0.05])]:g}"
 
     def some(row, column):
         return float(tables.intervals.loc[row, column]) > 0.02
@@ -451,7 +526,13 @@ def interval_without_site(tables, rng, share):
 
     def change(text, _):
         while True:
-            typo = [text + "x", text[:-1], text[:-2] + text[:-3:-1], "S" + text, f"{text[:-3]}{rng.integers(1000):03}"]
+            typo = [
+                text + "x",
+                text[:-1],
+                text[:-2] + text[:-3:-1],
+                "S" + text,
+                f"{text[:-3]}{rng.integers(1000):03}",
+            ]
             typo = typo[rng.integers(5)]
             if made.setdefault(typo, text) == text and typo.lower() not in known:
                 return typo
@@ -468,7 +549,11 @@ def negative_depth(tables, rng, share):
             value = -_value(tables, file, row, column)
             if file == INTERVALS:
                 also = frozenset({(row, "top_m")})
-                top = _value(tables, file, row, "top_m") if tables.filled(file, row, "top_m") else None
+                top = (
+                    _value(tables, file, row, "top_m")
+                    if tables.filled(file, row, "top_m")
+                    else None
+                )
                 if top == 0 and rng.random() < 0.5:  # the core is said to begin above the surface
                     frame.loc[row, "top_m"] = f"{-rng.uniform(0.1, 0.5):.1f}"
                     plants.add(Plant(file, row, "top_m"))
@@ -479,7 +564,9 @@ def negative_depth(tables, rng, share):
             elif column == "permafrost_base_m":
                 tables.accepted.add((file, row, "inverted permafrost"))
             elif column == "depth_reached_m":
-                tables.accepted |= {(INTERVALS, r, "interval below the hole") for r in tables.intervals_of(row)}
+                tables.accepted |= {
+                    (INTERVALS, r, "interval below the hole") for r in tables.intervals_of(row)
+                }
             frame.loc[row, column] = f"{value:g}"
             plants.add(Plant(file, row, column, also))
     return plants
@@ -490,7 +577,9 @@ def inverted_permafrost(tables, rng, share):
     for row, _ in _pick(tables, rng, share, SITES, ["permafrost_table_m"]):
         table, base = tables.sites.loc[row, ["permafrost_table_m", "permafrost_base_m"]]
         shallow = f"{float(table) * rng.uniform(0.2, 0.9):.2f}"
-        tables.sites.loc[row, ["permafrost_table_m", "permafrost_base_m"]] = [base, table] if base else [table, shallow]
+        tables.sites.loc[row, ["permafrost_table_m", "permafrost_base_m"]] = (
+            [base, table] if base else [table, shallow]
+        )
         plants.add(Plant(SITES, row, "permafrost_base_m", frozenset({(row, "permafrost_table_m")})))
     return plants
 
@@ -519,14 +608,19 @@ def interval_below_hole(tables, rng, share):
     plants = set()
     for row, column in _pick(tables, rng, share, INTERVALS, ["bottom_m"], lambda r, _: r in last):
         depth = float(deepest[frame.loc[row, "site_id"]])
-        frame.loc[row, column] = f"{depth + rng.choice([rng.uniform(0.2, 2), rng.uniform(2, 20)]):.2f}"
+        frame.loc[row, column] = (
+            f"{depth + rng.choice([rng.uniform(0.2, 2), rng.uniform(2, 20)]):.2f}"
+        )
         plants.add(Plant(INTERVALS, row, column))
     return plants
 
 
 def ice_in_unfrozen(tables, rng, share):
     def able(row, _):
-        ice = tables.filled(INTERVALS, row, "ice_content") and float(tables.intervals.loc[row, "ice_content"]) > 0
+        ice = (
+            tables.filled(INTERVALS, row, "ice_content")
+            and float(tables.intervals.loc[row, "ice_content"]) > 0
+        )
         return ice or _is(tables, INTERVALS, row, "frozen", "no")
 
     plants = set()
@@ -548,7 +642,9 @@ def missing_column(tables, rng, share):
         if rng.random() < 0.5:
             del tables[file][column]
         else:
-            tables[file].columns = [name[:3] + name[4:] if name == column else name for name in tables[file].columns]
+            tables[file].columns = [
+                name[:3] + name[4:] if name == column else name for name in tables[file].columns
+            ]
         plants.add(Plant(file, WHOLE, column))
     return plants
 
@@ -569,14 +665,19 @@ def _scaled(text, factor):
 
 
 def percent(tables, rng, share):
-    columns = [["ice_content"], ["water_content"], ["ice_content", "water_content"]][rng.integers(3)]
+    columns = [["ice_content"], ["water_content"], ["ice_content", "water_content"]][
+        rng.integers(3)
+    ]
     return {_scale(tables, INTERVALS, [column], 100) for column in columns}
 
 
 def centimetres(tables, rng, share):
     whole = [file for file in (SITES, INTERVALS) if all(tables.has(file, c) for c in DEPTHS[file])]
     files = [[file] for file in whole] + ([whole] if len(whole) == 2 else [])
-    return {_scale(tables, file, DEPTHS[file], 100) for file in (files[rng.integers(len(files))] if files else [])}
+    return {
+        _scale(tables, file, DEPTHS[file], 100)
+        for file in (files[rng.integers(len(files))] if files else [])
+    }
 
 
 def dry_density(tables, rng, share):
@@ -608,8 +709,8 @@ DEFECTS = {
     "depths in centimetres": centimetres,
     "dry density in another unit": dry_density,
 }
-"""Kinds of defects and the functions (tables, rng, share of rows) that plant them, in the order of planting: first
-columns go, then cells change, then whole columns are scaled."""
+"""Kinds of defects and the functions (tables, rng, share of rows) that plant them, in this order:
+first columns go, then cells change, then whole columns are scaled."""
 
 HIDE = {
     "content in percent": {"impossible ice content"},
@@ -623,12 +724,15 @@ NEEDS = {
     "swapped coordinates": {(SITES, "longitude"), (SITES, "latitude")},
     "elevation far from the elevation model": {(SITES, "longitude"), (SITES, "latitude")},
     "inverted interval": {(INTERVALS, "top_m"), (INTERVALS, "bottom_m")},
-    "overlapping intervals": {(INTERVALS, "site_id"), (INTERVALS, "top_m"), (INTERVALS, "bottom_m")},
+    "overlapping intervals": {(INTERVALS, c) for c in ("site_id", "top_m", "bottom_m")},
     "interval without site": {(SITES, "site_id"), (INTERVALS, "site_id")},
     "inverted permafrost": {(SITES, "permafrost_table_m"), (SITES, "permafrost_base_m")},
-    "depth without permafrost": {(SITES, c) for c in ("permafrost", "permafrost_table_m", "permafrost_base_m")},
+    "depth without permafrost": {
+        (SITES, c) for c in ("permafrost", "permafrost_table_m", "permafrost_base_m")
+    },
     "interval below the hole": {
-        (SITES, "site_id"), (SITES, "depth_reached_m"), (INTERVALS, "site_id"), (INTERVALS, "bottom_m"),
+        (SITES, "site_id"), (SITES, "depth_reached_m"), (INTERVALS, "site_id"),
+        (INTERVALS, "bottom_m"),
     },
     "ice in unfrozen ground": {(INTERVALS, "frozen")},
 }  # fmt: skip
@@ -647,7 +751,9 @@ def schedule(seeds, rng):
             if not deck:
                 deck.extend(str(kind) for kind in rng.permutation(list(DEFECTS)))
             kind = deck.popleft()
-            hides = any(kind in HIDE.get(other, ()) or other in HIDE.get(kind, ()) for other in hand)
+            hides = any(
+                kind in HIDE.get(other, ()) or other in HIDE.get(kind, ()) for other in hand
+            )
             (put_back if hides or kind in hand else hand).append(kind)
         deck.extendleft(put_back)
         hands.append(hand)
@@ -678,7 +784,7 @@ def plant(tables, rng, kinds=None):
     return {kind: plants for kind, plants in planted.items() if plants}
 
 
-# --- Judging ---------------------------------------------------------------------------------------------------------
+# --- Evaluation
 
 
 def judge(problems, planted, tables):
@@ -709,6 +815,10 @@ def judge(problems, planted, tables):
             places = {(wrong.row, wrong.column), *wrong.also}
             kinds = {kind, *EQUIVALENT.get(kind, ())}
             true |= {(wrong.file, wrong.row, name) for name in kinds}
-            if not any(column in found.get((wrong.file, row, name), ()) for row, column in places for name in kinds):
+            if not any(
+                column in found.get((wrong.file, row, name), ())
+                for row, column in places
+                for name in kinds
+            ):
                 missed[kind].append(wrong)
     return missed, set(found) - true

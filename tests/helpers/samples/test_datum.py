@@ -39,23 +39,33 @@ def test_gcj02_agrees_with_published_pairs(wgs84, gcj02):
 
 def test_bd09_agrees_with_published_pair():
     # Beijing railway station, from the manual of the R package geoChina, given to five decimals.
-    np.testing.assert_allclose(gcj02_to_bd09(116.42703, 39.90245), (116.43351, 39.90851), rtol=0, atol=1e-5)
-    np.testing.assert_allclose(bd09_to_gcj02(116.43351, 39.90851), (116.42703, 39.90245), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(
+        gcj02_to_bd09(116.42703, 39.90245), (116.43351, 39.90851), rtol=0, atol=1e-5
+    )
+    np.testing.assert_allclose(
+        bd09_to_gcj02(116.43351, 39.90851), (116.42703, 39.90245), rtol=0, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize(("forward", "inverse"), FORWARD.values(), ids=FORWARD.keys())
 @given(longitude=longitudes, latitude=latitudes)
 def test_there_and_back(forward, inverse, longitude, latitude):
-    np.testing.assert_allclose(inverse(*forward(longitude, latitude)), (longitude, latitude), rtol=0, atol=1e-9)
+    np.testing.assert_allclose(
+        inverse(*forward(longitude, latitude)), (longitude, latitude), rtol=0, atol=1e-9
+    )
 
 
 @pytest.mark.parametrize(("forward", "inverse"), FORWARD.values(), ids=FORWARD.keys())
 @given(longitude=longitudes, latitude=latitudes)
 def test_back_and_there(forward, inverse, longitude, latitude):
-    np.testing.assert_allclose(forward(*inverse(longitude, latitude)), (longitude, latitude), rtol=0, atol=1e-9)
+    np.testing.assert_allclose(
+        forward(*inverse(longitude, latitude)), (longitude, latitude), rtol=0, atol=1e-9
+    )
 
 
-@pytest.mark.parametrize("convert", [f for pair in FORWARD.values() for f in pair], ids=lambda f: f.__name__)
+@pytest.mark.parametrize(
+    "convert", [f for pair in FORWARD.values() for f in pair], ids=lambda f: f.__name__
+)
 @given(
     longitude=st.one_of(st.floats(-180, 71.9), st.floats(137.9, 180)),
     latitude=st.floats(-90, 90),
@@ -65,8 +75,12 @@ def test_points_outside_china_stay(convert, longitude, latitude):
 
 
 def test_shift_in_northeast_china_is_400_to_720_m():
-    longitude, latitude = np.meshgrid(np.linspace(111.14, 135.09, 200), np.linspace(38.72, 53.56, 200))
-    _, _, length = Geod(ellps="WGS84").inv(longitude, latitude, *wgs84_to_gcj02(longitude, latitude))
+    longitude, latitude = np.meshgrid(
+        np.linspace(111.14, 135.09, 200), np.linspace(38.72, 53.56, 200)
+    )
+    _, _, length = Geod(ellps="WGS84").inv(
+        longitude, latitude, *wgs84_to_gcj02(longitude, latitude)
+    )
     assert 400 < length.min() < 450
     assert 650 < length.max() < 720
 

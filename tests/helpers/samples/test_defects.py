@@ -10,12 +10,14 @@ import pytest
 from defects import DEFECTS, INTERVALS, NEEDS, SITES, WHOLE, clean_tables, judge, plant, schedule
 
 from helpers.core.grid import reference_grid
-from helpers.core.ice import volumetric_ice_content
+from helpers.core.ice import content_with_error
 from helpers.core.rasters import warp
 from helpers.core.settings import ROOT
 from helpers.core.study import Study
 from helpers.prepare.registry import write_covariates
 from helpers.samples import labels
+from helpers.samples.tables import find_problems, read_tables
+from testbed.settings import VirtualStudy
 
 SEEDS = 20
 FEW = 40  # sites
@@ -30,7 +32,8 @@ def study(tmp_path_factory):
         patch.setattr(Study, "processed_dir", property(lambda self: folder / "processed"))
         patch.setattr(Study, "results_dir", property(lambda self: folder / "results"))
         named = {"sites": str(folder / SITES), "intervals": str(folder / INTERVALS)}
-        study = Study(name="t", grid={"resolution": 20_000, "fine_resolution": 10_000}, samples=named)
+        grid = {"resolution": 20_000, "fine_resolution": 10_000}
+        study = VirtualStudy(name="t", grid=grid, samples=named)
         height = warp(ROOT / "data" / "base" / "topography.tif", reference_grid(study), "average")
         write_covariates(study, {"elevation": height.astype(np.float32)})
         yield study
@@ -50,7 +53,7 @@ def hands(seeds=SEEDS):
 def found(study, tables):
     """Write the tables and return all problems that the checks find in them."""
     tables.write(study.path(study.samples.sites).parent)
-    return pytest.importorskip("helpers.samples.tables").find_problems(study)
+    return find_problems(study)
 
 
 # --- The checks
@@ -65,7 +68,9 @@ def trial(study, drawn, seeds):
         lost, wrong = judge(found(study, tables), plants, tables)
         for kind, cells in plants.items():
             planted[kind] += len(cells)
-            missed.setdefault(kind, []).extend((seed, *cell[:3], tables.text(*cell[:3])) for cell in lost[kind])
+            missed.setdefault(kind, []).extend(
+                (seed, *cell[:3], tables.text(*cell[:3])) for cell in lost[kind]
+            )
         false += [(seed, *finding) for finding in wrong]
         rows += len(tables.sites) + len(tables.intervals) + 2  # with the headers
     recall = pd.DataFrame(
@@ -76,7 +81,11 @@ def trial(study, drawn, seeds):
     counts = dict(Counter(finding[3] for finding in false))
     with pd.option_context("display.max_colwidth", 160):
         told = f"{recall.sort_values('recall').to_string()}\n"
-    return recall["recall"], share, f"{told}false flags on {share:.3%} of {rows} rows: {counts} {sorted(false)[:5]}"
+    return (
+        recall["recall"],
+        share,
+        f"{told}false flags on {share:.3%} of {rows} rows: {counts} {sorted(false)[:5]}",
+    )
 
 
 @pytest.mark.parametrize("seeds", [SEEDS, pytest.param(10 * SEEDS, marks=pytest.mark.soak)])
@@ -95,7 +104,9 @@ def test_untouched_tables_have_no_problem(study, drawn):
 
 def test_a_file_with_all_coordinates_swapped(study, drawn):
     tables = drawn(0)
-    plants = {"swapped coordinates": DEFECTS["swapped coordinates"](tables, np.random.default_rng(1), 1.0)}
+    plants = {
+        "swapped coordinates": DEFECTS["swapped coordinates"](tables, np.random.default_rng(1), 1.0)
+    }
     problems = found(study, tables)
     assert set(problems["kind"]) == {"swapped coordinates"}
     whole = (problems["row"] == WHOLE).any()
@@ -108,7 +119,7 @@ def test_a_file_with_all_coordinates_swapped(study, drawn):
 def test_clean_tables_are_read_and_look_like_real_ones(study, drawn):
     tables = drawn(0)
     tables.write(study.path(study.samples.sites).parent)
-    sites, intervals, problems = pytest.importorskip("helpers.samples.tables").read_tables(study)
+    sites, intervals, problems = read_tables(study)
     assert problems.empty
     assert len(sites) == 120
     assert 600 < len(intervals) < 2000
@@ -120,10 +131,14 @@ def test_clean_tables_are_read_and_look_like_real_ones(study, drawn):
     assert 10 < closed.sum() < water.notna().sum() / 4
     known = (water > 0.1) & (intervals["frozen"] == "yes")
     solids = np.where(intervals["texture"] == "peat", 1.5, 2.65)
-    assert (volumetric_ice_content(water[known], 0.1, density[known], solids[known]) < 0.96).all()
+
+    def content(rows, unfrozen):
+        measured = (water[rows], 0 * water[rows] + unfrozen, density[rows], solids[rows])
+        return content_with_error(*measured, errors=(0, 0, 0))[0]
+
+    assert (content(known, 0.1) < 0.96).all()
     both = known & intervals["ice_content"].notna() & density.notna()
-    theta = volumetric_ice_content(water[both], 0.075, density[both])
-    np.testing.assert_allclose(theta, intervals.loc[both, "ice_content"], atol=0.05)
+    np.testing.assert_allclose(content(both, 0.075), intervals.loc[both, "ice_content"], atol=0.05)
 
 
 @pytest.mark.parametrize("kind", DEFECTS)
@@ -140,7 +155,9 @@ def test_a_planted_cell_differs_and_nothing_else_does(drawn, kind):
                 columns |= {c for p in plants if p.file == file for _, c in p.also}
                 same = [c for c in before[file] if c not in columns]
                 assert before[file][same].equals(tables[file][same])
-                assert not any(c in tables[file] and before[file][c].equals(tables[file][c]) for c in columns)
+                assert not any(
+                    c in tables[file] and before[file][c].equals(tables[file][c]) for c in columns
+                )
                 continue
             common = before[file].index
             changed = set(common[(before[file] != tables[file].loc[common]).any(axis=1)])
@@ -149,7 +166,9 @@ def test_a_planted_cell_differs_and_nothing_else_does(drawn, kind):
             if kind not in ("duplicated site", "overlapping intervals"):  # copies of rows
                 for p in plants:
                     places = {(p.row, p.column), *p.also} if p.file == file else ()
-                    assert not places or any(before[file].loc[x] != tables[file].loc[x] for x in places)
+                    assert not places or any(
+                        before[file].loc[x] != tables[file].loc[x] for x in places
+                    )
 
 
 def test_a_row_is_damaged_once_and_the_same_seed_gives_the_same(drawn):

@@ -1,4 +1,4 @@
-"""Sample tables: what is refused and how it is told, labels of hand-made holes, extraction, and the split."""
+"""Labels of hand-made boreholes, extraction, selection, split, and the table of samples."""
 
 import json
 import os
@@ -21,8 +21,21 @@ from helpers.prepare.registry import covariate_files, covariates, predictor_name
 from helpers.samples.areas import add_absences, label_areas
 from helpers.samples.columns import SampleError
 from helpers.samples.extract import extract_covariates
-from helpers.samples.labels import NOT_REACHED, TOO_LITTLE, UNKNOWN_STATE, UNKNOWN_TABLE, core_ice, label_layers
-from helpers.samples.selection import DUPLICATE, counts_by_reason, drop_unusable, group_cells, settle_rare_classes
+from helpers.samples.labels import (
+    NOT_REACHED,
+    TOO_LITTLE,
+    UNKNOWN_STATE,
+    UNKNOWN_TABLE,
+    core_ice,
+    label_layers,
+)
+from helpers.samples.selection import (
+    DUPLICATE,
+    counts_by_reason,
+    drop_unusable,
+    group_cells,
+    settle_rare_classes,
+)
 from helpers.samples.split import split_sites
 from helpers.samples.store import SAMPLE_COLUMNS, read_samples, write_samples
 
@@ -43,11 +56,19 @@ def site(site_id="S", depth=12.0, permafrost="yes", table=1.0, base=np.nan):
 
 
 def core(*pieces, site_id="S"):
-    rows = [[site_id, top, bottom, "no" if content == "no" else "yes", np.nan if content == "no" else content]
-            for top, bottom, content in pieces]  # fmt: skip
-    return pd.DataFrame(rows, columns=["site_id", "top_m", "bottom_m", "frozen", "ice_content"]).astype(
-        {"ice_content": float}
-    )
+    rows = [
+        [
+            site_id,
+            top,
+            bottom,
+            "no" if content == "no" else "yes",
+            content if content != "no" else None,
+        ]
+        for top, bottom, content in pieces
+    ]
+    return pd.DataFrame(
+        rows, columns=["site_id", "top_m", "bottom_m", "frozen", "ice_content"]
+    ).astype({"ice_content": float})
 
 
 def outcome(sites, intervals, layer="3-5m", **settings):
@@ -55,13 +76,17 @@ def outcome(sites, intervals, layer="3-5m", **settings):
     labels, lost = label_layers(Study(name="t", **settings), sites, intervals)
     assert len(labels) + len(lost) == 3 * len(sites)
     row = labels[labels["layer"] == layer]
-    return tuple(row[["ice_type", "reason"]].iloc[0]) if len(row) else lost.loc[lost["layer"] == layer, "reason"].item()
+    return (
+        tuple(row[["ice_type", "reason"]].iloc[0])
+        if len(row)
+        else lost.loc[lost["layer"] == layer, "reason"].item()
+    )
 
 
 WHOLE = core((0, 12, 0.25))
 UNKNOWN = {"permafrost": "unknown", "table": np.nan}
 NONE = {"permafrost": "no", "table": np.nan}
-FATES = {
+OUTCOMES = {
     "permafrost throughout": (site(), WHOLE, (3, "")),
     "table below the layer": (site(table=5.0), WHOLE, (0, "above table")),
     "table below the layer, shallow hole": (site(table=5.0, depth=4), core(), (0, "above table")),
@@ -79,10 +104,11 @@ FATES = {
     "half of the permafrost part": (site(table=4.0), core((4, 4.5, 0.4)), (4, "")),
     "content not measured": (site(), core((3, 5, np.nan)), TOO_LITTLE),
     "unfrozen lens counts as no ice": (site(), core((3, 4, 0.3), (4, 5, "no")), (2, "")),
-    "core above the table is not permafrost": (site(table=4.0), core((3, 4, 0.9), (4, 5, 0.05)), (1, "")),
+    "core above the table": (site(table=4.0), core((3, 4, 0.9), (4, 5, 0.05)), (1, "")),
     "unknown, not reached": (site(**UNKNOWN, depth=2.4), core((0, 2.4, "no")), NOT_REACHED),
     "unknown, ended inside, unfrozen": (site(**UNKNOWN, depth=4), core((0, 4, "no")), (0, "talik")),
-    "unknown, frozen below": (site(**UNKNOWN, depth=4), core((0, 3.5, "no"), (3.5, 4, 0.2)), UNKNOWN_STATE),
+    "unknown, frozen below": (
+        site(**UNKNOWN, depth=4), core((0, 3.5, "no"), (3.5, 4, 0.2)), UNKNOWN_STATE),
     "table near the hole's end": (site(table=3.9, depth=4), core((3.9, 4, 0.4)), (4, "")),
     "unknown, frozen": (site(**UNKNOWN), WHOLE, UNKNOWN_STATE),
     "unknown, unfrozen": (site(**UNKNOWN), core((0, 12, "no")), (0, "talik")),
@@ -91,14 +117,16 @@ FATES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("sites", "intervals", "fate"), FATES.values(), ids=FATES.keys())
-def test_fate_of_the_layer_from_3_to_5_m(sites, intervals, fate):
-    assert outcome(sites, intervals) == fate
+@pytest.mark.parametrize(("sites", "intervals", "expected"), OUTCOMES.values(), ids=OUTCOMES.keys())
+def test_outcome_of_the_layer_from_3_to_5_m(sites, intervals, expected):
+    assert outcome(sites, intervals) == expected
 
 
-def test_a_partly_frozen_layer_known_answer():
+def test_a_partly_frozen_layer_by_hand():
     labels, lost = label_layers(
-        Study(name="t"), site(table=2.25, base=7.5), core((0, 2.5, 0.5), (2.5, 4, 0.2), (4, 12, 0.1))
+        Study(name="t"),
+        site(table=2.25, base=7.5),
+        core((0, 2.5, 0.5), (2.5, 4, 0.2), (4, 12, 0.1)),
     )
     assert lost.empty
     np.testing.assert_allclose(labels["permafrost_share"], [0.75, 1, 0.5])
@@ -112,19 +140,24 @@ def test_a_partly_frozen_layer_known_answer():
 
 @given(st.floats(0.5, 12), st.floats(0, 1), st.sampled_from(["2-3m", "3-5m", "5-10m"]))
 @settings(deadline=None, max_examples=60)
-def test_whether_a_hole_tells_of_a_layer_does_not_depend_on_what_it_met(depth, share, layer):
-    """Samples that keep shorter holes where these met permafrost have more of it than the ground."""
+def test_whether_a_borehole_labels_a_layer_does_not_depend_on_what_it_met(depth, share, layer):
+    """Else samples would have more permafrost than the ground."""
     kinds = {
         "frozen": (site(depth=depth, table=0.4), core((0, depth, 0.3))),
         "talik": (site(**NONE, depth=depth), core((0, depth, "no"))),
-        "not told": (site(**UNKNOWN, depth=depth), core((0, depth, "no"))),
+        "unknown": (site(**UNKNOWN, depth=depth), core((0, depth, "no"))),
     }
-    fates = {kind: outcome(*hole, layer, ice={"minimum_sampled_share": share}) for kind, hole in kinds.items()}
-    assert len({fate == NOT_REACHED for fate in fates.values()}) == 1, fates
+    outcomes = {
+        kind: outcome(*hole, layer, ice={"minimum_sampled_share": share})
+        for kind, hole in kinds.items()
+    }
+    assert len({one == NOT_REACHED for one in outcomes.values()}) == 1, outcomes
 
 
 def test_class_zero_holds_no_ice():
-    labels, _ = label_layers(Study(name="t"), site(permafrost="no", table=np.nan), core((0, 12, "no")))
+    labels, _ = label_layers(
+        Study(name="t"), site(permafrost="no", table=np.nan), core((0, 12, "no"))
+    )
     assert labels["ice_content"].isna().all()
     assert (labels[["permafrost_share", "ice_fraction"]] == 0).all(axis=None)
     assert (labels["sampled_share"] == 1).all()
@@ -132,20 +165,29 @@ def test_class_zero_holds_no_ice():
 
 def test_thresholds_and_sampled_share_are_settings():
     assert outcome(site(), WHOLE, ice={"thresholds": [0.05, 0.06, 0.07, 0.08]}) == (5, "")
-    assert outcome(site(depth=3.9), core((1, 3.9, 0.4)), ice={"minimum_sampled_share": 0.4}) == (4, "")
+    assert outcome(site(depth=3.9), core((1, 3.9, 0.4)), ice={"minimum_sampled_share": 0.4}) == (
+        4,
+        "",
+    )
 
 
 def pieces(**columns):
-    """Return pieces of core of one site, one metre each, frozen unless told."""
+    """Return pieces of core of one site, one metre each, frozen unless they say otherwise."""
     number = max(len(values) for values in columns.values())
-    table = {"site_id": ["S"] * number, "top_m": np.arange(2.0, 2 + number), "bottom_m": np.arange(3.0, 3 + number)}
+    table = {
+        "site_id": ["S"] * number,
+        "top_m": np.arange(2.0, 2 + number),
+        "bottom_m": np.arange(3.0, 3 + number),
+    }
     return pd.DataFrame(table | {"frozen": ["yes"] * number} | columns)
 
 
-def test_ice_of_cores_known_answers():
-    """SCIENCE: w = 0.25, w_u = 0.08 and G = 2.65 give 0.288 in saturated ground; 1500 kg m-3 gives 0.278."""
+def test_ice_of_cores_by_hands():
+    """w = 0.25, w_u = 0.08, G = 2.65 give 0.288 in saturated ground; 1500 kg m-3 gives 0.278."""
     study = Study(name="t", ice={"unfrozen_water": {"silt": 0.08}})
-    table = pieces(water_content=[0.25, 0.25, np.nan], dry_density=[np.nan, 1500, np.nan], texture=["silt"] * 3)
+    table = pieces(
+        water_content=[0.25, 0.25, np.nan], dry_density=[np.nan, 1500, np.nan], texture=["silt"] * 3
+    )
     found = core_ice(study, table)
     np.testing.assert_allclose(found["ice_content"], [0.28843, 0.27808, np.nan], atol=1e-5)
     # theta = rho (w - w_u) / 917: each error moves it in proportion.
@@ -166,7 +208,11 @@ def test_errors_of_saturated_ground_agree_with_a_simulation():
 
 def test_measured_ice_comes_before_water_and_water_before_a_type():
     study = Study(name="t")
-    table = pieces(ice_content=[0.4, np.nan, np.nan], water_content=[0.25, 0.25, np.nan], ice_type=[1.0, 1.0, 3.0])
+    table = pieces(
+        ice_content=[0.4, np.nan, np.nan],
+        water_content=[0.25, 0.25, np.nan],
+        ice_type=[1.0, 1.0, 3.0],
+    )
     found = core_ice(study, table)
     assert found["ice_content"][0] == 0.4
     assert found["ice_content"][1] == pytest.approx(0.3379, abs=1e-4)
@@ -182,7 +228,10 @@ def test_less_frozen_water_than_bound_water_is_no_ice():
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=6), st.floats(0.1, 0.9), st.integers(0, 5))
 @settings(deadline=None, max_examples=60)
 def test_splitting_a_piece_in_two_changes_nothing(contents, where, which):
-    study, hole = Study(name="t", layers=[(2, 8)], ice={"minimum_sampled_share": 0.1}), site(depth=20.0)
+    study, hole = (
+        Study(name="t", layers=[(2, 8)], ice={"minimum_sampled_share": 0.1}),
+        site(depth=20.0),
+    )
     table = pieces(ice_content=contents)
     row = table.iloc[which % len(table)]
     middle = row["top_m"] + where
@@ -224,8 +273,12 @@ def mapped(tmp_path_factory):
     easting, northing = cell_centres(geobox)
     back = pyproj.Transformer.from_crs(named_crs(study.grid.crs), "EPSG:4326", always_xy=True)
     offset = rng.uniform(-2900, 2900, (2, 300))
-    longitude, latitude = back.transform(easting[columns[chosen]] + offset[0], northing[rows[chosen]] + offset[1])
-    table = pd.DataFrame({"site_id": [f"S{i:03}" for i in range(300)], "longitude": longitude, "latitude": latitude})
+    longitude, latitude = back.transform(
+        easting[columns[chosen]] + offset[0], northing[rows[chosen]] + offset[1]
+    )
+    table = pd.DataFrame(
+        {"site_id": [f"S{i:03}" for i in range(300)], "longitude": longitude, "latitude": latitude}
+    )
     table = table.merge(pd.DataFrame({"layer": ["2-3m", "3-5m", "5-10m"]}), how="cross")
     table = table[rng.random(len(table)) < 0.8].reset_index(drop=True)
     code = rng.choice(6, len(table), p=[0.5, 0.1, 0.12, 0.13, 0.1, 0.05])
@@ -259,7 +312,7 @@ def test_points_outside_the_grid_have_no_value(mapped):
     assert np.isfinite(extracted["elevation"].iloc[1])
 
 
-def test_missing_covariates_are_told(tmp_path, mapped):
+def test_missing_covariates_are_named(tmp_path, mapped):
     _, table = mapped
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Study, "processed_dir", property(lambda self: tmp_path))
@@ -276,11 +329,15 @@ def test_nodata_outliers_and_duplicates_are_dropped_and_counted(mapped):
     spoilt.loc[spoilt["site_id"] == first, "ndvi"] = np.nan
     spoilt.loc[spoilt["site_id"] == second, "slope"] = 60.0
     spoilt["sand"] = 1.0
-    spoilt.loc[spoilt["site_id"] == third, "sand"] = 2.0  # the median absolute deviation is zero: not judged
-    twin = spoilt[spoilt["site_id"] == fourth].assign(site_id="twin", northing=lambda t: t["northing"] + 3)
+    spoilt.loc[spoilt["site_id"] == third, "sand"] = (
+        2.0  # the median absolute deviation is zero: not evaluated
+    )
+    twin = spoilt[spoilt["site_id"] == fourth].assign(
+        site_id="twin", northing=lambda t: t["northing"] + 3
+    )
     kept, lost = drop_unusable(study, pd.concat([spoilt, twin]))
-    told = lost.drop_duplicates("site_id").set_index("site_id")["reason"].to_dict()
-    assert told == {first: "no data: ndvi", second: "outlier: slope", "twin": DUPLICATE}
+    message = lost.drop_duplicates("site_id").set_index("site_id")["reason"].to_dict()
+    assert message == {first: "no data: ndvi", second: "outlier: slope", "twin": DUPLICATE}
     assert set(kept["site_id"]) == set(clean["site_id"]) - {first, second}
     assert len(kept) + len(lost) == len(spoilt) + len(twin)
     counts = counts_by_reason(lost)
@@ -309,7 +366,9 @@ def in_cells(counts, types, easting=0.0):
     """Return samples of one layer in neighbouring cells: so many in each, of these types."""
     cells = np.repeat(np.arange(len(counts)), counts)
     names = [f"S{i}" for i in range(len(cells))]
-    table = pd.DataFrame({"site_id": names, "layer": "2-3m", "easting": easting + cells * 6000 + 10.0})
+    table = pd.DataFrame(
+        {"site_id": names, "layer": "2-3m", "easting": easting + cells * 6000 + 10.0}
+    )
     table["northing"], table["ice_type"] = 10.0, types
     table["ice_content"] = np.where(table["ice_type"] > 0, table["ice_type"] / 10, np.nan)
     table["ice_fraction"] = table["ice_content"].fillna(0.0)
@@ -322,7 +381,9 @@ def test_sites_in_one_cell_stay_together_or_become_one(mapped):
     grouped, none = group_cells(study, table)
     assert none.empty
     assert grouped["group"].tolist() == ["S0", "S0", "S0", "S3", "S4", "S4"]
-    merging = study.model_copy(update={"samples": study.samples.model_copy(update={"same_cell": "merge"})})
+    merging = study.model_copy(
+        update={"samples": study.samples.model_copy(update={"same_cell": "merge"})}
+    )
     merged, others = group_cells(merging, table)
     assert others["site_id"].tolist() == ["S1", "S2", "S4"]
     assert merged["site_id"].tolist() == ["S0", "S3", "S5"]
@@ -338,7 +399,8 @@ def test_rare_classes_are_named_merged_or_kept(mapped):
     study, _ = mapped
     table = in_cells([60], np.repeat([0, 1, 2, 4], [30, 4, 20, 6]))
     with pytest.raises(
-        SampleError, match=r"ice-poor frozen soil has 4 sites in 2-3m, fewer than 15; so do 1 other classes"
+        SampleError,
+        match=r"ice-poor frozen soil has 4 sites in 2-3m, fewer than 15; so do 1 other classes",
     ):
         settle_rare_classes(rare(study, rare_classes="stop"), table)
     same, merged = settle_rare_classes(rare(study, rare_classes="keep"), table)
@@ -350,7 +412,9 @@ def test_rare_classes_are_named_merged_or_kept(mapped):
     level = rare(study, rare_classes="stop").model_copy(update={"target": "permafrost"})
     assert settle_rare_classes(level, table)[1] == []
     with pytest.raises(SampleError, match="no permafrost has 3 sites"):
-        settle_rare_classes(rare(study, rare_classes="merge"), in_cells([23], np.repeat([0, 4], [3, 20])))
+        settle_rare_classes(
+            rare(study, rare_classes="merge"), in_cells([23], np.repeat([0, 4], [3, 20]))
+        )
 
 
 @pytest.mark.parametrize("how", ["mask", "pseudo"])
@@ -362,8 +426,19 @@ def test_without_class_zero_tables_are_refused_or_completed(mapped, tmp_path, ho
     geobox = reference_grid(study)
     free = np.zeros(geobox.shape, np.uint8)
     free[: geobox.shape[0] // 2] = 1
-    write_raster(tmp_path / "mask.tif", free, geobox, study=study, names="mask", units="1", long_names="m", nodata=255)
-    with_mask = rare(study, absences=how, permafrost_mask=str(tmp_path / "mask.tif"), absence_sites=40)
+    write_raster(
+        tmp_path / "mask.tif",
+        free,
+        geobox,
+        study=study,
+        names="mask",
+        units="1",
+        long_names="m",
+        nodata=255,
+    )
+    with_mask = rare(
+        study, absences=how, permafrost_mask=str(tmp_path / "mask.tif"), absence_sites=40
+    )
     full = add_absences(with_mask, frozen, np.random.default_rng(0))
     added = extract_covariates(study, full[len(frozen) :].reset_index(drop=True))
     assert len(added) == 120
@@ -406,7 +481,7 @@ def test_outside_of_the_mask_nothing_is_known(mapped, tmp_path):
         add_absences(chosen, table.assign(ice_type=3), np.random.default_rng(0))
 
 
-def test_a_layer_without_any_label_is_told(mapped):
+def test_a_layer_without_any_label_is_named(mapped):
     study, table = mapped
     with pytest.raises(SampleError, match="No hole gives a label in 5-10m"):
         add_absences(study, table[table["layer"] != "5-10m"], np.random.default_rng(0))
@@ -414,7 +489,9 @@ def test_a_layer_without_any_label_is_told(mapped):
 
 def test_training_areas_become_samples_in_groups(mapped, tmp_path):
     study, _ = mapped
-    path = polygons(tmp_path, [(122, 51, 0.3), (124, 48, 0.001)], ["富冰冻土", "0"], layer=["2-3m", None])
+    path = polygons(
+        tmp_path, [(122, 51, 0.3), (124, 48, 0.001)], ["富冰冻土", "0"], layer=["2-3m", None]
+    )
     areas = label_areas(rare(study, areas=path, cells_per_area=5), np.random.default_rng(1))
     assert areas.groupby(["group", "layer"]).size().to_dict() == {
         ("area-1", "2-3m"): 5, ("area-2", "2-3m"): 1, ("area-2", "3-5m"): 1, ("area-2", "5-10m"): 1,
@@ -429,18 +506,22 @@ def test_training_areas_become_samples_in_groups(mapped, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("boxes", "types", "told"),
+    ("boxes", "types", "message"),
     [
-        ([(122, 51, 0.5), (122.9, 51, 0.5)], [1, 2], "Features 1, 2 of areas.gpkg give cells different types"),
+        (
+            [(122, 51, 0.5), (122.9, 51, 0.5)],
+            [1, 2],
+            "Features 1, 2 of areas.gpkg give cells different types",
+        ),
         ([(100, 30, 0.3)], [1], "feature 1, lies outside of the study area"),
         ([(122, 51, 0.3)], ["wet"], "features 1: no ice type in ice_type"),
     ],
     ids=["overlap", "outside", "unknown type"],
 )
-def test_unusable_training_areas_are_told(mapped, tmp_path, boxes, types, told):
+def test_unusable_training_areas_are_named(mapped, tmp_path, boxes, types, message):
     study, _ = mapped
     chosen = rare(study, areas=polygons(tmp_path, boxes, types), cells_per_area=5)
-    with pytest.raises(SampleError, match=told):
+    with pytest.raises(SampleError, match=message):
         label_areas(chosen, np.random.default_rng(1))
 
 
@@ -458,11 +539,16 @@ def test_predictors_are_those_of_the_registry_or_of_the_study():
     names = predictor_names(Study(name="t"))
     assert "ndvi" in names
     assert "aspect" not in names
-    assert predictor_names(Study(name="t", predictors=["slope", "aspect", "slope"])) == ["slope", "aspect"]
+    assert predictor_names(Study(name="t", predictors=["slope", "aspect", "slope"])) == [
+        "slope",
+        "aspect",
+    ]
 
 
-@pytest.mark.parametrize("changed", [{"predictors": ["slope", "elevaton"]}, {"domain": {"covariate": "elevaton"}}])
-def test_an_unknown_covariate_is_told_the_nearest(changed, mapped):
+@pytest.mark.parametrize(
+    "changed", [{"predictors": ["slope", "elevaton"]}, {"domain": {"covariate": "elevaton"}}]
+)
+def test_an_unknown_covariate_brings_the_nearest_name(changed, mapped):
     _, table = mapped
     study = Study(name="t", **changed)
     with pytest.raises(StudyError, match="no covariate `elevaton`; did you mean `elevation`"):
@@ -473,10 +559,12 @@ def test_an_unknown_covariate_is_told_the_nearest(changed, mapped):
 
 
 def deviations(table, split, share, group="site_id"):
-    """Return, for each layer and class, how far the test samples are from their share, and the tolerance."""
+    """Return by layer and class how far the test samples miss their share beyond the tolerance."""
     keys = [table["layer"], table["ice_type"]]
     off = (split == "test").groupby(keys).sum() - share * table.groupby(keys).size()
-    largest = table.groupby([group, "layer", "ice_type"]).size().groupby(["layer", "ice_type"]).max()
+    largest = (
+        table.groupby([group, "layer", "ice_type"]).size().groupby(["layer", "ice_type"]).max()
+    )
     return off.abs() - np.maximum(2, largest)
 
 
@@ -494,7 +582,9 @@ def test_same_seed_same_split_whatever_the_order(mapped):
     table = table.assign(group=table["site_id"])
     first = split_sites(study, table, np.random.default_rng(5))
     shuffled = table.sample(frac=1, random_state=1)
-    pd.testing.assert_series_equal(split_sites(study, shuffled, np.random.default_rng(5)).sort_index(), first)
+    pd.testing.assert_series_equal(
+        split_sites(study, shuffled, np.random.default_rng(5)).sort_index(), first
+    )
     assert not split_sites(study, table, np.random.default_rng(6)).equals(first)
 
 
@@ -507,7 +597,9 @@ def labelled(draw):
         pd.DataFrame({"layer": range(3)}), how="cross"
     )
     table["ice_type"] = [rng.choice(6, p=shares[layer]) for layer in table["layer"]]
-    table["cluster"] = (table["site_id"].astype(int) // draw(st.sampled_from([1, 2, 4]))).astype(str)
+    table["cluster"] = (table["site_id"].astype(int) // draw(st.sampled_from([1, 2, 4]))).astype(
+        str
+    )
     return table[rng.random(len(table)) < draw(st.sampled_from([0.5, 0.8, 1.0]))], seed
 
 
@@ -530,7 +622,9 @@ def test_split_never_parts_a_group_and_keeps_the_tolerance(case, share, group):
 
 def test_samples_come_back_as_they_were(mapped):
     study, table = mapped
-    table, lost = drop_unusable(study, extract_covariates(study, table.assign(ice_content_sd=np.nan)))
+    table, lost = drop_unusable(
+        study, extract_covariates(study, table.assign(ice_content_sd=np.nan))
+    )
     table, _ = group_cells(study, table)
     table["in_domain"] = in_domain(study, table)
     table["split"] = split_sites(study, table, np.random.default_rng(1))
@@ -540,7 +634,9 @@ def test_samples_come_back_as_they_were(mapped):
     back = read_samples(study)
     assert back.columns.tolist() == [*SAMPLE_COLUMNS, *predictor_names(study)]
     pd.testing.assert_frame_equal(back, table[back.columns], check_exact=True)
-    assert json.loads((path.parent / "counts.json").read_text(encoding="utf-8")) == counts_by_reason(lost)
+    assert json.loads(
+        (path.parent / "counts.json").read_text(encoding="utf-8")
+    ) == counts_by_reason(lost)
     assert not [name for name in os.listdir(path.parent) if name.endswith(".part")]
 
 
@@ -548,8 +644,12 @@ def test_more_columns_of_the_sites_come_along(tmp_path, monkeypatch):
     monkeypatch.setattr(Study, "results_dir", property(lambda self: tmp_path))
     study = Study(name="t", predictors=["slope"], samples={"more_columns": ["campaign"]})
     sites = pd.concat([site("S1").assign(campaign="Genhe 2021"), site("S2").assign(campaign="")])
-    labels, _ = label_layers(study, sites, pd.concat([core((0, 12, 0.25), site_id=name) for name in ("S1", "S2")]))
-    table = labels.assign(group="G", easting=0.0, northing=0.0, in_domain=True, split="train", slope=1.0)
+    labels, _ = label_layers(
+        study, sites, pd.concat([core((0, 12, 0.25), site_id=name) for name in ("S1", "S2")])
+    )
+    table = labels.assign(
+        group="G", easting=0.0, northing=0.0, in_domain=True, split="train", slope=1.0
+    )
     write_samples(study, table)
     assert read_samples(study)["campaign"].tolist() == ["Genhe 2021"] * 3 + ["G"] * 3
     with pytest.raises(SampleError, match="no column campaign"):

@@ -1,0 +1,74 @@
+"""Cells of the map: the regions they lie in, and a systematic sample of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import rasterio
+import shapely
+from odc.geo.geobox import GeoBox
+from shapely.geometry.base import BaseGeometry
+
+from helpers.core.grid import cell_centres, crs_wkt, reference_grid
+from helpers.core.study import Study
+from helpers.mapping.files import MapError
+from helpers.prepare.registry import covariate_files
+
+
+def study_regions(study: Study, geobox: GeoBox) -> tuple[list[str], list[tuple[BaseGeometry, int]]]:
+    """Return the names of the regions, and their shapes on the grid with numbers from 1."""
+    import geopandas
+
+    regions = geopandas.read_file(study.path(study.area.polygons), layer=study.area.regions_layer)
+    shapes = regions.to_crs(crs_wkt(geobox)).geometry
+    return regions["name"].tolist(), list(zip(shapes, range(1, len(shapes) + 1), strict=True))
+
+
+@dataclass(frozen=True)
+class Cells:
+    """A systematic sample of the map's cells: every so many-th in both directions.
+
+    Parameters
+    ----------
+    values : shape (n, predictors)
+        All predictors, float32.
+    row, column : shape (n,)
+        Place in the sample's own lattice.
+    region : shape (n,)
+        Number of the province or league, in the order of `names`.
+    side
+        Distance between neighbours, m: each stands for a square of this side.
+    """
+
+    values: np.ndarray
+    row: np.ndarray
+    column: np.ndarray
+    region: np.ndarray
+    names: list[str]
+    side: float
+
+
+def sample_cells(study: Study, predictors: Sequence[str], wanted: int) -> Cells:
+    """Return a systematic sample of about so many cells; only their rows are read."""
+    geobox = reference_grid(study)
+    files = covariate_files(study)
+    names, shapes = study_regions(study, geobox)
+    area = np.sum([shape.area for shape, _ in shapes])
+    step = max(1, round(np.sqrt(area / study.grid.resolution**2 / wanted)))
+    rows, columns = (np.arange(step // 2, size, step) for size in geobox.shape)
+    easting, northing = cell_centres(geobox)
+    easting, northing = np.meshgrid(easting[columns], northing[rows])
+    region = np.full(easting.shape, -1)
+    for shape, number in shapes:
+        region[shapely.contains_xy(shape, easting, northing)] = number - 1
+    values = np.empty((len(predictors), *region.shape), np.float32)
+    for layer, name in zip(values, predictors, strict=True):
+        with rasterio.open(files[name]) as source:
+            for line, row in zip(layer, rows, strict=True):
+                line[:] = source.read(1, window=((row, row + 1), (0, geobox.shape[1])))[0, columns]
+    row, column = np.nonzero((region >= 0) & np.isfinite(values).all(axis=0))
+    if not row.size:
+        raise MapError("No cell of the sample has all predictors.", "set more `uncertainty.cells`")
+    values = np.ascontiguousarray(values[:, row, column].T)
+    side = step * study.grid.resolution
+    return Cells(values, row, column, region[row, column], names, side)

@@ -1,0 +1,89 @@
+"""Storage of ice and its totals: by hand, and those of the quick run."""
+
+import json
+
+import numpy as np
+import pytest
+import rasterio
+
+from helpers.core.grid import area_mask, reference_grid
+from helpers.core.rasters import write_raster
+from helpers.core.study import Study
+from helpers.mapping.cells import study_regions
+from helpers.mapping.files import map_files
+from helpers.mapping.storage import map_storage, storage_totals
+from helpers.prepare.registry import write_covariates
+
+
+def test_totals_of_three_cells_by_hand(tmp_path, monkeypatch):
+    """Of 400 km2: 0.5, 0, 0.1 of 2-3 m and 0.2, 0.3, 0 of 3-5 m are 0.9, 0.6, 0.1 m of ice."""
+    monkeypatch.setattr(Study, "processed_dir", property(lambda self: tmp_path / "processed"))
+    monkeypatch.setattr(Study, "results_dir", property(lambda self: tmp_path))
+    study = Study(
+        name="tiny",
+        grid={"resolution": 20_000, "fine_resolution": 10_000},
+        layers=[(2, 3), (3, 5)],
+        maps={"elevation_band": 100},
+    )
+    geobox, files = reference_grid(study), map_files(study)
+    (names, shapes), inside = study_regions(study, geobox), area_mask(study, geobox)
+    region = rasterio.features.rasterize(shapes, geobox.shape, transform=geobox.transform)
+    cells = np.flatnonzero(inside & (region == 3))[:3]
+    for layer, ices, types in (
+        ("2-3m", [0.5, 0, 0.1], [5, 0, 1]),
+        ("3-5m", [0.2, 0.3, 0], [3, 4, 0]),
+    ):
+        content, kinds = (
+            np.full(geobox.shape, np.nan, np.float32),
+            np.full(geobox.shape, 255, np.uint8),
+        )
+        content.ravel()[cells], kinds.ravel()[cells] = ices, types
+        for kind, data, nodata in (("ice_content", content, None), ("ice_type", kinds, 255)):
+            path = files[f"{kind}_{layer}"]
+            write_raster(path, data, geobox, study=study, names=kind, units="1", nodata=nodata)
+    elevation = np.full(geobox.shape, 50, np.float32)
+    elevation.ravel()[cells[2]] = 700
+    write_covariates(study, {"elevation": elevation})
+
+    with rasterio.open(map_storage(study)) as source:
+        assert source.descriptions == ("ice_thickness", "ice_mass", "water_equivalent")
+        assert source.units == ("m", "kg m-2", "mm")
+        bands = source.read().reshape(3, -1)
+    np.testing.assert_allclose(bands[:, cells], np.outer([1, 917, 917], [0.9, 0.6, 0.1]), rtol=1e-6)
+    assert np.isnan(np.delete(bands, cells, axis=1)).all()
+    result = storage_totals(study)
+    for table in (
+        result["regions"].loc[names[2]],
+        result["regions"].loc["all"],
+        result["elevation_bands"].loc["all"],
+    ):
+        assert table["mapped_km2"] == table["extent_km2"] == 1200
+        assert table["ice_km3_2-3m"] == pytest.approx(0.24)
+        assert table["ice_km3"] == pytest.approx(0.64)
+        assert table["water_km3"] == pytest.approx(0.64 * 0.917)
+        assert table["mean_thickness_m_3-5m"] == pytest.approx(1 / 3)
+        assert table["mean_thickness_m"] == pytest.approx(1.6 / 3)
+        assert table["mean_mass_kg_m2"] == pytest.approx(917 * 1.6 / 3)
+        assert table["mean_water_equivalent_mm"] == pytest.approx(917 * 1.6 / 3)
+    assert result["regions"]["ice_km3"].drop(["all", names[2]]).eq(0).all()
+    assert result["elevation_bands"]["ice_km3"].round(6).to_dict() == {
+        "0-100m": 0.6,
+        "700-800m": 0.04,
+        "all": 0.64,
+    }
+    types = result["types"]
+    assert types["area_km2_2-3m"].tolist() == [400, 400, 0, 0, 0, 400]
+    np.testing.assert_allclose(types["ice_km3_3-5m"], [0, 0, 0, 0.16, 0.24, 0], rtol=1e-6)
+
+
+def test_totals_add_up(quick):
+    record = json.loads((quick / "results/quick/main/tables/storage.json").read_text())
+    regions = dict(record["regions"])
+    whole = regions.pop("all")
+    assert len(regions) == 8
+    for name in ("ice_km3", "water_km3", "mapped_km2", "extent_km2"):
+        assert sum(part[name] for part in regions.values()) == pytest.approx(whole[name])
+    assert whole["water_km3"] == pytest.approx(0.917 * whole["ice_km3"])
+    with rasterio.open(quick / "results/quick/main/maps/ice_storage.tif") as source:
+        thickness = source.read(1)
+    assert np.nansum(thickness) * 36 / 1000 == pytest.approx(whole["ice_km3"], rel=0.02)

@@ -1,0 +1,151 @@
+"""What a run promised beside what is true: a small world, storage by hand, and the quick run."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from helpers.accuracy.by_area import class_areas
+from helpers.accuracy.estimates import estimate_accuracy
+from helpers.accuracy.predictions import mapped_areas, predict_samples
+from helpers.accuracy.report import evaluate
+from helpers.core.grid import reference_grid
+from helpers.core.rasters import write_raster
+from helpers.core.scores import HEADLINE_SCORES, mapped_class
+from helpers.core.study import Study
+from helpers.forest import models
+from helpers.mapping.files import map_files
+from helpers.samples.extract import read_predictors
+from testbed import against_truth
+
+STUDY = Study.open("config/quick.yaml")
+LAYER = "2-3m"
+NAMES = ["elevation", "twi"]
+PARAMS = {"max_depth": None, "min_samples_split": 2}
+
+# Accuracy -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def predicted(world):
+    study, table, _ = world
+    return predict_samples(study, table, {LAYER: PARAMS}, n_jobs=1)
+
+
+@pytest.fixture(scope="module")
+def promised(world, predicted):
+    return estimate_accuracy(world[0], predicted)
+
+
+@pytest.fixture(scope="module")
+def true(world, predicted):
+    """True scores, where the map is that of the forest of all samples."""
+    study, table, truth = world
+    forest = models.fit(study, table, LAYER, PARAMS, study.forest.map_fit)
+    values, cells = read_predictors(study, NAMES)
+    mapped = np.full(reference_grid(study).shape, 255, np.uint8)
+    chances = models.class_probabilities(forest, values)
+    mapped.ravel()[cells] = mapped_class(chances, study.target)
+    path = map_files(study)[f"ice_type_{LAYER}"]
+    described = {"study": study, "names": "type", "units": "", "nodata": 255}
+    write_raster(path, mapped, reference_grid(study), **described)
+    return against_truth.accuracy_against_truth(study, predicted, truth)
+
+
+def test_every_estimate_stands_beside_the_truth(promised, true):
+    of_truth = {"true_train", "true_map"}
+    assert set(true["estimate"]) == set(promised["estimate"]) | of_truth
+    keys = ["domain", "estimate", "reference"]
+    scores = pd.concat([promised, true]).set_index(keys)["overall_accuracy"]
+    assert scores.index.is_unique
+    assert np.isfinite(true[["overall_accuracy", "macro_f1"]]).all(axis=None)
+    # Every fifth sample is wrong and cells are not: they are predicted better than samples say.
+    whole = scores["whole"]
+    for estimate in ("random", "knndm", "blocks", "test"):
+        assert whole[estimate, "cells"] > whole[estimate, "samples"] + 0.05
+    for reference in ("cells", "samples"):
+        by_folds = whole["random", reference]
+        assert whole["true_train", reference] == pytest.approx(by_folds, abs=0.08)
+    for forest in of_truth:
+        assert whole[forest, "samples"] < whole[forest, "cells"] - 0.05
+    assert true.loc[true["estimate"].isin(of_truth), "kappa_lower"].isna().all()
+
+
+def test_promises_stand_beside_true_scores(promised, true):
+    table = against_truth.promised_and_true(promised, true)
+    assert set(table["score"]) == set(HEADLINE_SCORES)
+    assert set(table["estimate"]) == set(promised["estimate"])
+    difference = (table["promised"] - table["true"]).to_numpy()
+    assert table["difference"].to_numpy() == pytest.approx(difference)
+    held = (table["lower"] <= table["true"]) & (table["true"] <= table["upper"])
+    np.testing.assert_array_equal(table["held"].astype(bool), held)
+    one = table[(table["domain"] == "whole") & (table["score"] == "kappa")]
+    of_forest = true[(true["estimate"] == "true_train") & (true["domain"] == "whole")]
+    of_forest = of_forest.set_index("reference")["kappa"]
+    assert set(one["true"]) == {of_forest["samples"]}
+    assert set(one["true_of_cells"]) == {of_forest["cells"]}
+
+
+def test_true_areas_are_those_of_the_cells(world, predicted, promised, true):
+    study, _, truth = world
+    areas = mapped_areas(study, predicted, LAYER)
+    rows, probabilities = predicted.tested[LAYER], predicted.test[LAYER]
+    reports = {LAYER: evaluate(study, rows, probabilities, mapped=areas)}
+    table = class_areas(study, predicted, reports)
+    table = against_truth.true_class_areas(study, predicted, truth, table)
+    whole = table[table["domain"] == "whole"].set_index("class")
+    cells = np.bincount(truth[f"ice_type_{LAYER}"].ravel(), minlength=256)[:6]
+    assert whole["true_km2"].to_numpy() == pytest.approx(cells * 400.0)
+    assert whole["mapped_km2"].sum() == pytest.approx(cells.sum() * 400.0)
+    for name in ("mapped", "adjusted"):
+        bias = whole[f"{name}_km2"] - whole["true_km2"]
+        assert whole[f"{name}_bias"].to_numpy() == pytest.approx(bias.to_numpy(), nan_ok=True)
+    assert against_truth.plot_promised(study, promised, true, table).axes
+
+
+# Storage and trust --------------------------------------------------------------------------------
+
+
+def test_storage_of_three_cells_by_hand():
+    """Cells of 6 km: contents 0.5, 0, 0.1 over layers of 1, 2, 5 m give 4, 0, 0.8 m of ice."""
+    content = np.array([[0.5, 0.0, 0.1]], np.float32)
+    truth = np.array([[0.4, 0.0, 0.0]], np.float32)
+    result = against_truth.compare_storage(
+        STUDY, [content] * 3, [truth] * 3, np.array([[False, False, True]])
+    )
+    assert result["mapped_km3"] == pytest.approx(4.8 * 36 / 1000)
+    assert result["true_km3"] == pytest.approx(3.2 * 36 / 1000)
+    assert result["bias"] == pytest.approx(0.5)
+    assert result["in_permafrost_free_cells"] == pytest.approx(0.8 / 4.8)
+
+
+def test_intervals_have_the_true_totals(quick):
+    table = pd.read_csv(quick / "results/quick/main/tables/true_totals.csv")
+    assert len(table) == 9
+    held = (table["lower"] <= table["true_km3"]) & (table["true_km3"] <= table["upper"])
+    np.testing.assert_array_equal(table["holds"], held)
+
+
+def test_true_errors_add_up_and_sure_cells_are_right(quick):
+    folder = quick / "results/quick/main/tables"
+    errors = pd.read_csv(folder / "true_applicability.csv")
+    for _, domain in errors.groupby(["layer", "domain"]):
+        whole = domain[domain["by"] == "all"].iloc[0]
+        for by, part in domain.groupby("by"):
+            assert part["cells"].sum() == whole["cells"], by
+            for name in ("error", "error_probable", "expected"):
+                mean = (part[name] * part["cells"]).sum() / whole["cells"]
+                assert mean == pytest.approx(whole[name], abs=1e-6)
+    # Where the map is said to be sure, it is wrong less often than one time in ten.
+    sure = errors[(errors["by"] == "trust") & (errors["group"] == "sure")]
+    assert len(sure) >= len(STUDY.layers)
+    assert (sure["error_probable"] < 1 - STUDY.trust.coverage).all()
+
+
+def test_sets_cover_the_true_cells(quick):
+    folder = quick / "results/quick/main/tables"
+    true = pd.read_csv(folder / "true_prediction_sets.csv")
+    none = true[(true["class"] == "no permafrost") & (true["domain"] == "whole")]
+    assert (none["coverage_cells"] > 0.85).all()
+    keys = ["layer", "domain", "class"]
+    sets = pd.read_csv(folder / "prediction_sets.csv").merge(true, on=keys, validate="1:1")
+    assert sets.loc[sets["calibration_samples"] < 9, "coverage_cells"].isna().all()
