@@ -165,8 +165,9 @@ class Study(Section):
 
     @cached_property
     def raw_key(self) -> str:
-        """Short hash of all that raw rasters depend on: their settings and the base layers."""
-        return short_hash([self.source.model_dump(mode="json"), self._base_hashes])
+        """Short hash of all that raw rasters depend on: source, base layers, and their label."""
+        source = self.source.model_dump(mode="json")
+        return short_hash([self.label, source, self._base_hashes])
 
     @cached_property
     def processed_key(self) -> str:
@@ -204,7 +205,7 @@ class Study(Section):
         Names and `compute` do not count. Runs of a batch lie in folders named after it, so that
         equal runs are one and different ones never meet.
         """
-        names = {"name", "title", "label", "run", "compute"}
+        names = {"name", "title", "run", "compute"}
         return short_hash([self.model_dump(mode="json", exclude=names), self.inputs])
 
     @property

@@ -92,11 +92,6 @@ def bd09_to_gcj02(longitude: npt.ArrayLike, latitude: npt.ArrayLike) -> Degrees:
     return _inverse(_bd09_shift, longitude, latitude)
 
 
-def wgs84_to_bd09(longitude: npt.ArrayLike, latitude: npt.ArrayLike) -> Degrees:
-    """Shift WGS 84 coordinates to BD-09, by way of GCJ-02."""
-    return gcj02_to_bd09(*wgs84_to_gcj02(longitude, latitude))
-
-
 def bd09_to_wgs84(longitude: npt.ArrayLike, latitude: npt.ArrayLike) -> Degrees:
     """Take both shifts of BD-09 away."""
     return gcj02_to_wgs84(*bd09_to_gcj02(longitude, latitude))

@@ -194,3 +194,9 @@ def test_keys_change_with_what_they_depend_on_and_nothing_else(change, raw, proc
         raw,
         processed,
     )
+
+
+def test_another_label_is_another_result(study):
+    other = study.changed({"label": "DRAFT"})
+    assert other.raw_key != study.raw_key
+    assert other.key != study.key
