@@ -16,8 +16,7 @@ import numpy as np
 
 from helpers.core.classes import TARGETS, layer_name
 from helpers.core.study import Study
-from helpers.folds import units
-from helpers.folds.blocks import blocks
+from helpers.folds.blocks import study_blocks
 from helpers.folds.weights import area_weights
 from helpers.forest import cards, models
 from helpers.forest.calibration import calibrate, fit_calibration
@@ -65,8 +64,7 @@ def main(path="config/quick.yaml", repeats="40"):
     table = read_samples(study)
     rng = np.random.default_rng(1)
     settings = study.uncertainty
-    unit = units.sample_units(study, table)
-    table["block"] = blocks(units.coordinates(table), unit, 1000 * settings.block_km)
+    table["block"] = study_blocks(study, table, settings.block_km)
     number = table["block"].max() + 1
     cells = sample_cells(study, used_predictors(study), settings.cells)
     start = time.perf_counter()

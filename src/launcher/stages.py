@@ -116,7 +116,6 @@ def _figures(study: Study) -> list[Path]:
 
 def _evaluations(study: Study) -> list[Path]:
     names = ["baselines", "optimism", "ice_fraction", "storage_ways", "local_effects"]
-    names += ["forward_selection"] if study.forward_selection else []
     return [study.results_dir / "tables" / f"{name}.csv" for name in names]
 
 
@@ -246,7 +245,7 @@ _STAGES = (
         seconds=400,
         memory_mb=(900, 300),
         settings=(
-            "accuracy", "forest", "folds", "predictors", "left_out", "forward_selection", "domain",
+            "accuracy", "forest", "folds", "predictors", "left_out", "domain",
             "target", "regression",
         ),
         full=True,

@@ -1,7 +1,7 @@
 """What a random forest must beat, and what its choices cost.
 
-Baselines, nested cross-validation and forward selection use the folds of the forest, and are scored
-on pooled out-of-fold predictions of the training samples.
+Baselines and nested cross-validation use the folds of the forest, and are scored on pooled
+out-of-fold predictions of the training samples.
 """
 
 from collections.abc import Iterator
@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from joblib import Parallel, delayed
 from sklearn.base import BaseEstimator, clone
 from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
@@ -19,7 +18,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 from threadpoolctl import threadpool_limits
 
-from helpers.core.classes import TARGETS, layer_name
+from helpers.core.classes import TARGETS
 from helpers.core.scores import (
     HEADLINE_SCORES,
     bootstrap_matrices,
@@ -28,9 +27,9 @@ from helpers.core.scores import (
     matrix_scores,
 )
 from helpers.core.study import Study
-from helpers.folds import blocks, kinds, units
+from helpers.folds import blocks
 from helpers.forest import grid_search, models
-from helpers.forest.out_of_fold import out_of_fold
+from helpers.forest.out_of_fold import out_of_fold, training_jobs
 from helpers.prepare.registry import used_predictors
 from helpers.samples.rows import forest_predictors, layer_rows
 
@@ -51,11 +50,8 @@ def compare_models(
     interval is of a bootstrap that draws square blocks of `folds.block_km`, not samples: neighbours
     are not independent. Both models are scored on the same draws.
     """
-    layers = [layer_name(layer) for layer in study.layers]
     size = len(TARGETS[study.target].codes)
-    rows = [layer_rows(table, layer, "train", study.target) for layer in layers]
-    folds = [kinds.sample_folds(study, part, "knndm") for part in rows]
-    jobs = list(zip(rows, folds, (params[layer] for layer in layers), strict=True))
+    jobs = training_jobs(study, table, params)
     compared = []
     for (part, fold, _), probabilities in zip(jobs, out_of_fold(study, jobs, n_jobs), strict=True):
         reference = part["class"].to_numpy()
@@ -63,8 +59,7 @@ def compare_models(
         for name, (estimator, columns) in _estimators(study).items():
             values = part[columns].to_numpy(float)
             mapped[name] = _predict_out_of_fold(estimator, values, reference, fold)
-        unit = units.sample_units(study, part)
-        block = blocks.blocks(units.coordinates(part), unit, 1000 * study.folds.block_km)
+        block = blocks.study_blocks(study, part, study.folds.block_km)
         for domain, inside in by_domain(part["in_domain"]):
             if not inside.any():
                 continue
@@ -161,40 +156,3 @@ def selection_optimism(study: Study, table: pd.DataFrame, layer: str) -> pd.Data
     nested_scores = grid_search.score_probabilities(winner.reference, nested, study.target)
     scores = pd.DataFrame({"winner": winner.scores, "nested": nested_scores}).rename_axis("score")
     return scores.assign(optimism=scores["winner"] - scores["nested"])
-
-
-def forward_selection(
-    study: Study, table: pd.DataFrame, layer: str, params: dict[str, Any], n_jobs: int = -1
-) -> pd.DataFrame:
-    """Choose predictors one by one: the one that raises kappa most, until none does.
-
-    Folds are those of kNNDM: predictors that only show where a sample lies help in random folds,
-    but not on the map (Meyer et al. 2019). Scores of the chosen ones are too high; evaluate them on
-    other samples. There is one row a step: the ``predictor`` added, and ``kappa`` with it and all
-    before it. The forest has `folds.estimators` trees.
-
-    References
-    ----------
-    Meyer, H., Reudenbach, C., Woellauer, S., Nauss, T. (2019). Importance of spatial predictor
-    variable selection in machine learning applications: moving from data reproduction to spatial
-    prediction. Ecol. Model. 411, 108815. https://doi.org/10.1016/j.ecolmodel.2019.108815
-    """
-    rows = layer_rows(table, layer, "train", study.target)
-    fold = kinds.sample_folds(study, rows, "knndm")
-    left = used_predictors(study)
-    chosen, best_kappas = [], []
-    with Parallel(n_jobs) as pool:
-        while left:
-            tried = [study.model_copy(update={"predictors": [*chosen, name]}) for name in left]
-            kappas = pool(delayed(_kappa)(one, rows, fold, params) for one in tried)
-            best = int(np.argmax(kappas))
-            if chosen and kappas[best] <= best_kappas[-1]:
-                break
-            chosen.append(left.pop(best))
-            best_kappas.append(kappas[best])
-    return pd.DataFrame({"predictor": chosen, "kappa": best_kappas})
-
-
-def _kappa(study: Study, rows: pd.DataFrame, fold: np.ndarray, params: dict[str, Any]) -> float:
-    (probabilities,) = out_of_fold(study, [(rows, fold, params)], n_jobs=1)
-    return grid_search.score_probabilities(rows["class"], probabilities, study.target)["kappa"]

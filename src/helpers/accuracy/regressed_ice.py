@@ -6,15 +6,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from helpers.core.classes import layer_name
 from helpers.core.plot import mark_label, panels
 from helpers.core.scores import by_domain
 from helpers.core.study import Study
-from helpers.folds import blocks, kinds, units
+from helpers.folds import blocks
 from helpers.folds.weights import area_weights
 from helpers.forest import out_of_fold
 from helpers.forest.regression import expected_ice, regress_out_of_fold
-from helpers.samples.rows import layer_rows
 
 MODELS = {"classes": "from classes", "regression": "regressed"}
 """Ways to the ice of a place, as the setting `storage_from` names them, and their labels."""
@@ -30,18 +28,14 @@ def predict_samples(
     and the interval of the regression from ``low`` to ``high``. Hyperparameters are the
     classifier's, by layer.
     """
-    layers = [layer_name(layer) for layer in study.layers]
-    rows = [layer_rows(table, layer, "train", study.target) for layer in layers]
-    folds = [kinds.sample_folds(study, part, "knndm") for part in rows]
-    jobs = list(zip(rows, folds, (params[layer] for layer in layers), strict=True))
+    jobs = out_of_fold.training_jobs(study, table, params)
     chances = out_of_fold.out_of_fold(study, jobs, n_jobs)
     tables = []
     for (part, fold, _), probabilities in zip(jobs, chances, strict=True):
-        unit = units.sample_units(study, part)
         part["area_weight"] = area_weights(study, part)
         mean, low, high = regress_out_of_fold(study, part, fold, "area_weight", n_jobs).T
         predicted = part[["layer", "site_id", "in_domain", "ice_fraction"]].assign(
-            block=blocks.blocks(units.coordinates(part), unit, 1000 * study.folds.block_km),
+            block=blocks.study_blocks(study, part, study.folds.block_km),
             classes=expected_ice(study, part, probabilities, fold, "area_weight"),
             regression=mean,
             low=low,

@@ -156,21 +156,17 @@ def plot_confusion_matrix(axes: Axes, report: dict[str, Any], names: Sequence[st
 
     Names are those of the classes, in their order.
     """
+    import seaborn
+
     matrix = np.array(report["confusion_matrix"])
-    shares = ratio(matrix, matrix.sum(axis=1, keepdims=True))
+    shares = np.nan_to_num(ratio(matrix, matrix.sum(axis=1, keepdims=True)))
     mapped = [f"{name} ({n})" for name, n in zip(names, matrix.sum(axis=1), strict=True)]
-    look = {"cmap": "Blues", "vmin": 0, "vmax": 1, "edgecolors": "0.8", "linewidth": 0.4}
-    axes.pcolormesh(np.nan_to_num(shares), **look)
-    middle = {"ha": "center", "va": "center", "size": 6, "linespacing": 1.0}
-    for row, column in np.ndindex(matrix.shape):
-        n, share = matrix[row, column], shares[row, column]
-        text = f"{n}\n{100 * share:.0f} %" if n else "0"
-        colour = "white" if share > 0.55 else "0.15"
-        axes.text(column + 0.5, row + 0.5, text, color=colour, **middle)
-    axes.set(xlabel="reference class", ylabel="mapped class (samples)", aspect="equal")
-    axes.invert_yaxis()
-    axes.spines[:].set_visible(False)
+    pairs = zip(matrix.flat, shares.flat, strict=True)
+    texts = [f"{n}\n{100 * share:.0f} %" if n else "0" for n, share in pairs]
+    look = {"cmap": "Blues", "vmin": 0, "vmax": 1, "linecolor": "0.8", "linewidths": 0.4}
+    look |= {"annot": np.reshape(texts, matrix.shape), "fmt": "", "annot_kws": {"size": 6}}
+    names = {"xticklabels": names, "yticklabels": mapped}
+    seaborn.heatmap(shares, ax=axes, square=True, cbar=False, **look, **names)
+    axes.set(xlabel="reference class", ylabel="mapped class (samples)")
     axes.tick_params(length=0)
-    ticks = np.arange(len(names)) + 0.5
-    axes.set_xticks(ticks, names, rotation=40, ha="right", rotation_mode="anchor")
-    axes.set_yticks(ticks, mapped)
+    axes.tick_params("x", rotation=40)

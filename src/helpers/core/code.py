@@ -71,17 +71,13 @@ def _parsed(path: Path) -> tuple[str, frozenset[str]]:
     return short_hash(_form(code), 64), frozenset(imported_modules(code))
 
 
+@cache
 def stage_digest(notebook: Path) -> str:
     """Return the digest of a notebook's cells and of every module that it imports, at any remove.
 
     An edit of a comment, a docstring or an assertion in a module changes nothing; an edit of a
     constant reruns the stages that import it, and no other.
     """
-    return _stage_digest(notebook, notebook.stat().st_mtime_ns)
-
-
-@cache
-def _stage_digest(notebook: Path, _modified: int) -> str:
     cells = [
         (cell["cell_type"], "".join(cell["source"]))
         for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]

@@ -14,10 +14,8 @@ import matplotlib as mpl
 import numpy as np
 import pyproj
 from cartopy.mpl.geoaxes import GeoAxes
-from cartopy.mpl.ticker import LatitudeFormatter, LongitudeFormatter
 from cmcrameri import cm
 from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection
 from matplotlib.colors import Colormap, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
@@ -169,7 +167,7 @@ def map_panels(
         axes = cast(GeoAxes, figure.add_subplot(place, projection=_projection(geobox)))
         image = _draw_values(axes, panel, map_width)
         _draw_lines(axes, study, geobox)
-        _draw_graticule(axes, geobox, labels, left=number % ncols == 0)
+        _draw_graticule(axes, labels, left=number % ncols == 0)
         if geobox not in boxes[:number]:  # one scale bar serves all panels of a grid
             _draw_scale_bar(axes, geobox)
         axes.set_title(panel["title"])
@@ -310,43 +308,14 @@ def _detail(geobox: GeoBox) -> float:
     return geobox.boundingbox.span_x / 1200
 
 
-def _draw_graticule(axes: Axes, geobox: GeoBox, labels: bool, left: bool) -> None:
+def _draw_graticule(axes: GeoAxes, labels: bool, left: bool) -> None:
     """Draw meridians and parallels, labelled below the map, and beside it in the first column."""
-    look = {"colors": "0.6", "linewidths": 0.25, "linestyles": (0, (4, 4)), "zorder": 1.5}
-    lines, eastings, northings = _graticule(geobox)
-    axes.add_collection(LineCollection(lines, **look), autolim=False)
-    if labels:
-        axes.set_xticks(list(eastings))
-        axes.set_xticklabels(eastings.values())
-    if labels and left:
-        axes.set_yticks(list(northings))
-        axes.set_yticklabels(northings.values())
-    axes.tick_params(length=0, pad=2, labelsize=6)
-
-
-@cache
-def _graticule(geobox: GeoBox) -> tuple[list[np.ndarray], dict[float, str], dict[float, str]]:
-    """Return meridians and parallels, and labels by place along the lower and the left edge."""
-    west, east, south, north = _extent(geobox)
-    forward = pyproj.Transformer.from_crs("EPSG:4326", crs_wkt(geobox), always_xy=True)
-    edges = forward.transform_bounds(west, south, east, north, direction="INVERSE")
-    longitudes, latitudes = np.linspace(edges[:2], edges[2:], 60).T
-    locator = MaxNLocator(_MOST_LINES, steps=[1, 2, 2.5, 5, 10])
-    inset = 0.06 * (east - west)  # no label near a corner
-    lines, eastings, northings = [], {}, {}
-    for longitude in locator.tick_values(edges[0], edges[2]):
-        x, y = forward.transform(np.full(60, longitude), latitudes)
-        lines.append(np.column_stack([x, y]))
-        easting = np.interp(south, y, x)
-        if west + inset < easting < east - inset:
-            eastings[easting] = LongitudeFormatter()(longitude)
-    for latitude in locator.tick_values(edges[1], edges[3]):
-        x, y = forward.transform(longitudes, np.full(60, latitude))
-        lines.append(np.column_stack([x, y]))
-        northing = np.interp(west, x, y)
-        if south + inset < northing < north - inset:
-            northings[northing] = LatitudeFormatter()(latitude)
-    return lines, eastings, northings
+    look = {"color": "0.6", "linewidth": 0.25, "linestyle": (0, (4, 4)), "zorder": 1.5}
+    sides = {"bottom": "x", **({"left": "y"} if left else {})}
+    lines = axes.gridlines(draw_labels=labels and sides, rotate_labels=False, **look)
+    lines.xlocator = lines.ylocator = MaxNLocator(_MOST_LINES, steps=[1, 2, 2.5, 5, 10])
+    lines.xlabel_style = lines.ylabel_style = {"size": 6}
+    lines.xpadding = lines.ypadding = 2
 
 
 def _draw_scale_bar(axes: Axes, geobox: GeoBox) -> None:

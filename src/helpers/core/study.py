@@ -63,7 +63,6 @@ class Study(Section):
 
     predictors: Annotated[list[str], Field(min_length=1)] | Literal["all"] = "all"
     left_out: list[str] = []  # covariates, or families such as terrain, that are no predictors
-    forward_selection: bool = False  # let notebook 08 choose predictors one by one
     layers: Annotated[list[tuple[float, float]], Field(min_length=1)] = [(2, 3), (3, 5), (5, 10)]
     target: Literal["ice_type", "permafrost", "ice_level", "two_stage"] = "ice_type"
     ice: Ice = Ice()

@@ -35,8 +35,13 @@ def bootstrap(study: Study, rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]
     Samples that belong together (`sample_units`) are in one block.
     """
     settings = study.accuracy
-    block = blocks(coordinates(rows), sample_units(study, rows), 1000 * settings.block_km)
+    block = study_blocks(study, rows, settings.block_km)
     return sample_blocks(block, settings.draws, np.random.default_rng(settings.seed))
+
+
+def study_blocks(study: Study, rows: pd.DataFrame, km: float) -> np.ndarray:
+    """Return the number of each sample's block, by `blocks` so many km wide, shape (n,)."""
+    return blocks(coordinates(rows), sample_units(study, rows), 1000 * km)
 
 
 def blocks(points: npt.ArrayLike, unit: npt.ArrayLike, size: float) -> np.ndarray:

@@ -86,6 +86,19 @@ def fit_calibration(
     }
 
 
+def calibrate_held_out(
+    probabilities: np.ndarray, types: np.ndarray, fold: np.ndarray, weight: np.ndarray | None = None
+) -> np.ndarray:
+    """Return probabilities of samples, (n, k), calibrated by the samples of the other folds."""
+    calibrated = np.empty_like(probabilities)
+    for number in np.unique(fold):
+        held = fold == number
+        weights = None if weight is None else weight[~held]
+        calibration = fit_calibration(probabilities[~held], types[~held], weights)
+        calibrated[held] = calibrate(probabilities[held], calibration)
+    return calibrated
+
+
 def calibrate(probabilities: np.ndarray, calibration: dict[str, Any]) -> np.ndarray:
     """Return a forest's probabilities (n, k), calibrated, in the same type; rows sum to 1.
 

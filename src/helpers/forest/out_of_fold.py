@@ -8,13 +8,14 @@ import pandas as pd
 import sklearn
 from joblib import Parallel, delayed
 
-from helpers.core.classes import TARGETS
+from helpers.core.classes import TARGETS, layer_name
 from helpers.core.scores import PROBABILITY_FLOOR
 from helpers.core.study import Study
+from helpers.folds.kinds import sample_folds
 from helpers.forest.models import CHECKED_INPUT, class_probabilities, classifier
 from helpers.forest.trees import grow
 from helpers.prepare.registry import used_predictors
-from helpers.samples.rows import forest_predictors, training_arrays
+from helpers.samples.rows import forest_predictors, layer_rows, training_arrays
 
 Job = tuple[pd.DataFrame, np.ndarray, dict[str, Any]]
 """Samples of one layer with their class, their folds, and the forest's hyperparameters."""
@@ -36,6 +37,17 @@ def out_of_fold(study: Study, jobs: Sequence[Job], n_jobs: int = -1) -> list[np.
     for (index, _, _, held, _), probabilities in zip(parts, answers, strict=True):
         results[index][held] = probabilities
     return results
+
+
+def training_jobs(
+    study: Study, table: pd.DataFrame, params: dict[str, dict[str, Any]]
+) -> list[Job]:
+    """Return the job of each layer: its training samples in kNNDM folds, and its `params`."""
+    jobs = []
+    for layer in map(layer_name, study.layers):
+        rows = layer_rows(table, layer, "train", study.target)
+        jobs.append((rows, sample_folds(study, rows, "knndm"), params[layer]))
+    return jobs
 
 
 def _parts(jobs: Sequence[Job]) -> list[tuple[int, int, pd.DataFrame, np.ndarray, dict[str, Any]]]:

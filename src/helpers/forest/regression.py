@@ -19,7 +19,7 @@ from sklearn.ensemble import RandomForestRegressor
 from helpers.core.classes import TARGETS, layer_name
 from helpers.core.errors import CompendiumError
 from helpers.core.study import Study
-from helpers.forest.calibration import calibrate, fit_calibration
+from helpers.forest.calibration import calibrate_held_out
 from helpers.forest.cards import model_card, model_path, save_model
 from helpers.forest.class_means import REGRESSED, class_means
 from helpers.forest.file import forest_bytes
@@ -137,15 +137,10 @@ def expected_ice(
     weights in the calibration. The ice, shape (n,), is in m3 per m3 of the layer.
     """
     codes = TARGETS[study.target].codes
-    expected = np.empty(len(rows))
-    for number in np.unique(fold):
-        held = fold == number
-        others = rows[~held]
-        weights = others[weight] if weight else None
-        calibration = fit_calibration(probabilities[~held], others["class"], weights)
-        means = np.asarray(class_means(others, codes))
-        expected[held] = np.einsum("nk,k->n", calibrate(probabilities[held], calibration), means)
-    return expected
+    weights = rows[weight].to_numpy() if weight else None
+    chances = calibrate_held_out(probabilities, rows["class"].to_numpy(), fold, weights)
+    means = {number: class_means(rows[fold != number], codes) for number in np.unique(fold)}
+    return np.einsum("nk,nk->n", chances, [means[number] for number in fold])
 
 
 def save_forests(

@@ -34,11 +34,10 @@ from threadpoolctl import threadpool_limits
 from helpers.core.classes import TARGETS, layer_name
 from helpers.core.errors import CompendiumError
 from helpers.core.files import read_json, write_json, write_table
-from helpers.core.plot import mark_label, panels
+from helpers.core.plot import WIDTH_MM, mark_label, panels
 from helpers.core.study import Study
 from helpers.folds import weights
-from helpers.folds.blocks import blocks as blocks_of_sites
-from helpers.folds.units import sample_units
+from helpers.folds.blocks import study_blocks
 from helpers.forest import cards, models
 from helpers.forest.calibration import calibrate, fit_calibration
 from helpers.forest.trees import grow
@@ -54,6 +53,8 @@ from helpers.mapping.variogram import (
 )
 from helpers.samples import store
 from helpers.samples.rows import layer_rows, predictor_values
+
+_REPEATS = 200  # of the draws, for the standard errors of an interval's ends
 
 
 class UncertaintyError(CompendiumError):
@@ -165,9 +166,8 @@ def sample_storage(study: Study) -> Draws:
     """Draw how far the ice of provinces and leagues may be from the map's totals."""
     settings = study.uncertainty
     table = store.read_samples(study)
-    places = table[["easting", "northing"]].to_numpy()
     table["weight"] = weights.area_weights(study, table)
-    table["block"] = blocks_of_sites(places, sample_units(study, table), 1000 * settings.block_km)
+    table["block"] = study_blocks(study, table, settings.block_km)
     blocks = int(table["block"].max()) + 1
     if blocks < 4:
         raise UncertaintyError(
@@ -325,31 +325,23 @@ def _ends(probability: float) -> list[float]:
     return [(1 - probability) / 2, (1 + probability) / 2]
 
 
-def convergence(
+def errors_of_ends(
     deviations: np.ndarray, probability: float, rng: np.random.Generator
-) -> pd.DataFrame:
-    """Return the standard error of an interval's ends by the number of draws.
-
-    Draws are drawn again from the `deviations`, shape (draws,), 200 times. Columns are draws,
-    lower_se and upper_se, in units of the deviations.
-    """
-    sizes = np.geomspace(min(25, len(deviations)), len(deviations), 6)
-    rows = []
-    for size in np.unique(sizes.round().astype(int)):
-        again = rng.choice(deviations, (200, size))
-        ends = np.quantile(again, _ends(probability), axis=1)
-        rows.append((int(size), *ends.std(axis=1, ddof=1)))
-    return pd.DataFrame(rows, columns=["draws", "lower_se", "upper_se"])
+) -> np.ndarray:
+    """Return the standard error of both ends of an interval, from draws of its own draws."""
+    again = rng.choice(deviations, (_REPEATS, len(deviations)))
+    return np.quantile(again, _ends(probability), axis=1).std(axis=1, ddof=1)
 
 
 def write_intervals(study: Study, table: pd.DataFrame, draws: Draws) -> pd.DataFrame:
     """Write the table of `intervals`, rounded, and return it.
 
-    The JSON file has the variogram and the convergence of the ends of the whole, too.
+    The JSON file has the variogram, too, and `errors_of_ends` of the whole.
     """
     settings = study.uncertainty
     files = interval_files(study)
-    ends = convergence(draws.whole, settings.interval, np.random.default_rng(settings.seed))
+    rng = np.random.default_rng(settings.seed)
+    errors = errors_of_ends(draws.whole, settings.interval, rng)
     table = table.round(6)
     write_table(files["table"], table.reset_index())
     record = {
@@ -367,36 +359,26 @@ def write_intervals(study: Study, table: pd.DataFrame, draws: Draws) -> pd.DataF
             "reach_km": draws.variogram.reach / 1000,
         },
         "regions": table.to_dict(orient="index"),
-        "convergence": ends.round(6).to_dict(orient="records"),
+        "standard_error_of_ends": errors.round(6),
     }
     write_json(files["record"], record)
     return table
 
 
 def plot_interval(study: Study, draws: Draws) -> Figure:
-    """Plot the draws of the total, and the standard error of the ends of its written interval."""
+    """Plot the draws of the total, and its written interval."""
     record = read_json(interval_files(study)["record"])
     whole = record["regions"]["all"]
-    figure, axes = panels(1, 2, 2.4 * 25.4, width_ratios=[3, 2], layout="constrained")
-    left, right = axes[0]
+    figure, axes = panels(1, 1, 2.4 * 25.4, width_mm=WIDTH_MM / 2, layout="constrained")
+    panel = axes[0, 0]
     figure.get_layout_engine().set(rect=(0, 0.04, 1, 0.96))
     totals = whole["km3"] + draws.whole
     share = f"{100 * record['probability']:g} % interval"
-    left.hist(totals, bins=30, color="#9ecae1", edgecolor="white", linewidth=0.3)
-    left.axvspan(whole["lower"], whole["upper"], color="0.9", zorder=0, label=share)
-    left.axvline(whole["km3"], color="black", linewidth=1.2, label="map")
-    left.set(title=f"{len(totals)} draws of the total", xlabel="km³ of ice", ylabel="draws")
+    panel.hist(totals, bins=30, color="#9ecae1", edgecolor="white", linewidth=0.3)
+    panel.axvspan(whole["lower"], whole["upper"], color="0.9", zorder=0, label=share)
+    panel.axvline(whole["km3"], color="black", linewidth=1.2, label="map")
+    panel.set(title=f"{len(totals)} draws", xlabel="km³ of ice", ylabel="draws")
     place = {"loc": "lower right", "bbox_to_anchor": (1, 1), "borderaxespad": 0.1}
-    left.legend(**place, ncols=3, frameon=False)
-    ends = pd.DataFrame(record["convergence"])
-    for name, colour, marker in (("lower", "#0072b2", "o"), ("upper", "#d55e00", "s")):
-        look = {"color": colour, "marker": marker, "markersize": 3, "label": f"{name} end"}
-        right.loglog(ends["draws"], ends[f"{name}_se"], **look)
-    right.set(title="Standard error of the ends", xlabel="number of draws", ylabel="km³ of ice")
-    right.set_xticks(ends["draws"], ends["draws"].astype(str))
-    right.set_xticks([], minor=True)
-    right.yaxis.set_major_formatter("{x:g}")
-    right.yaxis.set_minor_formatter("{x:g}")
-    right.legend(frameon=False)
+    panel.legend(**place, ncols=3, frameon=False)
     mark_label(figure, study.label)
     return figure

@@ -25,7 +25,8 @@ from helpers.core.settings import Trust
 from helpers.core.study import Study
 from helpers.folds.kinds import sample_folds
 from helpers.folds.weights import area_weights
-from helpers.forest import calibration, out_of_fold
+from helpers.forest import out_of_fold
+from helpers.forest.calibration import calibrate_held_out
 from helpers.forest.cards import card_params, model_path, read_card
 from helpers.mapping import conformal
 from helpers.mapping.applicability import Applicability, fit, importance_weights
@@ -111,7 +112,7 @@ def fit_trust(study: Study, table: pd.DataFrame) -> list[LayerTrust]:
     fitted = zip(jobs, cards, probabilities, importances, strict=True)
     for (rows, fold, _), card, raw, importance in fitted:
         types = rows["class"].to_numpy()
-        chances = _calibrated(raw, types, fold, area_weights(study, rows))
+        chances = calibrate_held_out(raw, types, fold, area_weights(study, rows))
         names = card["predictors"]
         weights = importance_weights(importance, names)
         members, has_limit = conformal.held_out_sets(chances, types, fold, coverage)
@@ -126,18 +127,6 @@ def fit_trust(study: Study, table: pd.DataFrame) -> list[LayerTrust]:
         )
         trust.append(one)
     return trust
-
-
-def _calibrated(
-    raw: np.ndarray, types: np.ndarray, fold: np.ndarray, weight: np.ndarray
-) -> np.ndarray:
-    """Return probabilities of samples calibrated by those of the other folds."""
-    chances = np.empty_like(raw)
-    for number in np.unique(fold):
-        held = fold == number
-        others = calibration.fit_calibration(raw[~held], types[~held], weight[~held])
-        chances[held] = calibration.calibrate(raw[held], others)
-    return chances
 
 
 # The map ------------------------------------------------------------------------------------------

@@ -119,23 +119,20 @@ def correlated_groups(ranks: pd.DataFrame, limit: float) -> list[list[str]]:
 
 def plot_correlation(study: Study, ranks: pd.DataFrame) -> Figure:
     """Draw the rank correlations of `rank_correlation`; those of at least 0.7 as numbers, too."""
-    layers, count = covariates(study), len(ranks)
-    titles = [layers[name].title for name in ranks]
-    values = ranks.to_numpy(copy=True)
-    values[np.triu_indices(count)] = np.nan  # every pair once
+    import seaborn
+
+    titles = [covariates(study)[name].title for name in ranks]
+    every = ranks.set_axis(titles).set_axis(titles, axis=1).iloc[1:, :-1]
+    twice = np.triu(np.ones(every.shape, bool), 1)  # every pair once
+    texts = (100 * every).round().astype("Int64").astype(str).where(every.abs() >= _STRONG, "")
     figure, grid = panels(1, 1, 0.78 * WIDTH_MM, width_mm=0.85 * WIDTH_MM, layout="constrained")
-    axes = grid[0, 0]
-    image = axes.imshow(values[1:, :-1], cmap=colour_map("vik"), vmin=-1, vmax=1)
-    for row, column in np.argwhere(np.abs(values) >= _STRONG):
-        percent = f"{100 * values[row, column]:.0f}"
-        axes.text(column, row - 1, percent, ha="center", va="center", size=5.5, color="white")
-    axes.set_xticks(range(count - 1), titles[:-1], rotation=90)
-    axes.set_yticks(range(count - 1), titles[1:])
-    axes.spines[:].set_visible(False)
-    axes.tick_params(length=0)
-    key = axes.inset_axes([0.6, 0.93, 0.36, 0.02])
-    bar = figure.colorbar(image, cax=key, orientation="horizontal")
-    bar.set_label("rank correlation at the sites\n(percent written in where 70 or more)")
-    bar.outline.set_visible(False)
+    look = {"cmap": colour_map("vik"), "vmin": -1, "vmax": 1, "annot_kws": {"size": 5.5}}
+    key = grid[0, 0].inset_axes([0.6, 0.93, 0.36, 0.02])
+    bar = {"orientation": "horizontal"}
+    label = "rank correlation at the sites\n(percent written in where 70 or more)"
+    seaborn.heatmap(
+        every, mask=twice, annot=texts, fmt="", ax=grid[0, 0], cbar_ax=key, cbar_kws=bar, **look
+    )
+    key.set_xlabel(label)
     mark_label(figure, study.label)
     return figure

@@ -199,13 +199,6 @@ def test_the_optimism_of_a_search(world):
     assert abs(result.loc["kappa", "optimism"]) < 0.15
 
 
-def test_forward_selection_takes_what_shows_the_class_and_stops(world):
-    study, table, _ = world
-    result = baselines.forward_selection(study, table, LAYER, PARAMS, n_jobs=1)
-    assert result.loc[0, "predictor"] == "elevation"
-    assert result["kappa"].is_monotonic_increasing
-
-
 # Predictions that are evaluated in other ways -----------------------------------------------------
 
 

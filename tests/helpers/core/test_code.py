@@ -38,12 +38,12 @@ def package(tmp_path, monkeypatch):
         for name, text in edits:
             (folder / name).write_text(text)
         code._parsed.cache_clear()
-        code._stage_digest.cache_clear()
+        code.stage_digest.cache_clear()
         return code.stage_digest(tmp_path / "n.ipynb")
 
     yield stage
     code._parsed.cache_clear()
-    code._stage_digest.cache_clear()
+    code.stage_digest.cache_clear()
 
 
 @pytest.mark.parametrize(
