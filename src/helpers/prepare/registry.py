@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 
 from helpers.core.errors import CompendiumError, listed
-from helpers.core.files import write_json
 from helpers.core.grid import area_mask, reference_grid
 from helpers.core.rasters import THREADS, write_raster
 from helpers.core.study import Study, StudyError
@@ -284,26 +283,3 @@ def coverage_table(study: Study, data: "xarray.Dataset") -> pd.DataFrame:
 
     with ThreadPoolExecutor(THREADS) as pool:
         return pd.DataFrame(list(pool.map(row, data.data_vars))).set_index("name")
-
-
-def write_summary(
-    study: Study, coverage: pd.DataFrame, frost_area: float, correlation: float
-) -> None:
-    """Write the headline numbers of the covariates as JSON beside them.
-
-    They are from `coverage_table`, the area in 10^4 km2 whose air frost number is at least 0.5, and
-    the correlation of NDWI with NDVI.
-    """
-    valid_cells = coverage.loc[coverage["role"] == "predictor", "valid_cells"]
-    rows, columns = reference_grid(study).shape
-    summary = {
-        "rows": rows,
-        "columns": columns,
-        "resolution_m": study.grid.resolution,
-        "predictors": len(valid_cells),
-        "fewest_valid_cells": int(valid_cells.min()),
-        "most_valid_cells": int(valid_cells.max()),
-        "frost_area_1e4_km2": round(frost_area, 2),
-        "correlation_ndwi_ndvi": round(correlation, 3),
-    }
-    write_json(study.processed_dir / "summary.json", summary)
