@@ -96,7 +96,7 @@ def layer_cells(study: Study, layer: str) -> tuple[pd.DataFrame, np.ndarray]:
         "dissimilarity": dissimilarity[mapped],
         "density": density,
         "level": level_of(density, none, members, in_domain, study.trust),
-        "classes": members.sum(axis=1),
+        "classes": members.sum(axis=1, dtype=np.uint8),
         "mapped": values(maps[f"{target.file_name}_{layer}"]),
         "probable": probability.argmax(axis=0).astype(np.uint8),
         "expected": 1 - probability.max(axis=0) * PROBABILITY_SCALE,
@@ -125,9 +125,11 @@ def group_means(cells: pd.DataFrame, threshold: float, columns: Sequence[str]) -
     ends = [f"{a}-{b - 1}" if b - a > 1 else f"{a}" for a, b in itertools.pairwise(DENSITIES)]
     ends.append(f"{DENSITIES[-1]} and more")
     levels = [name for name, _ in LEVELS.values()]
+    outside = (cells["dissimilarity"] > threshold).to_numpy(np.int8)
+    # Names as categories: a text for each of a million cells takes a hundred times the memory.
     groups = {
-        "all": np.full(len(cells), "all"),
-        "area of applicability": np.where(cells["dissimilarity"] > threshold, "outside", "inside"),
+        "all": pd.Categorical.from_codes(np.zeros_like(outside), ["all"]),
+        "area of applicability": pd.Categorical.from_codes(outside, ["inside", "outside"]),
         "dissimilarity": fifths.cat.rename_categories(
             [f"{number}: {part}" for number, part in enumerate(ranges, start=1)]
         ),
