@@ -23,6 +23,7 @@ from pathlib import Path
 from helpers.core import classes
 from helpers.core.study import Study
 from helpers.forest import cards
+from helpers.forest.paths import model_path
 from helpers.mapping.predict import map_layer
 from helpers.samples.extract import read_predictors
 
@@ -67,7 +68,7 @@ def main(path="config/virtual.yaml"):
         ours = context.Process(target=make_map, args=(path, folder, turn, results), daemon=True)
         ours.start()
         for layer in study.layers:
-            model, card = cards.load_model(cards.model_path(study, classes.layer_name(layer)))
+            model, card = cards.load_model(model_path(study, classes.layer_name(layer)))
             values, _ = read_predictors(study, card["predictors"])
             peer = predict(model, values)
             turn.put(True)

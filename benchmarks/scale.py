@@ -36,6 +36,7 @@ from helpers.core.rasters import warp, write_raster
 from helpers.core.study import Study
 from helpers.forest import cards, models
 from helpers.forest.file import forest_bytes
+from helpers.forest.paths import model_path
 from helpers.mapping.predict import map_layer
 from helpers.prepare.registry import covariate_files
 from helpers.samples.store import read_samples
@@ -176,12 +177,12 @@ def grow(path, folder, copies):
     plain = Study.open(path)
     source = plain.results_dir
     layer = layer_name(plain.layers[0])
-    card = cards.read_card(cards.model_path(plain, layer))
+    card = cards.read_card(model_path(plain, layer))
     params = cards.card_params(card) | {"n_estimators": TREES}
     model = models.fit(plain, read_samples(plain), layer, params, card["fit"])
     for study in (open_study(path, folder), open_study(path, folder, copies)):
         shutil.copytree(source / "samples", study.results_dir / "samples")
-        cards.save_model(cards.model_path(study, layer), forest_bytes(model), card)
+        cards.save_model(model_path(study, layer), forest_bytes(model), card)
     return card["predictors"]
 
 

@@ -21,6 +21,7 @@ from helpers.folds.weights import area_weights
 from helpers.forest import cards, models
 from helpers.forest.calibration import calibrate, fit_calibration
 from helpers.forest.class_means import class_means
+from helpers.forest.paths import model_path
 from helpers.mapping.cells import sample_cells
 from helpers.mapping.interval import sample_storage
 from helpers.prepare.registry import used_predictors
@@ -35,7 +36,7 @@ def redrawn_total(study, table, cells, count, rng):
     total = 0.0
     for layer in study.layers:
         name = layer_name(layer)
-        params = cards.card_params(cards.read_card(cards.model_path(study, name)))
+        params = cards.card_params(cards.read_card(model_path(study, name)))
         rows = layer_rows(table, name, target=study.target)
         rows = rows.loc[np.repeat(rows.index, count[rows["block"]])].reset_index(drop=True)
         at_samples = predictor_values(rows, used_predictors(study))

@@ -103,14 +103,14 @@ def _samples(study: Study) -> list[Path]:
 
 
 def _forests(study: Study) -> list[Path]:
-    model_path = resolve_name("helpers.forest.cards:model_path")
+    model_path = resolve_name("helpers.forest.paths:model_path")
     kinds = ["map", "train", *(["regression"] if study.storage_from == "regression" else [])]
     layers = [layer_name(layer) for layer in study.layers]
     return sorted({model_path(study, layer, kind) for layer in layers for kind in kinds})
 
 
 def _figures(study: Study) -> list[Path]:
-    names = resolve_name("helpers.figures.publication:NAMES")
+    names = resolve_name("helpers.figures:NAMES")
     return [study.figures_dir / f"{name}.png" for name in names]
 
 
@@ -202,8 +202,8 @@ _STAGES = (
         # It reads nothing of 04. That comes first because a batch stops here.
         after=("01-prepare-data", "02-extract-samples", "03-grid-search", "04-evaluate-accuracy"),
         outputs=_files(
-            "helpers.mapping.files:map_files", "helpers.mapping.interval:interval_files",
-            "helpers.mapping.trust:trust_files", "helpers.mapping.other_maps:difference_files",
+            "helpers.mapping.files:map_files", "helpers.mapping.files:interval_files",
+            "helpers.mapping.files:trust_files", "helpers.mapping.files:difference_files",
             "tables/storage.json", "tables/applicability.csv", "tables/applicability.json",
             "tables/prediction_sets.csv", "tables/other_maps.json",
         ),

@@ -21,8 +21,7 @@ from helpers.core.rasters import read_band
 from helpers.core.scores import DOMAINS, HEADLINE_SCORES, by_domain
 from helpers.mapping import conformal, trust_tables
 from helpers.mapping.cells import study_regions
-from helpers.mapping.files import layer_files, map_files
-from helpers.mapping.interval import interval_files
+from helpers.mapping.files import interval_files, layer_files, map_files
 from helpers.prepare.domain import domain_of_cells
 from helpers.prepare.registry import used_predictors
 from helpers.samples.extract import read_predictors

@@ -20,13 +20,10 @@ from helpers.core.rasters import read_band
 from helpers.core.scores import DOMAINS, HEADLINE_SCORES
 from helpers.core.study import Study
 from helpers.mapping import trust
-from helpers.mapping.files import map_files
+from helpers.mapping.files import map_files, trust_files
 from helpers.prepare.predictor_maps import covariate_panels
 from helpers.prepare.registry import covariates, read_covariates
 from helpers.samples.store import read_samples
-
-NAMES = ("samples", "ice-maps", "confusion-matrices", "importance", "trust", "accuracy-summary")
-"""File names of the figures that notebook 06 writes."""
 
 
 def sample_map(study: Study) -> Figure:
@@ -63,7 +60,7 @@ def ice_maps(study: Study) -> Figure:
 
 def trust_maps(study: Study) -> Figure:
     """Draw the rasters of trust of the first layer, and the levels of trust of all layers."""
-    files = trust.trust_files(study)
+    files = trust_files(study)
     layer, depth = layer_name(study.layers[0]), _depth(*study.layers[0])
     record = read_json(study.results_dir / "tables" / "applicability.json")
     limit = record["layers"][layer]["threshold"]

@@ -23,6 +23,7 @@ from helpers.forest.class_means import REGRESSED, class_means, class_sds
 from helpers.forest.file import Forest, forest_bytes, read_model
 from helpers.forest.grid_search import Search, search_grid
 from helpers.forest.models import CHECKED_INPUT, class_probabilities, classifier
+from helpers.forest.paths import model_path
 from helpers.forest.trees import grow
 from helpers.prepare.registry import covariates, used_predictors
 from helpers.samples.rows import forest_predictors, layer_rows, training_arrays
@@ -33,19 +34,6 @@ Card = dict[str, Any]
 
 class ModelError(CompendiumError):
     """A model file that is missing, damaged, or not what its card says."""
-
-
-def model_path(study: Study, layer: str, which: str = "map") -> Path:
-    """Return the file of a layer's forest; its card lies beside it, with the ending ``.json``.
-
-    It is the forest of the map, of the training samples alone (train; the same where
-    ``forest.map_fit`` is train), or of `helpers.forest.regression` (regression).
-    """
-    folder = study.results_dir / "models"
-    if which == "regression":
-        return folder / f"regression_{layer}.npz"
-    apart = which == "train" and study.forest.map_fit == "all"
-    return folder / f"forest_{layer}{'_train' if apart else ''}.npz"
 
 
 def save_forests(

@@ -20,9 +20,10 @@ from helpers.core.classes import TARGETS, layer_name
 from helpers.core.errors import CompendiumError
 from helpers.core.study import Study
 from helpers.forest.calibration import calibrate_held_out
-from helpers.forest.cards import model_card, model_path, save_model
+from helpers.forest.cards import model_card, save_model
 from helpers.forest.class_means import REGRESSED, class_means
 from helpers.forest.file import forest_bytes
+from helpers.forest.paths import model_path
 from helpers.samples.rows import forest_predictors, layer_rows
 
 

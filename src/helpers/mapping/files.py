@@ -1,4 +1,4 @@
-"""The rasters of a map, and reading them by windows."""
+"""The files of a map, and reading its rasters by windows."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -36,6 +36,28 @@ def layer_files(study: Study, kind: str) -> list[Path]:
     """Return the rasters of one kind, layer by layer."""
     files = map_files(study)
     return [files[f"{kind}_{classes.layer_name(layer)}"] for layer in study.layers]
+
+
+def trust_files(study: Study) -> dict[str, Path]:
+    """Return the rasters of `map_trust` by name."""
+    folder = study.results_dir / "maps"
+    kinds = ("dissimilarity_index", "point_density", "prediction_set")
+    names = [f"{kind}_{classes.layer_name(layer)}" for layer in study.layers for kind in kinds]
+    return {name: folder / f"{name}.tif" for name in [*names, "trust"]}
+
+
+def difference_files(study: Study) -> dict[str, Path]:
+    """Return the rasters of differences by the names of the other maps."""
+    return {
+        other.name: study.results_dir / "maps" / f"difference_{other.name.replace('-', '_')}.tif"
+        for other in study.compare_with
+    }
+
+
+def interval_files(study: Study) -> dict[str, Path]:
+    """Return the files of the interval by name: `table` as CSV, `record` as JSON."""
+    folder = study.results_dir / "tables"
+    return {"table": folder / "storage_interval.csv", "record": folder / "storage_interval.json"}
 
 
 def grid_windows(geobox: GeoBox, block: tuple[int, int] = (1024, 1024)) -> list[Part]:

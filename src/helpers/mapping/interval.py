@@ -24,7 +24,6 @@ still that of the ice expected from classes.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -40,9 +39,11 @@ from helpers.folds import weights
 from helpers.folds.blocks import study_blocks
 from helpers.forest import cards, models
 from helpers.forest.calibration import calibrate, fit_calibration
+from helpers.forest.paths import model_path
 from helpers.forest.trees import grow
 from helpers.mapping.cells import Cells, sample_cells
 from helpers.mapping.extent import confine_to_permafrost
+from helpers.mapping.files import interval_files
 from helpers.mapping.half_samples import class_shares, half_samples, refit_shares
 from helpers.mapping.variogram import (
     Variogram,
@@ -179,7 +180,7 @@ def sample_storage(study: Study) -> Draws:
     halves = half_samples(blocks, settings.bags, rng)
     counts = rng.multinomial(blocks, np.full(blocks, 1 / blocks), settings.draws)
 
-    card = cards.read_card(cards.model_path(study, layer_name(study.layers[0])))
+    card = cards.read_card(model_path(study, layer_name(study.layers[0])))
     cells = sample_cells(study, card["predictors"], settings.cells)
     layers = [_layer(study, table, layer, cells.values, halves) for layer in study.layers]
 
@@ -224,7 +225,7 @@ def _layer(
     name, settings = layer_name(layer), study.uncertainty
     classes = TARGETS[study.target].codes
     rows = layer_rows(table, name, study.forest.map_fit, study.target)
-    card = cards.read_card(cards.model_path(study, name))
+    card = cards.read_card(model_path(study, name))
     predictors = predictor_values(rows, card["predictors"])
     types = rows["class"].to_numpy()
     both = np.concatenate([predictors, values])
@@ -285,12 +286,6 @@ def _between(layers: Sequence[_Layer], residuals: Sequence[np.ndarray]) -> np.nd
 
 
 # Intervals ----------------------------------------------------------------------------------------
-
-
-def interval_files(study: Study) -> dict[str, Path]:
-    """Return the files of the interval by name: `table` as CSV, `record` as JSON."""
-    folder = study.results_dir / "tables"
-    return {"table": folder / "storage_interval.csv", "record": folder / "storage_interval.json"}
 
 
 def intervals(totals: pd.Series, draws: Draws, probability: float) -> pd.DataFrame:

@@ -7,7 +7,6 @@ metres of ice.
 
 import contextlib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ from helpers.core.grid import crs_wkt, reference_grid
 from helpers.core.rasters import read_band, warp, write_raster
 from helpers.core.settings import OtherMap
 from helpers.core.study import Study
-from helpers.mapping.files import map_files
+from helpers.mapping.files import difference_files, map_files
 from helpers.prepare.registry import read_covariates
 
 DIFFERENCE = {
@@ -38,14 +37,6 @@ DIFFERENCE = {
 
 class OtherMapError(CompendiumError):
     """A map that cannot be compared with ours."""
-
-
-def difference_files(study: Study) -> dict[str, Path]:
-    """Return the rasters of differences by the names of the other maps."""
-    return {
-        other.name: study.results_dir / "maps" / f"difference_{other.name.replace('-', '_')}.tif"
-        for other in study.compare_with
-    }
 
 
 def read_other(study: Study, other: OtherMap) -> np.ndarray:

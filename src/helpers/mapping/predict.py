@@ -33,9 +33,10 @@ from helpers.core.rasters import BLOCK, open_raster
 from helpers.core.scores import mapped_class
 from helpers.core.study import Study
 from helpers.forest.calibration import calibrate
-from helpers.forest.cards import load_model, model_path, read_card
+from helpers.forest.cards import load_model, read_card
 from helpers.forest.class_means import REGRESSED
 from helpers.forest.models import class_probabilities
+from helpers.forest.paths import model_path
 from helpers.forest.two_stage import TwoStageForest
 from helpers.mapping.extent import MISSING, PROBABILITY_SCALE, UNITS, permafrost_extent
 from helpers.mapping.files import MapError, Part, grid_windows, map_files

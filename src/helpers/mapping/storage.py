@@ -15,6 +15,7 @@ from helpers.core.rasters import open_raster
 from helpers.core.study import Study
 from helpers.folds.weights import area_weights
 from helpers.forest import cards
+from helpers.forest.paths import model_path
 from helpers.forest.regression import fit
 from helpers.mapping.cells import sample_cells, study_regions
 from helpers.mapping.extent import confine_to_permafrost
@@ -52,7 +53,7 @@ def compare_totals(study: Study, table: pd.DataFrame, cells: int = 25_000) -> pd
     volumes = {}
     for top, bottom in study.layers:
         layer = layer_name((top, bottom))
-        model, card = cards.load_model(cards.model_path(study, layer), study.target)
+        model, card = cards.load_model(model_path(study, layer), study.target)
         rows = layer_rows(table, layer, card["fit"], study.target)
         rows["area_weight"] = area_weights(study, rows)
         _, chances = predict(model, card["calibration"], sample.values, study.target)

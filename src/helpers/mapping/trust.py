@@ -8,7 +8,6 @@ import contextlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,11 +26,12 @@ from helpers.folds.kinds import sample_folds
 from helpers.folds.weights import area_weights
 from helpers.forest import out_of_fold
 from helpers.forest.calibration import calibrate_held_out
-from helpers.forest.cards import card_params, model_path, read_card
+from helpers.forest.cards import card_params, read_card
+from helpers.forest.paths import model_path
 from helpers.mapping import conformal
 from helpers.mapping.applicability import Applicability, fit, importance_weights
 from helpers.mapping.extent import MISSING, PROBABILITY_SCALE
-from helpers.mapping.files import Part, grid_windows, layer_files, open_rasters
+from helpers.mapping.files import Part, grid_windows, layer_files, open_rasters, trust_files
 from helpers.prepare.registry import covariate_files
 from helpers.samples.rows import layer_rows, predictor_values
 
@@ -82,14 +82,6 @@ class LayerTrust:
     rows: pd.DataFrame
     members: np.ndarray
     has_limit: np.ndarray
-
-
-def trust_files(study: Study) -> dict[str, Path]:
-    """Return the rasters of `map_trust` by name."""
-    folder = study.results_dir / "maps"
-    kinds = ("dissimilarity_index", "point_density", "prediction_set")
-    names = [f"{kind}_{layer_name(layer)}" for layer in study.layers for kind in kinds]
-    return {name: folder / f"{name}.tif" for name in [*names, "trust"]}
 
 
 def fit_trust(study: Study, table: pd.DataFrame) -> list[LayerTrust]:

@@ -14,8 +14,8 @@ from helpers.core.scores import by_domain
 from helpers.core.study import Study
 from helpers.mapping import conformal
 from helpers.mapping.extent import PROBABILITY_SCALE
-from helpers.mapping.files import map_files
-from helpers.mapping.trust import LEVELS, MEANINGS, LayerTrust, level_of, trust_files
+from helpers.mapping.files import map_files, trust_files
+from helpers.mapping.trust import LEVELS, MEANINGS, LayerTrust, level_of
 from helpers.prepare.registry import covariate_files
 
 DENSITIES = (0, 1, 3, 10, 30)

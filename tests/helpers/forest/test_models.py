@@ -25,11 +25,12 @@ from helpers.core.study import Study
 from helpers.folds.units import deal_units
 from helpers.forest import models as models_module
 from helpers.forest.calibration import calibrate, fit_calibration
-from helpers.forest.cards import ModelError, load_model, model_path, save_forests, save_model
+from helpers.forest.cards import ModelError, load_model, save_forests, save_model
 from helpers.forest.class_means import class_means
 from helpers.forest.file import forest_bytes
 from helpers.forest.grid_search import SEARCH_SCORES, SEARCHED, search
 from helpers.forest.models import class_probabilities, fit
+from helpers.forest.paths import model_path
 from helpers.forest.two_stage import TwoStageForest
 from helpers.samples.rows import CLASSES, ForestError, layer_rows, predictor_values
 

@@ -12,6 +12,7 @@ from helpers.core.grid import area_mask, cell_centres, reference_grid
 from helpers.core.study import Study, StudyError
 from helpers.forest import cards, class_means, grid_search, regression
 from helpers.forest.file import forest_bytes
+from helpers.forest.paths import model_path
 from helpers.mapping.files import map_files
 from helpers.mapping.predict import map_layer, remove_chunks
 from helpers.mapping.storage import compare_totals, map_storage, write_totals
@@ -259,9 +260,7 @@ def read_maps(study):
 
 def test_the_storage_map_is_made_from_the_regression(mapped, world):
     study, maps = mapped
-    model, card = cards.load_model(
-        cards.model_path(study, LAYER, "regression"), class_means.REGRESSED
-    )
+    model, card = cards.load_model(model_path(study, LAYER, "regression"), class_means.REGRESSED)
     assert (card["target"], card["n_samples"], card["params"]["n_estimators"]) == (
         "ice_fraction",
         600,
@@ -299,7 +298,7 @@ def test_both_ways_to_the_totals_are_told_side_by_side(mapped, world):
 
 
 def test_the_forest_is_an_output_of_the_search_only_where_the_map_needs_it(mapped, world):
-    path = cards.model_path(mapped[0], LAYER, "regression")
+    path = model_path(mapped[0], LAYER, "regression")
     assert path in stages.stage_outputs(mapped[0], "03-grid-search")
     assert path not in stages.stage_outputs(
         mapped[0].changed({"storage_from": "classes"}), "03-grid-search"
@@ -319,7 +318,7 @@ def too_much_ice(model):
 
 @pytest.mark.parametrize("spoil", [far_child, too_much_ice])
 def test_a_forged_regression_forest_is_refused(mapped, tmp_path, spoil):
-    model, card = cards.load_model(cards.model_path(mapped[0], LAYER, "regression"))
+    model, card = cards.load_model(model_path(mapped[0], LAYER, "regression"))
     spoil(model)
     cards.save_model(tmp_path / "forged.npz", forest_bytes(model), card)
     with pytest.raises(cards.ModelError, match="holds no sound forest: tree 3 is damaged"):
@@ -328,13 +327,13 @@ def test_a_forged_regression_forest_is_refused(mapped, tmp_path, spoil):
 
 def test_a_changed_or_exchanged_regression_forest_is_refused(mapped, tmp_path):
     study = mapped[0]
-    model, card = cards.load_model(cards.model_path(study, LAYER, "regression"))
+    model, card = cards.load_model(model_path(study, LAYER, "regression"))
     path = tmp_path / "forest.npz"
     cards.save_model(path, forest_bytes(model), card)
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.raises(cards.ModelError, match="SHA-256 differs"):
         cards.load_model(path)
-    classifier, of_classes = cards.load_model(cards.model_path(study, LAYER))
+    classifier, of_classes = cards.load_model(model_path(study, LAYER))
     cards.save_model(path, forest_bytes(classifier), card)
     with pytest.raises(cards.ModelError, match="no random forest of 2 predictors"):
         cards.load_model(path, class_means.REGRESSED)

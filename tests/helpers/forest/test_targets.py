@@ -18,6 +18,7 @@ from helpers.core.study import Study
 from helpers.forest import cards, class_means, grid_search, models
 from helpers.forest.cards import ModelError
 from helpers.forest.file import forest_bytes
+from helpers.forest.paths import model_path
 from helpers.forest.two_stage import TwoStageForest
 from helpers.mapping import predict
 from helpers.mapping.files import map_files
@@ -109,7 +110,7 @@ def test_a_predictor_that_tells_all_gives_kappa_1(target, make, table):
     assert found.scores["kappa"] == 1
     assert found.out_of_fold.shape == (120, len(codes))
     cards.save_forests(study, table, found, n_jobs=1)
-    model, card = cards.load_model(cards.model_path(study, "2-3m", "train"), target)
+    model, card = cards.load_model(model_path(study, "2-3m", "train"), target)
     assert (card["target"], card["classes"]) == (target, list(codes))
     assert card["class_names"] == [kind.name for kind in classes.TARGETS[target].classes]
     assert sum(card["class_counts"]) == 120

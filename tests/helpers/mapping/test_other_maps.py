@@ -13,7 +13,7 @@ from helpers.core.rasters import write_raster
 from helpers.core.settings import OtherMap
 from helpers.core.study import Study, StudyError
 from helpers.mapping import other_maps
-from helpers.mapping.files import map_files
+from helpers.mapping.files import difference_files, map_files
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_a_map_in_degrees_with_codes_of_its_own(project):
     cell, columns = 20.0**2, geobox.shape[1]
     np.testing.assert_allclose(record["theirs_km2"], [0, (geobox.shape[0] - 1) * columns * cell])
     np.testing.assert_allclose(record["ours_km2"][1], half * columns * cell)
-    with rasterio.open(other_maps.difference_files(study)["theirs"]) as source:
+    with rasterio.open(difference_files(study)["theirs"]) as source:
         change = source.read(1)
         assert source.tags(1)["class_2"] == "permafrost on theirs alone"
     assert set(np.unique(change[:half])) == {3}

@@ -21,6 +21,7 @@ from helpers.core.rasters import write_raster
 from helpers.core.study import Study
 from helpers.forest import cards, class_means, grid_search, models, regression
 from helpers.forest.calibration import fit_calibration
+from helpers.forest.paths import model_path
 from helpers.mapping import extent, predict
 from helpers.mapping.files import MapError, map_files
 from helpers.mapping.storage import map_storage
@@ -143,7 +144,7 @@ def mapped(world):
 
 def test_a_map_is_what_its_forest_says(mapped):
     study, summary, maps = mapped
-    model, card = cards.load_model(cards.model_path(study, "2-3m"))
+    model, card = cards.load_model(model_path(study, "2-3m"))
     values, cells = extract.read_predictors(study, PREDICTORS)
     types, probabilities = predict.predict(model, card["calibration"], values)
     flat = {name: bands.reshape(len(bands), -1)[:, cells] for name, bands in maps.items()}
@@ -257,9 +258,7 @@ def test_storage_from_the_regression_has_its_total(mapped):
     result = read_all(study)
     predict.remove_chunks(study)
     predict.map_layer(study, LAYER)
-    model, _ = cards.load_model(
-        cards.model_path(study, "2-3m", "regression"), class_means.REGRESSED
-    )
+    model, _ = cards.load_model(model_path(study, "2-3m", "regression"), class_means.REGRESSED)
     values, _ = extract.read_predictors(study, PREDICTORS)
     total = np.nansum(result["ice_content_2-3m"][0], dtype=float)
     assert total == pytest.approx(model.predict(values).sum(), rel=1e-4)
@@ -270,7 +269,7 @@ def test_storage_from_the_regression_has_its_total(mapped):
 
 
 def change_card(of, **changes):
-    path = cards.model_path(of, "2-3m").with_suffix(".json")
+    path = model_path(of, "2-3m").with_suffix(".json")
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
