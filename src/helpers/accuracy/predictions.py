@@ -12,10 +12,9 @@ from joblib import cpu_count
 from sklearn.base import ClassifierMixin
 
 from helpers.core.classes import TARGETS, layer_name
-from helpers.core.errors import CompendiumError
 from helpers.core.files import write_aside
 from helpers.core.grid import area_mask, reference_grid
-from helpers.core.scores import by_domain, mapped_class
+from helpers.core.scores import AccuracyError, by_domain, mapped_class
 from helpers.core.study import Study
 from helpers.folds import distances
 from helpers.folds.curves import fold_kinds
@@ -33,10 +32,6 @@ The standard error of a share is below 0.004 in the whole area, and 0.006 in the
 """
 
 _BY_LAYER = ("folds", "out_of_fold", "test", "mapped")  # fields that a file of predictions holds
-
-
-class PredictionError(CompendiumError):
-    """Predictions that are missing, or of other samples."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,10 +114,10 @@ def write_predictions(study: Study, predictions: Predictions) -> None:
 
 
 def read_predictions(study: Study, table: pd.DataFrame) -> Predictions:
-    """Read the predictions of a run's samples; raise PredictionError if there are none."""
+    """Read the predictions of a run's samples; raise AccuracyError if there are none."""
     path = predictions_file(study)
     if not path.is_file():
-        raise PredictionError(f"This run has no {path.name}.", "run 04-evaluate-accuracy")
+        raise AccuracyError(f"This run has no {path.name}.", "run 04-evaluate-accuracy")
     rows, tested = _split_rows(study, table)
     fields = {name: {} for name in _BY_LAYER}
     with np.load(path) as arrays:
@@ -133,7 +128,7 @@ def read_predictions(study: Study, table: pd.DataFrame) -> Predictions:
             else:
                 fields[name] = arrays[key]
     if any(len(fold) != len(rows[layer]) for (layer, _), fold in fields["folds"].items()):
-        raise PredictionError(f"{path.name} is of other samples.", "run 04-evaluate-accuracy")
+        raise AccuracyError(f"{path.name} is of other samples.", "run 04-evaluate-accuracy")
     return Predictions(rows, tested, map_cells=distances.map_cells(study), **fields)
 
 

@@ -17,18 +17,13 @@ from joblib import Parallel, delayed
 from sklearn.ensemble import RandomForestRegressor
 
 from helpers.core.classes import TARGETS, layer_name
-from helpers.core.errors import CompendiumError
 from helpers.core.study import Study
 from helpers.forest.calibration import calibrate_held_out
 from helpers.forest.cards import model_card, save_model
 from helpers.forest.class_means import REGRESSED, class_means
 from helpers.forest.file import forest_bytes
 from helpers.forest.paths import model_path
-from helpers.samples.rows import forest_predictors, layer_rows
-
-
-class RegressionError(CompendiumError):
-    """Samples whose ice fraction cannot be regressed."""
+from helpers.samples.rows import ForestError, forest_predictors, layer_rows
 
 
 def fit(
@@ -52,7 +47,7 @@ def fit(
 
     Raises
     ------
-    RegressionError or ForestError
+    ForestError
         Samples have no ice fraction, one that is no share, or lack a predictor.
     """
     fraction = _fraction(rows)
@@ -74,14 +69,14 @@ def fit(
 
 def _fraction(rows: pd.DataFrame) -> np.ndarray:
     if "ice_fraction" not in rows:
-        raise RegressionError(
+        raise ForestError(
             "The samples have no column ice_fraction.", "run 02-extract-samples again"
         )
     fraction = rows["ice_fraction"].to_numpy(float)
     bad = ~((fraction >= 0) & (fraction <= 1))
     if bad.any():
         sites = ", ".join(rows.loc[bad, "site_id"].astype(str)[:5])
-        raise RegressionError(
+        raise ForestError(
             f"{bad.sum()} samples have no ice fraction between 0 and 1, such as {sites}.",
             "correct their ice content, or drop them",
         )

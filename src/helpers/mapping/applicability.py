@@ -13,15 +13,11 @@ import numpy.typing as npt
 from numba import njit
 from scipy.spatial.distance import cdist
 
-from helpers.core.errors import CompendiumError
+from helpers.mapping.files import MapError
 
 # Of squared 32-bit distances: within it the exact ones decide.
 _RELATIVE_SLACK = 1e-4
 _ABSOLUTE_SLACK = 1e-6
-
-
-class ApplicabilityError(CompendiumError):
-    """Samples or weights from which no area of applicability follows."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +60,7 @@ class Applicability:
         values = np.asarray(values)
         if values.shape[1:] != self.centre.shape:
             message = f"Values of shape {values.shape} are not the {len(self.centre)} predictors."
-            raise ApplicabilityError(message, f"give {', '.join(self.predictors)}")
+            raise MapError(message, f"give {', '.join(self.predictors)}")
         return _measure(values, self.centre, self.factor, self.points, self.threshold**2)
 
 
@@ -97,17 +93,13 @@ def fit(
     weights = np.asarray(weights, float)
     fold = np.asarray(fold)
     if not (np.isfinite(values).all() and np.isfinite(weights).all() and (weights >= 0).all()):
-        raise ApplicabilityError(
-            "Predictors or weights of the samples are not finite.", "drop such samples"
-        )
+        raise MapError("Predictors or weights of the samples are not finite.", "drop such samples")
     if len(np.unique(fold)) < 2:
-        raise ApplicabilityError(
-            "All samples are in one fold.", "set `folds` so that there are two or more"
-        )
+        raise MapError("All samples are in one fold.", "set `folds` so that there are two or more")
     spread = values.std(axis=0, ddof=1)
     used = (weights > 0) & (spread > 0)
     if not used.any():
-        raise ApplicabilityError(
+        raise MapError(
             "The samples do not differ in any predictor with a weight.",
             "give more sites, or other predictors",
         )

@@ -17,7 +17,7 @@ Part = tuple[slice, slice]
 
 
 class MapError(CompendiumError):
-    """A map that cannot be made from these covariates and forests."""
+    """A map that cannot be made or compared, or of which no interval or area follows."""
 
 
 def map_files(study: Study) -> dict[str, Path]:

@@ -31,7 +31,6 @@ from matplotlib.figure import Figure
 from threadpoolctl import threadpool_limits
 
 from helpers.core.classes import TARGETS, layer_name
-from helpers.core.errors import CompendiumError
 from helpers.core.files import read_json, write_json, write_table
 from helpers.core.plot import WIDTH_MM, mark_label, panels
 from helpers.core.study import Study
@@ -43,7 +42,7 @@ from helpers.forest.paths import model_path
 from helpers.forest.trees import grow
 from helpers.mapping.cells import Cells, sample_cells
 from helpers.mapping.extent import confine_to_permafrost
-from helpers.mapping.files import interval_files
+from helpers.mapping.files import MapError, interval_files
 from helpers.mapping.half_samples import class_shares, half_samples, refit_shares
 from helpers.mapping.variogram import (
     Variogram,
@@ -56,10 +55,6 @@ from helpers.samples import store
 from helpers.samples.rows import layer_rows, predictor_values
 
 _REPEATS = 200  # of the draws, for the standard errors of an interval's ends
-
-
-class UncertaintyError(CompendiumError):
-    """Samples or settings from which no interval follows."""
 
 
 @dataclass(frozen=True)
@@ -171,7 +166,7 @@ def sample_storage(study: Study) -> Draws:
     table["block"] = study_blocks(study, table, settings.block_km)
     blocks = int(table["block"].max()) + 1
     if blocks < 4:
-        raise UncertaintyError(
+        raise MapError(
             f"The sites lie in {blocks} blocks of {settings.block_km:g} km: "
             "too few to be resampled.",
             "set a smaller uncertainty.block_km",

@@ -17,13 +17,12 @@ from rasterio.features import rasterize
 
 from helpers.core import qgis, scores
 from helpers.core.classes import NO_TYPE, TARGETS, Target, layer_name
-from helpers.core.errors import CompendiumError
 from helpers.core.files import write_json
 from helpers.core.grid import crs_wkt, reference_grid
 from helpers.core.rasters import read_band, warp, write_raster
 from helpers.core.settings import OtherMap
 from helpers.core.study import Study
-from helpers.mapping.files import difference_files, map_files
+from helpers.mapping.files import MapError, difference_files, map_files
 from helpers.prepare.registry import read_covariates
 
 DIFFERENCE = {
@@ -35,15 +34,11 @@ DIFFERENCE = {
 """Difference of two maps of permafrost by code; colours of Okabe and Ito for the colour-blind."""
 
 
-class OtherMapError(CompendiumError):
-    """A map that cannot be compared with ours."""
-
-
 def read_other(study: Study, other: OtherMap) -> np.ndarray:
     """Return another map on the reference grid, shape (y, x), NaN where it says nothing.
 
-    Its values are classes of ours (permafrost: 0 and 1), or metres of ice. OtherMapError if there
-    are no such values; RasterError or CovariateError if there is no such file or covariate.
+    Its values are classes of ours (permafrost: 0 and 1), or metres of ice. MapError if there are no
+    such values; RasterError or CovariateError if there is no such file or covariate.
     """
     polygons = other.file.lower().endswith((".gpkg", ".shp", ".geojson", ".json", ".fgb"))
     if other.covariate:
@@ -59,7 +54,7 @@ def read_other(study: Study, other: OtherMap) -> np.ndarray:
         values = _recoded(other, values)
     codes = np.unique(values[np.isfinite(values)])
     if not codes.size:
-        raise OtherMapError(
+        raise MapError(
             f"The map {other.name} says nothing about the study area: "
             f"none of its values is one of {', '.join(other.classes) or 'its data'}.",
             "check its place, and the values in `classes`",
@@ -67,7 +62,7 @@ def read_other(study: Study, other: OtherMap) -> np.ndarray:
     allowed = _target(study, other).codes
     wrong = [f"{code:g}" for code in codes if code not in allowed]
     if wrong and other.compares != "storage":
-        raise OtherMapError(
+        raise MapError(
             f"The map {other.name} has the codes {', '.join(wrong[:5])}; "
             f"ours has {allowed[0]}-{allowed[-1]}.",
             "correct the codes in `classes`",
@@ -101,7 +96,7 @@ def _recoded(other: OtherMap, values: np.ndarray) -> np.ndarray:
         try:
             codes[values == float(value)] = code
         except ValueError:
-            raise OtherMapError(
+            raise MapError(
                 f"`classes` of the map {other.name} are not numbers: {', '.join(other.classes)}.",
                 "name the values that the raster holds; "
                 "names of classes are for polygons, with `column`",
@@ -118,16 +113,16 @@ def _polygons(study: Study, other: OtherMap) -> np.ndarray:
     try:
         table = geopandas.read_file(path, **({"layer": other.layer} if other.layer else {}))
     except (DataSourceError, DataLayerError) as error:
-        raise OtherMapError(
+        raise MapError(
             f"{path.name} cannot be read: {error}", "correct `file` and `layer`"
         ) from None
     if not other.column or other.column not in table:
-        raise OtherMapError(
+        raise MapError(
             f"{path.name} has no column {other.column or '(none is named)'}.",
             f"set `column` to one of {', '.join(map(str, table.columns.drop('geometry')))}",
         )
     if table.crs is None:
-        raise OtherMapError(
+        raise MapError(
             f"{path.name} has no coordinate reference system.", "write the layer again with one"
         )
     column = table[other.column]
@@ -139,7 +134,7 @@ def _polygons(study: Study, other: OtherMap) -> np.ndarray:
     if codes.isna().all():
         some = ", ".join(sorted({str(value) for value in column})[:5])
         wanted = "one of `classes`" if other.classes else "a number"
-        raise OtherMapError(
+        raise MapError(
             f"No value of {other.column} in {path.name} is {wanted}; it has {some}.",
             "name these values in `classes`, or set another `column`",
         )
@@ -158,7 +153,7 @@ def read_ours(study: Study, other: OtherMap) -> np.ndarray:
     layers = [other.depth] if other.compares == "class" else study.layers
     if not set(layers) <= set(study.layers):
         names = ", ".join(map(layer_name, study.layers))
-        raise OtherMapError(
+        raise MapError(
             f"The map {other.name} is of {layer_name(other.depth)}; ours has the layers {names}.",
             "set `depth` to one of them",
         )

@@ -19,7 +19,7 @@ from helpers.core import qgis
 from helpers.core.classes import layer_name
 from helpers.core.grid import reference_grid
 from helpers.core.plot import colour_map
-from helpers.core.rasters import open_raster
+from helpers.core.rasters import BLOCK, open_raster
 from helpers.core.settings import Trust
 from helpers.core.study import Study
 from helpers.folds.kinds import sample_folds
@@ -53,8 +53,6 @@ MEANINGS = {
     3: "It surely has permafrost, and may be of more than one class.",
     4: "It surely has no permafrost, or surely has permafrost of one class.",
 }
-
-_BLOCK = (512, 512)  # rows and columns of a window: whole blocks of all files
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,7 +170,7 @@ def map_trust(study: Study, trust: Sequence[LayerTrust]) -> None:
     """
     geobox = reference_grid(study)
     threads = cpu_count()
-    parts = grid_windows(geobox, _BLOCK)
+    parts = grid_windows(geobox, BLOCK)
     kinds = _raster_kinds(study)
     with contextlib.ExitStack() as stack, ThreadPoolExecutor(threads) as pool:
         targets = {}

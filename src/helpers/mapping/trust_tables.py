@@ -45,11 +45,7 @@ def write_trust_tables(
     tables = {}
     sets = []
     for one in trust:
-        cells, _ = layer_cells(study, one.layer)
-        for domain, inside in by_domain(cells["in_domain"]):
-            if inside.any():
-                threshold = one.applicability.threshold
-                tables[one.layer, domain] = group_means(cells[inside], threshold, ["expected"])
+        tables |= _layer_groups(study, one)
         for domain, inside in by_domain(one.rows["in_domain"]):
             sets += _set_rows(study, one, domain, inside)
     sets = pd.DataFrame(sets)
@@ -60,6 +56,16 @@ def write_trust_tables(
     write_table(folder / "prediction_sets.csv", sets)
     write_json(folder / "applicability.json", _record(study, trust, cells))
     return cells, sets
+
+
+def _layer_groups(study: Study, one: LayerTrust) -> dict[tuple[str, str], pd.DataFrame]:
+    """Return `group_means` of a layer's cells by layer and domain."""
+    cells, _ = layer_cells(study, one.layer)
+    return {
+        (one.layer, domain): group_means(cells[inside], one.applicability.threshold, ["expected"])
+        for domain, inside in by_domain(cells["in_domain"])
+        if inside.any()
+    }
 
 
 def layer_cells(study: Study, layer: str) -> tuple[pd.DataFrame, np.ndarray]:

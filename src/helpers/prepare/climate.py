@@ -11,12 +11,11 @@ from functools import cache
 import numpy as np
 import shapely
 
-from helpers.core.errors import CompendiumError
 from helpers.core.grid import area_mask, reference_grid, study_area
 from helpers.core.rasters import THREADS, warp
 from helpers.core.study import Study
 from helpers.prepare import products
-from helpers.prepare.registry import on_grid
+from helpers.prepare.registry import CovariateError, on_grid
 
 DAYS = np.array([31, 28.25, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31])
 """Days of the months in a mean year of 365.25 days."""
@@ -30,10 +29,6 @@ ERA5_MEANS = "data/base/era5-monthly-means.nc"
 
 _CHUNK = 50_000  # cells that fit into the processor's cache
 _AUTHALIC_RADIUS = 6371.0072  # km, of WGS 84
-
-
-class ClimateError(CompendiumError):
-    """Monthly climate rasters that cannot be used."""
 
 
 def decode_lst(numbers: np.ndarray, qc: np.ndarray, max_error: int = 2) -> np.ndarray:
@@ -177,7 +172,7 @@ def _monthly(study: Study, name: str, encoding: products.Encoding | None = None)
     values = warp(path, reference_grid(study), **how)
     if values.shape[0] != 12 or values.ndim != 3:
         bands = 1 if values.ndim == 2 else len(values)
-        raise ClimateError(f"{path.name} has {bands} bands.", "give one band for each month")
+        raise CovariateError(f"{path.name} has {bands} bands.", "give one band for each month")
     return values
 
 

@@ -23,7 +23,7 @@ SOIL_GAP_KM = 20
 
 
 class CovariateError(CompendiumError):
-    """A covariate that is unknown, missing, or not on the reference grid."""
+    """A covariate that is unknown or missing, or that cannot be made from the raw rasters."""
 
 
 @dataclass(frozen=True)

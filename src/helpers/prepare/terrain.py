@@ -18,7 +18,6 @@ import numpy as np
 from scipy import fft
 from scipy.ndimage import binary_erosion
 
-from helpers.core.errors import CompendiumError
 from helpers.core.grid import (
     LocalFactors,
     block_mean,
@@ -30,7 +29,7 @@ from helpers.core.grid import (
 from helpers.core.rasters import THREADS, warp, write_raster
 from helpers.core.study import Study
 from helpers.prepare.products import raw_files
-from helpers.prepare.registry import FINE_LAYERS, fine_files, tpi_name
+from helpers.prepare.registry import FINE_LAYERS, CovariateError, fine_files, tpi_name
 
 if TYPE_CHECKING:
     from pyflwdir import FlwdirRaster
@@ -40,10 +39,6 @@ _NO_ELEVATION = np.float32(-9999)
 # Plausible shares of the elevation model for the largest contributing area.
 _LARGEST_SHARE = 0.9
 _SMALLEST_SHARE = 1e-4
-
-
-class FlowError(CompendiumError):
-    """Flow directions or contributing areas that cannot be right."""
 
 
 def gradient(
@@ -166,7 +161,7 @@ def flow_directions(elevation: np.ndarray) -> "FlwdirRaster":
 
     Water leaves at the edge of the valid cells. A level sheet that reaches the edge, such as the
     sea, drains through one cell of the edge; contributing areas upslope of it are not affected.
-    FlowError if a cell in the interior has no direction.
+    CovariateError if a cell in the interior has no direction.
 
     References
     ----------
@@ -185,7 +180,7 @@ def flow_directions(elevation: np.ndarray) -> "FlwdirRaster":
     stuck[flow.idxs_pit] = True
     stuck &= ~edge_cells(~missing).ravel()
     if stuck.any():
-        raise FlowError(
+        raise CovariateError(
             f"{stuck.sum()} cells in the interior of the elevation model have no flow direction.",
             "look for isolated missing cells in the elevation model and fill them",
         )
@@ -200,8 +195,8 @@ def edge_cells(valid: np.ndarray) -> np.ndarray:
 def upstream_cells(flow: "FlwdirRaster") -> np.ndarray:
     """Return the number of cells that drain through each, itself included; NaN without elevation.
 
-    FlowError if the largest is implausible: nearly the whole elevation model, or hardly more than a
-    hillside, which is what flats without directions give.
+    CovariateError if the largest is implausible: nearly the whole elevation model, or hardly more
+    than a hillside, which is what flats without directions give.
     """
     cells = flow.upstream_area("cell").astype(np.float32)
     cells[cells <= 0] = np.nan
@@ -209,7 +204,7 @@ def upstream_cells(flow: "FlwdirRaster") -> np.ndarray:
     size = np.isfinite(cells).sum()
     plausible = _SMALLEST_SHARE * size <= largest <= _LARGEST_SHARE * size
     if size > 1 / _SMALLEST_SHARE and not plausible:
-        raise FlowError(
+        raise CovariateError(
             f"The largest contributing area is {largest:.0f} of {size} cells.",
             "look for missing tiles, wrong units or a constant in the elevation model",
         )

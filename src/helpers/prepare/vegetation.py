@@ -11,20 +11,15 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import numpy.typing as npt
 
-from helpers.core.errors import CompendiumError
 from helpers.core.grid import area_mask, block_mean, fine_grid, reference_grid
 from helpers.core.rasters import THREADS, warp
 from helpers.core.study import Study
 from helpers.prepare import products
-from helpers.prepare.registry import on_grid
+from helpers.prepare.registry import CovariateError, on_grid
 
 INDICES = ("ndvi", "evi", "ndwi", "ndmi")
 
 _LEAST_SHARE = 0.25  # of a reference cell's fine cells; below, its indices are missing
-
-
-class VegetationError(CompendiumError):
-    """Landsat scenes that cannot be used."""
 
 
 def clear_pixels(qa: np.ndarray, masked: Iterable[str]) -> np.ndarray:
@@ -102,7 +97,7 @@ def make(study: Study) -> dict[str, np.ndarray]:
     """Make the indices and the share of valid pixels, float32, NaN outside of the study area."""
     days = products.scene_days(study)
     if not days:
-        raise VegetationError("The study has no Landsat scene.", "list dates as source.scene_dates")
+        raise CovariateError("The study has no Landsat scene.", "list dates as source.scene_dates")
     inside = area_mask(study, reference_grid(study))
     divisor = round(study.grid.resolution / study.grid.fine_resolution)
     cells = _fine_cells(inside, divisor)

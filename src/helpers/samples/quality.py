@@ -15,7 +15,6 @@ from matplotlib.lines import Line2D
 from scipy.stats import ks_2samp
 
 from helpers.core.classes import ICE_TYPES
-from helpers.core.errors import CompendiumError
 from helpers.core.files import to_json_value, write_json, write_table
 from helpers.core.grid import area_mask, cell_centres, named_crs, reference_grid
 from helpers.core.plot import WIDTH_MM, map_panels, mark_label, panels
@@ -25,6 +24,7 @@ from helpers.core.study import Study
 from helpers.prepare.domain import in_domain
 from helpers.prepare.predictor_maps import covariate_panels
 from helpers.prepare.registry import covariate_files, covariates, predictor_names, read_covariates
+from helpers.samples.columns import SampleError
 from helpers.samples.selection import DUPLICATE
 from helpers.samples.store import samples_path
 
@@ -50,10 +50,6 @@ MOST_CELLS = 100_000
 _PALE = LinearSegmentedColormap.from_list("pale", ["0.93", "0.55"])
 
 
-class QualityError(CompendiumError):
-    """Tables that do not belong together."""
-
-
 def site_status(
     sites: pd.DataFrame, table: pd.DataFrame, unlabelled: pd.DataFrame, lost: pd.DataFrame
 ) -> pd.DataFrame:
@@ -74,7 +70,7 @@ def site_status(
     status |= dict(zip(lost["site_id"], lost["reason"].map(_status_of), strict=True))
     status |= dict(zip(table["site_id"], table["split"].replace("train", "training"), strict=True))
     if missing := [site for site in ids if site not in status]:
-        raise QualityError(
+        raise SampleError(
             f"Nothing is known of {len(missing)} sites, such as {missing[0]}.",
             "give the tables that label_layers and drop_unusable returned for these very sites",
         )

@@ -13,6 +13,7 @@ from helpers.accuracy.report import evaluate
 from helpers.core.files import write_tables
 from helpers.core.scores import (
     HEADLINE_SCORES,
+    AccuracyError,
     by_mapped_share,
     confusion_matrix,
     log_loss,
@@ -241,7 +242,7 @@ def test_areas_of_classes_are_those_of_the_map(world, predicted, result):
 
 def test_predictions_are_written_and_read(world, predicted):
     study, table, _ = world
-    with pytest.raises(predictions.PredictionError, match="no predictions"):
+    with pytest.raises(AccuracyError, match="no predictions"):
         predictions.read_predictions(study, table)
     predictions.write_predictions(study, predicted)
     back = predictions.read_predictions(study, table)
@@ -253,7 +254,7 @@ def test_predictions_are_written_and_read(world, predicted):
     np.testing.assert_array_equal(predicted.cells, back.cells)
     np.testing.assert_array_equal(predicted.in_domain, back.in_domain)
     pd.testing.assert_frame_equal(predicted.tested[LAYER], back.tested[LAYER])
-    with pytest.raises(predictions.PredictionError, match="other samples"):
+    with pytest.raises(AccuracyError, match="other samples"):
         predictions.read_predictions(study, table.iloc[1:].reset_index(drop=True).iloc[:-8])
 
 

@@ -203,13 +203,13 @@ def test_the_same_seed_gives_the_same_result_on_any_number_of_cores(world, predi
     [
         pytest.param(
             {"ice_fraction": np.nan},
-            regression.RegressionError,
+            ForestError,
             "450 samples have no ice",
             id="missing",
         ),
         pytest.param(
             {"ice_fraction": 1.2},
-            regression.RegressionError,
+            ForestError,
             "between 0 and 1, such as S1",
             id="per cent",
         ),
@@ -222,7 +222,7 @@ def test_samples_that_cannot_be_regressed_are_named(world, spoil, error, expecte
 
 
 def test_a_table_without_ice_and_impossible_settings_are_refused(world):
-    with pytest.raises(regression.RegressionError, match="no column ice_fraction"):
+    with pytest.raises(ForestError, match="no column ice_fraction"):
         regression.fit(world[0], rows_of(world[1]).drop(columns="ice_fraction"))
     for name, value in {
         "storage_from": "both",

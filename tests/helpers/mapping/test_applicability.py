@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
 from helpers.mapping import applicability
+from helpers.mapping.files import MapError
 
 
 def five_points():
@@ -111,7 +112,7 @@ def test_a_predictor_without_weight_is_left_out():
     np.testing.assert_array_equal(
         area.measure(values[:, [0, 2]])[0], alone.measure(values[:, [0, 2]])[0]
     )
-    with pytest.raises(applicability.ApplicabilityError, match="2 predictors"):
+    with pytest.raises(MapError, match="2 predictors"):
         area.measure(values)
 
 
@@ -151,5 +152,5 @@ def test_weights_share_the_aspect_and_are_never_negative():
     ],
 )
 def test_bad_samples_are_refused(values, weights, fold, text):
-    with pytest.raises(applicability.ApplicabilityError, match=text):
+    with pytest.raises(MapError, match=text):
         applicability.fit(values, ["a"], weights, fold)

@@ -20,6 +20,7 @@ from helpers.prepare.products import (
     MONTHLY_TEMPERATURE,
     raw_files,
 )
+from helpers.prepare.registry import CovariateError
 
 MONTHS = np.arange(12) + 0.5
 
@@ -202,7 +203,7 @@ def test_a_file_without_twelve_months_is_named(study, raw_climate):
         names="month",
         units="degC",
     )
-    with pytest.raises(climate.ClimateError, match=r"air_temperature_monthly\.tif has 11 bands"):
+    with pytest.raises(CovariateError, match=r"air_temperature_monthly\.tif has 11 bands"):
         climate.make(study)
 
 

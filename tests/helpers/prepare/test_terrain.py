@@ -10,7 +10,7 @@ from odc.geo.geobox import GeoBox
 from helpers.core import grid, rasters
 from helpers.core.settings import ALBERS
 from helpers.prepare import terrain
-from helpers.prepare.registry import covariates
+from helpers.prepare.registry import CovariateError, covariates
 
 RESOLUTION = 500
 
@@ -241,7 +241,7 @@ class TestWetness:
             def upstream_area(self, unit):
                 return np.ones((200, 200))
 
-        with pytest.raises(terrain.FlowError, match="largest contributing area"):
+        with pytest.raises(CovariateError, match="largest contributing area"):
             terrain.upstream_cells(Flow())
 
 

@@ -10,6 +10,7 @@ from helpers.core import grid, rasters
 from helpers.core.settings import Source
 from helpers.prepare import vegetation
 from helpers.prepare.products import LANDSAT_BANDS, LANDSAT_REFLECTANCE, raw_files, scene_days
+from helpers.prepare.registry import CovariateError
 
 
 def test_indices_of_a_forest_pixel():
@@ -142,5 +143,5 @@ def test_make_masks_scene_by_scene_and_never_averages_numbers(study, tmp_path):
 
 def test_a_study_without_scenes_is_refused(study):
     study = study.model_copy(update={"source": Source()})
-    with pytest.raises(vegetation.VegetationError, match="no Landsat scene"):
+    with pytest.raises(CovariateError, match="no Landsat scene"):
         vegetation.make(study)

@@ -14,10 +14,10 @@ from helpers.core.study import Study
 from helpers.prepare.registry import covariates, predictor_names, write_covariates
 from helpers.samples import collinearity, quality
 from helpers.samples.collinearity import collinearity_table, rank_correlation, variance_inflation
+from helpers.samples.columns import SampleError
 from helpers.samples.labels import NOT_REACHED, TOO_LITTLE
 from helpers.samples.quality import (
     SITE_STATUS,
-    QualityError,
     class_by_layer,
     compare_with_map,
     map_cells,
@@ -75,7 +75,7 @@ def test_without_losses_all_sites_are_used():
 
 
 def test_a_site_in_none_of_the_tables_is_named():
-    with pytest.raises(QualityError, match="Nothing is known of 1 sites, such as H"):
+    with pytest.raises(SampleError, match="Nothing is known of 1 sites, such as H"):
         site_status(SITES, TABLE, UNLABELLED, LOST)
 
 
