@@ -8,6 +8,7 @@ import pytest
 import rasterio
 from shapely.geometry import box
 
+from helpers.core.errors import CompendiumError
 from helpers.core.grid import reference_grid
 from helpers.core.rasters import write_raster
 from helpers.core.settings import OtherMap
@@ -155,7 +156,7 @@ def test_bad_maps_are_refused_by_name(project):
         ({"covariate": "frost", "above": 1}, "no covariate frost"),
     ]
     for settings, text in cases:
-        with pytest.raises(other_maps.CompendiumError, match=text):
+        with pytest.raises(CompendiumError, match=text):
             other_maps.compare_all(with_map(study, **settings))
 
 
