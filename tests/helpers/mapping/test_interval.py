@@ -33,12 +33,14 @@ def test_moved_ice_widens_the_interval_of_its_region_and_not_that_of_the_sum():
     np.testing.assert_allclose(table["moved_se"], [10 / 12**0.5] * 2 + [0], rtol=0.02)
 
 
-@pytest.mark.parametrize("number", [2500, 10_000])
+@pytest.mark.parametrize("number", [500, 2000])
 def test_ends_become_surer_with_the_root_of_the_draws(number):
     """The standard error of the 5 % quantile of a normal distribution is 2.11 / sqrt(n)."""
     rng = np.random.default_rng(3)
-    errors = interval.errors_of_ends(rng.standard_normal(number), 0.9, rng)
-    assert errors == pytest.approx(2.113 / np.sqrt(number), rel=0.25)
+    errors = [
+        interval.errors_of_ends(rng.standard_normal(number), 0.9, rng).mean() for _ in range(20)
+    ]
+    assert np.mean(errors) == pytest.approx(2.113 / np.sqrt(number), rel=0.1)
 
 
 def test_the_quick_run_has_intervals_around_its_totals(quick):
