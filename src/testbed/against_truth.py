@@ -5,17 +5,17 @@ run's own files; the hidden truth is read here and nowhere else.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 from rasterio.features import rasterize
 
 from helpers.accuracy import estimates
 from helpers.accuracy.predictions import Predictions, mapped_areas
 from helpers.core import ice
 from helpers.core.classes import TARGETS, layer_name
-from helpers.core.files import read_json, write_json, write_table, write_tables
+from helpers.core.files import read_json, write_json, write_table
 from helpers.core.grid import reference_grid
 from helpers.core.rasters import read_band
 from helpers.core.scores import DOMAINS, HEADLINE_SCORES, by_domain
@@ -27,9 +27,6 @@ from helpers.prepare.registry import used_predictors
 from helpers.samples.extract import read_predictors
 from testbed.settings import VirtualStudy
 from testbed.truth import Rasters, truth_files
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 LABELS = estimates.ESTIMATES | {
     "true_train": "truth, forest of the training samples",
@@ -166,32 +163,15 @@ def true_class_areas(
     return pd.concat(parts, ignore_index=True)
 
 
-def write_accuracy(
-    study: VirtualStudy, true: pd.DataFrame, compared: pd.DataFrame, areas: pd.DataFrame
-) -> None:
-    """Write the three tables above as CSV and JSON."""
-    tables = study.results_dir / "tables"
-    write_tables(tables / "true_accuracy", true, ["layer", "domain", "estimate", "reference"])
-    keys = ["layer", "domain", "estimate", "score"]
-    write_tables(tables / "promised_and_true", compared, keys)
-    write_tables(tables / "true_class_areas", areas, ["layer", "domain", "class"])
-
-
 def plot_promised(
     study: VirtualStudy, promised: pd.DataFrame, true: pd.DataFrame, areas: pd.DataFrame
-) -> "Figure":
-    """Plot every estimate beside the truth: dotted lines are true scores, bars true areas."""
+) -> Figure:
+    """Plot every estimate beside the truth, and mapped areas beside true ones."""
     both = pd.concat([promised, true], ignore_index=True)
     domain = DOMAINS[1]
     figure = estimates.plot_estimates(study, both, areas, REFERENCES, LABELS)
     layers = list(promised["layer"].unique())
     axes = np.reshape(figure.axes, (-1, len(layers)))
-    shown = true[(true["domain"] == domain) & (true["estimate"] == "true_train")]
-    for score, row in zip(HEADLINE_SCORES, axes, strict=False):
-        for layer, panel in zip(layers, row, strict=True):
-            for one in shown[shown["layer"] == layer].to_dict("records"):
-                colour = REFERENCES[one["reference"]][1]
-                panel.axvline(one[score], color=colour, linewidth=0.6, linestyle=":", zorder=0)
     for layer, panel in zip(layers, axes[-1], strict=True):
         part = areas[(areas["layer"] == layer) & (areas["domain"] == domain)]
         places = np.arange(len(part))[::-1]
@@ -201,14 +181,6 @@ def plot_promised(
 
 
 # Storage ------------------------------------------------------------------------------------------
-
-
-def storage_against_truth(study: VirtualStudy) -> dict[str, float | None]:
-    """Compare the storage of the run's map with the truth, see `compare_storage`."""
-    files = truth_files(study)
-    contents = [read_band(path) for path in layer_files(study, "ice_content")]
-    true = [read_band(files[f"ice_fraction_{layer_name(layer)}"]) for layer in study.layers]
-    return compare_storage(study, contents, true, read_band(files["permafrost_share"]) == 0)
 
 
 def compare_storage(
@@ -277,11 +249,15 @@ def write_storage(study: VirtualStudy) -> tuple[dict[str, float | None], pd.Data
     Returns
     -------
     comparison
-        From `storage_against_truth`.
+        From `compare_storage`.
     table
         The run's intervals by region with `true_km3`, and whether the interval `holds` it.
     """
-    comparison = storage_against_truth(study)
+    files = truth_files(study)
+    contents = [read_band(path) for path in layer_files(study, "ice_content")]
+    true = [read_band(files[f"ice_fraction_{layer_name(layer)}"]) for layer in study.layers]
+    free = read_band(files["permafrost_share"]) == 0
+    comparison = compare_storage(study, contents, true, free)
     table = pd.read_csv(interval_files(study)["table"]).set_index("region")
     table["true_km3"] = true_totals(study).reindex(table.index).round(6)
     table["holds"] = table["true_km3"].between(table["lower"], table["upper"])

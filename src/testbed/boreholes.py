@@ -1,7 +1,6 @@
 """The field campaign of the virtual study: boreholes and pits that sample the hidden ground."""
 
 import itertools
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -58,7 +57,7 @@ def add_typing_mistakes(
 
     `boreholes.mistakes` is the share of rows with one.
     """
-    share = study.boreholes.mistakes
+    share = study.campaign.boreholes.mistakes
     sites = sites.astype(object)
     intervals = intervals.astype(object)
     for table, column in ((sites, "longitude"), (intervals, "bottom_m")):
@@ -81,14 +80,14 @@ def write_tables(study: VirtualStudy, sites: pd.DataFrame, intervals: pd.DataFra
 def _with_double_entries(
     study: VirtualStudy, sites: pd.DataFrame, intervals: pd.DataFrame, rng: np.random.Generator
 ) -> Tables:
-    again = sites.sample(frac=study.boreholes.duplicates, random_state=rng)
+    again = sites.sample(frac=study.campaign.boreholes.duplicates, random_state=rng)
     names = dict(zip(again["site_id"], again["site_id"] + "b", strict=True))
     copies = intervals[intervals["site_id"].isin(names)]
-    both = [
-        pd.concat([table, more.assign(site_id=more["site_id"].map(names))], ignore_index=True)
-        for table, more in ((sites, again), (intervals, copies))
-    ]
-    return both[0], both[1]
+
+    def joined(table: pd.DataFrame, more: pd.DataFrame) -> pd.DataFrame:
+        return pd.concat([table, more.replace({"site_id": names})], ignore_index=True)
+
+    return joined(sites, again), joined(intervals, copies)
 
 
 # Where people drill -------------------------------------------------------------------------------
@@ -96,7 +95,7 @@ def _with_double_entries(
 
 def _site_cells(study: VirtualStudy, ground: Ground, rng: np.random.Generator) -> np.ndarray:
     """Return flat fine-grid indices of the sites by the sampling design."""
-    plan = study.boreholes
+    plan = study.campaign.boreholes
     fine = fine_grid(study)
     divisor = round(study.grid.resolution / study.grid.fine_resolution)
     area = area_mask(study, fine)
@@ -124,7 +123,7 @@ def _clustered_cells(
     rng: np.random.Generator,
 ) -> np.ndarray:
     """Return cells in clusters along roads and, unless the design is roadside, on lower ground."""
-    plan = study.boreholes
+    plan = study.campaign.boreholes
     width = mask.shape[1]
     pool = np.flatnonzero(mask)
     roads = _roads(rng.choice(pool, plan.towns, replace=False), width)
@@ -132,8 +131,9 @@ def _clustered_cells(
     clusters = max(5, round(plan.clusters * number / plan.sites))
     at_road = rng.random(clusters) < (1.0 if roadside else plan.road_share)
     road_places = roads[rng.integers(len(roads), size=clusters)]
-    low_cells = _lowest_of(rng.choice(pool, (plan.lowest_of, clusters)), valley)
-    low_places = np.stack(np.divmod(low_cells, width), axis=1)
+    candidates = rng.choice(pool, (plan.lowest_of, clusters))
+    lowest = valley.ravel()[candidates].argmax(axis=0)  # the nearest to a valley floor
+    low_places = np.stack(np.divmod(candidates[lowest, np.arange(clusters)], width), axis=1)
     centres = np.where(at_road[:, None], road_places, low_places)
     reach = (0.25 if roadside else 1.0) * plan.cluster_radius / study.grid.fine_resolution
     chosen: set[int] = set()
@@ -148,12 +148,6 @@ def _clustered_cells(
     return np.array(sorted(chosen))
 
 
-def _lowest_of(candidates: np.ndarray, valley: np.ndarray) -> np.ndarray:
-    """Return, of each column of candidate cells, the one nearest to a valley floor."""
-    lowest = valley.ravel()[candidates].argmax(axis=0)
-    return np.take_along_axis(candidates, lowest[None], axis=0)[0]
-
-
 def _roads(towns: np.ndarray, width: int) -> np.ndarray:
     """Return (row, column) of points on the shortest network of straight roads that joins towns."""
     points = np.stack(np.divmod(towns, width), axis=1).astype(float)
@@ -165,25 +159,11 @@ def _roads(towns: np.ndarray, width: int) -> np.ndarray:
 # What a borehole finds ----------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Borehole:
-    """A borehole or pit: its depth, and permafrost as measured there, m; NaN without permafrost.
-
-    The ground has one cell; it is None where it is too warm for permafrost.
-    """
-
-    site_id: str
-    ground: Ground | None
-    depth: float
-    table: float
-    base: float
-
-
 def _drill(
     site_id: str, ground: Ground | None, study: VirtualStudy, rng: np.random.Generator
 ) -> tuple[dict, list[dict]]:
     """Return one site and its core intervals, as rows of the two tables."""
-    plan = study.boreholes
+    plan = study.campaign.boreholes
     pit = rng.random() < plan.pit_share
     if pit:
         depth = rng.uniform(1.5, 4.2)
@@ -208,31 +188,42 @@ def _drill(
         "permafrost_base_m": base if reached and base < depth else None,
         "source": "SIMULATED",
     }
-    return site, _cores(_Borehole(site_id, ground, depth, table, base), study, rng)
+    return site, _cores(site_id, ground, (depth, table, base), study, rng)
 
 
-def _cores(borehole: _Borehole, study: VirtualStudy, rng: np.random.Generator) -> list[dict]:
-    plan = study.boreholes
+def _cores(
+    site_id: str,
+    ground: Ground | None,
+    depths: tuple[float, float, float],
+    study: VirtualStudy,
+    rng: np.random.Generator,
+) -> list[dict]:
+    """Return core intervals, by depth reached, table and base of permafrost; NaN without any.
+
+    The ground has one cell; it is None where it is too warm for permafrost.
+    """
+    reached, table, base = depths
+    plan = study.campaign.boreholes
     scatter = np.float32(rng.normal(0, plan.borehole_scatter))
     edges = np.round(np.cumsum(rng.uniform(*CORE_LENGTHS, 70)), 1)
-    inner = [*edges.tolist(), borehole.table, borehole.base]
-    breaks = {0.0, borehole.depth, *(edge for edge in inner if edge < borehole.depth)}
+    inner = [*edges.tolist(), table, base]
+    breaks = {0.0, reached, *(edge for edge in inner if edge < reached)}
     rows = []
     for top, bottom in itertools.pairwise(sorted(breaks)):
         middle = (top + bottom) / 2
         content = None
-        if frozen := bool(borehole.table <= middle <= borehole.base):
+        if frozen := bool(table <= middle <= base):
             depth = np.float32(middle)
-            true = float(ice_content_at(borehole.ground, depth, study.truth, scatter)[0])
+            true = float(ice_content_at(ground, depth, study.campaign.truth, scatter)[0])
             content = round(float(np.clip(true + rng.normal(0, plan.ice_error), 0, 0.95)), 3)
         rows.append(
             {
-                "site_id": borehole.site_id,
+                "site_id": site_id,
                 "top_m": top,
                 "bottom_m": bottom,
                 "frozen": "yes" if frozen else "no",
                 "ice_content": content,
-                "texture": _texture(borehole.ground, middle, rng),
+                "texture": _texture(ground, middle, rng),
             }
         )
     return rows

@@ -15,11 +15,9 @@ from helpers.prepare.products import (
     MODIS_LST,
     MONTHLY_PRECIPITATION,
     MONTHLY_TEMPERATURE,
-    MONTHS,
     SOIL_CARBON,
     SOIL_FRACTION,
     SOIL_LAYERS,
-    Encoding,
     raw_files,
 )
 from testbed.landscape import (
@@ -44,6 +42,8 @@ _QC_OF_ERROR = (0b00000000, 0b01000101, 0b10000101, 0b11000101)  # up to 1, 2, 3
 
 ZERO_CELSIUS = 273.15
 
+_MONTHS = range(1, 13)
+
 
 def write_lst(study: VirtualStudy, surface: Surface) -> list[Path]:
     """Make and write monthly land surface temperature by day and by night, with its quality.
@@ -55,9 +55,10 @@ def write_lst(study: VirtualStudy, surface: Surface) -> list[Path]:
     large its error is.
     """
     climate, mesh = era5_layer(study, surface.geobox)
-    lasting_rng, *rngs = stream(study, "lst").spawn(1 + len(MONTHS))
+    lasting_rng, *rngs = stream(study, "lst").spawn(1 + len(_MONTHS))
     lasting = _cloudiness(study, surface, lasting_rng)
-    shape = (len(MONTHS), *surface.inside.shape)
+    keep = study.source.temperature.persistence
+    shape = (len(_MONTHS), *surface.inside.shape)
     stacks = {name: np.full(shape, 0, np.uint16) for name in ("lst_day", "lst_night")}
     stacks |= {name: np.full(shape, _QC_NOT_PRODUCED, np.uint8) for name in ("qc_day", "qc_night")}
 
@@ -66,7 +67,8 @@ def write_lst(study: VirtualStudy, surface: Surface) -> list[Path]:
         for time, rng in zip(("day", "night"), rngs[month].spawn(2), strict=True):
             lst = surface_temperature(study, surface, air, month, time)
             cloud_rng, noise_rng = rng.spawn(2)
-            clouds = _clouds_of_month(study, surface, lasting, cloud_rng)
+            own = _cloudiness(study, surface, cloud_rng)
+            clouds = math.sqrt(keep) * lasting + math.sqrt(1 - keep) * own
             numbers, flags = _observed(study, lst, clouds, month, noise_rng)
             stacks[f"lst_{time}"][month][surface.inside] = numbers
             stacks[f"qc_{time}"][month][surface.inside] = flags
@@ -75,33 +77,26 @@ def write_lst(study: VirtualStudy, surface: Surface) -> list[Path]:
         return _write_months(study, surface.geobox, name, stacks[name])
 
     with ThreadPoolExecutor(THREADS) as pool:
-        list(pool.map(fill_month, range(len(MONTHS))))
+        list(pool.map(fill_month, range(len(_MONTHS))))
         return list(pool.map(write, stacks))
 
 
 def _write_months(study: VirtualStudy, geobox: GeoBox, name: str, stack: np.ndarray) -> Path:
     overpass = name.split("_")[1]
-    if name.startswith("qc"):
-        described = {
-            "units": "1",
-            "long_names": f"Virtual quality flags, {overpass}, bits as in MOD11",
-        }
-    else:
-        described = {
-            "units": "K",
-            "long_names": f"Virtual land surface temperature, {overpass}, monthly mean",
-            "nodata": MODIS_LST.fill,
-            "scale": MODIS_LST.scale,
-        }
-    names = [f"{name}_{month:02d}" for month in MONTHS]
+    described = {"units": "1", "long_names": f"Virtual quality flags, {overpass}, bits as in MOD11"}
+    if name.startswith("lst"):
+        title = f"Virtual land surface temperature, {overpass}, monthly mean"
+        described = {"units": "K", "long_names": title}
+        described |= {"nodata": MODIS_LST.fill, "scale": MODIS_LST.scale}
+    names = [f"{name}_{month:02d}" for month in _MONTHS]
     path = raw_files(study)[name]
     return write_raster(path, stack, geobox, study=study, names=names, **described)
 
 
 def surface_for_lst(study: VirtualStudy, surface: Surface) -> Surface:
     """Return the ground on the grid of the surface temperature: the same, if its grid is."""
-    same = surface.geobox == landscape_grid(study, study.landscape.lst_arcsec)
-    return surface if same else make_surface(study, study.landscape.lst_arcsec)
+    same = surface.geobox == landscape_grid(study, study.source.lst_arcsec)
+    return surface if same else make_surface(study, study.source.lst_arcsec)
 
 
 def surface_temperature(
@@ -118,7 +113,7 @@ def surface_temperature(
     time
         ``day`` or ``night``.
     """
-    law = study.landscape.temperature
+    law = study.source.temperature
     day = time == "day"
     air = air - np.float32(law.lapse_rate[month] / 1000) * surface.lifted
     pool = np.float32(law.cold_pool[month] * (law.cold_pool_day if day else 1))
@@ -140,16 +135,8 @@ def _weighted(cover: dict[str, np.ndarray], weights: dict[str, float]) -> np.nda
 
 
 def _cloudiness(study: VirtualStudy, surface: Surface, rng: np.random.Generator) -> np.ndarray:
-    field = patches(surface.geobox, rng, study.landscape.temperature.cloud_km, 0.6)
+    field = patches(surface.geobox, rng, study.source.temperature.cloud_km, 0.6)
     return field[surface.inside]
-
-
-def _clouds_of_month(
-    study: VirtualStudy, surface: Surface, lasting: np.ndarray, rng: np.random.Generator
-) -> np.ndarray:
-    keep = study.landscape.temperature.persistence
-    own = _cloudiness(study, surface, rng)
-    return math.sqrt(keep) * lasting + math.sqrt(1 - keep) * own
 
 
 def _observed(
@@ -160,7 +147,7 @@ def _observed(
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return digital numbers of surface temperature and of its quality as the sensor gives them."""
-    law = study.landscape.temperature
+    law = study.source.temperature
     # Cloudiness at which the error is above 1, 2 and 3 K, and at which the value is missing.
     shares = law.cloudy[month] + np.cumsum([0, *law.poorer])
     limits = ndtri(1 - shares)[::-1].astype(np.float32)
@@ -174,42 +161,30 @@ def _observed(
 # Climate and soil: real layers, encoded -----------------------------------------------------------
 
 
-def write_climate(study: VirtualStudy) -> list[Path]:
-    """Write the real monthly means of ERA5 in the encodings of monthly climate grids."""
+def write_climate_and_soil(study: VirtualStudy) -> list[Path]:
+    """Write what is real in the encodings of products: monthly means of ERA5, topsoil of HWSD.
+
+    Values are missing where they are in HWSD.
+    """
+    soil = xr.load_dataset(study.path("data/base/hwsd-topsoil.nc")).rename(organic_carbon="soc")
     climate = xr.load_dataset(study.path(ERA5_MEANS))
     encodings = {"air_temperature": MONTHLY_TEMPERATURE, "precipitation": MONTHLY_PRECIPITATION}
-    return [
-        _write_encoded(study, name, climate[name], encoding, [f"{name}_{m:02d}" for m in MONTHS])
-        for name, encoding in encodings.items()
-    ]
-
-
-def write_soil(study: VirtualStudy) -> list[Path]:
-    """Write the real topsoil of HWSD in SoilGrids' encodings, missing where HWSD is."""
-    soil = xr.load_dataset(study.path("data/base/hwsd-topsoil.nc")).rename(organic_carbon="soc")
-    encodings = dict.fromkeys(SOIL_LAYERS, SOIL_FRACTION) | {"soc": SOIL_CARBON}
-    return [
-        _write_encoded(study, name, soil[name], encoding, name)
-        for name, encoding in encodings.items()
-    ]
-
-
-def _write_encoded(
-    study: VirtualStudy,
-    name: str,
-    values: xr.DataArray,
-    encoding: Encoding,
-    bands: str | list[str],
-) -> Path:
-    return write_raster(
-        raw_files(study)[name],
-        encoding.encode(values.to_numpy()),
-        grid_of(values),
-        study=study,
-        names=bands,
-        units=encoding.unit,
-        long_names=values.attrs.get("long_name", name),
-        nodata=encoding.fill,
-        scale=encoding.scale,
-        offset=encoding.offset,
-    )
+    encodings |= dict.fromkeys(SOIL_LAYERS, SOIL_FRACTION) | {"soc": SOIL_CARBON}
+    paths = []
+    for name, encoding in encodings.items():
+        values = soil[name] if name in SOIL_LAYERS else climate[name]
+        months = [f"{name}_{month:02d}" for month in _MONTHS]
+        path = write_raster(
+            raw_files(study)[name],
+            encoding.encode(values.to_numpy()),
+            grid_of(values),
+            study=study,
+            names=months if values.ndim == 3 else name,
+            units=encoding.unit,
+            long_names=values.attrs.get("long_name", name),
+            nodata=encoding.fill,
+            scale=encoding.scale,
+            offset=encoding.offset,
+        )
+        paths.append(path)
+    return paths

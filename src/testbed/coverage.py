@@ -7,23 +7,19 @@ show whether a method can be relied on.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from scipy.stats import norm
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from helpers.accuracy.estimates import ESTIMATES
 from helpers.core.files import read_json, write_json, write_table
 from helpers.core.plot import mark_label, panels
-from helpers.core.scores import DOMAINS, HEADLINE_SCORES, wilson
+from helpers.core.scores import DOMAINS, wilson
 from helpers.core.settings import ROOT
 from helpers.core.study import Study
 from testbed.settings import VirtualStudy
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 TRUTHS = {"holes": "what boreholes would find", "cells": "the class of the cell"}
 """What a map's accuracy is true of: a borehole at a random place of each cell, or the class that
@@ -36,8 +32,7 @@ ERRORS = ("error", "error_probable", "expected", "avoidable")
 LEAST_WORLDS = 10
 """Fewer replicates, each a truth and its boreholes, say nothing about how often intervals hold."""
 
-_Z = 1.645  # of a 90 % interval, rounded as in earlier tables
-_NAMES = {"overall_accuracy": "overall accuracy", "kappa": "kappa", "macro_f1": "macro F1"}
+_Z = 1.645  # of a 90 % interval
 _DESIGNS = {"random": ("#0072b2", "o"), "clustered": ("#d55e00", "s"), "roadside": ("#009e73", "^")}
 
 
@@ -51,7 +46,7 @@ def _worlds(folders: Mapping[str, Path]) -> dict[str, dict]:
     for name, folder in folders.items():
         study = Study.open(folder / "study.yaml")
         if isinstance(study, VirtualStudy) and study.draws_boreholes:
-            world = {"design": study.boreholes.design, "seed": study.truth.seed}
+            world = {"design": study.campaign.boreholes.design, "seed": study.campaign.truth.seed}
             worlds[name] = {"run": name, **world}
     different = {(world["design"], world["seed"]) for world in worlds.values()}
     return worlds if LEAST_WORLDS <= len(different) == len(worlds) else {}
@@ -97,21 +92,13 @@ def read_estimates(folders: Mapping[str, Path]) -> tuple[pd.DataFrame, pd.DataFr
 
 
 def _estimates_of_run(tables: Path, world: dict) -> list[pd.DataFrame]:
-    estimated = pd.read_csv(tables / "validation.csv")
-    estimated = estimated[estimated["domain"] == DOMAINS[1]]
-    true = pd.read_csv(tables / "true_accuracy.csv")
-    true = true[(true["domain"] == DOMAINS[1]) & (true["estimate"] == "true_train")]
-    parts = []
-    for truth, reference in zip(TRUTHS, ("samples", "cells"), strict=True):
-        by_layer = true[true["reference"] == reference].set_index("layer")
-        for score in HEADLINE_SCORES:
-            part = estimated[["layer", "estimate"]].assign(score=score, truth=truth, **world)
-            part["estimated"] = estimated[score]
-            part["lower"] = estimated[f"{score}_lower"]
-            part["upper"] = estimated[f"{score}_upper"]
-            part["true"] = part["layer"].map(by_layer[score])
-            parts.append(part)
-    return parts
+    table = pd.read_csv(tables / "promised_and_true.csv")
+    table = table[table["domain"] == DOMAINS[1]].rename(columns={"promised": "estimated"})
+    shown = table[["layer", "estimate", "score", "estimated", "lower", "upper"]]
+    return [
+        shown.assign(truth=truth, true=table[column], **world)
+        for truth, column in zip(TRUTHS, ("true", "true_of_cells"), strict=True)
+    ]
 
 
 def bias(estimates: pd.DataFrame) -> pd.DataFrame:
@@ -145,36 +132,8 @@ def bias(estimates: pd.DataFrame) -> pd.DataFrame:
 
 def _with_wilson(table: pd.DataFrame) -> pd.DataFrame:
     number = table["replicates"]
-    lower, upper = wilson(table["holds"] * number, number, 2 * norm.cdf(_Z) - 1)
+    lower, upper = wilson(table["holds"] * number, number)
     return table.assign(holds_lower=lower, holds_upper=upper)
-
-
-def best_estimate(
-    estimates: pd.DataFrame, score: str = "overall_accuracy", truth: str = "holes"
-) -> pd.DataFrame:
-    """Choose the estimate with the least root mean square error on half of the worlds.
-
-    It is evaluated on the others, as an estimate that is chosen and evaluated on the same worlds
-    looks better than it is. Seeds are halved in turn, each half chooses for the other.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row a design and half: the ``chosen`` estimate, and of it what `bias` says on the worlds
-        of that half.
-    """
-    part = estimates[(estimates["score"] == score) & (estimates["truth"] == truth)]
-    rank = part["seed"].rank(method="dense").astype(int) % 2
-    rows = []
-    for half in (0, 1):
-        others = part[rank != half]
-        if others.empty:
-            continue
-        chosen = bias(others).groupby("estimate")["rmse"].mean().idxmin()
-        evaluated = part[(rank == half) & (part["estimate"] == chosen)]
-        if len(evaluated):
-            rows.append(bias(evaluated).rename(columns={"estimate": "chosen"}).assign(half=half))
-    return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame()
 
 
 def total_coverage(totals: pd.DataFrame) -> pd.DataFrame:
@@ -245,20 +204,15 @@ def by_applicability(errors: pd.DataFrame) -> pd.DataFrame:
 
 
 def write_coverage(
-    batch: str | Path,
-    biases: pd.DataFrame,
-    best: pd.DataFrame,
-    totals: pd.DataFrame,
-    applicability: pd.DataFrame,
+    batch: str | Path, biases: pd.DataFrame, totals: pd.DataFrame, applicability: pd.DataFrame
 ) -> None:
     """Write all tables of a coverage study as CSV, and as one JSON, beside the index of its batch.
 
-    They are from `bias`, `best_estimate`, `total_coverage` and `by_applicability`.
+    They are from `bias`, `total_coverage` and `by_applicability`.
     """
     batch = ROOT / batch
     tables = {
         "bias": biases,
-        "best_estimate": best,
         "total": totals.reset_index(),
         "applicability": applicability,
     }
@@ -269,42 +223,39 @@ def write_coverage(
     write_json(batch.with_name("coverage.json"), record)
 
 
-def plot_bias(biases: pd.DataFrame, score: str = "overall_accuracy") -> "Figure":
-    """Plot the bias of each estimate against both truths, and how often its interval held."""
-    part = biases[biases["score"] == score]
+def plot_bias(biases: pd.DataFrame) -> Figure:
+    """Plot how far each estimate of the overall accuracy is off, and how often its interval held.
+
+    The truth is what boreholes would find.
+    """
+    part = biases[(biases["score"] == "overall_accuracy") & (biases["truth"] == "holes")]
     names = [name for name in reversed(ESTIMATES) if (part["estimate"] == name).any()]
-    figure, ((against_boreholes, held, against_cells),) = panels(
-        1, 3, 24 + 8 * len(names), sharey=True
-    )
+    figure, ((off, held),) = panels(1, 2, 24 + 8 * len(names), sharey=True)
     designs = [name for name in _DESIGNS if (part["design"] == name).any()]
     for number, design in enumerate(designs):
         colour, marker = _DESIGNS[design]
         look = {"color": colour, "marker": marker, "linestyle": "", "markersize": 4}
         look |= {"elinewidth": 0.8, "label": design}
-        for axes, truth in ((against_boreholes, "holes"), (against_cells, "cells")):
-            shown = part[(part["truth"] == truth) & (part["design"] == design)]
-            places = shown["estimate"].map(names.index) + 0.22 * (1 - number)
-            axes.errorbar(shown["bias"], places, xerr=_Z * shown["bias_se"], **look)
-            if truth == "holes":
-                ends = shown["holds"] - shown["holds_lower"], shown["holds_upper"] - shown["holds"]
-                held.errorbar(shown["holds"], places, xerr=np.abs(ends), **look)
-    for axes, title in ((against_boreholes, TRUTHS["holes"]), (against_cells, TRUTHS["cells"])):
-        axes.axvspan(-0.03, 0.03, color="0.93", zorder=0)
-        axes.axvline(0, color="0.3", linewidth=0.6)
-        axes.set(xlabel="estimated less true", title=f"{_NAMES[score]}\nagainst {title}")
+        shown = part[part["design"] == design]
+        places = shown["estimate"].map(names.index) + 0.22 * (1 - number)
+        off.errorbar(shown["bias"], places, xerr=_Z * shown["bias_se"], **look)
+        ends = shown["holds"] - shown["holds_lower"], shown["holds_upper"] - shown["holds"]
+        held.errorbar(shown["holds"], places, xerr=np.abs(ends), **look)
+    off.axvspan(-0.03, 0.03, color="0.93", zorder=0)
+    off.axvline(0, color="0.3", linewidth=0.6)
+    off.set(xlabel="estimated less true", title="overall accuracy")
     held.axvspan(0.85, 0.95, color="0.93", zorder=0)
-    title = f"interval holds\n{TRUTHS['holes']}"
-    held.set(xlabel="share of 90 % intervals", title=title, xlim=(0, 1.02))
-    against_boreholes.set_yticks(range(len(names)), [ESTIMATES[name] for name in names])
-    against_boreholes.set_ylim(-0.6, len(names) - 0.4)
+    held.set(xlabel="share of 90 % intervals", title="interval holds", xlim=(0, 1.02))
+    off.set_yticks(range(len(names)), [ESTIMATES[name] for name in names])
+    off.set_ylim(-0.6, len(names) - 0.4)
     for axes in figure.axes:
         axes.locator_params(axis="x", nbins=5, steps=[1, 2, 5, 10])  # quarters would touch
         axes.grid(axis="y", color="0.92", linewidth=0.4)
         axes.set_axisbelow(True)
-    return _with_legend(figure, against_boreholes)
+    return _with_legend(figure, off)
 
 
-def _with_legend(figure: "Figure", axes: "Axes") -> "Figure":
+def _with_legend(figure: Figure, axes: Axes) -> Figure:
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="lower center", ncols=len(labels), frameon=False)
     figure.tight_layout(rect=(0, 0.08, 1, 1))
@@ -312,7 +263,7 @@ def _with_legend(figure: "Figure", axes: "Axes") -> "Figure":
     return figure
 
 
-def plot_totals(totals: pd.DataFrame) -> "Figure":
+def plot_totals(totals: pd.DataFrame) -> Figure:
     """Plot each world's total over the true one, with its interval, ordered, by design."""
     designs = [name for name in _DESIGNS if (totals["design"] == name).any()]
     figure, (row,) = panels(1, len(designs), 61, sharey=True)

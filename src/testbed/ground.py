@@ -109,7 +109,7 @@ def make_ground(study: VirtualStudy, rng: np.random.Generator) -> Ground:
 
     `rng` makes the fields that no covariate shows; everything else follows from rasters.
     """
-    law = study.truth
+    law = study.campaign.truth
     fine = fine_grid(study)
     site = _observed_fields(study, fine)
 
@@ -223,7 +223,7 @@ def _monthly_air(study: VirtualStudy, elevation: np.ndarray, parents: np.ndarray
     base = warp(study.path("data/base/topography.tif"), reference, "average").astype(np.float32)
     era5_height = ndimage.gaussian_filter(base, 28e3 / study.grid.resolution / 2, mode="nearest")
     height = (elevation - era5_height.ravel()[parents]) / np.float32(1000)
-    return coarse.reshape(12, -1)[:, parents] - np.float32(study.truth.lapse_rate) * height
+    return coarse.reshape(12, -1)[:, parents] - np.float32(study.campaign.truth.lapse_rate) * height
 
 
 def _winter_precipitation(study: VirtualStudy, parents: np.ndarray) -> np.ndarray:
@@ -269,27 +269,16 @@ def ice_content_at(
     return np.where(depth > ground.soil_depth, np.float32(law.rock_ice), content)
 
 
-@dataclass(frozen=True)
-class BoreholeErrors:
-    """What boreholes have beyond their fine cells, one number each or of shape (cells,).
-
-    `scatter` is added to the log-odds of ice content; `ice` is the error of a measured content.
-    """
-
-    scatter: npt.ArrayLike = 0.0
-    ice: npt.ArrayLike = 0.0
-
-
-NO_ERRORS = BoreholeErrors()
-
-
 def layer_truth(
     study: VirtualStudy,
     ground: Ground,
     layer: tuple[float, float],
-    errors: BoreholeErrors = NO_ERRORS,
+    scatter: npt.ArrayLike = 0.0,
+    error: npt.ArrayLike = 0.0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the truth of a depth layer (m) on the fine cells, or what boreholes there would find.
+
+    These differ by the `scatter` of the log-odds and the `error` of a measured ice content.
 
     Returns
     -------
@@ -303,8 +292,8 @@ def layer_truth(
     content = np.zeros_like(ground.odds)
     for part in (np.arange(SLICES) + 0.5) / SLICES:
         depth = np.where(share > 0, top + part * (bottom - top), layer[0]).astype(np.float32)
-        content += ice_content_at(ground, depth, study.truth, errors.scatter) / SLICES
-    content = np.where(share > 0, np.clip(content + errors.ice, 0, 1), 0).astype(np.float32)
+        content += ice_content_at(ground, depth, study.campaign.truth, scatter) / SLICES
+    content = np.where(share > 0, np.clip(content + error, 0, 1), 0).astype(np.float32)
     types = np.where(share > 0, ice.ice_type(content, study.ice.thresholds), 0).astype(np.uint8)
     return types, (content * share).astype(np.float32)
 

@@ -2,7 +2,7 @@
 
 Real: topography at 5 arc minutes, coast, lakes, monthly temperature and precipitation (ERA5),
 topsoil (HWSD). Simulated, each by the law in its function's docstring: relief below 5', land cover,
-Landsat scenes, surface temperature. The constants are in `testbed.settings.Landscape`. Every
+Landsat scenes, surface temperature. The constants are in `testbed.settings.VirtualSource`. Every
 product has a stream of random numbers of its own, so that a change of one never shifts another, and
 it is the same on any number of threads.
 """
@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import rasterio
 import xarray as xr
 from affine import Affine
@@ -47,26 +46,26 @@ _NOISE_HALVINGS = 2  # of the resolution of a large noise field
 
 def stream(study: VirtualStudy, product: str) -> np.random.Generator:
     """Return the random generator of one of `PRODUCTS`: its numbered child of the study's seed."""
-    seed = np.random.SeedSequence(study.landscape.seed, spawn_key=(PRODUCTS.index(product),))
+    seed = np.random.SeedSequence(study.source.seed, spawn_key=(PRODUCTS.index(product),))
     return np.random.default_rng(seed)
 
 
 def landscape_grid(study: VirtualStudy, arcsec: float) -> GeoBox:
     """Return the longitude-latitude grid of the study area with the landscape's margin around."""
     west, south, east, north = study_area(study).bounds
-    margin = study.landscape.margin_degrees
+    margin = study.source.margin_degrees
     return geographic_grid((west - margin, south - margin, east + margin, north + margin), arcsec)
 
 
 def write_dem(study: VirtualStudy) -> Path:
     """Make the virtual elevation of the study area and its margin, and write it."""
-    geobox = landscape_grid(study, study.landscape.dem_arcsec)
+    geobox = landscape_grid(study, study.source.dem_arcsec)
     with rasterio.open(study.path("data/base/topography.tif")) as source:
         topography = source.read(1).astype(np.float32)
         coarse = GeoBox(topography.shape, source.transform, source.crs.to_wkt())
     rng = stream(study, "dem")
     land = _layer(study, "land")
-    elevation = make_relief(topography, coarse, geobox, land, study.landscape.relief, rng)
+    elevation = make_relief(topography, coarse, geobox, land, study.source.relief, rng)
     return write_raster(
         raw_files(study)["dem"],
         elevation,
@@ -138,7 +137,7 @@ def make_surface(study: VirtualStudy, arcsec: float | None = None) -> Surface:
     bare soil where it is dry, water in real lakes and in a few hollows of flat ground, burned
     forest in patches.
     """
-    geobox = landscape_grid(study, arcsec or study.landscape.landsat_arcsec)
+    geobox = landscape_grid(study, arcsec or study.source.landsat_arcsec)
     inside = _near(study, geobox)
     elevation = warp(raw_files(study)["dem"], geobox, "average")
     climate, mesh = era5_layer(study, geobox)
@@ -157,7 +156,7 @@ def _near(study: VirtualStudy, geobox: GeoBox) -> np.ndarray:
     """Return which cells are in the study area or near it."""
     import geopandas
 
-    outline = study_area(study, study.grid.crs).buffer(study.landscape.edge_km * 1000)
+    outline = study_area(study, study.grid.crs).buffer(study.source.edge_km * 1000)
     outline = geopandas.GeoSeries([outline.simplify(500)], crs=study.grid.crs).to_crs("EPSG:4326")
     return geometry_mask(outline, out_shape=geobox.shape, transform=geobox.transform, invert=True)
 
@@ -186,7 +185,7 @@ def _terrain(
     study: VirtualStudy, elevation: np.ndarray, geobox: GeoBox, mesh: Mesh
 ) -> dict[str, np.ndarray]:
     """Return the terrain fields of a `Surface` as images."""
-    cover = study.landscape.cover
+    cover = study.source.cover
     latitude = cell_centres(geobox)[1].astype(np.float32)[:, None]
     north_m = np.float32(geobox.transform.a * KM_PER_DEGREE * 1000)
     east_m = north_m * np.cos(np.radians(latitude))
@@ -239,7 +238,7 @@ def _cover(
     annual: dict[str, np.ndarray],
 ) -> dict[str, np.ndarray]:
     """Return the share of each class: each takes its part of what the classes before it left."""
-    law = study.landscape.cover
+    law = study.source.cover
     rngs = stream(study, "cover").spawn(6)
     logits = np.float32(law.patch_logits)
     patch = [patches(geobox, rng, law.patch_km)[inside] * logits for rng in rngs[:4]]
@@ -301,28 +300,3 @@ def sunlight(surface: Surface, day_of_year: float, hour_angle: float) -> np.ndar
     steep = np.sqrt(1 + surface.northward**2 + surface.eastward**2)
     facing = up - north * surface.northward - east * surface.eastward
     return np.maximum(facing, 0) / (steep * np.maximum(up, np.float32(0.1)))
-
-
-def file_table(study: VirtualStudy) -> pd.DataFrame:
-    """Return a row a raw file: its path, bands, type, unit, encoding, cell size, size and label.
-
-    Index `name`. The path `file` is within the raw folder; a value is number * `scale` + `offset`.
-    """
-    rows = []
-    for name, path in raw_files(study).items():
-        with rasterio.open(path) as source:
-            rows.append(
-                {
-                    "name": name,
-                    "file": path.relative_to(study.raw_dir).as_posix(),
-                    "bands": source.count,
-                    "type": source.dtypes[0],
-                    "unit": source.units[0],
-                    "scale": source.scales[0],
-                    "offset": source.offsets[0],
-                    "arcsec": round(source.transform.a * 3600, 3),
-                    "MB": round(path.stat().st_size / 1e6, 2),
-                    "label": source.tags().get("LABEL", ""),
-                }
-            )
-    return pd.DataFrame(rows).set_index("name")

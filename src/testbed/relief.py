@@ -14,10 +14,8 @@ The finest grid gets noise only: its valleys are those of the grid before.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
-from affine import Affine
 from numba import njit
 from odc.geo.geobox import GeoBox
 from rasterio.features import geometry_mask
@@ -202,50 +200,42 @@ def _incise(
             )
 
 
-@dataclass(frozen=True)
-class _Level:
-    """A grid of the pyramid: its place over the real topography, its sea, and its constants."""
-
-    grid: GeoBox
-    mesh: Mesh
-    sea: np.ndarray
-    settings: Relief
-
-
 class _Valleys:
     """The flow paths of one state of the relief, and erosion along them.
 
     `calm` is 1 on plains that hardly erode, towards 0 in mountains.
     """
 
-    def __init__(self, elevation: np.ndarray, level: _Level, calm: np.ndarray) -> None:
+    def __init__(
+        self, elevation: np.ndarray, grid: GeoBox, sea: np.ndarray, calm: np.ndarray, law: Relief
+    ) -> None:
         import pyflwdir
 
-        law = level.settings
-        ground = np.where(level.sea, _SEA, elevation)
+        ground = np.where(sea, _SEA, elevation)
         _, d8 = pyflwdir.dem.fill_depressions(ground, nodata=_SEA)
         flow = pyflwdir.from_array(d8, ftype="d8", check_ftype=False)
-        width = level.grid.transform.a * KM_PER_DEGREE * np.sqrt(_stretch(level.grid))
+        width = grid.transform.a * KM_PER_DEGREE * np.sqrt(_stretch(grid))
         # Cells count as equally large: exact areas matter little here, and cost seconds to compile.
         area = np.maximum(flow.upstream_area("cell"), 0).ravel() * width**2
         factor = law.incision * area**law.area_exponent / width * (1 - calm.ravel())
         self._factor = (factor / (1 + factor / law.incision_limit)).astype(np.float32)
         self._downstream = flow.idxs_ds
         self._sequence = flow.idxs_seq
-        self._level = level
+        self._sea = sea
+        self._law = law
 
     def breach(self, elevation: np.ndarray) -> np.ndarray:
         flat = elevation.ravel().copy()
-        share = np.float32(self._level.settings.breached_share)
+        share = np.float32(self._law.breached_share)
         _breach(flat, self._downstream, self._sequence, share)
         return flat.reshape(elevation.shape)
 
     def erode(self, elevation: np.ndarray) -> np.ndarray:
         flat = elevation.ravel().copy()
         _incise(flat, self._downstream, self._sequence, self._factor)
-        diffusion = self._level.settings.diffusion
-        smooth = ndimage.gaussian_filter(flat.reshape(elevation.shape), diffusion, truncate=2)
-        return np.where(self._level.sea, np.float32(0), smooth)
+        flat = flat.reshape(elevation.shape)
+        smooth = ndimage.gaussian_filter(flat, self._law.diffusion, truncate=2)
+        return np.where(self._sea, np.float32(0), smooth)
 
 
 def _stretch(geobox: GeoBox) -> float:
@@ -262,14 +252,8 @@ def pyramid(geobox: GeoBox, coarsest_arcsec: float) -> list[GeoBox]:
     """
     step = geobox.transform.a
     levels = max(0, int(np.floor(np.log2(coarsest_arcsec / 3600 / step + 1e-9))))
-    rows, columns = (-(-n // 2**levels) for n in geobox.shape)
-    grids = []
-    for level in range(levels, -1, -1):
-        size = step * 2**level
-        factor = 2 ** (levels - level)
-        affine = Affine(size, 0, geobox.transform.c, 0, -size, geobox.transform.f)
-        grids.append(GeoBox((rows * factor, columns * factor), affine, "EPSG:4326"))
-    return grids
+    coarsest = geobox.zoom_out(2**levels)
+    return [coarsest.zoom_out(1 / 2**level) for level in range(levels + 1)]
 
 
 def make_relief(
@@ -300,7 +284,6 @@ def make_relief(
     for number, (grid, stream) in enumerate(zip(grids, streams, strict=True)):
         mesh = Mesh(grid, coarse)
         sea = geometry_mask(land, out_shape=grid.shape, transform=grid.transform)
-        level = _Level(grid, mesh, sea, settings)
         last = number == len(grids) - 1 and number > 0
         if number == 0:
             elevation = mesh.spread(topography)
@@ -315,7 +298,11 @@ def make_relief(
             routings = settings.routings[min(number, len(settings.routings) - 1)]
             plain = mesh.spread(calm).clip(0, 1)
             for _ in range(routings):
-                elevation = _carve(elevation, level, topography, plain)
+                valleys = _Valleys(elevation, grid, sea, plain, settings)
+                elevation = valleys.breach(elevation)
+                for _ in range(settings.cycles):
+                    elevation = mesh.uplift(valleys.erode(elevation), topography)
+                    elevation[sea] = 0
     inside = np.s_[: geobox.shape[0], : geobox.shape[1]]
     elevation = np.maximum(mesh.uplift(elevation, topography)[inside], _LOWEST_LAND)
     rounded = np.rint(elevation * _ROUNDING) / np.float32(_ROUNDING)
@@ -336,15 +323,3 @@ def _valley_damped(elevation: np.ndarray, rough: np.ndarray, mesh: Mesh) -> np.n
     above = elevation - ndimage.uniform_filter(elevation, 9)
     scale = mesh.spread(rough).clip(1)
     return scale * (0.5 + 0.5 * np.tanh(2 * above / scale))
-
-
-def _carve(
-    elevation: np.ndarray, level: _Level, topography: np.ndarray, calm: np.ndarray
-) -> np.ndarray:
-    """Return the relief after a routing and its cycles of erosion and uplift."""
-    valleys = _Valleys(elevation, level, calm)
-    elevation = valleys.breach(elevation)
-    for _ in range(level.settings.cycles):
-        elevation = level.mesh.uplift(valleys.erode(elevation), topography)
-        elevation[level.sea] = 0
-    return elevation

@@ -1,17 +1,15 @@
 """Virtual Landsat scenes with clouds, shadow, snow and gaps."""
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from odc.geo.geobox import GeoBox
 from scipy import ndimage
 from scipy.special import expit
 
 from helpers.core.grid import cell_centres
-from helpers.core.rasters import read_band, write_raster
+from helpers.core.rasters import write_raster
 from helpers.prepare.products import (
     LANDSAT_BANDS,
     LANDSAT_REFLECTANCE,
@@ -31,21 +29,11 @@ fill."""
 _QA_CONFIDENCE = {"cloud": 9, "cloud_shadow": 11, "snow": 13, "cirrus": 15}
 
 
-@dataclass(frozen=True)
-class _Mixture:
-    """A band's brown reflectance, and what full green adds to it by nature and by crops."""
+_Mixture = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""A band's brown reflectance, and what full green adds to it by nature and by crops."""
 
-    brown: np.ndarray
-    nature: np.ndarray
-    crops: np.ndarray
-
-
-@dataclass(frozen=True)
-class _Sky:
-    """What the sensor looks through: masks by name of the QA bit, and the opacity of clouds."""
-
-    masks: dict[str, np.ndarray]
-    opacity: np.ndarray
+_Sky = tuple[dict[str, np.ndarray], np.ndarray]
+"""What the sensor looks through: masks by name of the QA bit, and the opacity of clouds."""
 
 
 def write_landsat(study: VirtualStudy, surface: Surface) -> list[Path]:
@@ -56,7 +44,7 @@ def write_landsat(study: VirtualStudy, surface: Surface) -> list[Path]:
     Swaths leave tilted gaps. Clouds are fractal, with a dilated rim, and a shadow displaced away
     from the sun; cirrus brightens; snow lies on the highest ground of the first and the last date.
     """
-    rngs = stream(study, "landsat").spawn(len(study.landscape.scene_dates))
+    rngs = stream(study, "landsat").spawn(len(study.source.scene_dates))
     mixtures = [_mixture(study, surface, band) for band in range(len(LANDSAT_BANDS))]
     with ThreadPoolExecutor(THREADS) as pool:
         jobs = [
@@ -67,7 +55,7 @@ def write_landsat(study: VirtualStudy, surface: Surface) -> list[Path]:
 
 
 def _mixture(study: VirtualStudy, surface: Surface, band: int) -> _Mixture:
-    law = study.landscape.scenes
+    law = study.source.scenes
     brown, nature, crops = (np.zeros_like(surface.elevation) for _ in range(3))
     for name, share in surface.cover.items():
         low = law.brown[name][band]
@@ -75,7 +63,7 @@ def _mixture(study: VirtualStudy, surface: Surface, band: int) -> _Mixture:
         brown += np.float32(low) * share
         gain = crops if name == "crop" else nature
         gain += np.float32(high - low) * share
-    return _Mixture(brown, nature, crops)
+    return brown, nature, crops
 
 
 def _season(
@@ -96,9 +84,9 @@ def _write_scene(
     number: int,
     rng: np.random.Generator,
 ) -> list[Path]:
-    law = study.landscape.scenes
+    law = study.source.scenes
     files = raw_files(study)
-    date = study.landscape.scene_dates[number]
+    date = study.source.scene_dates[number]
     day = scene_days(study)[number]
     sky_rng, *band_rngs = rng.spawn(1 + len(mixtures))
     sky = _sky(study, surface, number, sky_rng)
@@ -110,8 +98,8 @@ def _write_scene(
     common = {"study": study, "units": "1", "tags": {"acquired": f"{date}"}}
     written = []
     for band, (asset, band_rng) in enumerate(zip(LANDSAT_BANDS, band_rngs, strict=True)):
-        mixture = mixtures[band]
-        ground = (mixture.brown + green * mixture.nature + crop_green * mixture.crops) * sun
+        brown, nature, crops = mixtures[band]
+        ground = (brown + green * nature + crop_green * crops) * sun
         reflectance = _through(sky, ground, law, band, band_rng)
         path = write_raster(
             files[f"landsat_{day}_{asset}"],
@@ -125,7 +113,7 @@ def _write_scene(
             **common,
         )
         written.append(path)
-    quality = _qa_pixel(sky.masks, surface.cover["water"] > 0.5)
+    quality = _qa_pixel(sky[0], surface.cover["water"] > 0.5)
     path = write_raster(
         files[f"landsat_{day}_qa_pixel"],
         surface.image(quality, 1, np.uint16),
@@ -139,7 +127,7 @@ def _write_scene(
 
 
 def _sky(study: VirtualStudy, surface: Surface, number: int, rng: np.random.Generator) -> _Sky:
-    law = study.landscape.scenes
+    law = study.source.scenes
     geobox = surface.geobox
     cloud_rng, cirrus_rng, swath_rng, snow_rng = rng.spawn(4)
     thickness = patches(geobox, cloud_rng, law.cloud_km, 0.5) - above_share(law.cloud_share)
@@ -157,7 +145,7 @@ def _sky(study: VirtualStudy, surface: Surface, number: int, rng: np.random.Gene
     clear = ~(masks["cloud"] | masks["dilated_cloud"])
     masks["snow"] = _snow(study, surface, number, snow_rng) & clear
     opacity = (0.6 + 0.5 * thickness[surface.inside]).clip(0.6, 1) * masks["cloud"]
-    return _Sky(masks, opacity + 0.15 * masks["dilated_cloud"])
+    return masks, opacity + 0.15 * masks["dilated_cloud"]
 
 
 def _shadow(cloud: np.ndarray, law: Scenes, geobox: GeoBox) -> np.ndarray:
@@ -183,10 +171,10 @@ def _gaps(law: Scenes, geobox: GeoBox, rng: np.random.Generator) -> np.ndarray:
 def _snow(
     study: VirtualStudy, surface: Surface, number: int, rng: np.random.Generator
 ) -> np.ndarray:
-    dates = study.landscape.scene_dates
+    dates = study.source.scene_dates
     if dates[number] not in (min(dates), max(dates)):
         return np.zeros(surface.elevation.shape, bool)
-    height, per_degree = study.landscape.scenes.snow_line
+    height, per_degree = study.source.scenes.snow_line
     line = height + per_degree * (surface.latitude - 42)
     return surface.elevation + 100 * rng.standard_normal(line.shape, np.float32) > line
 
@@ -195,14 +183,15 @@ def _through(
     sky: _Sky, ground: np.ndarray, law: Scenes, band: int, rng: np.random.Generator
 ) -> np.ndarray:
     """Return the reflectance of a band as the sensor sees it; NaN between the swaths."""
-    seen = np.where(sky.masks["snow"], np.float32(law.snow[band]), ground)
-    seen = np.where(sky.masks["cloud_shadow"], np.float32(0.4) * seen, seen)
+    masks, opacity = sky
+    seen = np.where(masks["snow"], np.float32(law.snow[band]), ground)
+    seen = np.where(masks["cloud_shadow"], np.float32(0.4) * seen, seen)
     cloud = np.float32(0.75 if band < 4 else 0.5)
-    seen = seen + sky.opacity * (cloud - seen) + np.float32(0.03) * sky.masks["cirrus"]
+    seen = seen + opacity * (cloud - seen) + np.float32(0.03) * masks["cirrus"]
     constant, share = map(np.float32, law.noise)
     seen += (constant + share * seen) * rng.standard_normal(seen.shape, np.float32)
     seen = seen.clip(0.0, 0.9999)
-    seen[sky.masks["fill"]] = np.nan
+    seen[masks["fill"]] = np.nan
     return seen
 
 
@@ -219,36 +208,3 @@ def _qa_pixel(masks: dict[str, np.ndarray], water: np.ndarray) -> np.ndarray:
     quality[water & ~masks["cloud"] & ~masks["snow"]] |= np.uint16(1 << QA_BITS["water"])
     quality[masks["fill"]] = 1 << QA_BITS["fill"]
     return quality
-
-
-QUALITY_CLASSES = {
-    0: ("between swaths", "#ffffff"),
-    1: ("clear", "#7fae6b"),
-    2: ("water", "#2b5c9e"),
-    3: ("snow", "#b3e5fc"),
-    4: ("cloud shadow", "#555555"),
-    5: ("cirrus", "#d7b5d8"),
-    6: ("dilated cloud", "#f5c16c"),
-    7: ("cloud", "#d7301f"),
-}
-"""What a map of QA_PIXEL shows, by code: label and colour."""
-
-
-def quality_classes(quality: np.ndarray) -> np.ndarray:
-    """Return the code of `QUALITY_CLASSES` for each QA_PIXEL; of several bits the highest code."""
-    codes = np.ones(quality.shape, np.uint8)
-    for code, (label, _) in list(QUALITY_CLASSES.items())[2:]:
-        codes[(quality >> QA_BITS[label.replace(" ", "_")]) & 1 == 1] = code
-    codes[quality & 1 == 1] = 0
-    return codes
-
-
-def quality_table(study: VirtualStudy, surface: Surface) -> pd.DataFrame:
-    """Return the share of each of `QUALITY_CLASSES` in and near the study area, a row a date."""
-    labels = [label for label, _ in QUALITY_CLASSES.values()]
-    rows = {}
-    for day in scene_days(study):
-        quality = read_band(raw_files(study)[f"landsat_{day}_qa_pixel"])
-        codes = quality_classes(quality[surface.inside])
-        rows[day] = np.bincount(codes, minlength=len(labels)) / codes.size
-    return pd.DataFrame.from_dict(rows, orient="index", columns=labels).rename_axis("date")

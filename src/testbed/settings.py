@@ -127,9 +127,10 @@ class SurfaceTemperature(Section):
     persistence: Share = 0.2  # correlation of cloudiness from one month to another
 
 
-class Landscape(Section):
+class VirtualSource(Section):
     """The virtual landscape: the raw rasters in the formats of the real products."""
 
+    kind: Literal["virtual"] = "virtual"
     seed: int = 20240601
     dem_arcsec: Positive = 15
     landsat_arcsec: Positive = 30
@@ -202,12 +203,6 @@ class Boreholes(Section):
     table_error: NotNegative = 0.2  # m
 
 
-class VirtualSource(Landscape):
-    """The virtual landscape as the source of a study's raw rasters."""
-
-    kind: Literal["virtual"] = "virtual"
-
-
 class Campaign(Section):
     """The hidden truth, and the boreholes that sample it."""
 
@@ -233,21 +228,6 @@ class VirtualStudy(Study):
     label: Literal["SIMULATED"] = "SIMULATED"
     source: VirtualSource = VirtualSource()
     campaign: Campaign = Campaign()
-
-    @property
-    def landscape(self) -> Landscape:
-        """Settings of the raw rasters."""
-        return self.source
-
-    @property
-    def truth(self) -> Truth:
-        """Constants of the law of the hidden ground."""
-        return self.campaign.truth
-
-    @property
-    def boreholes(self) -> Boreholes:
-        """How boreholes and pits sample the truth."""
-        return self.campaign.boreholes
 
     @property
     def draws_boreholes(self) -> bool:

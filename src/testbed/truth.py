@@ -1,4 +1,4 @@
-"""The hidden truth on the map: rasters, plausibility, and the best accuracy of any classifier."""
+"""The hidden truth on the map: its rasters, and whether they are plausible."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -9,14 +9,12 @@ import pandas as pd
 from helpers.core.classes import ICE_TYPES, NO_TYPE, layer_name
 from helpers.core.grid import area_mask, block_mean, fine_grid, reference_grid
 from helpers.core.rasters import warp, write_raster
-from helpers.prepare.registry import fine_files, predictor_names, read_covariates
-from testbed.ground import CORE_LENGTHS, BoreholeErrors, Ground, layer_truth, lonlat, on_grid
+from helpers.prepare.registry import fine_files
+from testbed.ground import CORE_LENGTHS, Ground, layer_truth, lonlat, on_grid
 from testbed.settings import VirtualStudy
 
 Rasters = dict[str, np.ndarray]
 """The truth on the reference grid, by the names of `truth_files`."""
-
-CEILING_TREES = 40
 
 PUBLISHED_BOREHOLES = {
     "latitude": (50.5, 53.0),
@@ -70,7 +68,7 @@ def true_rasters(study: VirtualStudy, ground: Ground, rng: np.random.Generator) 
 
 def _borehole_types(study: VirtualStudy, ground: Ground, rng: np.random.Generator) -> Rasters:
     """Return the type that one borehole in each reference cell finds, by name of its raster."""
-    plan = study.boreholes
+    plan = study.campaign.boreholes
     shape = reference_grid(study).shape
     divisor = round(study.grid.resolution / study.grid.fine_resolution)
     within = rng.integers(divisor, size=(2, *shape))
@@ -91,9 +89,7 @@ def _borehole_types(study: VirtualStudy, ground: Ground, rng: np.random.Generato
     for top, bottom in study.layers:
         cores = max(1, (bottom - top) / np.mean(CORE_LENGTHS))
         ice_error = errors(plan.ice_error / np.sqrt(cores)).astype(np.float32)
-        of_boreholes, _ = layer_truth(
-            study, boreholes, (top, bottom), BoreholeErrors(scatter, ice_error)
-        )
+        of_boreholes, _ = layer_truth(study, boreholes, (top, bottom), scatter, ice_error)
         types = np.zeros(cells.size, np.uint8)
         types[possible] = of_boreholes
         sampled[f"borehole_type_{layer_name((top, bottom))}"] = types.reshape(shape)
@@ -113,13 +109,11 @@ def write_truth(study: VirtualStudy, ground: Ground, rng: np.random.Generator) -
     return truth
 
 
-def check_plausibility(
-    study: VirtualStudy, ground: Ground, truth: Rasters, cells: int = 50_000
-) -> pd.DataFrame:
+def check_plausibility(study: VirtualStudy, ground: Ground, truth: Rasters) -> pd.DataFrame:
     """Compare the truth with published numbers and with what the test bed must offer.
 
     There is one row a requirement: value, lowest and highest that are plausible, and whether it
-    `holds`. For the last one see `accuracy_ceiling`.
+    `holds`.
     """
     cell = study.grid.resolution**2 / 1e6
     layers = [layer_name(layer) for layer in study.layers]
@@ -129,7 +123,6 @@ def check_plausibility(
     types = np.concatenate([truth[f"ice_type_{name}"].ravel() for name in layers])
     frozen = np.bincount(types[(types > 0) & (types < NO_TYPE)], minlength=6)[1:]
     temperature = _temperature_at_published_boreholes(study, ground)
-    ceiling = accuracy_ceiling(study, truth, cells, np.random.default_rng(study.truth.seed))
     rows = [
         ("permafrost area, 1e4 km2", np.nansum(truth["permafrost_share"]) * cell / 1e4, 25, 35),
         ("ice of all layers, km3", volume, 200, 700),
@@ -138,12 +131,6 @@ def check_plausibility(
             "ground temperature like the published boreholes, median, degC",
             temperature,
             *PUBLISHED_BOREHOLES["temperature"],
-        ),
-        (
-            "ceiling of overall accuracy in the domain, mean of the layers",
-            float(np.mean(list(ceiling.values()))),
-            0.60,
-            0.80,
         ),
     ]
     columns = ["requirement", "value", "lowest", "highest"]
@@ -163,33 +150,3 @@ def _temperature_at_published_boreholes(study: VirtualStudy, ground: Ground) -> 
         lowest, highest = PUBLISHED_BOREHOLES[name]
         alike &= (values >= lowest) & (values <= highest)
     return float(np.median(ground.temperature[alike]))
-
-
-def accuracy_ceiling(
-    study: VirtualStudy, truth: Rasters, cells: int, rng: np.random.Generator
-) -> dict[str, float]:
-    """Return by layer the overall accuracy of a forest that learnt from the truth of many cells.
-
-    It is that on other cells of the domain. No classifier that has the covariates alone can do much
-    better, however many boreholes it has.
-    """
-    from sklearn.ensemble import RandomForestClassifier
-
-    names = predictor_names(study)
-    rule = study.domain.covariate
-    data = read_covariates(study, sorted({*names, rule}))
-    stack = np.stack([data[name].to_numpy().ravel() for name in names], axis=1)
-    in_domain = data[rule].to_numpy().ravel() > study.domain.above
-    chosen = rng.permutation(np.flatnonzero(np.isfinite(stack).all(axis=1) & in_domain))
-    train = chosen[: min(cells, len(chosen) * 2 // 3)]
-    test = chosen[-min(20_000, len(chosen) // 3) :]
-    seed = int(rng.integers(2**31))
-    ceiling = {}
-    for layer in map(layer_name, study.layers):
-        types = truth[f"ice_type_{layer}"].ravel()
-        forest = RandomForestClassifier(
-            CEILING_TREES, min_samples_leaf=3, n_jobs=2, random_state=seed
-        )
-        predicted = forest.fit(stack[train], types[train]).predict(stack[test])
-        ceiling[layer] = float((predicted == types[test]).mean())
-    return ceiling

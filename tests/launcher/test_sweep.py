@@ -72,7 +72,7 @@ def test_labels_stand_for_values(tmp_path):
 def test_replicates_get_numbers_of_their_own(tmp_path):
     text = "replicates: {settings: [campaign.truth.seed, campaign.boreholes.seed], seeds: [7, 8]}"
     runs, again = plan(tmp_path, text), plan(tmp_path, text)
-    numbers = [(one.study.truth.seed, one.study.boreholes.seed) for one in runs]
+    numbers = [(one.study.campaign.truth.seed, one.study.campaign.boreholes.seed) for one in runs]
     assert len({number for pair in numbers for number in pair}) == 4
     assert [one.study.run for one in runs] == [one.study.run for one in again]
     assert [one.values for one in runs] == [{"replicate": "7"}, {"replicate": "8"}]

@@ -113,7 +113,7 @@ def test_quality_of_surface_temperature_agrees_with_its_values(study, table):
 
 def test_winter_nights_are_colder_on_valley_floors(study, surface):
     air = np.zeros_like(surface.elevation)
-    lapse = np.float32(study.landscape.temperature.lapse_rate[0] / 1000) * surface.lifted
+    lapse = np.float32(study.source.temperature.lapse_rate[0] / 1000) * surface.lifted
     night = surface_temperature(study, surface, air, 0, "night") + lapse
     wooded = surface.cover["forest"] > 0.7
     valley, slope = (
@@ -148,5 +148,5 @@ def test_climate_and_soil_are_the_real_layers(study, table):
 def test_a_product_has_a_stream_of_its_own(study):
     draws = {name: landscape.stream(study, name).random() for name in landscape.PRODUCTS}
     assert len(set(draws.values())) == len(draws)
-    children = np.random.SeedSequence(study.landscape.seed).spawn(len(landscape.PRODUCTS))
+    children = np.random.SeedSequence(study.source.seed).spawn(len(landscape.PRODUCTS))
     assert [np.random.default_rng(child).random() for child in children] == list(draws.values())

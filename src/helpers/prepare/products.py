@@ -29,8 +29,6 @@ QA_BITS = {
 
 SOIL_LAYERS = ("sand", "silt", "clay", "soc")
 
-MONTHS = tuple(range(1, 13))
-
 
 @dataclass(frozen=True)
 class Encoding:
