@@ -24,6 +24,7 @@ rule map:
 
 
 for name, stage in STAGES.items():
+    cores = workflow.cores if stage.shared and workflow.cores else config["threads"]
     # Runs that share a folder share the rule that fills it.
     folders = {
         stage_dir(study, name): (path, study)
@@ -49,7 +50,7 @@ for name, stage in STAGES.items():
             params:
                 f"'{sys.executable}' -m launcher stage {name} '{path}'",
             priority: int(not stage.full)  # the map first
-            threads: workflow.cores if stage.shared and workflow.cores else config["threads"]
+            threads: min(cores, stage.cores or cores)
             resources:
                 mem_mb=stages.memory_mb(study, name),
             shell:

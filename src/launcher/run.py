@@ -12,7 +12,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import psutil
 from joblib import cpu_count
@@ -55,23 +54,24 @@ class StageProgress:
 
     def __init__(self) -> None:
         self.events: list[Event] = []
-        self._current: dict[str, Any] = {}
+        self._running: dict[str, Event] = {}
 
     def __call__(self, event: Event) -> str:
         """Take an event of a stage; return the line of one that has ended."""
         self.events.append(event)
-        if event["event"] == "end":
-            self._current = {}
-            return self._line(event["stage"], event["seconds"])
-        self._current = self._current | event if event["event"] == "cell" else event
-        return ""
+        stage = event["stage"]
+        if event["event"] in ("start", "cell"):
+            self._running[stage] = self._running.get(stage, {}) | event
+            return ""
+        self._running.pop(stage, None)
+        return self._line(stage, event["seconds"]) if event["event"] == "end" else ""
 
     def now(self) -> str:
-        """Return the stage and the cell under way."""
-        if "since" not in self._current:
-            return ""
-        line = self._line(self._current["stage"], time.time() - self._current["since"])
-        return f"{line}  {self._current.get('cell', '')}"
+        """Return the stages under way, each with its cell."""
+        return "; ".join(
+            f"{self._line(stage, time.time() - event['since'])}  {event.get('cell', '')}"
+            for stage, event in self._running.items()
+        )
 
     @staticmethod
     def _line(stage: str, seconds: float) -> str:
@@ -181,15 +181,8 @@ def _command(job: Job) -> list[str]:
         "twins": _twins(job.studies),
     }
     write_text(state / "config.json", json.dumps(config, indent=1))
-    command = [
-        sys.executable,
-        "-m",
-        "launcher",
-        "snakemake",
-        "map",
-        "--snakefile",
-        ROOT / "Snakefile",
-    ]
+    command = [sys.executable, "-m", "launcher", "snakemake", "map"]
+    command += ["--snakefile", ROOT / "Snakefile"]
     command += ["--directory", state, "--configfile", state / "config.json"]
     command += ["--keep-going"] if len(job.studies) > 1 else []
     # Only file times decide (settings are in folder names, code is a file); `locks` replaces
@@ -248,9 +241,9 @@ def _show_progress(child: subprocess.Popen, path: Path, progress: StageProgress)
             if text := progress(json.loads(line)):
                 print(f"\r{text:<110}" if terminal else text, flush=True)
         shown = len(lines)
-        if terminal and (now := progress.now()):
-            print(f"\r{now:<110.110}", end="", flush=True)
+        if terminal:
+            print(f"\r{progress.now():<110.110}", end="", flush=True)
         if running:
             time.sleep(0.2)
-    if terminal and progress.now():
-        print()
+    if terminal:
+        print(f"\r{'':110}\r", end="", flush=True)
