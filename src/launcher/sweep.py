@@ -15,9 +15,6 @@ from helpers.core.errors import CompendiumError
 from helpers.core.settings import ROOT, Section
 from helpers.core.study import Study, StudyError, unknown_setting, valid_names
 
-Levels = list[tuple[str, Any]]
-"""Values of an axis with their labels."""
-
 
 class SweepError(CompendiumError):
     """A sweep file that cannot be used."""
@@ -28,27 +25,6 @@ class Replicates(Section):
 
     settings: list[str]  # such as forest.seed; each gets a number of its own from every seed
     seeds: Annotated[list[int], Field(min_length=1)]
-
-
-class Range(Section):
-    """Values of an axis between two numbers, for random designs; whole where both ends are."""
-
-    low: int | float
-    high: int | float
-    log: bool = False
-
-    @model_validator(mode="after")
-    def _rising(self) -> Self:
-        if not self.low < self.high or (self.log and self.low <= 0):
-            raise ValueError("a range runs from `low` to a larger `high`, with `log` from above 0")
-        return self
-
-    def draw(self, rng: np.random.Generator) -> float:
-        """Return one value, uniform or, with `log`, uniform in the logarithm."""
-        ends = np.log([self.low, self.high]) if self.log else (self.low, self.high)
-        value = rng.uniform(*ends)
-        value = float(np.exp(value) if self.log else value)
-        return round(value) if isinstance(self.low, int) and isinstance(self.high, int) else value
 
 
 @dataclass(frozen=True)
@@ -64,8 +40,9 @@ class Sweep(Section):
     """Which runs a batch has.
 
     `axes` holds, for dotted names of settings, a list of values, a dictionary of labels and values,
-    or a `Range`. The design is all combinations (``grid``), `size` of them drawn at random
-    (``random``), or those of `runs` (``list``).
+    or for random designs a range: ``low``, ``high`` and maybe ``log``. The design is all
+    combinations (``grid``), `size` of them drawn at random (``random``), or those of `runs`
+    (``list``).
     """
 
     base: str
@@ -93,10 +70,15 @@ class Sweep(Section):
             remedy = "leave it out, or change `design`"
             raise ValueError(f"the design `{self.design}` does not read `{unread}`; {remedy}")
         for name, values in self.axes.items():
-            if not (levels := _levels(values)):
+            if _is_range(values):
+                low, high = values["low"], values["high"]
+                if self.design != "random":
+                    raise ValueError(f"`{name}` is a range: list values, or set `design: random`")
+                if not low < high or (values.get("log") and low <= 0):
+                    way = "from `low` to a larger `high`, with `log` from above 0"
+                    raise ValueError(f"the range of `{name}` does not run {way}")
+            elif not _levels(values):
                 raise ValueError(f"the axis `{name}` has no values")
-            if isinstance(levels, Range) and self.design != "random":
-                raise ValueError(f"`{name}` is a range: list its values, or set `design: random`")
         return self
 
     @classmethod
@@ -153,7 +135,10 @@ class Sweep(Section):
         axes = {name: _levels(values) for name, values in self.axes.items()}
         if self.design == "random":
             rng = np.random.default_rng(self.seed)
-            return [{name: _draw(axes[name], rng) for name in axes} for _ in range(self.size)]
+            return [
+                {name: levels[rng.integers(len(levels))] for name, levels in axes.items()}
+                for _ in range(self.size)
+            ]
         return [dict(zip(axes, one, strict=True)) for one in itertools.product(*axes.values())]
 
 
@@ -169,21 +154,22 @@ def sweep_path(path: str | Path) -> Path:
     raise SweepError(f"There is no sweep {path}.", f"name one that exists, such as {such}")
 
 
-def _levels(values: Any) -> Levels | Range:
-    """Return an axis as labels and values, or as a range."""
+def _is_range(values: Any) -> bool:
+    if not isinstance(values, dict) or not values.keys() <= {"low", "high", "log"}:
+        return False
+    return all(isinstance(values.get(end), int | float) for end in ("low", "high"))
+
+
+def _levels(values: Any) -> list[tuple[str, Any]]:
+    """Return the labels and values of an axis; a range has many small steps."""
+    if _is_range(values):
+        ends = values["low"], values["high"]
+        steps = (np.geomspace if values.get("log") else np.linspace)(*ends, 100_001).tolist()
+        steps = [round(step) for step in steps] if all(isinstance(e, int) for e in ends) else steps
+        return [(f"{step:.6g}", step) for step in steps]
     if isinstance(values, dict):
-        numeric = all(isinstance(values.get(end), int | float) for end in ("low", "high"))
-        if numeric and values.keys() <= {"low", "high", "log"}:
-            return Range(**values)
         return list(values.items())
     return [(_label(value), value) for value in (values if isinstance(values, list) else [values])]
-
-
-def _draw(levels: Levels | Range, rng: np.random.Generator) -> tuple[str, Any]:
-    if isinstance(levels, Range):
-        value = levels.draw(rng)
-        return f"{value:.6g}", value
-    return levels[rng.integers(len(levels))]
 
 
 def _label(value: Any) -> str:

@@ -7,7 +7,7 @@ import pytest
 
 from helpers.core.study import Study
 from launcher.batch import run_batch
-from launcher.sweep import Range, Sweep, SweepError, planned_runs
+from launcher.sweep import Sweep, SweepError, planned_runs
 
 ROOT = Path(__file__).parents[2]
 
@@ -54,8 +54,9 @@ def test_random_designs_repeat_and_stay_in_their_ranges(tmp_path):
     ("low", "high", "log"), [(1, 5, False), (1.0, 5.0, False), (0.01, 100.0, True)]
 )
 def test_ranges_are_uniform(low, high, log):
-    rng, drawn = np.random.default_rng(1), []
-    drawn = [Range(low=low, high=high, log=log).draw(rng) for _ in range(4000)]
+    axis = {"low": low, "high": high, "log": log}
+    sweep = Sweep(base="config/quick.yaml", design="random", size=4000, axes={"a": axis})
+    drawn = [one["a"][1] for one in sweep.combinations()]
     assert all(isinstance(value, type(low)) and low <= value <= high for value in drawn)
     middle = np.median(np.log(drawn) if log else drawn)
     assert middle == pytest.approx(0 if log else 3, abs=0.25)
