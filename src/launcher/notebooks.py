@@ -7,9 +7,8 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from threadpoolctl import threadpool_limits
 
@@ -28,17 +27,9 @@ from launcher.stages import (
     state_dir,
 )
 
-_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-CORES = ("LOKY_MAX_CPU_COUNT", "NUMBA_NUM_THREADS", *_THREADS)
+_LIBRARIES = ("NUMBA", "OMP", "OPENBLAS", "MKL")
+CORES = ("LOKY_MAX_CPU_COUNT", *(f"{library}_NUM_THREADS" for library in _LIBRARIES))
 """Environment variables with the number of cores that libraries may use."""
-
-
-class _Cell(NamedTuple):
-    """A code cell, and the heading above it."""
-
-    heading: str
-    tags: list[str]
-    source: str
 
 
 def run_stage(name: str, path: str | Path, cores: int | None = None) -> None:
@@ -65,9 +56,10 @@ def run_stage(name: str, path: str | Path, cores: int | None = None) -> None:
         _report(study, name, "cell", cell=heading)
 
     with _recorded(study, name) as made:
-        made.twin = _copy_from_twin(study, name, made.fingerprint, part)
         try:
-            if not made.twin:
+            if twin := _copy_from_twin(study, name, made["made_of"], part):
+                made["copied_from"] = relative_path(twin)
+            else:
                 execute(STAGES[name].notebook, part, {"study": str(path)}, on_cell)
         except RunError as error:
             if part.is_file():
@@ -97,24 +89,19 @@ def run_in_process(path: str | Path) -> None:
     write_index(study, "process")
 
 
-@dataclass
-class _Made:
-    """What made a stage's files: its fingerprint, or the folder of a run that has the same."""
-
-    fingerprint: str
-    twin: Path | None = None
-
-
 @contextlib.contextmanager
-def _recorded(study: Study, name: str) -> Generator[_Made]:
-    """Report start and end of a stage, or its failure, and write its record."""
+def _recorded(study: Study, name: str) -> Generator[dict[str, str]]:
+    """Report start and end of a stage, or its failure, and write its record.
+
+    Gives what the record says of the origin of the stage's files, to which the block may add.
+    """
     record = record_path(study, name)
     record.parent.mkdir(parents=True, exist_ok=True)
     # While outputs are being replaced, nothing says what they are made of.
     record.unlink(missing_ok=True)
     since = time.time()
     # Before the notebook runs: it does not see an edit meanwhile.
-    made = _Made(stage_fingerprint(study, name))
+    made = {"made_of": stage_fingerprint(study, name)}
     _report(study, name, "start", since=since)
     try:
         yield made
@@ -123,8 +110,7 @@ def _recorded(study: Study, name: str) -> Generator[_Made]:
         _report(study, name, "failure", message=message, remedy=error.remedy)
         raise
     seconds = time.time() - since
-    twin = relative_path(made.twin) if made.twin else ""
-    write_record(study, name, seconds, made.fingerprint, twin)
+    write_record(study, name, seconds, made)
     _report(study, name, "end", seconds=seconds)
 
 
@@ -155,25 +141,22 @@ def _copy_from_twin(study: Study, name: str, fingerprint: str, part: Path) -> Pa
         return None
     prepared = executed_path(study, "01-prepare-data").stat().st_mtime_ns
 
-    def stands(record: Path) -> bool:
-        executed = record.with_suffix(".ipynb")
-        if not (record.is_file() and executed.is_file()):
-            return False
-        fresh = executed.stat().st_mtime_ns > prepared
-        return fresh and read_json(record).get("made_of") == fingerprint
+    def stands(executed: Path) -> bool:
+        # The record of a stage that runs is not there, so this run is no twin of itself.
+        record = executed.with_suffix(".json")
+        return record.is_file() and read_json(record)["made_of"] == fingerprint
 
-    own = record_path(study, name).name
-    for record in sorted(study.results_dir.parent.glob(f"*/notebooks/{own}")):
-        folder = record.parents[1]
-        if folder == study.results_dir or not stands(record):
-            continue
-        for path in copied(study.changed({"run": folder.name})):
-            with write_aside(study.results_dir / path.relative_to(folder)) as copy:
-                shutil.copyfile(path, copy)
-        shutil.copyfile(record.with_suffix(".ipynb"), part)
-        # Unless it was being written anew meanwhile.
-        if stands(record):
-            return folder
+    notebook = executed_path(study, name).name
+    for executed in sorted(study.results_dir.parent.glob(f"*/notebooks/{notebook}")):
+        folder = executed.parents[1]
+        if executed.stat().st_mtime_ns > prepared and stands(executed):
+            for path in copied(study.changed({"run": folder.name})):
+                with write_aside(study.results_dir / path.relative_to(folder)) as copy:
+                    shutil.copyfile(path, copy)
+            shutil.copyfile(executed, part)
+            # Unless it was being written anew meanwhile.
+            if stands(executed):
+                return folder
     return None
 
 
@@ -206,7 +189,7 @@ def execute(
         message = f"has no parameter {', '.join(unknown)}; it has {', '.join(names) or 'none'}"
         remedy = "tag the cell that sets it `parameters`, or correct the name"
         raise RunError(f"{notebook.name} {message}.", remedy)
-    headings = {cell.source: cell.heading for cell in _code_cells(notebook)}
+    headings = {source: heading for heading, _, source in _code_cells(notebook)}
 
     def report(cell: Any, cell_index: int) -> None:
         on_cell(headings.get(cell.source, "parameters"))
@@ -220,6 +203,7 @@ def execute(
             kernel_name="python3",
             cwd=str(ROOT),
             on_cell_execute=report,
+            extra_arguments=["--log-level=ERROR"],  # no remark on the kernel's connection
         )
     except papermill.PapermillExecutionError as error:
         heading = headings.get(error.source, "")
@@ -238,7 +222,8 @@ def _cell_error(stage: str, heading: str, name: str, value: str) -> RunError:
     return RunError(message, " ".join(remedy.split()) or usual)
 
 
-def _code_cells(notebook: Path) -> list[_Cell]:
+def _code_cells(notebook: Path) -> list[tuple[str, list[str], str]]:
+    """Return the heading above each code cell, its tags and its source."""
     heading = notebook.stem
     cells = []
     for cell in read_json(notebook)["cells"]:
@@ -247,5 +232,5 @@ def _code_cells(notebook: Path) -> list[_Cell]:
             titles = [line.lstrip("# ") for line in source.splitlines() if line.startswith("#")]
             heading = titles[-1] if titles else heading
         elif cell["cell_type"] == "code":
-            cells.append(_Cell(heading, cell["metadata"].get("tags", []), source))
+            cells.append((heading, cell["metadata"].get("tags", []), source))
     return cells

@@ -8,8 +8,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Collection, Generator
-from functools import partial
+from collections.abc import Collection, Generator
 from pathlib import Path
 from types import FrameType
 
@@ -96,8 +95,11 @@ def follow_launcher() -> None:
 
 
 @contextlib.contextmanager
-def _locked(path: Path, busy: Callable[[str], None], share: bool = False) -> Generator[None]:
-    """Hold an operating-system lock on a file, alone or with others; a process's end frees it."""
+def _locked(path: Path, run: Path | None = None, share: bool = False) -> Generator[None]:
+    """Hold an operating-system lock on a file, alone or with others; a process's end frees it.
+
+    Where another process has it: RunError if it is the lock of a run, or else wait.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     kind = fcntl.LOCK_SH if share else fcntl.LOCK_EX
     with open(path, "a+", encoding="utf-8") as stream:
@@ -105,7 +107,11 @@ def _locked(path: Path, busy: Callable[[str], None], share: bool = False) -> Gen
             fcntl.flock(stream, kind | fcntl.LOCK_NB)
         except BlockingIOError:
             stream.seek(0)
-            busy(stream.read().strip() or "unknown")
+            pid = stream.read().strip() or "unknown"
+            if run:
+                message = f"{relative_path(run)} is being written by process {pid}."
+                raise RunError(message, "wait until that has ended, or stop it") from None
+            print(f"waiting for process {pid}, which prepares the same data", flush=True)
             fcntl.flock(stream, kind)
         stream.truncate(0)
         stream.write(str(os.getpid()))
@@ -119,19 +125,10 @@ def locks(studies: Collection[Study], group: Path | None = None) -> Generator[No
 
     RunError if another process writes one of the runs; shared data are waited for.
     """
-
-    def refuse(pid: str, folder: Path) -> None:
-        message = f"{relative_path(folder)} is being written by process {pid}."
-        raise RunError(message, "wait until that has ended, or stop it")
-
-    def wait(pid: str) -> None:
-        print(f"waiting for process {pid}, which prepares the same data", flush=True)
-
     with contextlib.ExitStack() as stack:
         groups = {study.results_dir for study in studies} | ({group} if group else set())
         for folder in sorted(groups):
-            lock = state_dir(folder) / "lock"
-            stack.enter_context(_locked(lock, partial(refuse, folder=folder)))
+            stack.enter_context(_locked(state_dir(folder) / "lock", run=folder))
         shared = {
             folder: study for study in studies for folder in (study.raw_dir, study.processed_dir)
         }
@@ -139,7 +136,7 @@ def locks(studies: Collection[Study], group: Path | None = None) -> Generator[No
         # read together.
         for folder in sorted(shared):
             lock = ROOT / ".run" / f"{folder.parent.name}-{folder.name}.lock"
-            stack.enter_context(_locked(lock, wait, share=has_data(shared[folder])))
+            stack.enter_context(_locked(lock, share=has_data(shared[folder])))
         yield
 
 
