@@ -39,10 +39,9 @@ class PlannedRun:
 class Sweep(Section):
     """Which runs a batch has.
 
-    `axes` holds, for dotted names of settings, a list of values, a dictionary of labels and values,
-    or for random designs a range: ``low``, ``high`` and maybe ``log``. The design is all
-    combinations (``grid``), `size` of them drawn at random (``random``), or those of `runs`
-    (``list``).
+    `axes` holds, for dotted names of settings, a list of values, or a dictionary of labels and
+    values. The design is all combinations (``grid``), `size` of them drawn at random (``random``),
+    or those of `runs` (``list``).
     """
 
     base: str
@@ -69,16 +68,8 @@ class Sweep(Section):
         if getattr(self, unread):
             remedy = "leave it out, or change `design`"
             raise ValueError(f"the design `{self.design}` does not read `{unread}`; {remedy}")
-        for name, values in self.axes.items():
-            if _is_range(values):
-                low, high = values["low"], values["high"]
-                if self.design != "random":
-                    raise ValueError(f"`{name}` is a range: list values, or set `design: random`")
-                if not low < high or (values.get("log") and low <= 0):
-                    way = "from `low` to a larger `high`, with `log` from above 0"
-                    raise ValueError(f"the range of `{name}` does not run {way}")
-            elif not _levels(values):
-                raise ValueError(f"the axis `{name}` has no values")
+        if empty := [name for name, values in self.axes.items() if not _levels(values)]:
+            raise ValueError(f"the axis `{empty[0]}` has no values")
         return self
 
     @classmethod
@@ -91,8 +82,6 @@ class Sweep(Section):
         path = sweep_path(path)
         try:
             settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-            if not isinstance(settings, dict):
-                raise TypeError("it holds no settings such as `base: config/quick.yaml`")
             sweep = cls(**settings)
         except (yaml.YAMLError, UnicodeDecodeError, TypeError) as error:
             message = f"{path.name} is not readable as a sweep: {' '.join(str(error).split())}"
@@ -149,24 +138,12 @@ def sweep_path(path: str | Path) -> Path:
         if candidate.is_file():
             return candidate
     names = sorted(one.stem for one in folder.glob("*.yaml"))
-    near = difflib.get_close_matches(str(path), names, n=1, cutoff=0.3) or names
-    such = ", ".join(near) or "your own file"
-    raise SweepError(f"There is no sweep {path}.", f"name one that exists, such as {such}")
-
-
-def _is_range(values: Any) -> bool:
-    if not isinstance(values, dict) or not values.keys() <= {"low", "high", "log"}:
-        return False
-    return all(isinstance(values.get(end), int | float) for end in ("low", "high"))
+    near = ", ".join(difflib.get_close_matches(str(path), names, n=1, cutoff=0.3) or names)
+    raise SweepError(f"There is no sweep {path}.", f"name one that exists, such as {near}")
 
 
 def _levels(values: Any) -> list[tuple[str, Any]]:
-    """Return the labels and values of an axis; a range has many small steps."""
-    if _is_range(values):
-        ends = values["low"], values["high"]
-        steps = (np.geomspace if values.get("log") else np.linspace)(*ends, 100_001).tolist()
-        steps = [round(step) for step in steps] if all(isinstance(e, int) for e in ends) else steps
-        return [(f"{step:.6g}", step) for step in steps]
+    """Return the labels and values of an axis."""
     if isinstance(values, dict):
         return list(values.items())
     return [(_label(value), value) for value in (values if isinstance(values, list) else [values])]
