@@ -21,6 +21,7 @@ from launcher.stages import (
     STAGES,
     RunError,
     executed_path,
+    is_recorded,
     record_path,
     stage_fingerprint,
     stages_of,
@@ -28,23 +29,24 @@ from launcher.stages import (
 )
 
 _LIBRARIES = ("NUMBA", "OMP", "OPENBLAS", "MKL")
-CORES = ("LOKY_MAX_CPU_COUNT", *(f"{library}_NUM_THREADS" for library in _LIBRARIES))
-"""Environment variables with the number of cores that libraries may use."""
+_CORES = ("LOKY_MAX_CPU_COUNT", *(f"{library}_NUM_THREADS" for library in _LIBRARIES))
 
 
-def run_stage(name: str, path: str | Path, cores: int | None = None) -> None:
+def run_stage(
+    name: str, path: str | Path, cores: int | None = None, twin: str | None = None
+) -> None:
     """Execute a stage's notebook by papermill, and publish it only if every cell succeeded.
 
-    Files that another run of the study has made with the same settings, files and code are copied
-    instead, where the stage allows it. `path` is the resolved study file, the notebook's only
-    parameter. RunError if it is unknown to the notebook, or if a cell failed.
+    `path` is the resolved study file, the notebook's only parameter. `twin` is that of a run whose
+    files of this stage are the same, and are copied instead. RunError if the study file is unknown
+    to the notebook, or if a cell failed.
     """
     study = Study.open(path)
-    follow_launcher()
-    if cores:
-        os.environ |= dict.fromkeys(CORES, str(cores))
+    maker = Study.open(twin) if twin else None
+    _begin(cores)
     if name not in stages_of(study, full=True):
         raise RunError(f"The study {study.name} has no stage {name}.", "name another")
+    stage = STAGES[name]
     executed = executed_path(study, name)
     failed = study.results_dir / "failed" / executed.name
     part = executed.with_name(f".{executed.name}.part")
@@ -57,10 +59,16 @@ def run_stage(name: str, path: str | Path, cores: int | None = None) -> None:
 
     with _recorded(study, name) as made:
         try:
-            if twin := _copy_from_twin(study, name, made["made_of"], part):
-                made["copied_from"] = relative_path(twin)
+            if maker and stage.copied and is_recorded(maker, name):
+                # Not links: they would have the other run's file time, by which they look stale.
+                for file in stage.copied(maker):
+                    own = study.results_dir / file.relative_to(maker.results_dir)
+                    with write_aside(own) as copy:
+                        shutil.copyfile(file, copy)
+                shutil.copyfile(executed_path(maker, name), part)
+                made["copied_from"] = relative_path(maker.results_dir)
             else:
-                execute(STAGES[name].notebook, part, {"study": str(path)}, on_cell)
+                execute(stage.notebook, part, {"study": str(path)}, on_cell)
         except RunError as error:
             if part.is_file():
                 failed.parent.mkdir(parents=True, exist_ok=True)
@@ -71,7 +79,7 @@ def run_stage(name: str, path: str | Path, cores: int | None = None) -> None:
         failed.unlink(missing_ok=True)
 
 
-def run_in_process(path: str | Path) -> None:
+def run_in_process(path: str | Path, cores: int | None = None) -> None:
     """Do in this process what a run's own notebooks do, for studies of hundreds of replicates.
 
     It runs the notebooks' own code, cell by cell, without a kernel. Cells tagged ``report``, which
@@ -79,6 +87,7 @@ def run_in_process(path: str | Path) -> None:
     `path` is the resolved study file; covariates must be there. RunError if a cell failed.
     """
     study = Study.open(path)
+    _begin(cores)
     names = [name for name in stages_of(study) if STAGES[name].in_process]
     for name in names:
         record_path(study, name).unlink(missing_ok=True)
@@ -86,7 +95,14 @@ def run_in_process(path: str | Path) -> None:
     for name in names:
         with _recorded(study, name):
             _run_cells(name, str(path))
-    write_index(study, "process")
+    write_index(study)
+
+
+def _begin(cores: int | None) -> None:
+    """Tie this process to the launcher, and tell libraries how many cores they may use."""
+    follow_launcher()
+    if cores:
+        os.environ |= dict.fromkeys(_CORES, str(cores))
 
 
 @contextlib.contextmanager
@@ -129,35 +145,6 @@ def _run_cells(name: str, path: str) -> None:
                 raise _cell_error(name, heading, type(error).__name__, str(error)) from error
             if "parameters" in tags:
                 variables["study"] = path
-
-
-def _copy_from_twin(study: Study, name: str, fingerprint: str, part: Path) -> Path | None:
-    """Copy a stage's files from a run that made the same ones; return its folder, or None.
-
-    Copies, not links: a link would have the other run's file time, by which it would look stale.
-    """
-    copied = STAGES[name].copied
-    if not copied:
-        return None
-    prepared = executed_path(study, "01-prepare-data").stat().st_mtime_ns
-
-    def stands(executed: Path) -> bool:
-        # The record of a stage that runs is not there, so this run is no twin of itself.
-        record = executed.with_suffix(".json")
-        return record.is_file() and read_json(record)["made_of"] == fingerprint
-
-    notebook = executed_path(study, name).name
-    for executed in sorted(study.results_dir.parent.glob(f"*/notebooks/{notebook}")):
-        folder = executed.parents[1]
-        if executed.stat().st_mtime_ns > prepared and stands(executed):
-            for path in copied(study.changed({"run": folder.name})):
-                with write_aside(study.results_dir / path.relative_to(folder)) as copy:
-                    shutil.copyfile(path, copy)
-            shutil.copyfile(executed, part)
-            # Unless it was being written anew meanwhile.
-            if stands(executed):
-                return folder
-    return None
 
 
 def _report(study: Study, stage: str, event: str, **more: Any) -> None:

@@ -27,14 +27,6 @@ process, and the file to which stages write how far they are.
 MESSAGE_LENGTH = 400
 
 
-def _launcher_mark() -> str:
-    """Return a name of this process on this machine that no later process has.
-
-    It has no start time, because the system's clock may be set while a run is on.
-    """
-    return f"{socket.gethostname()}:{os.getpid()}:{short_hash(psutil.Process().cmdline())}"
-
-
 def _is_alive(mark: str) -> bool:
     """Return whether the launcher of a mark lives; true for one of another machine."""
     host, pid, command = mark.rsplit(":", 2)
@@ -149,42 +141,38 @@ def has_data(study: Study) -> bool:
     )
 
 
-def _remove_parts(studies: Collection[Study]) -> None:
-    """Remove half-written files of a killed run; no stage reads a file of such a name."""
-    folders = set()
-    for study in studies:
-        folders |= {study.raw_dir, study.processed_dir, study.results_dir}
-        folders |= {study.figures_dir, state_dir(study.results_dir)}
-    for part in itertools.chain.from_iterable(folder.rglob(".*.part") for folder in folders):
-        part.unlink(missing_ok=True)
-
-
 @contextlib.contextmanager
 def guard(studies: Collection[Study], group: Path) -> Generator[None]:
     """Begin and end without a process or a half-written file of a run or batch.
 
     A signal becomes a RunError.
     """
+    folders = {state_dir(study.results_dir) for study in studies}
+    for study in studies:
+        folders |= {study.raw_dir, study.processed_dir, study.results_dir, study.figures_dir}
 
     def clear() -> None:
         kill(group)
-        _remove_parts(studies)
+        for part in itertools.chain.from_iterable(folder.rglob(".*.part") for folder in folders):
+            part.unlink(missing_ok=True)
 
     def stop(number: int, _frame: FrameType | None) -> None:
         name = signal.Signals(number).name
         raise RunError(f"Stopped by {name}.", "start again: what is done is kept")
 
     clear()
-    handlers = {s: signal.signal(s, stop) for s in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, stop)
     try:
         yield
     finally:
         clear()
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
 
 
 def environment(group: Path, events: str | Path = "") -> dict[str, str]:
     """Return the environment of all processes of a run or batch."""
-    marks = {RUN: str(group), LAUNCHER: _launcher_mark(), EVENTS: str(events)}
+    # No later process has this mark. It has no start time, because the system's clock may be set
+    # while a run is on.
+    mark = f"{socket.gethostname()}:{os.getpid()}:{short_hash(psutil.Process().cmdline())}"
+    marks = {RUN: str(group), LAUNCHER: mark, EVENTS: str(events)}
     return {**os.environ, **marks, "PYTHONPATH": str(ROOT / "src")}

@@ -6,32 +6,28 @@ from typing import Any
 
 import pandas as pd
 
-from helpers.core.errors import CompendiumError
 from helpers.core.files import read_json, write_text
 from helpers.core.scores import DOMAINS
 from helpers.core.settings import ROOT
 from helpers.core.study import Study
-from launcher.stages import record_path, stages_of
+from launcher.stages import RunError, record_path, stages_of
 
 BEGIN, END = "<!-- results:begin", "<!-- results:end -->"
 
 
-class RecordError(CompendiumError):
-    """A record that is missing, or a README without a place for it."""
+def write_readme(path: str | Path) -> None:
+    """Replace the results in the README by those of a study's last run.
 
-
-def write_readme(study: Study, path: Path = ROOT / "README.md") -> None:
-    """Replace the results in the README by those of the study's last run.
-
-    RecordError if a stage has not run, or the README has no place for results.
+    RunError if a stage has not run, or the README has no place for results.
     """
-    text = path.read_text(encoding="utf-8")
+    readme = ROOT / "README.md"
+    text = readme.read_text(encoding="utf-8")
     begin, end = text.find(BEGIN), text.find(END)
     if begin < 0 or end < begin:
-        message = f"{path.name} has no place for results."
-        raise RecordError(message, f"put the lines `{BEGIN} -->` and `{END}` into it")
+        message = f"{readme.name} has no place for results."
+        raise RunError(message, f"put the lines `{BEGIN} -->` and `{END}` into it")
     head = text[: text.index("\n", begin) + 1]
-    write_text(path, f"{head}{_results(study)}\n{text[end:]}")
+    write_text(readme, f"{head}{_results(Study.open(path))}\n{text[end:]}")
 
 
 def _results(study: Study) -> str:
@@ -122,5 +118,5 @@ def _table(rows: Iterable[Mapping[Any, str]]) -> str:
 
 def _read(path: Path) -> Any:
     if not path.is_file():
-        raise RecordError(f"There is no {path.name} of this study.", "run `make map` first")
+        raise RunError(f"There is no {path.name} of this study.", "run `make map` first")
     return read_json(path)

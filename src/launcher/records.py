@@ -1,17 +1,16 @@
 """What a run leaves as its record: settings, versions, code, times."""
 
-import json
 import platform
 import resource
 import sys
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import Any, Literal
+from typing import Any
 
 from helpers import __version__
 from helpers.core.code import package_digest
-from helpers.core.files import read_json, short_hash, write_text
+from helpers.core.files import read_json, short_hash, write_json
 from helpers.core.study import Study, relative_path
 from launcher.stages import STAGES, RunError, is_recorded, record_path, stages_of
 
@@ -60,24 +59,23 @@ def is_finished(study: Study, stages: Iterable[str]) -> bool:
     return all(one.stat().st_mtime_ns <= finished for one in records if one.is_file())
 
 
-def write_index(study: Study, engine: Literal["notebooks", "process"] = "notebooks") -> None:
-    """Write a run's index, `run.json`: what made it, when, and from which files.
-
-    `engine` says whether papermill executed the notebooks, or their code ran in one process.
-    """
+def write_index(study: Study) -> None:
+    """Write a run's index, `run.json`: what made it, when, and from which files."""
     paths = {stage: record_path(study, stage) for stage in stages_of(study, full=True)}
     records = {stage: read_json(path) for stage, path in paths.items() if path.is_file()}
     stages = {
         stage: {key: value for key, value in one.items() if key not in _SHARED}
         for stage, one in records.items()
     }
+    # A run in one process leaves no executed notebooks.
+    executed = all(paths[stage].with_suffix(".ipynb").is_file() for stage in records)
     # What only evaluates the map is no part of it.
     parts = [one["made_of"] for stage, one in records.items() if not STAGES[stage].full]
     index = {
         "study": study.name,
         "run": study.run,
         "label": study.label,
-        "engine": engine,
+        "engine": "notebooks" if executed else "process",
         "key": study.key,
         "identity": short_hash([study.key, *parts], 16),
         "settings": "study.yaml",
@@ -86,8 +84,7 @@ def write_index(study: Study, engine: Literal["notebooks", "process"] = "noteboo
         "stages": stages,
         **_versions(),
     }
-    text = json.dumps(index, indent=1, ensure_ascii=False)
-    write_text(study.results_dir / "run.json", f"{text}\n")
+    write_json(study.results_dir / "run.json", index)
 
 
 def write_record(study: Study, stage: str, seconds: float, made: Mapping[str, str]) -> None:
@@ -109,7 +106,7 @@ def write_record(study: Study, stage: str, seconds: float, made: Mapping[str, st
         "settings": study.model_dump(mode="json"),
         "inputs": study.inputs,
     }
-    write_text(record_path(study, stage), json.dumps(record, indent=1, ensure_ascii=False))
+    write_json(record_path(study, stage), record)
 
 
 def _versions() -> dict[str, Any]:

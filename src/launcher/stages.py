@@ -47,7 +47,7 @@ class Stage:
     cores: int | None = None  # that it can use; all by default
     full: bool = False  # whether only `make full` runs it
     applies: Callable[[Study], bool] = lambda study: True  # whether a study has this stage
-    copied: Files | None = None  # to copy where another run of the study has made the same ones
+    copied: Files | None = None  # what a run copies if another of its batch makes the same
 
     @property
     def notebook(self) -> Path:
