@@ -16,7 +16,7 @@ map: $(READY)  ## make the map of a study (STUDY=config/virtual.yaml)
 	@$(BIN)/python -m launcher map $(STUDY)
 
 full: $(READY)  ## make the map, and evaluate it: baselines, what choosing costs, regression of the ice (STUDY=...)
-	@$(BIN)/python -m launcher full $(STUDY)
+	@$(BIN)/python -m launcher map --full $(STUDY)
 
 batch: $(READY)  ## make all runs of a sweep, and compare them (SWEEP=seeds, of config/sweeps; PROFILE=slurm)
 	@$(BIN)/python -m launcher batch $(SWEEP) $(if $(PROFILE),--profile $(PROFILE))

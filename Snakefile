@@ -16,6 +16,8 @@ wanted = [
     if name in config["stages"]
     for path in stage_outputs(study, name)
 ]
+if config["in_process"]:
+    wanted = [study.results_dir / "run.json" for study in studies.values()]
 
 
 rule map:
@@ -24,13 +26,20 @@ rule map:
 
 
 for name, stage in STAGES.items():
+    if stage.in_process and config["in_process"]:
+        continue
+    cores = workflow.cores if stage.shared and workflow.cores else config["threads"]
     # Runs that share a folder share the rule that fills it.
     folders = {
         stage_dir(study, name): (path, study)
         for path, study in studies.items()
         if stage.applies(study)
     }
+    makers = {}
     for folder, (path, study) in folders.items():
+        # Of runs with equal samples the first makes them, and the others wait for it and copy.
+        samples = stages.stage_fingerprint(study, name) if stage.copied else folder
+        twin, maker = makers.setdefault(samples, (path, study))
 
         rule:
             name:
@@ -43,14 +52,39 @@ for name, stage in STAGES.items():
                     for file in stage_outputs(study, earlier)
                 ],
                 stage.reads(study),
-                config["twins"].get(name, {}).get(path, []),
+                stage_outputs(maker, name) if maker is not study else [],
             output:
                 stage_outputs(study, name),
             params:
-                f"'{sys.executable}' -m launcher stage {name} '{path}'",
+                f"'{sys.executable}' -m launcher stage {name} '{path}'"
+                + (f" --twin '{twin}'" if twin != path else ""),
             priority: int(not stage.full)  # the map first
-            threads: workflow.cores if stage.shared and workflow.cores else config["threads"]
+            threads: min(cores, stage.cores or cores)
             resources:
                 mem_mb=stages.memory_mb(study, name),
             shell:
                 "{params} --cores {threads}"
+
+
+# Or a run's own notebooks in one process, which writes the run's index last.
+for path, study in studies.items() if config["in_process"] else ():
+    in_process = [name for name in stages.stages_of(study) if STAGES[name].in_process]
+    shared = [name for name in stages.stages_of(study) if STAGES[name].shared]
+
+    rule:
+        name:
+            f"process_{study.run}"
+        input:
+            [stages.code_file(study, name) for name in in_process],
+            [STAGES[name].reads(study) for name in in_process],
+            [stage_outputs(study, name) for name in shared],
+        output:
+            study.results_dir / "run.json",
+        params:
+            f"'{sys.executable}' -m launcher process '{path}'",
+        priority: -list(studies).index(path)  # in the order of the sweep
+        threads: 1
+        resources:
+            mem_mb=max(stages.memory_mb(study, name) for name in in_process),
+        shell:
+            "{params} --cores {threads}"

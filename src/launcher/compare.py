@@ -12,14 +12,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import yaml
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from helpers.core.classes import TARGETS, layer_name
 from helpers.core.errors import CompendiumError
-from helpers.core.files import read_json, write_json, write_table
+from helpers.core.files import read_json, write_json
 from helpers.core.grid import reference_grid
-from helpers.core.plot import map_panels, mark_label, panels, save
+from helpers.core.plot import mark_label, panels, save
 from helpers.core.rasters import read_band, write_raster
 from helpers.core.scores import DOMAINS
 from helpers.core.settings import ROOT
@@ -58,13 +57,11 @@ def read_batch(path: str | Path) -> tuple[pd.DataFrame, list[str], dict[str, Pat
     """
     path = ROOT / path
     if not path.is_file():
-        message = f"There is no batch {path.name} in {path.parent.name}."
-        raise CompareError(message, "run `make batch` first")
+        raise CompareError(f"There is no batch {path.parent.name}.", "run `make batch` first")
     index = read_json(path)
     done = [one for one in index["runs"] if one["status"] == "done"]
     if not done:
-        remedy = "mend the errors that batch.json names, and run again"
-        raise CompareError("No run of the batch is finished.", remedy)
+        raise CompareError("No run of the batch is finished.", "mend the errors in its batch.json")
     axes = index["axes"]
     values = [one["values"] for one in index["runs"]]
     if not axes:
@@ -113,11 +110,6 @@ def _outcome(folder: Path) -> dict[str, Any]:
     return row
 
 
-def write_comparison(path: str | Path, table: pd.DataFrame) -> None:
-    """Write the table of `read_batch` beside the batch's index, as ``runs.csv``."""
-    write_table((ROOT / path).with_name("runs.csv"), table)
-
-
 def _finished(table: pd.DataFrame) -> pd.DataFrame:
     """Return the runs of a table that are done, with their outcomes as numbers."""
     done = table[table["status"] == "done"]
@@ -141,97 +133,60 @@ def effects(table: pd.DataFrame, axes: Sequence[str]) -> pd.DataFrame:
     only if every combination has been run (a grid).
     """
     done = _finished(table)
-    rows = []
+    values = done[list(OUTCOMES)]
+    total = ((values - values.mean()) ** 2).sum()
+    parts = [pd.DataFrame()]
     for axis in axes:
-        levels = done[axis].astype(str)
-        for outcome in OUTCOMES:
-            values = done[outcome]
-            means = values.groupby(levels).transform("mean")
-            total = ((values - values.mean()) ** 2).sum()
-            freedom = len(values) - levels.nunique()
-            row: dict[str, Any] = {"setting": axis, "outcome": outcome}
-            row["levels"] = levels.nunique()
-            row["range"] = means.max() - means.min()
-            row["share"] = ((means - values.mean()) ** 2).sum() / total if total > 0 else np.nan
-            rest = ((values - means) ** 2).sum()
-            row["within"] = np.sqrt(rest / freedom) if freedom else np.nan
-            rows.append(row)
-    return pd.DataFrame(rows)
+        levels = values.groupby(done[axis].astype(str))
+        means = levels.transform("mean")
+        # NaN where levels have one run each.
+        freedom = len(values) - levels.ngroups or np.nan
+        columns = {
+            "setting": axis,
+            "outcome": list(OUTCOMES),
+            "levels": levels.ngroups,
+            "range": means.max() - means.min(),
+            "share": ((means - values.mean()) ** 2).sum() / total.where(total > 0),
+            "within": np.sqrt(((values - means) ** 2).sum() / freedom),
+        }
+        parts.append(pd.DataFrame(columns))
+    return pd.concat(parts, ignore_index=True)
 
 
 def plot_effects(table: pd.DataFrame, axes: Sequence[str], label: str) -> Figure | None:
     """Draw kappa and storage of every run against each of up to four settings.
 
-    Black lines are means of levels. None where no setting differs.
+    Where the largest number of training samples is 1.2 times the smallest or more, also against
+    that: a learning curve. Black lines are means of levels. None where no setting differs.
     """
     if not axes:
         return None
     done = _finished(table)
-    columns = axes[:4]
+    sizes = done["training_samples"].astype(float)
+    columns = [*axes[:4], *(["training_samples"] if sizes.max() >= 1.2 * sizes.min() else [])]
     figure, grid = panels(2, len(columns), 107, sharex="col", sharey="row", layout="constrained")
-    for row, outcome in zip(grid, ("kappa", STORAGE), strict=True):
-        row[0].set_ylabel(OUTCOMES[outcome])
-        for panel, axis in zip(row, columns, strict=True):
-            _plot_levels(panel, done[axis], done[outcome])
-    for panel, axis in zip(grid[-1], columns, strict=True):
-        panel.set_xlabel(axis)
-        panel.tick_params(axis="x", rotation=45)
+    for column, axis in zip(grid.T, columns, strict=True):
+        levels = done[axis].astype(str)
+        numbers = pd.to_numeric(levels, errors="coerce")
+        places = levels if numbers.isna().any() else numbers
+        for panel, outcome in zip(column, ("kappa", STORAGE), strict=True):
+            means = done[outcome].groupby(places, sort=False).mean()
+            panel.scatter(places, done[outcome], s=9, color=_BLUE, alpha=0.8, linewidths=0)
+            panel.plot(means.index, means, "_", color="black", markersize=12)
+            panel.margins(x=0.2)
+        column[-1].set_xlabel(axis)
+        column[-1].tick_params(axis="x", rotation=45)
+    grid[0, 0].set_ylabel(OUTCOMES["kappa"])
+    grid[1, 0].set_ylabel(OUTCOMES[STORAGE])
     return _signed(figure, label)
-
-
-def _plot_levels(panel: Axes, settings: pd.Series, values: pd.Series) -> None:
-    """Plot values by setting; numbers stand in their order, and eight levels at most have names."""
-    levels = settings.astype(str)
-    numbers = pd.to_numeric(levels, errors="coerce").sort_values(kind="stable")
-    names = list(levels[numbers.index].unique())
-    places = levels.map(names.index)
-    means = values.groupby(places).mean()
-    panel.scatter(places, values, s=9, color=_BLUE, alpha=0.8, linewidths=0)
-    panel.plot(means.index, means, "_", color="black", markersize=12)
-    step = -(-len(names) // 8)
-    short = [name if len(name) <= 18 else f"{name[:17]}…" for name in names[::step]]
-    panel.set_xticks(range(0, len(names), step), short)
-    panel.margins(x=0.2)
 
 
 def _signed(figure: Figure, label: str) -> Figure:
-    """Return a figure with the label at its foot, where there is one."""
-    if label:
-        foot = 0.2 / figure.get_size_inches()[1]  # 0.2 inches, whatever the figure's height
-        figure.set_layout_engine("constrained", rect=(0, foot, 1, 1 - foot))
-        mark_label(figure, label)
+    """Return a figure with the label at its foot."""
+    foot = 0.2 / figure.get_size_inches()[1]  # 0.2 inches, whatever the figure's height
+    figure.set_layout_engine("constrained", rect=(0, foot, 1, 1 - foot))
+    mark_label(figure, label)
     return figure
-
-
-def plot_learning_curve(table: pd.DataFrame, label: str) -> Figure | None:
-    """Draw scores and storage against the number of training samples; lines join means.
-
-    None where the largest number is less than 1.2 times the smallest.
-    """
-    done = _finished(table)
-    sizes = done["training_samples"].astype(float)
-    if sizes.max() < 1.2 * sizes.min():
-        return None
-    figure, grid = panels(1, 3, 58, layout="constrained")
-    # Runs of one size differ by a few samples: a gap of a fifth parts sizes. Means are drawn at
-    # mean sizes.
-    ordered = np.sort(sizes)
-    limits = ordered[1:][np.diff(np.log(ordered)) > np.log(1.2)]
-    groups = np.searchsorted(limits, sizes, side="right")
-    ticks = 25 * 2 ** np.arange(8)
-    ticks = ticks[(ticks >= sizes.min() * 0.7) & (ticks <= sizes.max() * 1.4)]
-    for panel, outcome in zip(grid[0], ("overall_accuracy", "kappa", STORAGE), strict=True):
-        panel.scatter(sizes, done[outcome], s=9, color=_BLUE, alpha=0.8, linewidths=0)
-        mean_sizes = sizes.groupby(groups).mean()
-        panel.plot(mean_sizes, done[outcome].groupby(groups).mean(), color="black", linewidth=1)
-        panel.set(xlabel="training samples a layer", ylabel=OUTCOMES[outcome], xscale="log")
-        panel.set_xticks(ticks, ticks.astype(str))
-        panel.minorticks_off()
-    if "true_km3" in done:
-        truth = done["true_km3"].astype(float).mean()
-        grid[0, -1].axhline(truth, color="#b8605b", linestyle="--", linewidth=1)
-        grid[0, -1].set_title("dashed: truth", fontsize=7)
-    return _signed(figure, label)
 
 
 def plot_ablation(table: pd.DataFrame, axes: Sequence[str], label: str) -> Figure | None:
@@ -245,20 +200,18 @@ def plot_ablation(table: pd.DataFrame, axes: Sequence[str], label: str) -> Figur
         return None
     shown = ["overall_accuracy", "kappa", STORAGE]
     others = [axis for axis in axes if axis != "left_out"]
-    left = done[~whole].set_index(["left_out", *others])[shown]
-    if others:
-        reference = done[whole].set_index(others)[shown].reindex(left.index.droplevel("left_out"))
-    else:
-        reference = done.loc[whole, shown].mean().to_frame().T
-    groups = (left - reference.to_numpy()).groupby(level="left_out")
-    order = groups["kappa"].mean().sort_values().index
-    means = groups.mean().loc[order]
-    spread = groups.std().loc[order].fillna(0)
-    height = 25.4 * (0.3 * len(order) + 1)
+    # Each run beside that with the same other settings; without any there is one such run.
+    how = "inner" if others else "cross"
+    pairs = done[~whole].merge(done[whole], how, others or None, suffixes=("", " of all"))
+    change = pairs[shown] - pairs[[f"{name} of all" for name in shown]].to_numpy()
+    groups = change.groupby(pairs["left_out"])
+    means = groups.mean().sort_values("kappa")
+    spread = groups.std().loc[means.index].fillna(0)
+    height = 25.4 * (0.3 * len(means) + 1)
     figure, grid = panels(1, 3, height, sharey=True, layout="constrained")
     for panel, outcome in zip(grid[0], shown, strict=True):
         bars = {"color": _BLUE, "error_kw": {"linewidth": 0.6}}
-        panel.barh(order, means[outcome], xerr=spread[outcome], **bars)
+        panel.barh(means.index, means[outcome], xerr=spread[outcome], **bars)
         panel.axvline(0, color="0.3", linewidth=0.5)
         panel.locator_params(axis="x", nbins=5)
         panel.set(xlabel=f"change of {OUTCOMES[outcome]}")
@@ -326,13 +279,14 @@ def write_agreement(
     folder = (ROOT / path).parent
     study = studies[0]
     titles = {
-        "ice_mean": ("mean of ground-ice storage over runs", "m"),
-        "ice_sd": ("standard deviation of storage over runs", "m"),
+        "ice_mean": "mean of ground-ice storage over runs",
+        "ice_sd": "standard deviation of storage over runs",
     }
     summary: dict[str, Any] = {"runs": len(studies), "label": study.label}
     for name, values in maps.items():
-        title, unit = titles.get(name, ("share of runs with the most frequent class", "1"))
-        described = {"study": study, "names": name, "units": unit, "long_names": title}
+        title = titles.get(name, "share of runs with the most frequent class")
+        described = {"study": study, "names": name, "long_names": title}
+        described["units"] = "m" if name in titles else "1"
         write_raster(folder / f"{name}.tif", values, reference_grid(study), **described)
         if name not in titles:
             shares = values[np.isfinite(values)]
@@ -342,25 +296,6 @@ def write_agreement(
     summary["ice_sd_m"] = float(maps["ice_sd"][frozen].mean()) if frozen.any() else None
     write_json(folder / "agreement.json", summary)
     return summary
-
-
-def plot_agreement(studies: Sequence[Study], maps: Mapping[str, np.ndarray]) -> Figure:
-    """Draw the maps of `agreement`."""
-    study = studies[0]
-    geobox = reference_grid(study)
-    shares = {"geobox": geobox, "unit": "share of runs", "cmap": "lapaz", "vmax": 1.0}
-    shares["vmin"] = 1 / len(TARGETS[study.target].codes)
-    drawn = []
-    for top, bottom in study.layers:
-        title = f"Agreement of {len(studies)} runs, {top:g}-{bottom:g} m"
-        values = maps[f"agreement_{layer_name((top, bottom))}"]
-        drawn.append({"title": title, "values": values, **shares})
-    mean = maps["ice_mean"]
-    spread = np.where(mean > 0, maps["ice_sd"], np.where(np.isfinite(mean), 0, np.nan))
-    top = max(float(np.nanpercentile(spread, 99.5)), 1e-3)
-    panel = {"title": "Spread of ground ice between runs", "values": spread, "geobox": geobox}
-    drawn.append({**panel, "unit": "sd, m of ice", "cmap": "devon_r", "vmin": 0.0, "vmax": top})
-    return map_panels(study, drawn, ncols=2)
 
 
 def save_figures(path: str | Path, **figures: Figure | None) -> None:

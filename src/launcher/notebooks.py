@@ -7,9 +7,8 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from threadpoolctl import threadpool_limits
 
@@ -22,38 +21,32 @@ from launcher.stages import (
     STAGES,
     RunError,
     executed_path,
+    is_recorded,
     record_path,
     stage_fingerprint,
     stages_of,
     state_dir,
 )
 
-_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-CORES = ("LOKY_MAX_CPU_COUNT", "NUMBA_NUM_THREADS", *_THREADS)
-"""Environment variables with the number of cores that libraries may use."""
+_LIBRARIES = ("NUMBA", "OMP", "OPENBLAS", "MKL")
+_CORES = ("LOKY_MAX_CPU_COUNT", *(f"{library}_NUM_THREADS" for library in _LIBRARIES))
 
 
-class _Cell(NamedTuple):
-    """A code cell, and the heading above it."""
-
-    heading: str
-    tags: list[str]
-    source: str
-
-
-def run_stage(name: str, path: str | Path, cores: int | None = None) -> None:
+def run_stage(
+    name: str, path: str | Path, cores: int | None = None, twin: str | None = None
+) -> None:
     """Execute a stage's notebook by papermill, and publish it only if every cell succeeded.
 
-    Files that another run of the study has made with the same settings, files and code are copied
-    instead, where the stage allows it. `path` is the resolved study file, the notebook's only
-    parameter. RunError if it is unknown to the notebook, or if a cell failed.
+    `path` is the resolved study file, the notebook's only parameter. `twin` is that of a run whose
+    files of this stage are the same, and are copied instead. RunError if the study file is unknown
+    to the notebook, or if a cell failed.
     """
     study = Study.open(path)
-    follow_launcher()
-    if cores:
-        os.environ |= dict.fromkeys(CORES, str(cores))
+    maker = Study.open(twin) if twin else None
+    _begin(cores)
     if name not in stages_of(study, full=True):
         raise RunError(f"The study {study.name} has no stage {name}.", "name another")
+    stage = STAGES[name]
     executed = executed_path(study, name)
     failed = study.results_dir / "failed" / executed.name
     part = executed.with_name(f".{executed.name}.part")
@@ -65,10 +58,17 @@ def run_stage(name: str, path: str | Path, cores: int | None = None) -> None:
         _report(study, name, "cell", cell=heading)
 
     with _recorded(study, name) as made:
-        made.twin = _copy_from_twin(study, name, made.fingerprint, part)
         try:
-            if not made.twin:
-                execute(STAGES[name].notebook, part, {"study": str(path)}, on_cell)
+            if maker and stage.copied and is_recorded(maker, name):
+                # Not links: they would have the other run's file time, by which they look stale.
+                for file in stage.copied(maker):
+                    own = study.results_dir / file.relative_to(maker.results_dir)
+                    with write_aside(own) as copy:
+                        shutil.copyfile(file, copy)
+                shutil.copyfile(executed_path(maker, name), part)
+                made["copied_from"] = relative_path(maker.results_dir)
+            else:
+                execute(stage.notebook, part, {"study": str(path)}, on_cell)
         except RunError as error:
             if part.is_file():
                 failed.parent.mkdir(parents=True, exist_ok=True)
@@ -79,7 +79,7 @@ def run_stage(name: str, path: str | Path, cores: int | None = None) -> None:
         failed.unlink(missing_ok=True)
 
 
-def run_in_process(path: str | Path) -> None:
+def run_in_process(path: str | Path, cores: int | None = None) -> None:
     """Do in this process what a run's own notebooks do, for studies of hundreds of replicates.
 
     It runs the notebooks' own code, cell by cell, without a kernel. Cells tagged ``report``, which
@@ -87,6 +87,7 @@ def run_in_process(path: str | Path) -> None:
     `path` is the resolved study file; covariates must be there. RunError if a cell failed.
     """
     study = Study.open(path)
+    _begin(cores)
     names = [name for name in stages_of(study) if STAGES[name].in_process]
     for name in names:
         record_path(study, name).unlink(missing_ok=True)
@@ -94,27 +95,29 @@ def run_in_process(path: str | Path) -> None:
     for name in names:
         with _recorded(study, name):
             _run_cells(name, str(path))
-    write_index(study, "process")
+    write_index(study)
 
 
-@dataclass
-class _Made:
-    """What made a stage's files: its fingerprint, or the folder of a run that has the same."""
-
-    fingerprint: str
-    twin: Path | None = None
+def _begin(cores: int | None) -> None:
+    """Tie this process to the launcher, and tell libraries how many cores they may use."""
+    follow_launcher()
+    if cores:
+        os.environ |= dict.fromkeys(_CORES, str(cores))
 
 
 @contextlib.contextmanager
-def _recorded(study: Study, name: str) -> Generator[_Made]:
-    """Report start and end of a stage, or its failure, and write its record."""
+def _recorded(study: Study, name: str) -> Generator[dict[str, str]]:
+    """Report start and end of a stage, or its failure, and write its record.
+
+    Gives what the record says of the origin of the stage's files, to which the block may add.
+    """
     record = record_path(study, name)
     record.parent.mkdir(parents=True, exist_ok=True)
     # While outputs are being replaced, nothing says what they are made of.
     record.unlink(missing_ok=True)
     since = time.time()
     # Before the notebook runs: it does not see an edit meanwhile.
-    made = _Made(stage_fingerprint(study, name))
+    made = {"made_of": stage_fingerprint(study, name)}
     _report(study, name, "start", since=since)
     try:
         yield made
@@ -123,8 +126,7 @@ def _recorded(study: Study, name: str) -> Generator[_Made]:
         _report(study, name, "failure", message=message, remedy=error.remedy)
         raise
     seconds = time.time() - since
-    twin = relative_path(made.twin) if made.twin else ""
-    write_record(study, name, seconds, made.fingerprint, twin)
+    write_record(study, name, seconds, made)
     _report(study, name, "end", seconds=seconds)
 
 
@@ -143,38 +145,6 @@ def _run_cells(name: str, path: str) -> None:
                 raise _cell_error(name, heading, type(error).__name__, str(error)) from error
             if "parameters" in tags:
                 variables["study"] = path
-
-
-def _copy_from_twin(study: Study, name: str, fingerprint: str, part: Path) -> Path | None:
-    """Copy a stage's files from a run that made the same ones; return its folder, or None.
-
-    Copies, not links: a link would have the other run's file time, by which it would look stale.
-    """
-    copied = STAGES[name].copied
-    if not copied:
-        return None
-    prepared = executed_path(study, "01-prepare-data").stat().st_mtime_ns
-
-    def stands(record: Path) -> bool:
-        executed = record.with_suffix(".ipynb")
-        if not (record.is_file() and executed.is_file()):
-            return False
-        fresh = executed.stat().st_mtime_ns > prepared
-        return fresh and read_json(record).get("made_of") == fingerprint
-
-    own = record_path(study, name).name
-    for record in sorted(study.results_dir.parent.glob(f"*/notebooks/{own}")):
-        folder = record.parents[1]
-        if folder == study.results_dir or not stands(record):
-            continue
-        for path in copied(study.changed({"run": folder.name})):
-            with write_aside(study.results_dir / path.relative_to(folder)) as copy:
-                shutil.copyfile(path, copy)
-        shutil.copyfile(record.with_suffix(".ipynb"), part)
-        # Unless it was being written anew meanwhile.
-        if stands(record):
-            return folder
-    return None
 
 
 def _report(study: Study, stage: str, event: str, **more: Any) -> None:
@@ -206,7 +176,7 @@ def execute(
         message = f"has no parameter {', '.join(unknown)}; it has {', '.join(names) or 'none'}"
         remedy = "tag the cell that sets it `parameters`, or correct the name"
         raise RunError(f"{notebook.name} {message}.", remedy)
-    headings = {cell.source: cell.heading for cell in _code_cells(notebook)}
+    headings = {source: heading for heading, _, source in _code_cells(notebook)}
 
     def report(cell: Any, cell_index: int) -> None:
         on_cell(headings.get(cell.source, "parameters"))
@@ -220,6 +190,7 @@ def execute(
             kernel_name="python3",
             cwd=str(ROOT),
             on_cell_execute=report,
+            extra_arguments=["--log-level=ERROR"],  # no remark on the kernel's connection
         )
     except papermill.PapermillExecutionError as error:
         heading = headings.get(error.source, "")
@@ -238,7 +209,8 @@ def _cell_error(stage: str, heading: str, name: str, value: str) -> RunError:
     return RunError(message, " ".join(remedy.split()) or usual)
 
 
-def _code_cells(notebook: Path) -> list[_Cell]:
+def _code_cells(notebook: Path) -> list[tuple[str, list[str], str]]:
+    """Return the heading above each code cell, its tags and its source."""
     heading = notebook.stem
     cells = []
     for cell in read_json(notebook)["cells"]:
@@ -247,5 +219,5 @@ def _code_cells(notebook: Path) -> list[_Cell]:
             titles = [line.lstrip("# ") for line in source.splitlines() if line.startswith("#")]
             heading = titles[-1] if titles else heading
         elif cell["cell_type"] == "code":
-            cells.append(_Cell(heading, cell["metadata"].get("tags", []), source))
+            cells.append((heading, cell["metadata"].get("tags", []), source))
     return cells

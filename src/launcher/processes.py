@@ -8,8 +8,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Collection, Generator
-from functools import partial
+from collections.abc import Collection, Generator
 from pathlib import Path
 from types import FrameType
 
@@ -26,14 +25,6 @@ process, and the file to which stages write how far they are.
 """
 
 MESSAGE_LENGTH = 400
-
-
-def _launcher_mark() -> str:
-    """Return a name of this process on this machine that no later process has.
-
-    It has no start time, because the system's clock may be set while a run is on.
-    """
-    return f"{socket.gethostname()}:{os.getpid()}:{short_hash(psutil.Process().cmdline())}"
 
 
 def _is_alive(mark: str) -> bool:
@@ -96,8 +87,11 @@ def follow_launcher() -> None:
 
 
 @contextlib.contextmanager
-def _locked(path: Path, busy: Callable[[str], None], share: bool = False) -> Generator[None]:
-    """Hold an operating-system lock on a file, alone or with others; a process's end frees it."""
+def _locked(path: Path, run: Path | None = None, share: bool = False) -> Generator[None]:
+    """Hold an operating-system lock on a file, alone or with others; a process's end frees it.
+
+    Where another process has it: RunError if it is the lock of a run, or else wait.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     kind = fcntl.LOCK_SH if share else fcntl.LOCK_EX
     with open(path, "a+", encoding="utf-8") as stream:
@@ -105,7 +99,11 @@ def _locked(path: Path, busy: Callable[[str], None], share: bool = False) -> Gen
             fcntl.flock(stream, kind | fcntl.LOCK_NB)
         except BlockingIOError:
             stream.seek(0)
-            busy(stream.read().strip() or "unknown")
+            pid = stream.read().strip() or "unknown"
+            if run:
+                message = f"{relative_path(run)} is being written by process {pid}."
+                raise RunError(message, "wait until that has ended, or stop it") from None
+            print(f"waiting for process {pid}, which prepares the same data", flush=True)
             fcntl.flock(stream, kind)
         stream.truncate(0)
         stream.write(str(os.getpid()))
@@ -119,19 +117,10 @@ def locks(studies: Collection[Study], group: Path | None = None) -> Generator[No
 
     RunError if another process writes one of the runs; shared data are waited for.
     """
-
-    def refuse(pid: str, folder: Path) -> None:
-        message = f"{relative_path(folder)} is being written by process {pid}."
-        raise RunError(message, "wait until that has ended, or stop it")
-
-    def wait(pid: str) -> None:
-        print(f"waiting for process {pid}, which prepares the same data", flush=True)
-
     with contextlib.ExitStack() as stack:
         groups = {study.results_dir for study in studies} | ({group} if group else set())
         for folder in sorted(groups):
-            lock = state_dir(folder) / "lock"
-            stack.enter_context(_locked(lock, partial(refuse, folder=folder)))
+            stack.enter_context(_locked(state_dir(folder) / "lock", run=folder))
         shared = {
             folder: study for study in studies for folder in (study.raw_dir, study.processed_dir)
         }
@@ -139,7 +128,7 @@ def locks(studies: Collection[Study], group: Path | None = None) -> Generator[No
         # read together.
         for folder in sorted(shared):
             lock = ROOT / ".run" / f"{folder.parent.name}-{folder.name}.lock"
-            stack.enter_context(_locked(lock, wait, share=has_data(shared[folder])))
+            stack.enter_context(_locked(lock, share=has_data(shared[folder])))
         yield
 
 
@@ -152,42 +141,38 @@ def has_data(study: Study) -> bool:
     )
 
 
-def _remove_parts(studies: Collection[Study]) -> None:
-    """Remove half-written files of a killed run; no stage reads a file of such a name."""
-    folders = set()
-    for study in studies:
-        folders |= {study.raw_dir, study.processed_dir, study.results_dir}
-        folders |= {study.figures_dir, state_dir(study.results_dir)}
-    for part in itertools.chain.from_iterable(folder.rglob(".*.part") for folder in folders):
-        part.unlink(missing_ok=True)
-
-
 @contextlib.contextmanager
 def guard(studies: Collection[Study], group: Path) -> Generator[None]:
     """Begin and end without a process or a half-written file of a run or batch.
 
     A signal becomes a RunError.
     """
+    folders = {state_dir(study.results_dir) for study in studies}
+    for study in studies:
+        folders |= {study.raw_dir, study.processed_dir, study.results_dir, study.figures_dir}
 
     def clear() -> None:
         kill(group)
-        _remove_parts(studies)
+        for part in itertools.chain.from_iterable(folder.rglob(".*.part") for folder in folders):
+            part.unlink(missing_ok=True)
 
     def stop(number: int, _frame: FrameType | None) -> None:
         name = signal.Signals(number).name
         raise RunError(f"Stopped by {name}.", "start again: what is done is kept")
 
     clear()
-    handlers = {s: signal.signal(s, stop) for s in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, stop)
     try:
         yield
     finally:
         clear()
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
 
 
 def environment(group: Path, events: str | Path = "") -> dict[str, str]:
     """Return the environment of all processes of a run or batch."""
-    marks = {RUN: str(group), LAUNCHER: _launcher_mark(), EVENTS: str(events)}
+    # No later process has this mark. It has no start time, because the system's clock may be set
+    # while a run is on.
+    mark = f"{socket.gethostname()}:{os.getpid()}:{short_hash(psutil.Process().cmdline())}"
+    marks = {RUN: str(group), LAUNCHER: mark, EVENTS: str(events)}
     return {**os.environ, **marks, "PYTHONPATH": str(ROOT / "src")}

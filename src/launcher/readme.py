@@ -1,35 +1,33 @@
 """What a run leaves behind for people: the numbers of the README, read from the run's own files."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from helpers.core.errors import CompendiumError
+import pandas as pd
+
 from helpers.core.files import read_json, write_text
 from helpers.core.scores import DOMAINS
 from helpers.core.settings import ROOT
 from helpers.core.study import Study
-from launcher.stages import record_path, stages_of
+from launcher.stages import RunError, record_path, stages_of
 
 BEGIN, END = "<!-- results:begin", "<!-- results:end -->"
 
 
-class RecordError(CompendiumError):
-    """A record that is missing, or a README without a place for it."""
+def write_readme(path: str | Path) -> None:
+    """Replace the results in the README by those of a study's last run.
 
-
-def write_readme(study: Study, path: Path = ROOT / "README.md") -> None:
-    """Replace the results in the README by those of the study's last run.
-
-    RecordError if a stage has not run, or the README has no place for results.
+    RunError if a stage has not run, or the README has no place for results.
     """
-    text = path.read_text(encoding="utf-8")
+    readme = ROOT / "README.md"
+    text = readme.read_text(encoding="utf-8")
     begin, end = text.find(BEGIN), text.find(END)
     if begin < 0 or end < begin:
-        message = f"{path.name} has no place for results."
-        raise RecordError(message, f"put the lines `{BEGIN} -->` and `{END}` into it")
+        message = f"{readme.name} has no place for results."
+        raise RunError(message, f"put the lines `{BEGIN} -->` and `{END}` into it")
     head = text[: text.index("\n", begin) + 1]
-    write_text(path, f"{head}{_results(study)}\n{text[end:]}")
+    write_text(readme, f"{head}{_results(Study.open(path))}\n{text[end:]}")
 
 
 def _results(study: Study) -> str:
@@ -89,34 +87,29 @@ def _coverage() -> list[str]:
     if not path.is_file():
         return []
     record = read_json(path)
-    rows = []
-    for total in record["total"]:
-        design = {"design": total["design"]}
-        kind = {**design, "score": "overall_accuracy", "truth": "holes"}
-        (test,) = _rows(record["bias"], {**kind, "estimate": "test"})
-        (best,) = _rows(record["bias"], {**kind, "estimate": "random_adjusted"})
-        outside = _rows(record["applicability"], {**design, "measure": "error"})
-        more = sum(one["difference"] for one in outside) / len(outside)
-        row = {
-            "sites": total["design"],
-            "worlds": str(total["replicates"]),
-            "overall accuracy of the test, less true": f"{test['bias']:+.3f}",
-            "by mapped area, less true": f"{best['bias']:+.3f}",
-            "its 90 % intervals that hold": f"{100 * best['holds']:.0f} %",
-            "bias of the total": f"{100 * total['bias']:+.1f} %",
-            "the total's 90 % intervals that hold": f"{100 * total['holds']:.0f} %",
-            "error outside of the area of applicability, less inside": f"{more:+.3f}",
-        }
-        rows.append(row)
+    bias = pd.DataFrame(record["bias"]).query("score == 'overall_accuracy' and truth == 'holes'")
+    test, best = (
+        bias[bias["estimate"] == name].set_index("design") for name in ("test", "random_adjusted")
+    )
+    errors = pd.DataFrame(record["applicability"]).query("measure == 'error'")
+    outside = errors.groupby("design")["difference"].mean()
+    total = pd.DataFrame(record["total"]).set_index("design").rename_axis("sites")
+    difference, share = "{:+.3f}".format, "{:.0f} %".format
+    columns = {
+        "worlds": total["replicates"].map(str),
+        "overall accuracy of the test, less true": test["bias"].map(difference),
+        "by mapped area, less true": best["bias"].map(difference),
+        "its 90 % intervals that hold": (100 * best["holds"]).map(share),
+        "bias of the total": (100 * total["bias"]).map("{:+.1f} %".format),
+        "the total's 90 % intervals that hold": (100 * total["holds"]).map(share),
+        "error outside of the area of applicability, less inside": outside.map(difference),
+    }
+    rows = pd.DataFrame(columns, index=total.index).reset_index().to_dict("records")
     title = "Estimated against true over hidden worlds drawn anew, on the coarse grid"
     return [f"{title} (`make batch SWEEP=replicates`):", _table(rows)]
 
 
-def _rows(rows: Iterable[dict[str, Any]], values: dict[str, str]) -> list[dict[str, Any]]:
-    return [row for row in rows if values.items() <= row.items()]
-
-
-def _table(rows: Iterable[dict[str, str]]) -> str:
+def _table(rows: Iterable[Mapping[Any, str]]) -> str:
     """Return a table in Markdown, with the keys of rows as its heads."""
     rows = list(rows)
     lines = [f"| {' | '.join(row)} |" for row in (rows[0], *(one.values() for one in rows))]
@@ -125,5 +118,5 @@ def _table(rows: Iterable[dict[str, str]]) -> str:
 
 def _read(path: Path) -> Any:
     if not path.is_file():
-        raise RecordError(f"There is no {path.name} of this study.", "run `make map` first")
+        raise RunError(f"There is no {path.name} of this study.", "run `make map` first")
     return read_json(path)

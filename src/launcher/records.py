@@ -1,17 +1,16 @@
 """What a run leaves as its record: settings, versions, code, times."""
 
-import json
 import platform
 import resource
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import Any, Literal
+from typing import Any
 
 from helpers import __version__
 from helpers.core.code import package_digest
-from helpers.core.files import read_json, short_hash, write_text
+from helpers.core.files import read_json, short_hash, write_json
 from helpers.core.study import Study, relative_path
 from launcher.stages import STAGES, RunError, is_recorded, record_path, stages_of
 
@@ -28,34 +27,22 @@ _PACKAGES = (
     "odc-geo",
     "pyflwdir",
 )
-_KEPT = (
-    "made_of",
-    "version",
-    "code_digest",
-    "finished",
-    "seconds",
-    "peak_memory_mb",
-    "copied_from",
-)
-"""What a run's index repeats of a stage's record."""
+_SHARED = ("stage", "study", "label", "python", "packages", "settings", "inputs")
+"""What a run's index does not repeat of a stage's record, since all stages of a run have it."""
 
 
 def failure(events: Iterable[Event], run: str | None = None) -> RunError | None:
     """Return the error of the first stage that failed, of one run or of any; None without one."""
-    killed: dict[tuple[str, str], str] = {}
-    for event in events:
-        stage = event["run"], event["stage"]
-        if run not in (None, event["run"]):
-            continue
+    own = [event for event in events if run in (None, event["run"])]
+    for event in own:
         if event["event"] == "failure":
             return RunError(event["message"], event["remedy"])
-        if event["event"] == "start":
-            killed[stage] = f"{event['stage']} was killed before it could say why"
-        if event["event"] == "end":
-            killed.pop(stage, None)
-    for message in killed.values():
-        remedy = "start again: what is done is kept; close other programs first if memory was short"
-        return RunError(f"{message}; most often memory ran out.", remedy)
+    last = {(event["run"], event["stage"]): event["event"] for event in own}
+    for (_, stage), event in last.items():
+        if event != "end":
+            why = f"{stage} was killed before it could say why; most often memory ran out."
+            how = "close other programs first if memory was short"
+            return RunError(why, f"start again: what is done is kept; {how}")
     return None
 
 
@@ -72,23 +59,23 @@ def is_finished(study: Study, stages: Iterable[str]) -> bool:
     return all(one.stat().st_mtime_ns <= finished for one in records if one.is_file())
 
 
-def write_index(study: Study, engine: Literal["notebooks", "process"] = "notebooks") -> None:
-    """Write a run's index, `run.json`: what made it, when, and from which files.
-
-    `engine` says whether papermill executed the notebooks, or their code ran in one process.
-    """
+def write_index(study: Study) -> None:
+    """Write a run's index, `run.json`: what made it, when, and from which files."""
     paths = {stage: record_path(study, stage) for stage in stages_of(study, full=True)}
     records = {stage: read_json(path) for stage, path in paths.items() if path.is_file()}
     stages = {
-        stage: {key: one[key] for key in _KEPT if key in one} for stage, one in records.items()
+        stage: {key: value for key, value in one.items() if key not in _SHARED}
+        for stage, one in records.items()
     }
+    # A run in one process leaves no executed notebooks.
+    executed = all(paths[stage].with_suffix(".ipynb").is_file() for stage in records)
     # What only evaluates the map is no part of it.
     parts = [one["made_of"] for stage, one in records.items() if not STAGES[stage].full]
     index = {
         "study": study.name,
         "run": study.run,
         "label": study.label,
-        "engine": engine,
+        "engine": "notebooks" if executed else "process",
         "key": study.key,
         "identity": short_hash([study.key, *parts], 16),
         "settings": "study.yaml",
@@ -97,21 +84,21 @@ def write_index(study: Study, engine: Literal["notebooks", "process"] = "noteboo
         "stages": stages,
         **_versions(),
     }
-    text = json.dumps(index, indent=1, ensure_ascii=False)
-    write_text(study.results_dir / "run.json", f"{text}\n")
+    write_json(study.results_dir / "run.json", index)
 
 
-def write_record(
-    study: Study, stage: str, seconds: float, fingerprint: str, copied_from: str = ""
-) -> None:
-    """Write what made a stage's outputs: settings, code, versions; beside the outputs, as JSON."""
+def write_record(study: Study, stage: str, seconds: float, made: Mapping[str, str]) -> None:
+    """Write what made a stage's outputs: settings, code, versions; beside the outputs, as JSON.
+
+    `made` has the stage's fingerprint, and the run from which its files were copied, if any.
+    """
     record = {
         "stage": stage,
         "study": study.name,
         "label": study.label,
         "version": __version__,
         "code_digest": package_digest(),
-        "made_of": fingerprint,
+        **made,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(seconds, 1),
         "peak_memory_mb": _peak_memory_mb(),
@@ -119,9 +106,7 @@ def write_record(
         "settings": study.model_dump(mode="json"),
         "inputs": study.inputs,
     }
-    if copied_from:
-        record["copied_from"] = copied_from
-    write_text(record_path(study, stage), json.dumps(record, indent=1, ensure_ascii=False))
+    write_json(record_path(study, stage), record)
 
 
 def _versions() -> dict[str, Any]:

@@ -9,15 +9,14 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import psutil
 from joblib import cpu_count
 
-from helpers.core.files import write_text
+from helpers.core.files import write_json, write_text
 from helpers.core.settings import ROOT
 from helpers.core.study import Study, relative_path
 from launcher.processes import MESSAGE_LENGTH, environment, guard, locks
@@ -25,10 +24,7 @@ from launcher.records import Event, failure, is_finished, write_index
 from launcher.stages import (
     STAGES,
     RunError,
-    code_file,
     missing_file,
-    stage_fingerprint,
-    stage_outputs,
     stages_of,
     state_dir,
 )
@@ -43,6 +39,7 @@ class Job:
     stages: Sequence[str]  # whose files are wanted
     cores: int | None = None  # all by default, shared by runs; with a profile, those of a stage
     profile: str | None = None  # of Snakemake: a folder, or the name of one in config/profiles
+    in_process: bool = False  # whether a run is one process, by `launcher.notebooks.run_in_process`
 
     @property
     def log(self) -> Path:
@@ -50,28 +47,29 @@ class Job:
         return state_dir(self.group) / "snakemake.log"
 
 
+@dataclass
 class StageProgress:
     """One line a stage with its time and budget."""
 
-    def __init__(self) -> None:
-        self.events: list[Event] = []
-        self._current: dict[str, Any] = {}
+    events: list[Event] = field(default_factory=list)
+    running: dict[str, Event] = field(default_factory=dict)  # stages under way, and their cells
 
     def __call__(self, event: Event) -> str:
         """Take an event of a stage; return the line of one that has ended."""
         self.events.append(event)
-        if event["event"] == "end":
-            self._current = {}
-            return self._line(event["stage"], event["seconds"])
-        self._current = self._current | event if event["event"] == "cell" else event
-        return ""
+        stage = event["stage"]
+        if event["event"] in ("start", "cell"):
+            self.running[stage] = self.running.get(stage, {}) | event
+            return ""
+        self.running.pop(stage, None)
+        return self._line(stage, event["seconds"]) if event["event"] == "end" else ""
 
     def now(self) -> str:
-        """Return the stage and the cell under way."""
-        if "since" not in self._current:
-            return ""
-        line = self._line(self._current["stage"], time.time() - self._current["since"])
-        return f"{line}  {self._current.get('cell', '')}"
+        """Return the stages under way, each with its cell."""
+        return "; ".join(
+            f"{self._line(stage, time.time() - event['since'])}  {event.get('cell', '')}"
+            for stage, event in self.running.items()
+        )
 
     @staticmethod
     def _line(stage: str, seconds: float) -> str:
@@ -133,21 +131,20 @@ def launch(job: Job, progress: StageProgress) -> None:
         raise _stopped(job.log.read_text(encoding="utf-8"), f"see {relative_path(job.log)}")
 
 
-def stale_stages(path: str | Path, full: bool = False) -> list[str]:
-    """Return the stages that a run would execute now, in their order.
-
-    `full` looks at the stages of ``make full``, too.
-    """
+def show_stale(path: str | Path, full: bool = False) -> None:
+    """Print which stages a run would execute now; `full` adds those of ``make full``."""
     study = Study.open(path)
     stages = stages_of(study, full=full)
     if error := missing_file(study, stages):
         raise error
     with locks([study]):
-        return list(waiting_jobs(Job([study], study.results_dir, stages, cores=1)))
+        stale = waiting_jobs(Job([study], study.results_dir, stages, cores=1))
+    for name in stages:
+        print(f"{name:<28} {'would run' if name in stale else 'is up to date'}")
 
 
 def waiting_jobs(job: Job) -> dict[str, int]:
-    """Return how many notebooks of each stage would run now; hold `locks` meanwhile.
+    """Return how many notebooks of each stage, or whole runs, would run; hold `locks` meanwhile.
 
     RunError if Snakemake refuses.
     """
@@ -156,7 +153,8 @@ def waiting_jobs(job: Job) -> dict[str, int]:
     done = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
     if done.returncode:
         raise _stopped(done.stdout + done.stderr, "mend the Snakefile or the profile")
-    counts = {name: done.stdout.count(f"launcher stage {name} ") for name in STAGES}
+    commands = {name: f"stage {name}" for name in STAGES} | {"runs in one process": "process"}
+    counts = {name: done.stdout.count(f"launcher {one} ") for name, one in commands.items()}
     return {name: count for name, count in counts.items() if count}
 
 
@@ -166,30 +164,21 @@ def _stopped(log: str, remedy: str) -> RunError:
 
 
 def _command(job: Job) -> list[str]:
-    """Write resolved study files and digests of code, and return the command of Snakemake."""
+    """Write resolved study files, and return the command of Snakemake."""
     state = state_dir(job.group)
     for study in job.studies:
         study.write(_study_file(study))
-        for name in stages_of(study, full=True):
-            code_file(study, name)
     # Runs share the cores of this machine. A profile has its own number of cores.
     cores = job.cores or (2 if job.profile else cpu_count())
     config = {
         "studies": [str(_study_file(study)) for study in job.studies],
         "stages": list(job.stages),
+        "in_process": job.in_process,
         "threads": cores if job.profile else max(1, cores // len(job.studies)),
-        "twins": _twins(job.studies),
     }
-    write_text(state / "config.json", json.dumps(config, indent=1))
-    command = [
-        sys.executable,
-        "-m",
-        "launcher",
-        "snakemake",
-        "map",
-        "--snakefile",
-        ROOT / "Snakefile",
-    ]
+    write_json(state / "config.json", config)
+    command = [sys.executable, "-m", "launcher", "snakemake", "map"]
+    command += ["--snakefile", ROOT / "Snakefile"]
     command += ["--directory", state, "--configfile", state / "config.json"]
     command += ["--keep-going"] if len(job.studies) > 1 else []
     # Only file times decide (settings are in folder names, code is a file); `locks` replaces
@@ -208,23 +197,6 @@ def _study_file(study: Study) -> Path:
     return study.results_dir / "study.yaml"
 
 
-def _twins(studies: Sequence[Study]) -> Mapping[str, dict[str, list[str]]]:
-    """Return the files that stages of runs have to wait for, by stage and study file.
-
-    Of runs with equal samples the first makes them, and the others wait for it and copy.
-    """
-    first: dict[tuple[str, str], Study] = {}
-    twins: dict[str, dict[str, list[str]]] = {}
-    for study in studies:
-        for name in stages_of(study):
-            if STAGES[name].copied:
-                maker = first.setdefault((name, stage_fingerprint(study, name)), study)
-                if maker is not study:
-                    files = [str(file) for file in stage_outputs(maker, name)]
-                    twins.setdefault(name, {})[str(_study_file(study))] = files
-    return twins
-
-
 def _profile(path: str) -> Path:
     """Return the folder of a Snakemake profile; RunError if there is none."""
     profiles = ROOT / "config" / "profiles"
@@ -239,6 +211,7 @@ def _profile(path: str) -> Path:
 def _show_progress(child: subprocess.Popen, path: Path, progress: StageProgress) -> None:
     """Print the lines of a file's events; on a terminal, the last line moves."""
     terminal = sys.stdout.isatty()
+    cleared = f"\r{'':110}\r" if terminal else ""
     shown = 0
     running = True
     while running:
@@ -246,11 +219,10 @@ def _show_progress(child: subprocess.Popen, path: Path, progress: StageProgress)
         lines = path.read_text(encoding="utf-8").split("\n")[:-1]
         for line in lines[shown:]:
             if text := progress(json.loads(line)):
-                print(f"\r{text:<110}" if terminal else text, flush=True)
+                print(f"{cleared}{text}", flush=True)
         shown = len(lines)
-        if terminal and (now := progress.now()):
-            print(f"\r{now:<110.110}", end="", flush=True)
+        if terminal:
+            print(f"\r{progress.now():<110.110}", end="", flush=True)
         if running:
             time.sleep(0.2)
-    if terminal and progress.now():
-        print()
+    print(cleared, end="", flush=True)

@@ -44,9 +44,10 @@ class Stage:
     # Runs with the same settings upstream share a folder of raw or of processed data.
     folder: Literal["raw", "processed", "run"] = "run"
     in_process: bool = False  # whether `launcher.notebooks.run_in_process` executes it, too
+    cores: int | None = None  # that it can use; all by default
     full: bool = False  # whether only `make full` runs it
     applies: Callable[[Study], bool] = lambda study: True  # whether a study has this stage
-    copied: Files | None = None  # to copy where another run of the study has made the same ones
+    copied: Files | None = None  # what a run copies if another of its batch makes the same
 
     @property
     def notebook(self) -> Path:
@@ -226,6 +227,7 @@ _STAGES = (
         memory_mb=(700, 700),
         settings=("accuracy", "forest", "domain", "target", "trust"),
         in_process=True,
+        cores=1,
         applies=_has_truth,
     ),
     Stage(
@@ -236,6 +238,7 @@ _STAGES = (
         seconds=25,
         memory_mb=(600, 300),
         settings=("target",),
+        cores=1,
     ),
     Stage(
         "08-baselines",

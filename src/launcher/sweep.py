@@ -15,9 +15,6 @@ from helpers.core.errors import CompendiumError
 from helpers.core.settings import ROOT, Section
 from helpers.core.study import Study, StudyError, unknown_setting, valid_names
 
-Levels = list[tuple[str, Any]]
-"""Values of an axis with their labels."""
-
 
 class SweepError(CompendiumError):
     """A sweep file that cannot be used."""
@@ -28,27 +25,6 @@ class Replicates(Section):
 
     settings: list[str]  # such as forest.seed; each gets a number of its own from every seed
     seeds: Annotated[list[int], Field(min_length=1)]
-
-
-class Range(Section):
-    """Values of an axis between two numbers, for random designs; whole where both ends are."""
-
-    low: int | float
-    high: int | float
-    log: bool = False
-
-    @model_validator(mode="after")
-    def _rising(self) -> Self:
-        if not self.low < self.high or (self.log and self.low <= 0):
-            raise ValueError("a range runs from `low` to a larger `high`, with `log` from above 0")
-        return self
-
-    def draw(self, rng: np.random.Generator) -> float:
-        """Return one value, uniform or, with `log`, uniform in the logarithm."""
-        ends = np.log([self.low, self.high]) if self.log else (self.low, self.high)
-        value = rng.uniform(*ends)
-        value = float(np.exp(value) if self.log else value)
-        return round(value) if isinstance(self.low, int) and isinstance(self.high, int) else value
 
 
 @dataclass(frozen=True)
@@ -63,9 +39,9 @@ class PlannedRun:
 class Sweep(Section):
     """Which runs a batch has.
 
-    `axes` holds, for dotted names of settings, a list of values, a dictionary of labels and values,
-    or a `Range`. The design is all combinations (``grid``), `size` of them drawn at random
-    (``random``), or those of `runs` (``list``).
+    `axes` holds, for dotted names of settings, a list of values, or a dictionary of labels and
+    values. The design is all combinations (``grid``), `size` of them drawn at random (``random``),
+    or those of `runs` (``list``).
     """
 
     base: str
@@ -92,11 +68,8 @@ class Sweep(Section):
         if getattr(self, unread):
             remedy = "leave it out, or change `design`"
             raise ValueError(f"the design `{self.design}` does not read `{unread}`; {remedy}")
-        for name, values in self.axes.items():
-            if not (levels := _levels(values)):
-                raise ValueError(f"the axis `{name}` has no values")
-            if isinstance(levels, Range) and self.design != "random":
-                raise ValueError(f"`{name}` is a range: list its values, or set `design: random`")
+        if empty := [name for name, values in self.axes.items() if not _levels(values)]:
+            raise ValueError(f"the axis `{empty[0]}` has no values")
         return self
 
     @classmethod
@@ -109,8 +82,6 @@ class Sweep(Section):
         path = sweep_path(path)
         try:
             settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-            if not isinstance(settings, dict):
-                raise TypeError("it holds no settings such as `base: config/quick.yaml`")
             sweep = cls(**settings)
         except (yaml.YAMLError, UnicodeDecodeError, TypeError) as error:
             message = f"{path.name} is not readable as a sweep: {' '.join(str(error).split())}"
@@ -153,7 +124,10 @@ class Sweep(Section):
         axes = {name: _levels(values) for name, values in self.axes.items()}
         if self.design == "random":
             rng = np.random.default_rng(self.seed)
-            return [{name: _draw(axes[name], rng) for name in axes} for _ in range(self.size)]
+            return [
+                {name: levels[rng.integers(len(levels))] for name, levels in axes.items()}
+                for _ in range(self.size)
+            ]
         return [dict(zip(axes, one, strict=True)) for one in itertools.product(*axes.values())]
 
 
@@ -164,26 +138,15 @@ def sweep_path(path: str | Path) -> Path:
         if candidate.is_file():
             return candidate
     names = sorted(one.stem for one in folder.glob("*.yaml"))
-    near = difflib.get_close_matches(str(path), names, n=1, cutoff=0.3) or names
-    such = ", ".join(near) or "your own file"
-    raise SweepError(f"There is no sweep {path}.", f"name one that exists, such as {such}")
+    near = ", ".join(difflib.get_close_matches(str(path), names, n=1, cutoff=0.3) or names)
+    raise SweepError(f"There is no sweep {path}.", f"name one that exists, such as {near}")
 
 
-def _levels(values: Any) -> Levels | Range:
-    """Return an axis as labels and values, or as a range."""
+def _levels(values: Any) -> list[tuple[str, Any]]:
+    """Return the labels and values of an axis."""
     if isinstance(values, dict):
-        numeric = all(isinstance(values.get(end), int | float) for end in ("low", "high"))
-        if numeric and values.keys() <= {"low", "high", "log"}:
-            return Range(**values)
         return list(values.items())
     return [(_label(value), value) for value in (values if isinstance(values, list) else [values])]
-
-
-def _draw(levels: Levels | Range, rng: np.random.Generator) -> tuple[str, Any]:
-    if isinstance(levels, Range):
-        value = levels.draw(rng)
-        return f"{value:.6g}", value
-    return levels[rng.integers(len(levels))]
 
 
 def _label(value: Any) -> str:

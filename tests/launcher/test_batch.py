@@ -1,7 +1,6 @@
 """Whole batches: one process does what notebooks do, failures stay alone, samples are copied."""
 
 import json
-import math
 import os
 import signal
 import subprocess
@@ -14,7 +13,6 @@ import yaml
 from project import environment, front_door
 
 from helpers.core.study import Study
-from launcher.batch import _pool
 from launcher.stages import STAGES
 
 
@@ -22,6 +20,14 @@ def write_sweep(project, **settings):
     path = project / "config" / "sweeps" / "try.yaml"
     path.write_text(yaml.safe_dump({"base": "config/quick.yaml", **settings}), encoding="utf-8")
     return json.dumps(settings)
+
+
+def python(project, code):
+    """Run code with the packages of a project's copy; return lines of output."""
+    command = [sys.executable, "-c", code]
+    options = {"capture_output": True, "text": True, "check": True}
+    done = subprocess.run(command, cwd=project, env=environment(project), **options)
+    return done.stdout.splitlines()
 
 
 def test_one_process_gives_what_the_notebooks_give(copy, raster_equal):
@@ -40,6 +46,9 @@ def test_one_process_gives_what_the_notebooks_give(copy, raster_equal):
     piped = {"stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, cwd=copy, env=environment(copy), **piped) as first:
         assert any(line.startswith("[1/2") for line in first.stdout)
+        events = copy / ".run/batches/try/events.jsonl"
+        while len({json.loads(line)["run"] for line in events.read_text().splitlines()}) < 2:
+            time.sleep(0.1)
         os.kill(first.pid, signal.SIGKILL)
     (index,) = copy.glob("results/quick/run-*/run.json")
     finished = index.stat().st_mtime_ns
@@ -72,10 +81,10 @@ def test_one_process_gives_what_the_notebooks_give(copy, raster_equal):
 def test_a_batch_in_processes_can_be_stopped(copy, number):
     write_sweep(copy, engine="process", axes={"campaign.truth.seed": [1, 2, 3, 4]})
     command = [sys.executable, "-u", "-m", "launcher", "batch", "try"]
-    state = copy / ".run" / "quick"
+    events = copy / ".run/batches/try/events.jsonl"
     piped = {"stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, cwd=copy, env=environment(copy), **piped) as batch:
-        while not list(state.glob("run-*/events.jsonl")):
+        while not (events.is_file() and events.read_text()):
             assert batch.poll() is None
             time.sleep(0.1)
         batch.send_signal(number)
@@ -99,6 +108,10 @@ def test_a_dry_run_for_a_cluster(copy):
     assert [line.split()[:2] for line in out] == [
         [stage.name, "2"] for stage in STAGES.values() if stage.in_process
     ]
+    write_sweep(copy, axes={"forest.seed": [1, 2]}, engine="process")
+    status, out, err = front_door(copy, "batch", "try", "--dry-run", "--profile", "slurm")
+    assert status == 0, err
+    assert [line.split() for line in out] == [["runs", "in", "one", "process", "2", "jobs"]]
     status, _, err = front_door(copy, "batch", "try", "--dry-run", "--profile", "slrm")
     assert status == 1
     assert "slurm, workstation" in err[1]
@@ -113,41 +126,40 @@ def test_a_dry_run_for_a_cluster(copy):
     ],
 )
 def test_equal_samples_are_copied_and_others_are_not(copy, settings, copied):
-    study = Study.open("config/quick.yaml").changed({**settings, "run": "try"})
+    write_sweep(copy, design="list", runs=[{"accuracy.draws": 50}, settings])
+    code = """
+import subprocess
+from launcher import batch, run
+
+one = batch._Batch("try", None, None)
+command = [*run._command(one.job(one.studies)), "--dry-run"]
+print(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+"""
+    done = python(copy, code)
+    words = [line.split() for line in done if "launcher stage" in line]
+    stages = [line[line.index("stage") + 1] for line in words if "--twin" in line]
+    assert stages == copied
+    assert len(words) == 2 * sum(stage.in_process for stage in STAGES.values())
+
+
+def test_a_copy_is_that_of_a_finished_run(copy):
+    main = Study.open("config/quick.yaml")
+    study = main.changed({"run": "try", "forest.seed": 1})
     path = copy / "results/quick/try/study.yaml"
     study.write(path)
-    (path.parent / "notebooks/testbed").mkdir(parents=True)
-    code = f"""
-from pathlib import Path
-from launcher import notebooks, stages
-from helpers.core.study import Study
-
-study = Study.open({str(path)!r})
-for name, stage in stages.STAGES.items():
-    if stage.copied:
-        part = Path({str(path.parent)!r}) / "part"
-        fingerprint = stages.stage_fingerprint(study, name)
-        print(name, notebooks._copy_from_twin(study, name, fingerprint, part))
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=copy,
-        env=environment(copy),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    main = copy / "results/quick/main"
-    twins = dict(line.split() for line in done.stdout.splitlines())
-    assert twins == {
-        name: str(main) if name in copied else "None"
-        for name in ("testbed/2-boreholes", "02-extract-samples")
-    }
-    for name, file in (("testbed/2-boreholes", "sites.csv"), ("02-extract-samples", "samples.csv")):
-        file = path.parent / "samples" / file
-        assert file.is_file() is (name in copied)
-        if name in copied:
-            assert file.read_bytes() == (main / "samples" / file.name).read_bytes()
+    twin = copy / "results/quick/main/study.yaml"
+    for name in ("testbed/2-boreholes", "02-extract-samples"):
+        status, _, err = front_door(copy, "stage", name, path, "--twin", twin)
+        assert status == 0, err
+    for file in ("sites.csv", "samples.csv"):
+        ours, theirs = path.parent / "samples" / file, twin.parent / "samples" / file
+        assert ours.read_bytes() == theirs.read_bytes()
+    (record,) = path.parent.rglob("02-extract-samples.json")
+    assert json.loads(record.read_text())["copied_from"] == "results/quick/main"
+    next(twin.parent.rglob("02-extract-samples.json")).unlink()
+    status, _, err = front_door(copy, "stage", "02-extract-samples", path, "--twin", twin)
+    assert status == 0, err
+    assert "copied_from" not in json.loads(record.read_text())
 
 
 @pytest.mark.soak
@@ -170,15 +182,3 @@ def test_any_runs_can_be_compared(copy):
     status, _, err = front_door(copy, "compare", "results/quick/main", "results/quick/nothing")
     assert status == 1
     assert "results/quick/nothing is not the folder of a finished run" in err[0]
-
-
-def test_a_dask_scheduler_can_do_the_runs(tmp_path, monkeypatch):
-    """The executor of a scheduler on loopback takes what the pool of processes takes."""
-    from distributed import LocalCluster
-
-    with LocalCluster(
-        n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None
-    ) as cluster:
-        study = Study(name="a", compute={"scheduler": cluster.scheduler_address})
-        with _pool(study, tmp_path, 1) as pool:
-            assert pool.submit(math.sqrt, 9).result() == 3

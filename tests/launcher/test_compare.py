@@ -43,9 +43,13 @@ def test_failed_runs_do_not_count():
     assert found.loc["kappa", "range"] == pytest.approx(0.1)
 
 
-def test_a_learning_curve_needs_different_sizes():
-    table = outcomes(a=["0", "1"], training_samples=[100.0, 101.0])
-    assert compare.plot_learning_curve(table, "") is None
+@pytest.mark.parametrize(("sizes", "columns"), [([100.0, 101.0], 1), ([100.0, 200.0], 2)])
+def test_a_learning_curve_needs_different_sizes(sizes, columns):
+    table = outcomes(a=["0", "1"], training_samples=sizes)
+    figure = compare.plot_effects(table, ["a"], "SIMULATED")
+    assert len(figure.axes) == 2 * columns
+    assert figure.axes[-1].get_xlabel() == ["a", "training_samples"][columns - 1]
+    assert compare.plot_effects(table, [], "") is None
     assert compare.plot_ablation(table, ["a"], "") is None
 
 

@@ -17,6 +17,7 @@ import pytest
 from project import assert_same_rasters, environment, front_door
 
 from launcher.notebooks import execute
+from launcher.run import StageProgress
 from launcher.stages import STAGES, RunError
 
 QUICK = "config/quick.yaml"
@@ -210,6 +211,42 @@ def test_a_mistake_in_a_cell_ends_in_six_lines(copy):
     failed = copy / text.split("Failed notebook: ")[1].strip()
     assert "the slope of cell 17" in failed.read_text()
     assert not list((copy / "data/processed").glob("quick-*/01-prepare-data.ipynb"))
+
+
+def test_progress_keeps_two_stages_apart():
+    progress = StageProgress()
+    one, other = "testbed/3-against-the-truth", "06-publication-figures"
+    for stage in (one, other):
+        assert progress({"stage": stage, "event": "start", "since": time.time()}) == ""
+    progress({"stage": one, "event": "cell", "cell": "Totals"})
+    progress({"stage": other, "event": "cell", "cell": "Maps"})
+    assert re.fullmatch(rf"{one} .* of 30 s  Totals; {other} .* of 25 s  Maps", progress.now())
+    progress({"stage": one, "event": "failure"})
+    assert progress.now().startswith(other)
+    assert progress({"stage": other, "event": "end", "seconds": 3}).startswith(other)
+    assert progress.now() == ""
+
+
+def test_of_two_stages_at_once_one_fails_and_the_other_ends(copy):
+    edit_cell(
+        copy / "notebooks/06-publication-figures.ipynb",
+        "Settings",
+        lambda source: 'raise ValueError("no ink")',
+    )
+    edit_cell(
+        copy / "notebooks/testbed/3-against-the-truth.ipynb",
+        "What is compared",
+        lambda source: source + "\nedited = 1",
+    )
+    status, out, err = front_door(copy, "map", QUICK, "--cores", "2")
+    assert status == 1
+    assert [line.split()[0] for line in out] == ["testbed/3-against-the-truth"]
+    assert err[0].startswith("06-publication-figures failed after")
+    assert "ValueError: no ink" in err
+    lines = (copy / ".run/quick/main/events.jsonl").read_text().splitlines()
+    kinds = [event["event"] for event in map(json.loads, lines) if event["event"] != "cell"]
+    assert kinds == ["start", "start", "failure", "end"]
+    assert stale(copy) == ["06-publication-figures"]
 
 
 def test_the_error_of_a_helper_keeps_its_remedy(copy):

@@ -2,12 +2,10 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from helpers.core.study import Study
-from launcher.batch import run_batch
-from launcher.sweep import Range, Sweep, SweepError, planned_runs
+from launcher.sweep import Sweep, SweepError, planned_runs
 
 ROOT = Path(__file__).parents[2]
 
@@ -40,25 +38,14 @@ def test_a_list_has_its_own_runs(tmp_path):
     ]
 
 
-def test_random_designs_repeat_and_stay_in_their_ranges(tmp_path):
+def test_random_designs_repeat_and_draw_from_all_levels(tmp_path):
     text = "design: random\nsize: 20\nseed: {}\n"
-    text += "axes: {{domain.above: {{low: 0.4, high: 0.5}}, forest.seed: [1, 2]}}"
-    first, again, other = (plan(tmp_path, text.format(seed)) for seed in (1, 1, 2))
-    above = [[one.study.domain.above for one in runs] for runs in (first, again, other)]
-    assert above[0] == above[1] != above[2]
-    assert all(0.4 <= value <= 0.5 for value in above[0])
-    assert len(first) == 20
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "log"), [(1, 5, False), (1.0, 5.0, False), (0.01, 100.0, True)]
-)
-def test_ranges_are_uniform(low, high, log):
-    rng, drawn = np.random.default_rng(1), []
-    drawn = [Range(low=low, high=high, log=log).draw(rng) for _ in range(4000)]
-    assert all(isinstance(value, type(low)) and low <= value <= high for value in drawn)
-    middle = np.median(np.log(drawn) if log else drawn)
-    assert middle == pytest.approx(0 if log else 3, abs=0.25)
+    text += "axes: {{forest.seed: [" + ", ".join(map(str, range(1000))) + "], folds.seed: [1, 2]}}"
+    runs, again, other = (plan(tmp_path, text.format(seed)) for seed in (1, 1, 2))
+    seeds = [[one.study.forest.seed for one in drawn] for drawn in (runs, again, other)]
+    assert seeds[0] == seeds[1] != seeds[2]
+    assert len(runs) == 20
+    assert {one.study.folds.seed for one in runs} == {1, 2}
 
 
 def test_labels_stand_for_values(tmp_path):
@@ -146,11 +133,6 @@ def test_the_key_knows_the_content_of_given_files(tmp_path):
         pytest.param("axis: {forest.seed: [1]}", ["`axis`"], id="key"),
         pytest.param("design: grid", ["nothing to vary"], id="empty"),
         pytest.param("design: list", ["needs `runs`"], id="empty list"),
-        pytest.param(
-            "axes: {domain.above: {low: 0.4, high: 0.5}}",
-            ["is a range", "design: random"],
-            id="range",
-        ),
         pytest.param("axes: [", ["not readable"], id="no yaml"),
         pytest.param(
             "axes: {samples: [{seed: 3}]}", ["`samples` is a section", "`samples."], id="section"
@@ -177,11 +159,6 @@ def test_the_key_knows_the_content_of_given_files(tmp_path):
             "axes: {forest.seed: [1]}\ndesign: list\nruns: [{forest.seed: 2}]",
             ["does not read `axes`"],
             id="axes of a list",
-        ),
-        pytest.param(
-            "design: random\naxes: {domain.above: {low: 0.5, high: 0.4}}",
-            ["to a larger `high`"],
-            id="falling range",
         ),
         pytest.param(
             "axes: {forest.seed: [1]}\nuntil: 05-mapp", ["`until`", "05-map-ground-ice"], id="stage"
@@ -211,13 +188,6 @@ def test_levels_may_be_labelled_low_and_high(tmp_path):
         "axes: {ice.thresholds: {low: [0.1, 0.2, 0.3, 0.5], high: [0.15, 0.25, 0.35, 0.55]}}",
     )
     assert [one.values for one in runs] == [{"ice.thresholds": "low"}, {"ice.thresholds": "high"}]
-
-
-def test_a_profile_is_refused_where_it_would_not_count(tmp_path):
-    path = tmp_path / "sweep.yaml"
-    path.write_text("base: config/quick.yaml\nengine: process\naxes: {forest.seed: [1]}")
-    with pytest.raises(SweepError, match="no profile"):
-        run_batch(path, profile="slurm")
 
 
 def test_impossible_settings_are_named_and_the_others_run(tmp_path):
