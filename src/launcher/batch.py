@@ -88,9 +88,9 @@ def compare(paths: Sequence[str | Path], name: str) -> None:
 def _compare_runs(index: Path) -> None:
     """Execute the notebooks that compare runs, beside a batch's index."""
     from launcher.compare import read_batch
-    from testbed.coverage import has_worlds
+    from testbed.coverage import worlds_of
 
-    worlds = [MANY_WORLDS] if has_worlds(read_batch(index)[2]) else []
+    worlds = [MANY_WORLDS] if worlds_of(read_batch(index)[2]) else []
     for name in [COMPARISON, *worlds]:
         notebook = ROOT / "notebooks" / f"{name}.ipynb"
         execute(notebook, index.with_name(notebook.name), {"batch": relative_path(index)})

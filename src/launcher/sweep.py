@@ -15,6 +15,8 @@ from helpers.core.errors import CompendiumError
 from helpers.core.settings import ROOT, Section
 from helpers.core.study import Study, StudyError, unknown_setting, valid_names
 
+_RANGE = {"low", "high", "log"}
+
 
 class SweepError(CompendiumError):
     """A sweep file that cannot be used."""
@@ -68,8 +70,12 @@ class Sweep(Section):
         if getattr(self, unread):
             remedy = "leave it out, or change `design`"
             raise ValueError(f"the design `{self.design}` does not read `{unread}`; {remedy}")
-        if empty := [name for name, values in self.axes.items() if not _levels(values)]:
-            raise ValueError(f"the axis `{empty[0]}` has no values")
+        for name, values in self.axes.items():
+            if not _levels(values):
+                raise ValueError(f"the axis `{name}` has no values")
+            # Sweeps once had ranges; read as two labelled values they would be another sweep.
+            if isinstance(values, dict) and {"low", "high"} <= values.keys() <= _RANGE:
+                raise ValueError(f"`{name}` is a range: list its values, or use other labels")
         return self
 
     @classmethod

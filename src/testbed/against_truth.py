@@ -288,7 +288,11 @@ def trust_against_truth(study: VirtualStudy, truth: Rasters) -> tuple[pd.DataFra
     """
     folder = study.results_dir / "tables"
     record = read_json(folder / "applicability.json")["layers"]
-    shown = _ceiling_cells(study)
+    domain = domain_of_cells(study)
+    step = max(1, round(np.sqrt(np.count_nonzero(domain) / CEILING_CELLS)))
+    values, places = read_predictors(study, used_predictors(study), step=step)
+    inside = domain.ravel()[places]
+    shown = values[inside], places[inside]
     errors = []
     sets = []
     for layer in map(layer_name, study.layers):
@@ -314,15 +318,6 @@ def trust_against_truth(study: VirtualStudy, truth: Rasters) -> tuple[pd.DataFra
     write_table(folder / "true_applicability.csv", errors)
     write_table(folder / "true_prediction_sets.csv", sets)
     return errors, sets
-
-
-def _ceiling_cells(study: VirtualStudy) -> tuple[np.ndarray, np.ndarray]:
-    """Return predictors and flat indices of about `CEILING_CELLS` cells of the domain, in steps."""
-    domain = domain_of_cells(study)
-    step = max(1, round(np.sqrt(np.count_nonzero(domain) / CEILING_CELLS)))
-    values, cells = read_predictors(study, used_predictors(study), step=step)
-    inside = domain.ravel()[cells]
-    return values[inside], cells[inside]
 
 
 def _avoidable(

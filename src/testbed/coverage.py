@@ -19,15 +19,12 @@ from helpers.core.plot import mark_label, panels
 from helpers.core.scores import DOMAINS, wilson
 from helpers.core.settings import ROOT
 from helpers.core.study import Study
+from testbed.against_truth import ERRORS
 from testbed.settings import VirtualStudy
 
 TRUTHS = {"holes": "what boreholes would find", "cells": "the class of the cell"}
 """What a map's accuracy is true of: a borehole at a random place of each cell, or the class that
 most of the cell has."""
-
-ERRORS = ("error", "error_probable", "expected", "avoidable")
-"""What is compared inside and outside of the area of applicability, columns of `true_applicability`
-(`testbed.against_truth.trust_against_truth`)."""
 
 LEAST_WORLDS = 10
 """Fewer replicates, each a truth and its boreholes, say nothing about how often intervals hold."""
@@ -36,7 +33,7 @@ _Z = 1.645  # of a 90 % interval
 _DESIGNS = {"random": ("#0072b2", "o"), "clustered": ("#d55e00", "s"), "roadside": ("#009e73", "^")}
 
 
-def _worlds(folders: Mapping[str, Path]) -> dict[str, dict]:
+def worlds_of(folders: Mapping[str, Path]) -> dict[str, dict]:
     """Return run, design and seed of the runs whose truth can be read, by name.
 
     Empty where there are too few of them, or several of one world and design, which are no
@@ -50,11 +47,6 @@ def _worlds(folders: Mapping[str, Path]) -> dict[str, dict]:
             worlds[name] = {"run": name, **world}
     different = {(world["design"], world["seed"]) for world in worlds.values()}
     return worlds if LEAST_WORLDS <= len(different) == len(worlds) else {}
-
-
-def has_worlds(folders: Mapping[str, Path]) -> bool:
-    """Return whether runs are replicates of enough hidden worlds to say anything."""
-    return bool(_worlds(folders))
 
 
 def read_estimates(folders: Mapping[str, Path]) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -78,7 +70,7 @@ def read_estimates(folders: Mapping[str, Path]) -> tuple[pd.DataFrame, pd.DataFr
     """
     estimates = []
     totals = []
-    for name, world in _worlds(folders).items():
+    for name, world in worlds_of(folders).items():
         tables = folders[name] / "tables"
         estimates += _estimates_of_run(tables, world)
         free = read_json(tables / "true_storage.json")["in_permafrost_free_cells"]
@@ -167,7 +159,7 @@ def read_applicability(folders: Mapping[str, Path]) -> pd.DataFrame:
         are left out; empty as in `read_estimates`.
     """
     rows = []
-    for name, world in _worlds(folders).items():
+    for name, world in worlds_of(folders).items():
         table = pd.read_csv(folders[name] / "tables/true_applicability.csv")
         table = table[(table["domain"] == DOMAINS[1]) & (table["by"] == "area of applicability")]
         for layer, part in table.groupby("layer", sort=False):

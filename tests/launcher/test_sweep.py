@@ -129,6 +129,11 @@ def test_the_key_knows_the_content_of_given_files(tmp_path):
             ["is now `campaign.boreholes.borehole_scatter`"],
             id="renamed in a renamed section",
         ),
+        pytest.param(
+            "design: random\naxes: {folds.block_km: {low: 20, high: 90, log: true}}",
+            ["`folds.block_km` is a range", "list its values"],
+            id="range",
+        ),
         pytest.param("axes: {run: [a, b]}", ["`run` cannot vary"], id="name"),
         pytest.param("axis: {forest.seed: [1]}", ["`axis`"], id="key"),
         pytest.param("design: grid", ["nothing to vary"], id="empty"),

@@ -4,6 +4,7 @@ import datetime
 
 import numpy as np
 import pytest
+import rasterio
 import xarray as xr
 
 from helpers.core.rasters import read_band
@@ -14,9 +15,8 @@ from testbed import landscape, scenes
 from testbed.climate import (
     surface_for_lst,
     surface_temperature,
-    write_climate,
+    write_climate_and_soil,
     write_lst,
-    write_soil,
 )
 from testbed.settings import VirtualStudy
 
@@ -39,26 +39,27 @@ def surface(study):
 
 
 @pytest.fixture(scope="module")
-def table(study, surface):
+def files(study, surface):
     scenes.write_landsat(study, surface)
     write_lst(study, surface_for_lst(study, surface))
-    write_climate(study)
-    write_soil(study)
-    return landscape.file_table(study)
+    write_climate_and_soil(study)
 
 
 def read(study, name, band=1):
     return read_band(products.raw_files(study)[name], band)
 
 
-def test_every_file_says_simulated_and_has_its_unit(table):
-    assert (table["label"] == "SIMULATED").all()
-    assert len(table) == 1 + 2 * 6 + 4 + 2 + 4
-    assert table.loc["lst_day", "unit"] == "K"
-    assert table.loc["lst_day", "bands"] == 12
+def test_every_file_says_simulated_and_has_its_unit(study, files):
+    paths = products.raw_files(study)
+    assert len(paths) == 1 + 2 * 6 + 4 + 2 + 4
+    for path in paths.values():
+        with rasterio.open(path) as source:
+            assert source.tags()["LABEL"] == "SIMULATED"
+    with rasterio.open(paths["lst_day"]) as source:
+        assert (source.count, source.units[0]) == (12, "K")
 
 
-def test_reflectance_and_quality_agree(study, table):
+def test_reflectance_and_quality_agree(study, files):
     for day in products.scene_days(study):
         quality = read(study, f"landsat_{day}_qa_pixel")
         flag = {name: quality >> bit & 1 == 1 for name, bit in products.QA_BITS.items()}
@@ -74,7 +75,7 @@ def test_reflectance_and_quality_agree(study, table):
         assert np.median(blue[flag["cloud_shadow"] & ~flag["cirrus"]]) < np.median(blue[clear])
 
 
-def test_spectra_of_forest_and_water(study, surface, table):
+def test_spectra_of_forest_and_water(study, surface, files):
     day = products.scene_days(study)[1]
     clear = (read(study, f"landsat_{day}_qa_pixel") & 0b111111) == 0
     red, nir, green = (
@@ -95,7 +96,7 @@ def test_shares_of_cover_sum_to_one(surface):
     assert min(share.min() for share in surface.cover.values()) >= 0
 
 
-def test_most_cells_are_seen_in_one_of_two_scenes(study, surface, table):
+def test_most_cells_are_seen_in_one_of_two_scenes(study, surface, files):
     quality = np.stack(
         [read(study, f"landsat_{day}_qa_pixel") for day in products.scene_days(study)]
     )
@@ -103,7 +104,7 @@ def test_most_cells_are_seen_in_one_of_two_scenes(study, surface, table):
     assert (looks > 0).mean() > 0.7
 
 
-def test_quality_of_surface_temperature_agrees_with_its_values(study, table):
+def test_quality_of_surface_temperature_agrees_with_its_values(study, files):
     for time in ("day", "night"):
         numbers, flags = read(study, f"lst_{time}", 7), read(study, f"qc_{time}", 7)
         assert np.array_equal(numbers == 0, (flags & 0b11) >= 0b10)
@@ -133,7 +134,7 @@ def test_days_are_warmer_than_nights_and_the_year_stays_near_air_temperature(stu
     assert abs(np.mean((day + night) / 2)) < 2
 
 
-def test_climate_and_soil_are_the_real_layers(study, table):
+def test_climate_and_soil_are_the_real_layers(study, files):
     with xr.open_dataset(ROOT / "data/base/era5-monthly-means.nc") as climate:
         real = climate["air_temperature"][0].to_numpy()
     decoded = products.MONTHLY_TEMPERATURE.decode(read(study, "air_temperature"))

@@ -28,10 +28,9 @@ def in_parallel(
     """Yield what a function makes of each job, side by side and in their order.
 
     The setting ``compute.scheduler`` decides: threads of this process, by default as many as cores,
-    or a dask cluster, for which function and jobs must be picklable. A run that is itself a task of
-    the cluster uses threads, because it would wait for workers that wait for it.
+    or a dask cluster, for which function and jobs must be picklable.
     """
-    if study.compute.scheduler and not _is_dask_task():
+    if study.compute.scheduler:
         from distributed import Client
 
         with Client(study.compute.scheduler) as client:
@@ -41,13 +40,3 @@ def in_parallel(
         return
     with ThreadPoolExecutor(threads or cpu_count()) as pool:
         yield from pool.map(work, jobs)
-
-
-def _is_dask_task() -> bool:
-    from distributed import get_worker
-
-    try:
-        get_worker()
-    except ValueError:
-        return False
-    return True
