@@ -74,7 +74,11 @@ class Sweep(Section):
             if not _levels(values):
                 raise ValueError(f"the axis `{name}` has no values")
             # Sweeps once had ranges; read as two labelled values they would be another sweep.
-            if isinstance(values, dict) and {"low", "high"} <= values.keys() <= _RANGE:
+            if (
+                isinstance(values, dict)
+                and {"low", "high"} <= values.keys() <= _RANGE
+                and all(isinstance(value, int | float) for value in values.values())
+            ):
                 raise ValueError(f"`{name}` is a range: list its values, or use other labels")
         return self
 

@@ -8,7 +8,7 @@ from helpers.core.study import Study
 from testbed.ground import Ground, _random_field, ice_content_at, layer_truth
 
 STUDY = Study.open("config/quick.yaml")
-LAW = STUDY.truth
+LAW = STUDY.campaign.truth
 
 
 def ground(**changes):
