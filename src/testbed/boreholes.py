@@ -71,8 +71,7 @@ def add_typing_mistakes(
 def write_tables(study: VirtualStudy, sites: pd.DataFrame, intervals: pd.DataFrame) -> None:
     """Write the two tables where samples are read from; SampleError if these are the user's own."""
     if not study.draws_boreholes:
-        message = "This study names tables of its own."
-        raise SampleError(message, "leave samples.sites and samples.intervals empty")
+        raise SampleError("This study names its own tables.", "leave `samples.sites` empty")
     for table, path in zip((sites, intervals), table_paths(study), strict=True):
         write_table(path, table)
 

@@ -95,8 +95,11 @@ def _random_field(geobox: GeoBox, reach: float, rng: np.random.Generator) -> np.
     # The product of two smoothings of this width has the correlation exp(-(d / reach)^2).
     noise = rng.standard_normal(shape, np.float32)
     coarse = ndimage.gaussian_filter(noise, cells / step / 2, mode="wrap")
+    coarse /= coarse.std()
+    if step == 1:  # the lattice is the grid
+        return coarse[: geobox.shape[0], : geobox.shape[1]].astype(float)
     rows, columns = (np.arange(n, dtype=np.float32) / step for n in geobox.shape)
-    return bilinear(coarse / coarse.std(), rows, columns)
+    return bilinear(coarse, rows, columns)
 
 
 def _added(deviations: Sequence[float], parts: Sequence[np.ndarray]) -> np.ndarray:
@@ -195,6 +198,8 @@ def _observed_fields(study: VirtualStudy, fine: GeoBox) -> _Site:
     valley = _sigmoid(-terrain["tpi"] / 12 - 2.5 * steep + 1.0)
     wetness = _sigmoid((terrain["twi"] - 9.5) / 1.6) * (0.4 + 0.6 * valley)
     forest = np.clip((covariate["ndvi"] - 0.35) / 0.4, 0, 1)
+    raw = warp(raw_files(study)["precipitation"], reference_grid(study), "bilinear")
+    winter = MONTHLY_PRECIPITATION.decode(raw[[10, 11, 0, 1, 2]]).sum(axis=0)
     organic = _sigmoid((covariate["organic_carbon"] - 3) / 1.5) * 0.5
     return _Site(
         cells,
@@ -205,8 +210,8 @@ def _observed_fields(study: VirtualStudy, fine: GeoBox) -> _Site:
         peat=np.clip(organic + 0.6 * wetness * forest, 0, 1),
         fines=np.clip((covariate["clay"] + 0.5 * covariate["silt"] - 20) / 40, 0, 1),
         sunny=-terrain["northness"] * np.minimum(steep, 1.5),
+        snow=winter.ravel()[parents],
         monthly=_monthly_air(study, terrain["elevation"], parents),
-        snow=_winter_precipitation(study, parents),
     )
 
 
@@ -223,13 +228,8 @@ def _monthly_air(study: VirtualStudy, elevation: np.ndarray, parents: np.ndarray
     base = warp(study.path("data/base/topography.tif"), reference, "average").astype(np.float32)
     era5_height = ndimage.gaussian_filter(base, 28e3 / study.grid.resolution / 2, mode="nearest")
     height = (elevation - era5_height.ravel()[parents]) / np.float32(1000)
-    return coarse.reshape(12, -1)[:, parents] - np.float32(study.campaign.truth.lapse_rate) * height
-
-
-def _winter_precipitation(study: VirtualStudy, parents: np.ndarray) -> np.ndarray:
-    raw = warp(raw_files(study)["precipitation"], reference_grid(study), "bilinear")
-    monthly = MONTHLY_PRECIPITATION.decode(raw)
-    return monthly[[10, 11, 0, 1, 2]].sum(axis=0).ravel()[parents]
+    air = coarse.reshape(12, -1)[:, parents]  # the largest array of all: no copy
+    return np.subtract(air, np.float32(study.campaign.truth.lapse_rate) * height, out=air)
 
 
 def _ttop(law: Truth, site: _Site, shift: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -558,7 +558,7 @@ def test_an_unknown_kind_of_problem_is_refused(tables):
 
 def test_tables_of_ones_own_are_never_written_to(tables):
     study = VirtualStudy(name="t", samples=tables().samples)
-    with pytest.raises(SampleError, match="tables of its own"):
+    with pytest.raises(SampleError, match="its own tables"):
         write_tables(study, *frames().values())
     assert read_tables(study)[2].empty
 
