@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from matplotlib.artist import setp
 from matplotlib.axes import Axes
 from scipy.stats import norm
 
@@ -169,4 +170,4 @@ def plot_confusion_matrix(axes: Axes, report: dict[str, Any], names: Sequence[st
     seaborn.heatmap(shares, ax=axes, square=True, cbar=False, **look, **names)
     axes.set(xlabel="reference class", ylabel="mapped class (samples)")
     axes.tick_params(length=0)
-    axes.tick_params("x", rotation=40)
+    setp(axes.get_xticklabels(), rotation=40, ha="right", rotation_mode="anchor")
