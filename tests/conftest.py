@@ -35,10 +35,7 @@ COPIED = (
 )
 
 
-LONGEST = (
-    "test_one_process_gives_what_the_notebooks_give",
-    "test_the_next_run_works_after_a_kill_at_a_random_moment",
-)
+LONGEST = ("test_one_process_gives_what_the_notebooks_give",)
 
 
 @pytest.fixture

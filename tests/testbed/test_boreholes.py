@@ -14,7 +14,7 @@ def test_the_quick_tables_are_what_people_would_hand_in(quick):
     sites, intervals, problems = read_tables(Study(name="t", samples=named))
     assert set(problems["kind"]) == {"decimal comma", "unreadable date"}
     assert set(problems["severity"]) == {"warn"}
-    assert len(sites) >= STUDY.boreholes.sites
+    assert len(sites) >= STUDY.campaign.boreholes.sites
     assert set(sites["method"]) == {"borehole", "pit"}
     assert set(intervals["site_id"]) == set(sites["site_id"])
     assert (intervals["bottom_m"] > intervals["top_m"]).all()

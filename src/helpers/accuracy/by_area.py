@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from helpers.accuracy.predictions import Predictions, mapped_areas
 from helpers.core.classes import TARGETS
@@ -80,7 +80,7 @@ def area_adjusted(
         others = recall**2 * (by_area.sum(axis=0) - np.diag(by_area))
         recall_se = np.sqrt(own + others) / column
     rest = area_km2 * (mapped[used].sum() / total if total else np.nan)
-    reach = norm.ppf((1 + probability) / 2) * share_se
+    reach = ndtri((1 + probability) / 2) * share_se
     of_areas = ("kappa", "macro_f1", "quantity_disagreement", "allocation_disagreement")
     return {
         "indicative": not probability_sample,

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 from matplotlib.artist import setp
 from matplotlib.axes import Axes
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from helpers.accuracy.by_area import area_adjusted
 from helpers.core.classes import TARGETS
@@ -58,7 +58,7 @@ def accuracy_report(
     matrix = confusion_matrix(reference, predicted, classes)
     scores = matrix_scores(matrix)
     error = kappa_standard_error(matrix)
-    reach = norm.ppf((1 + probability) / 2) * error
+    reach = ndtri((1 + probability) / 2) * error
     large_sample = [scores["kappa"] - reach, scores["kappa"] + reach]
     ends = {"probability": probability, "kappa_large_sample": large_sample}
     if draws is not None and draws[1].shape[1] > 1:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import norm, t
+from scipy.special import ndtr, ndtri, stdtrit
 
 from helpers.core.classes import TARGETS
 from helpers.core.errors import CompendiumError
@@ -312,8 +312,8 @@ def interval(values: npt.ArrayLike, probability: float, block: npt.ArrayLike) ->
     """
     sizes = np.bincount(np.asarray(block)).astype(float)
     blocks = max(sizes.sum() ** 2 / (sizes**2).sum(), 1 + 1e-9)
-    student = t.ppf((1 - probability) / 2, blocks - 1)
-    tail = 100 * norm.cdf(np.sqrt(blocks / (blocks - 1)) * student)
+    student = stdtrit(blocks - 1, (1 - probability) / 2)
+    tail = 100 * ndtr(np.sqrt(blocks / (blocks - 1)) * student)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # of nothing but NaN
         return np.nanpercentile(np.asarray(values, float), [tail, 100 - tail], axis=0)
@@ -329,7 +329,7 @@ def wilson(
     >>> [round(float(end), 4) for end in wilson(8, 10, 0.95)]
     [0.4902, 0.9433]
     """
-    z = norm.ppf((1 + probability) / 2)
+    z = ndtri((1 + probability) / 2)
     share, number = np.divide(successes, number), np.asarray(number, float)
     middle = (share + z**2 / (2 * number)) / (1 + z**2 / number)
     spread = np.sqrt(share * (1 - share) / number + z**2 / (4 * number**2))

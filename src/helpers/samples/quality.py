@@ -12,7 +12,6 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from scipy.stats import ks_2samp
 
 from helpers.core.classes import ICE_TYPES
 from helpers.core.files import to_json_value, write_json, write_table
@@ -188,6 +187,8 @@ def _ks_distance(first: pd.Series, second: pd.Series) -> float:
     first, second = first.dropna(), second.dropna()
     if first.empty or second.empty:
         return np.nan
+    from scipy.stats import ks_2samp
+
     return ks_2samp(first, second, method="asymp").statistic
 
 
