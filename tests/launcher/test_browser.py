@@ -121,13 +121,14 @@ def run_all(browser, address, path):
 
     None if that takes too long.
     """
-    from selenium.common.exceptions import WebDriverException
+    from selenium.common.exceptions import StaleElementReferenceException, WebDriverException
     from selenium.webdriver.common.by import By
     from selenium.webdriver.common.keys import Keys
     from selenium.webdriver.support.expected_conditions import element_to_be_clickable
     from selenium.webdriver.support.ui import WebDriverWait
 
-    wait = WebDriverWait(browser, 30)
+    # While the page is drawn, an element may be replaced between finding it and asking for its state.
+    wait = WebDriverWait(browser, 30, ignored_exceptions=[StaleElementReferenceException])
     place = path.as_posix().rpartition("/notebooks/")[2]
     browser.get(f"{address}/lab/tree/{place}?reset")
     # The kernel must be there before cells are sent to it.
@@ -160,7 +161,8 @@ def run_all(browser, address, path):
                 ).click()
             asked = time.monotonic()
         time.sleep(4)
-        browser.find_element(By.TAG_NAME, "body").send_keys(Keys.CONTROL, "s")
+        with contextlib.suppress(WebDriverException):  # the page was drawn anew meanwhile
+            browser.find_element(By.TAG_NAME, "body").send_keys(Keys.CONTROL, "s")
         cells = [c for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
         errors = [o for c in cells for o in c.outputs if o.output_type == "error"]
         if errors or all(cell.execution_count for cell in cells):
