@@ -127,7 +127,7 @@ def run_all(browser, address, path):
     from selenium.webdriver.support.expected_conditions import element_to_be_clickable
     from selenium.webdriver.support.ui import WebDriverWait
 
-    # While the page is drawn, an element may be replaced between finding it and asking for its state.
+    # While the page is drawn, an element may be replaced before its state is asked for.
     wait = WebDriverWait(browser, 30, ignored_exceptions=[StaleElementReferenceException])
     place = path.as_posix().rpartition("/notebooks/")[2]
     browser.get(f"{address}/lab/tree/{place}?reset")
