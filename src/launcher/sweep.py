@@ -97,10 +97,10 @@ class Sweep(Section):
             message = f"{path.name} is not readable as a sweep: {' '.join(str(error).split())}"
             raise SweepError(message, "see docs/batches.md") from None
         except ValidationError as error:
-            problems = [
-                f"`{'.'.join(map(str, one['loc']))}`: {one['msg'].removeprefix('Value error, ')}"
-                for one in error.errors()
-            ]
+            problems = []
+            for one in error.errors():
+                place = f"`{'.'.join(map(str, one['loc']))}`: " if one["loc"] else ""
+                problems.append(place + one["msg"].removeprefix("Value error, "))
             message = f"{path.name}: {'; '.join(problems)}"
             raise SweepError(message, "correct the sweep file") from None
         if problems := sweep._wrong_names():

@@ -288,11 +288,11 @@ def trust_against_truth(study: VirtualStudy, truth: Rasters) -> tuple[pd.DataFra
     """
     folder = study.results_dir / "tables"
     record = read_json(folder / "applicability.json")["layers"]
-    domain = domain_of_cells(study)
-    step = max(1, round(np.sqrt(np.count_nonzero(domain) / CEILING_CELLS)))
+    in_domain = domain_of_cells(study)
+    step = max(1, round(np.sqrt(np.count_nonzero(in_domain) / CEILING_CELLS)))
     values, places = read_predictors(study, used_predictors(study), step=step)
-    inside = domain.ravel()[places]
-    shown = values[inside], places[inside]
+    chosen = in_domain.ravel()[places]
+    shown = values[chosen], places[chosen]
     errors = []
     sets = []
     for layer in map(layer_name, study.layers):

@@ -158,13 +158,12 @@ def make_ground(study: VirtualStudy, rng: np.random.Generator) -> Ground:
 class _Site:
     """What rasters show of the fine cells that are cold enough; arrays of shape (cells,).
 
-    `parents` are flat indices of their cells on the reference grid, `monthly` the air temperature
-    at the ground's height, degC, shape (12, cells), `snow` the winter's precipitation, mm; `sunny`
-    is positive on slopes to the south; the others are shares in 0..1.
+    `monthly` is the air temperature at the ground's height, degC, shape (12, cells), `snow` the
+    winter's precipitation, mm; `sunny` is positive on slopes to the south; the others are shares in
+    0..1.
     """
 
     cells: np.ndarray
-    parents: np.ndarray
     valley: np.ndarray
     wetness: np.ndarray
     forest: np.ndarray
@@ -203,7 +202,6 @@ def _observed_fields(study: VirtualStudy, fine: GeoBox) -> _Site:
     organic = _sigmoid((covariate["organic_carbon"] - 3) / 1.5) * 0.5
     return _Site(
         cells,
-        parents,
         valley,
         wetness,
         forest,

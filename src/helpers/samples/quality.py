@@ -184,11 +184,11 @@ def compare_with_map(table: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def _ks_distance(first: pd.Series, second: pd.Series) -> float:
+    from scipy.stats import ks_2samp
+
     first, second = first.dropna(), second.dropna()
     if first.empty or second.empty:
         return np.nan
-    from scipy.stats import ks_2samp
-
     return ks_2samp(first, second, method="asymp").statistic
 
 
