@@ -68,10 +68,10 @@ def differences(study, table, truth):
 def calibration_losses(study, table, truth, cells):
     """Return the log loss in the domain of forests that were calibrated on each kind of folds."""
     values, chosen, inside = cells
-    codes = classes.TARGETS[study.target].codes
+    codes = study.target_classes.codes
     losses = {}  # by kind, one value a layer
     for layer in map(classes.layer_name, study.layers):
-        rows = layer_rows(table, layer, "train", study.target)
+        rows = layer_rows(table, layer, "train", study.target_classes)
         kinds = fold_kinds(study, rows)
         held_out = out_of_fold(study, [(rows, fold, PARAMS) for fold in kinds.values()])
         forest = models.fit(study, table, layer, PARAMS, "train")

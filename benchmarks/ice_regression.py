@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from estimate_bias import PARAMS, draw
 
-from helpers.core.classes import TARGETS, layer_name
+from helpers.core.classes import layer_name
 from helpers.core.study import Study
 from helpers.folds.kinds import sample_folds
 from helpers.folds.weights import area_weights
@@ -36,13 +36,13 @@ def expected(study, table, layer, values):
 
     Forests are grown from the training samples.
     """
-    rows = layer_rows(table, layer, "train", study.target)
+    rows = layer_rows(table, layer, "train", study.target_classes)
     rows["area_weight"] = area_weights(study, rows)
     (held_out,) = out_of_fold(study, [(rows, sample_folds(study, rows), PARAMS)])
     calibration = fit_calibration(held_out, rows["class"], rows["area_weight"])
     classifier = models.fit(study, table, layer, PARAMS, "train")
-    _, chances = predict(classifier, calibration, values, target=study.target)
-    means = np.asarray(class_means(rows, TARGETS[study.target].codes), np.float32)
+    _, chances = predict(classifier, calibration, values, target=study.target_classes)
+    means = np.asarray(class_means(rows, study.target_classes.codes), np.float32)
     ways = {"classes": np.einsum("nk,k->n", chances, means)}
     for name, weight in {"regression": "area_weight", "regression, unweighted": None}.items():
         ways[name] = regression.fit(study, rows, weight).predict(values)

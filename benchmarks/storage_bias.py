@@ -15,7 +15,7 @@ import numpy as np
 from estimate_bias import PARAMS, draw
 
 from helpers.core import ice
-from helpers.core.classes import TARGETS, layer_name
+from helpers.core.classes import layer_name
 from helpers.core.study import Study
 from helpers.folds.kinds import sample_folds
 from helpers.folds.weights import area_weights
@@ -32,8 +32,8 @@ from testbed.against_truth import compare_storage
 
 def mapped_ice(study, table, layer, values):
     """Return the ice content of cells within the extent of permafrost, and as it is expected."""
-    codes = TARGETS[study.target].codes
-    rows = layer_rows(table, layer, target=study.target)
+    codes = study.target_classes.codes
+    rows = layer_rows(table, layer, target=study.target_classes)
     at_samples = predictor_values(rows, predictor_names(study))
     folds = sample_folds(study, rows)
     out_of_fold = np.zeros((len(rows), len(codes)))
@@ -43,7 +43,7 @@ def mapped_ice(study, table, layer, values):
         out_of_fold[held] = models.class_probabilities(forest, at_samples[held], codes)
     calibration = fit_calibration(out_of_fold, rows["class"].to_numpy(), rows["weight"])
     forest = models.fit(study, table, layer, PARAMS)
-    _, shares = predict(forest, calibration, values, target=study.target)
+    _, shares = predict(forest, calibration, values, target=study.target_classes)
     expected = shares @ np.asarray(class_means(rows, codes), np.float32)
     return confine_to_permafrost(expected, 1 - shares[:, 0]), expected
 

@@ -14,7 +14,7 @@ import time
 
 import numpy as np
 
-from helpers.core.classes import TARGETS, layer_name
+from helpers.core.classes import layer_name
 from helpers.core.study import Study
 from helpers.folds.blocks import study_blocks
 from helpers.folds.weights import area_weights
@@ -31,13 +31,13 @@ from helpers.samples.store import read_samples
 
 def redrawn_total(study, table, cells, count, rng):
     """Return km3 of ice by forests that were grown from each block as often as it was drawn."""
-    codes = TARGETS[study.target].codes
+    codes = study.target_classes.codes
     fold_of = rng.permutation(len(count)) % study.folds.number
     total = 0.0
     for layer in study.layers:
         name = layer_name(layer)
         params = cards.card_params(cards.read_card(model_path(study, name)))
-        rows = layer_rows(table, name, target=study.target)
+        rows = layer_rows(table, name, target=study.target_classes)
         rows = rows.loc[np.repeat(rows.index, count[rows["block"]])].reset_index(drop=True)
         at_samples = predictor_values(rows, used_predictors(study))
         fold = fold_of[rows["block"]]

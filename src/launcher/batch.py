@@ -73,7 +73,7 @@ def compare(paths: Sequence[str | Path], name: str) -> None:
         raise SweepError(f"{name} is the name of a sweep.", "give the comparison another name")
     for path in paths:
         folder = ((ROOT / path) if (ROOT / path).is_dir() else Path.cwd() / path).resolve()
-        finished = (folder / "tables" / "storage.json").is_file()
+        finished = (folder / "tables" / "applicability.json").is_file()
         if not (finished and folder.is_relative_to(ROOT)):
             message = f"{path} is not the folder of a finished run."
             raise SweepError(message, "name folders such as results/virtual/main")

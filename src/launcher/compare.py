@@ -14,13 +14,12 @@ import pandas as pd
 import yaml
 from matplotlib.figure import Figure
 
-from helpers.core.classes import TARGETS, layer_name
+from helpers.core.classes import layer_name
 from helpers.core.errors import CompendiumError
 from helpers.core.files import read_json, write_json
 from helpers.core.grid import reference_grid
 from helpers.core.plot import mark_label, panels, save
 from helpers.core.rasters import read_band, write_raster
-from helpers.core.scores import DOMAINS
 from helpers.core.settings import ROOT
 from helpers.core.study import Study
 from helpers.mapping.files import map_files
@@ -93,14 +92,19 @@ def _differing(folders: Sequence[Path]) -> pd.DataFrame:
 def _outcome(folder: Path) -> dict[str, Any]:
     """Return the scores and totals of a run as one row of a table."""
     tables = folder / "tables"
-    reports = {layer: one[DOMAINS[1]] for layer, one in read_json(tables / "accuracy.json").items()}
+    by_layer = read_json(tables / "accuracy.json")
+    # The domain of the study comes last.
+    reports = {layer: list(domains.values())[-1] for layer, domains in by_layer.items()}
     scores = pd.DataFrame(reports).loc[list(COMPARED_SCORES)].astype(float)
     cards = [read_json(path) for path in sorted((folder / "models").glob("*.json"))]
     trained = [card["n_samples"] for card in cards if card["fit"] == "train"]
     row = {"training_samples": float(np.mean(trained))}
     row |= scores.mean(axis=1, skipna=False).to_dict()
-    whole = read_json(tables / "storage.json")["regions"]["all"]
-    row |= {name: whole.get(name) for name in (STORAGE, "water_km3", "extent_km2")}
+    totals = (STORAGE, "water_km3", "extent_km2")
+    row |= dict.fromkeys(totals)  # of a study whose classes have no ice content
+    if (tables / "storage.json").is_file():
+        whole = read_json(tables / "storage.json")["regions"]["all"]
+        row |= {name: whole.get(name) for name in totals}
     if (tables / "true_storage.json").is_file():
         truth = read_json(tables / "true_storage.json")
         names = ("true_km3", "bias", "in_permafrost_free_cells")
@@ -226,7 +230,7 @@ def compared_studies(folders: Mapping[str, Path]) -> list[Study]:
     """
     studies = [Study.open(folder / "study.yaml") for folder in folders.values()]
     kinds = [
-        str((s.grid, s.area, s.layers, TARGETS[s.target].file_name, s.ice.thresholds))
+        str((s.grid, s.area, s.layers, s.target_classes.file_name, s.ice.thresholds))
         for s in studies
     ]
     most = max(kinds, key=kinds.count)
@@ -237,11 +241,11 @@ def agreement(studies: Sequence[Study]) -> dict[str, np.ndarray]:
     """Return where runs of `compared_studies` agree, cell by cell, reading one map at a time.
 
     ``agreement_<layer>`` is the share of runs with the most frequent class; ``ice_mean`` and
-    ``ice_sd`` are the mean and the standard deviation of storage over the runs, m of ice. NaN where
-    not every run has a prediction.
+    ``ice_sd`` are the mean and the standard deviation of storage over the runs, m of ice, where the
+    studies have storage. NaN where not every run has a prediction.
     """
     first = studies[0]
-    target = TARGETS[first.target]
+    target = first.target_classes
     size = len(studies)
     maps = {}
     for layer in map(layer_name, first.layers):
@@ -253,6 +257,8 @@ def agreement(studies: Sequence[Study]) -> dict[str, np.ndarray]:
         complete = counts.sum(axis=0) == size
         shares = np.where(complete, counts.max(axis=0) / size, np.nan)
         maps[f"agreement_{layer}"] = shares.astype(np.float32)
+    if not first.has_storage:
+        return maps
     mean = squares = np.zeros(reference_grid(first).shape)
     for number, study in enumerate(studies, 1):
         # Welford's update: no difference of large sums.
@@ -274,7 +280,7 @@ def write_agreement(
     -------
     summary
         For each layer the mean agreement and the share of cells in which at least nine of ten runs
-        agree; the mean of the storage's standard deviation over cells that have ice, m.
+        agree; the mean of the storage's standard deviation over cells that have ice, m, if any.
     """
     folder = (ROOT / path).parent
     study = studies[0]
@@ -292,7 +298,7 @@ def write_agreement(
             shares = values[np.isfinite(values)]
             most = float((shares >= 0.9 - 1e-6).mean())
             summary[name] = {"mean": float(shares.mean()), "at_least_nine_of_ten": most}
-    frozen = maps["ice_mean"] > 0
+    frozen = maps.get("ice_mean", np.zeros(1)) > 0
     summary["ice_sd_m"] = float(maps["ice_sd"][frozen].mean()) if frozen.any() else None
     write_json(folder / "agreement.json", summary)
     return summary

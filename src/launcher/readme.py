@@ -7,9 +7,8 @@ from typing import Any
 import pandas as pd
 
 from helpers.core.files import read_json, write_text
-from helpers.core.scores import DOMAINS
 from helpers.core.settings import ROOT
-from helpers.core.study import Study
+from helpers.core.study import DOMAINS, Study
 from launcher.stages import RunError, record_path, stages_of
 
 BEGIN, END = "<!-- results:begin", "<!-- results:end -->"

@@ -95,12 +95,14 @@ def _tables(*names: str) -> list[str]:
 
 
 _raw_files = _files("helpers.prepare.products:raw_files")
+_labels = _files("samples/labels.csv")
 _field_tables = _files("helpers.samples.tables:table_paths", "testbed.truth:truth_files")
 
 
 def _samples(study: Study) -> list[Path]:
     made = (study.results_dir / "samples").glob("*")
-    return [path for path in made if path.name not in ("sites.csv", "intervals.csv")]
+    others = ("sites.csv", "intervals.csv", "labels.csv")
+    return [path for path in made if path.name not in others]
 
 
 def _forests(study: Study) -> list[Path]:
@@ -156,13 +158,29 @@ _STAGES = (
         copied=_field_tables,
     ),
     Stage(
-        "02-extract-samples",
-        "ice type and predictors of each site and depth layer, and the 70/30 split",
+        "02-boreholes",
+        "the ice type of each borehole and test pit in each depth layer",
         after=("01-prepare-data", "testbed/2-boreholes"),
+        outputs=_labels,
+        seconds=30,
+        memory_mb=(600, 300),
+        settings=("layers", "ice", "campaign", "samples", "domain", "predictors"),
+        reads=lambda study: study.sample_files,
+        in_process=True,
+        cores=1,
+        applies=lambda study: study.has_boreholes,
+        copied=_labels,
+    ),
+    Stage(
+        "02-extract-samples",
+        "class and predictors of each sample and layer, and the 70/30 split",
+        after=("01-prepare-data", "02-boreholes"),
         outputs=_files("samples/samples.csv"),
         seconds=45,
         memory_mb=(600, 700),
-        settings=("layers", "ice", "campaign", "samples", "predictors", "domain", "target"),
+        settings=(
+            "layers", "ice", "campaign", "samples", "predictors", "domain", "target", "classes",
+        ),
         reads=lambda study: study.sample_files,
         in_process=True,
         copied=_samples,
@@ -203,21 +221,32 @@ _STAGES = (
         # It reads nothing of 04. That comes first because a batch stops here.
         after=("01-prepare-data", "02-extract-samples", "03-grid-search", "04-evaluate-accuracy"),
         outputs=_files(
-            "helpers.mapping.files:map_files", "helpers.mapping.files:interval_files",
-            "helpers.mapping.files:trust_files", "helpers.mapping.files:difference_files",
-            "tables/storage.json", "tables/applicability.csv", "tables/applicability.json",
+            "helpers.mapping.files:map_files", "helpers.mapping.files:trust_files",
+            "helpers.mapping.files:difference_files",
+            "tables/applicability.csv", "tables/applicability.json",
             "tables/prediction_sets.csv", "tables/other_maps.json",
         ),
         seconds=130,
         memory_mb=(600, 1000),
-        settings=("target", "storage_from", "maps", "uncertainty", "trust", "compare_with"),
+        settings=("target", "classes", "storage_from", "trust", "compare_with"),
         reads=lambda study: study.other_map_files,
         in_process=True,
     ),
     Stage(
+        "05-storage",
+        "ground ice by region, elevation and class, and the interval of its total",
+        after=("01-prepare-data", "02-extract-samples", "03-grid-search", "05-map-ground-ice"),
+        outputs=_files("helpers.mapping.files:interval_files", "tables/storage.json"),
+        seconds=40,
+        memory_mb=(700, 700),
+        settings=("target", "classes", "storage_from", "maps", "uncertainty"),
+        in_process=True,
+        applies=lambda study: study.has_storage,
+    ),
+    Stage(
         "testbed/3-against-the-truth",
         "what the run estimated beside what is true: accuracy, totals, intervals, trust",
-        after=("testbed/2-boreholes", "04-evaluate-accuracy", "05-map-ground-ice"),
+        after=("testbed/2-boreholes", "04-evaluate-accuracy", "05-map-ground-ice", "05-storage"),
         outputs=_files(
             *_tables("true_accuracy", "promised_and_true", "true_class_areas"),
             "tables/true_storage.json", "tables/true_totals.csv",

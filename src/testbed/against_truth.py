@@ -14,15 +14,16 @@ from rasterio.features import rasterize
 from helpers.accuracy import estimates
 from helpers.accuracy.predictions import Predictions, mapped_areas
 from helpers.core import ice
-from helpers.core.classes import TARGETS, layer_name
+from helpers.core.classes import layer_name
 from helpers.core.files import read_json, write_json, write_table
 from helpers.core.grid import reference_grid
 from helpers.core.rasters import read_band
-from helpers.core.scores import DOMAINS, HEADLINE_SCORES, by_domain
+from helpers.core.scores import HEADLINE_SCORES
+from helpers.core.study import DOMAINS
 from helpers.mapping import conformal, trust_tables
 from helpers.mapping.cells import study_regions
 from helpers.mapping.files import interval_files, layer_files, map_files
-from helpers.prepare.domain import domain_of_cells
+from helpers.prepare.domain import by_domain, domain_of_cells
 from helpers.prepare.registry import used_predictors
 from helpers.samples.extract import read_predictors
 from testbed.settings import VirtualStudy
@@ -57,7 +58,7 @@ def read_truth(study: VirtualStudy) -> Rasters:
 
 def class_of_type(study: VirtualStudy) -> np.ndarray:
     """Return the class of each ice type by its code, shape (256,); of no type -1."""
-    of_type = TARGETS[study.target].of_type
+    of_type = study.target_classes.of_type
     return np.append(of_type, np.full(256 - len(of_type), -1))
 
 
@@ -88,13 +89,13 @@ def accuracy_against_truth(
             reference: classes[truth[f"{kind}_{layer}"].ravel()[predictions.cells]]
             for reference, kind in (("cells", "ice_type"), ("samples", "borehole_type"))
         }
-        whole = read_band(map_files(study)[f"{TARGETS[study.target].file_name}_{layer}"])
+        whole = read_band(map_files(study)[f"{study.target_classes.file_name}_{layer}"])
         forests = {"train": predictions.mapped[layer], "map": whole.ravel()[predictions.cells]}
         rows += [
             {"layer": layer, "domain": domain, "estimate": f"true_{which}", "reference": reference}
             | estimates.headline_row(study, values[inside], mapped[inside])
             for which, mapped in forests.items()
-            for domain, inside in by_domain(predictions.in_domain)
+            for domain, inside in by_domain(study, predictions.in_domain)
             for reference, values in true.items()
         ]
     of_samples = estimates.estimate_accuracy(study, predictions, class_at, "cells")
@@ -147,13 +148,13 @@ def true_class_areas(
 
     ``mapped_bias`` and ``adjusted_bias`` are differences from it, km2.
     """
-    size = len(TARGETS[study.target].codes)
+    size = len(study.target_classes.codes)
     parts = []
     for layer in predictions.rows:
         types = truth[f"ice_type_{layer}"].ravel()[predictions.cells]
         true = class_of_type(study)[types]
         whole = mapped_areas(study, predictions, layer)
-        for domain, inside in by_domain(predictions.in_domain):
+        for domain, inside in by_domain(study, predictions.in_domain):
             share = np.bincount(true[inside], minlength=size) / max(inside.sum(), 1)
             part = areas[(areas["layer"] == layer) & (areas["domain"] == domain)]
             part = part.assign(true_km2=whole[domain][1] * share)
@@ -305,7 +306,7 @@ def trust_against_truth(study: VirtualStudy, truth: Rasters) -> tuple[pd.DataFra
         cells["covered"] = conformal.covered(members, cells["true"])
         cells["avoidable"] = _avoidable(study, cells, *shown)
         undefined = record[layer]["sets_undefined_for"]
-        for domain, inside in by_domain(cells["in_domain"]):
+        for domain, inside in by_domain(study, cells["in_domain"]):
             part = cells[inside]
             if len(part):
                 means = trust_tables.group_means(part, record[layer]["threshold"], ERRORS)
@@ -343,7 +344,7 @@ def _avoidable(
 
 def _set_rows(study: VirtualStudy, cells: pd.DataFrame, undefined: Sequence[str]) -> list[dict]:
     rows = []
-    for kind in TARGETS[study.target].classes:
+    for kind in study.target_classes.classes:
         own = cells[cells["true"] == kind.code]
         row = {
             "class": kind.name,

@@ -16,9 +16,9 @@ from matplotlib.figure import Figure
 from helpers.accuracy.estimates import ESTIMATES
 from helpers.core.files import read_json, write_json, write_table
 from helpers.core.plot import mark_label, panels
-from helpers.core.scores import DOMAINS, wilson
+from helpers.core.scores import wilson
 from helpers.core.settings import ROOT
-from helpers.core.study import Study
+from helpers.core.study import DOMAINS, Study
 from testbed.against_truth import ERRORS
 from testbed.settings import VirtualStudy
 

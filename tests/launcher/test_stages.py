@@ -143,4 +143,4 @@ def test_a_missing_table_has_a_name(scratch):
     (scratch / "config/mine.yaml").write_text(text)
     status, _, err = front_door(scratch, "map", "config/mine.yaml")
     assert status == 1
-    assert err[0] == "There is no data/a.csv and 1 more, which 02-extract-samples reads."
+    assert err[0] == "There is no data/a.csv and 1 more, which 02-boreholes reads."

@@ -44,7 +44,7 @@ def true(world, predicted):
     values, cells = read_predictors(study, NAMES)
     mapped = np.full(reference_grid(study).shape, 255, np.uint8)
     chances = models.class_probabilities(forest, values)
-    mapped.ravel()[cells] = mapped_class(chances, study.target)
+    mapped.ravel()[cells] = mapped_class(chances, study.target_classes)
     path = map_files(study)[f"ice_type_{LAYER}"]
     described = {"study": study, "names": "type", "units": "", "nodata": 255}
     write_raster(path, mapped, reference_grid(study), **described)

@@ -18,11 +18,9 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 from threadpoolctl import threadpool_limits
 
-from helpers.core.classes import TARGETS
 from helpers.core.scores import (
     HEADLINE_SCORES,
     bootstrap_matrices,
-    by_domain,
     mapped_class,
     matrix_scores,
 )
@@ -30,6 +28,7 @@ from helpers.core.study import Study
 from helpers.folds import blocks
 from helpers.forest import grid_search, models
 from helpers.forest.out_of_fold import out_of_fold, training_jobs
+from helpers.prepare.domain import by_domain
 from helpers.prepare.registry import used_predictors
 from helpers.samples.rows import forest_predictors, layer_rows
 
@@ -50,17 +49,17 @@ def compare_models(
     interval is of a bootstrap that draws square blocks of `folds.block_km`, not samples: neighbours
     are not independent. Both models are scored on the same draws.
     """
-    size = len(TARGETS[study.target].codes)
+    size = len(study.target_classes.codes)
     jobs = training_jobs(study, table, params)
     compared = []
     for (part, fold, _), probabilities in zip(jobs, out_of_fold(study, jobs, n_jobs), strict=True):
         reference = part["class"].to_numpy()
-        mapped = {"forest": mapped_class(probabilities, study.target)}
+        mapped = {"forest": mapped_class(probabilities, study.target_classes)}
         for name, (estimator, columns) in _estimators(study).items():
             values = part[columns].to_numpy(float)
             mapped[name] = _predict_out_of_fold(estimator, values, reference, fold)
         block = blocks.study_blocks(study, part, study.folds.block_km)
-        for domain, inside in by_domain(part["in_domain"]):
+        for domain, inside in by_domain(study, part["in_domain"]):
             if not inside.any():
                 continue
             rng = np.random.default_rng(study.folds.seed)
@@ -142,8 +141,8 @@ def selection_optimism(study: Study, table: pd.DataFrame, layer: str) -> pd.Data
     ``nested`` one, and their difference ``optimism``, all on pooled out-of-fold predictions of the
     training samples.
     """
-    codes = TARGETS[study.target].codes
-    rows = layer_rows(table, layer, "train", study.target)
+    codes = study.target_classes.codes
+    rows = layer_rows(table, layer, "train", study.target_classes)
     winner = grid_search.search(study, table, layer)
     nested = np.empty((len(rows), len(codes)))
     for number in np.unique(winner.fold):
@@ -153,6 +152,6 @@ def selection_optimism(study: Study, table: pd.DataFrame, layer: str) -> pd.Data
         model = models.fit(study, others, layer, params, "train")
         values = forest_predictors(study, rows[held])
         nested[held] = models.class_probabilities(model, values, codes)
-    nested_scores = grid_search.score_probabilities(winner.reference, nested, study.target)
+    nested_scores = grid_search.score_probabilities(winner.reference, nested, study.target_classes)
     scores = pd.DataFrame({"winner": winner.scores, "nested": nested_scores}).rename_axis("score")
     return scores.assign(optimism=scores["winner"] - scores["nested"])

@@ -21,7 +21,6 @@ from matplotlib.axes import Axes
 from scipy.special import ndtri
 
 from helpers.accuracy.predictions import Predictions, mapped_areas
-from helpers.core.classes import TARGETS
 from helpers.core.scores import matrix_scores
 from helpers.core.study import Study
 
@@ -110,7 +109,7 @@ def class_areas(study: Study, predictions: Predictions, reports: dict[str, Any])
     Reports are those of the test samples by layer, from `helpers.accuracy.report.evaluate`.
     """
     tables = []
-    kinds = TARGETS[study.target].classes
+    kinds = study.target_classes.classes
     codes = {"class": [kind.code for kind in kinds], "class_name": [kind.name for kind in kinds]}
     for layer in predictions.rows:
         for domain, (cells, whole_km2) in mapped_areas(study, predictions, layer).items():

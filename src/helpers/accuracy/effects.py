@@ -16,7 +16,7 @@ from joblib import Parallel, delayed
 from matplotlib.figure import Figure
 from sklearn.base import ClassifierMixin
 
-from helpers.core.classes import TARGETS, layer_name
+from helpers.core.classes import layer_name, layer_title
 from helpers.core.parallel import show_progress
 from helpers.core.plot import mark_label, panels
 from helpers.core.scores import interval
@@ -117,7 +117,10 @@ def plot_effects(study: Study, table: pd.DataFrame) -> Figure:
     The table is that of `explain_layer`, with the column layer.
     """
     items = covariates(study)
-    absent = table[table["class"] == TARGETS[study.target].codes[0]]  # no permafrost
+    absent = table[table["class"].isin(study.target_classes.free)]
+    # The ends of intervals add up only roughly where several classes are no permafrost.
+    absent = absent.groupby(["layer", "predictor", "value"], sort=False)
+    absent = absent[["effect", "lower", "upper"]].sum().reset_index()
     names = list(dict.fromkeys(table["predictor"]))
     layers = [layer_name(layer) for layer in study.layers]
     colours = cycle(("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9"))
@@ -129,7 +132,7 @@ def plot_effects(study: Study, table: pd.DataFrame) -> Figure:
         for layer, line in absent[absent["predictor"] == name].groupby("layer", sort=False):
             x, look = line["value"], {"color": colours[layer]}
             panel.fill_between(x, -line["upper"], -line["lower"], alpha=0.15, lw=0, **look)
-            panel.plot(x, -line["effect"], lw=1, label=f"{layer.removesuffix('m')} m", **look)
+            panel.plot(x, -line["effect"], lw=1, label=layer_title(layer), **look)
         panel.axhline(0, color="0.7", linewidth=0.5, zorder=0)
         unit = f" ({items[name].unit})" if items[name].unit not in ("", "1") else ""
         panel.set_xlabel(items[name].title + unit)

@@ -16,14 +16,12 @@ from matplotlib.figure import Figure
 from helpers.accuracy.by_area import plot_areas
 from helpers.accuracy.predictions import Predictions, mapped_areas
 from helpers.accuracy.report import evaluate
-from helpers.core.classes import TARGETS
+from helpers.core.classes import layer_title
 from helpers.core.grid import cell_centres, reference_grid
 from helpers.core.plot import mark_label, panels
 from helpers.core.scores import (
-    DOMAINS,
     HEADLINE_SCORES,
     bootstrap_matrices,
-    by_domain,
     by_mapped_share,
     confusion_matrix,
     interval,
@@ -35,6 +33,7 @@ from helpers.folds.blocks import bootstrap
 from helpers.folds.distances import Distribution, neighbour_distances, prediction_distances
 from helpers.folds.units import coordinates
 from helpers.folds.weights import sampling_weights
+from helpers.prepare.domain import by_domain
 
 ESTIMATES = {
     "random": "random folds",
@@ -105,8 +104,8 @@ def estimate_accuracy(
         sources["test"] = predictions.tested[layer], predictions.test[layer]
         for name, (part, probabilities) in sources.items():
             classes = part["class"].to_numpy() if labels is None else labels(part)
-            mapped = mapped_class(probabilities, study.target)
-            for domain, inside in by_domain(part["in_domain"]):
+            mapped = mapped_class(probabilities, study.target_classes)
+            for domain, inside in by_domain(study, part["in_domain"]):
                 distance = missed.get((name, domain), np.nan)
                 if not inside.any() or (name != "test" and np.isnan(distance)):
                     continue
@@ -117,7 +116,7 @@ def estimate_accuracy(
                 ways = {name: {}, f"{name}_adjusted": {"shares": areas[domain][0]}}
                 if name == "random":  # weights by which samples stand for all cells of the domain
                     places, in_domain = predictions.map_cells
-                    cells = places[dict(by_domain(in_domain))[domain]]
+                    cells = places[dict(by_domain(study, in_domain))[domain]]
                     own = coordinates(part[inside])
                     weight = sampling_weights(own, cells, study.grid.resolution**2)
                     ways["random_weighted"] = {"weight": weight}
@@ -136,11 +135,11 @@ def _missed_distances(
     rows = predictions.rows[layer]
     places = coordinates(rows)
     away = prediction_distances(places, np.stack([easting[column], northing[row]], axis=1))
-    inside = dict(by_domain(rows["in_domain"]))
+    inside = dict(by_domain(study, rows["in_domain"]))
     missed = {}
     for kind in (kind for of, kind in predictions.folds if of == layer):
         apart = neighbour_distances(places, predictions.folds[layer, kind])
-        for domain, of_cells in by_domain(predictions.in_domain):
+        for domain, of_cells in by_domain(study, predictions.in_domain):
             if of_cells.any() and inside[domain].any():
                 distance = Distribution(away[of_cells]).wasserstein(apart[inside[domain]])
                 missed[kind, domain] = distance / 1000
@@ -167,7 +166,7 @@ def headline_row(
     With `shares`, how much of the map has each class, scores are those of the post-stratified
     matrix.
     """
-    codes = TARGETS[study.target].codes
+    codes = study.target_classes.codes
 
     def headline(matrix: np.ndarray) -> np.ndarray:
         scores = matrix_scores(matrix if shares is None else by_mapped_share(matrix, shares))
@@ -195,7 +194,7 @@ def plot_estimates(
     Below them are plotted the areas from `helpers.accuracy.by_area.class_areas`. All are of the
     potential-permafrost domain. Labels are names of the estimates.
     """
-    domain = DOMAINS[1]
+    domain = study.domains[-1]
     shown = estimates[estimates["domain"] == domain]
     names = [name for name in reversed(labels) if (shown["estimate"] == name).any()]
     layers = shown["layer"].unique()
@@ -210,7 +209,7 @@ def plot_estimates(
             _plot_score(panel, shown[shown["layer"] == layer], score, names, references)
             panel.set_yticks(range(len(names)), [labels[name] for name in names])
     for layer, panel in zip(layers, axes[0], strict=True):
-        panel.set_title(f"{layer.removesuffix('m')} m, {domain.replace('_', ' ')}")
+        panel.set_title(f"{layer_title(layer)}, {domain.replace('_', ' ')}")
     handles = axes[0, 0].get_legend_handles_labels()
     figure.legend(*handles, loc="upper center", ncols=2, frameon=False)
     if areas is not None:

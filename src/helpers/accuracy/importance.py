@@ -9,7 +9,7 @@ from joblib import Parallel, delayed
 from matplotlib.figure import Figure
 from sklearn.base import ClassifierMixin
 
-from helpers.core.classes import TARGETS
+from helpers.core.classes import layer_title
 from helpers.core.parallel import show_progress
 from helpers.core.plot import mark_label, panels
 from helpers.core.scores import bootstrap_matrices, confusion_matrix, interval, kappa
@@ -109,7 +109,7 @@ def plot_shapley(study: Study, table: pd.DataFrame) -> Figure:
 
     The table is that of `shapley_layer`, with the column layer.
     """
-    absent = table[table["class"] == TARGETS[study.target].codes[0]]  # no permafrost
+    absent = _without_permafrost(study, table)
     order = absent["part"].abs().groupby(absent["predictor"]).mean().nlargest(_SHOWN).index
     titles = [covariates(study)[name].title for name in order]
     layers = absent.groupby("layer", sort=False)
@@ -122,7 +122,7 @@ def plot_shapley(study: Study, table: pd.DataFrame) -> Figure:
             rank = here["value"].rank(pct=True)
             points = panel.scatter(added, line + _swarm(added), c=rank, **look)
         panel.axvline(0, color="0.7", linewidth=0.5, zorder=0)
-        panel.set_title(f"{layer.removesuffix('m')} m")
+        panel.set_title(layer_title(layer))
         panel.set_yticks(range(len(order)), titles)
     axes[0, 0].invert_yaxis()
     figure.supxlabel("added to the probability of permafrost", fontsize="medium", y=0.03)
@@ -132,6 +132,13 @@ def plot_shapley(study: Study, table: pd.DataFrame) -> Figure:
     bar.set_label("value of the predictor, by rank", labelpad=-20)
     mark_label(figure, study.label)
     return figure
+
+
+def _without_permafrost(study: Study, table: pd.DataFrame) -> pd.DataFrame:
+    """Return what predictors add to the probability of no permafrost, whatever its class."""
+    free = table[table["class"].isin(study.target_classes.free)]
+    keys = ["layer", "site_id", "predictor", "value"]
+    return free.groupby(keys, sort=False)["part"].sum().reset_index()
 
 
 def _swarm(values: np.ndarray) -> np.ndarray:

@@ -11,16 +11,16 @@ import pandas as pd
 from joblib import cpu_count
 from sklearn.base import ClassifierMixin
 
-from helpers.core.classes import TARGETS, layer_name
+from helpers.core.classes import layer_name
 from helpers.core.files import write_aside
 from helpers.core.grid import area_mask, reference_grid
-from helpers.core.scores import AccuracyError, by_domain, mapped_class
+from helpers.core.scores import AccuracyError, mapped_class
 from helpers.core.study import Study
 from helpers.folds import distances
 from helpers.folds.curves import fold_kinds
 from helpers.forest.models import class_probabilities, fit
 from helpers.forest.out_of_fold import out_of_fold
-from helpers.prepare.domain import domain_of_cells
+from helpers.prepare.domain import by_domain, domain_of_cells
 from helpers.prepare.registry import used_predictors
 from helpers.samples.extract import read_predictors
 from helpers.samples.rows import forest_predictors, layer_rows
@@ -65,7 +65,7 @@ def predict_samples(
     Hyperparameters are by layer, and so are the forests of the training samples, which by default
     are grown here.
     """
-    codes = TARGETS[study.target].codes
+    codes = study.target_classes.codes
     rows, tested = _split_rows(study, table)
     map_cells = distances.map_cells(study)
     folds = {
@@ -84,7 +84,9 @@ def predict_samples(
     values, cells, in_domain = evaluation_cells(study)
 
     def mapped(layer: str) -> np.ndarray:
-        return mapped_class(class_probabilities(forests[layer], values, codes), study.target)
+        return mapped_class(
+            class_probabilities(forests[layer], values, codes), study.target_classes
+        )
 
     with ThreadPoolExecutor(cpu_count()) as pool:
         classes = dict(zip(rows, pool.map(mapped, rows), strict=True))
@@ -95,7 +97,7 @@ def _split_rows(study: Study, table: pd.DataFrame) -> Iterator[dict[str, pd.Data
     """Yield the training and then the test samples of each layer."""
     layers = [layer_name(layer) for layer in study.layers]
     for part in ("train", "test"):
-        yield {layer: layer_rows(table, layer, part, study.target) for layer in layers}
+        yield {layer: layer_rows(table, layer, part, study.target_classes) for layer in layers}
 
 
 def predictions_file(study: Study) -> Path:
@@ -137,16 +139,16 @@ def mapped_areas(
 ) -> dict[str, tuple[np.ndarray, float]]:
     """Return how much of the map has each class by the forest of the training samples.
 
-    For each of `helpers.core.scores.DOMAINS` it is the number of cells in regular steps that have
+    For each of the study's `domains` it is the number of cells in regular steps that have
     each class, and the area of the whole domain, km2.
     """
-    size = len(TARGETS[study.target].codes)
+    size = len(study.target_classes.codes)
     cell = study.grid.resolution**2 / 1e6
-    whole = dict(by_domain(predictions.map_cells[1]))
+    whole = dict(by_domain(study, predictions.map_cells[1]))
     mapped = predictions.mapped[layer]
     return {
         name: (np.bincount(mapped[inside], minlength=size), float(whole[name].sum() * cell))
-        for name, inside in by_domain(predictions.in_domain)
+        for name, inside in by_domain(study, predictions.in_domain)
     }
 
 

@@ -6,13 +6,14 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from helpers.core.classes import layer_title
 from helpers.core.plot import mark_label, panels
-from helpers.core.scores import by_domain
 from helpers.core.study import Study
 from helpers.folds import blocks
 from helpers.folds.weights import area_weights
 from helpers.forest import out_of_fold
 from helpers.forest.regression import expected_ice, regress_out_of_fold
+from helpers.prepare.domain import by_domain
 
 MODELS = {"classes": "from classes", "regression": "regressed"}
 """Ways to the ice of a place, as the setting `storage_from` names them, and their labels."""
@@ -45,7 +46,7 @@ def predict_samples(
     return pd.concat(tables, ignore_index=True)
 
 
-def score_ice(predicted: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
+def score_ice(study: Study, predicted: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
     """Score both ways to the ice fraction, from `predict_samples`, everywhere and in the domain.
 
     There is one row a layer, domain and model (a key of `MODELS`). R2 is one less the squared
@@ -56,7 +57,7 @@ def score_ice(predicted: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame
     """
     scores = []
     for layer, rows in predicted.groupby("layer", sort=False):
-        for domain, inside in by_domain(rows["in_domain"]):
+        for domain, inside in by_domain(study, rows["in_domain"]):
             if inside.any():
                 first = {"layer": layer, "domain": domain, "n": int(inside.sum())}
                 scores += [first | row for row in _scores(rows[inside], rng)]
@@ -97,7 +98,7 @@ def plot_regressed_ice(study: Study, predicted: pd.DataFrame) -> Figure:
                 panel.vlines(x, part["low"], part["high"], "0.8", linewidth=0.6, label=label)
             panel.plot(x, y, ".", markersize=3, color="#0072b2", label="a sample")
             panel.plot([0, top], [0, top], color="0.4", linewidth=0.7, label="known = predicted")
-            panel.set_title(f"{layer.removesuffix('m')} m, {title}")
+            panel.set_title(f"{layer_title(layer)}, {title}")
         row[0].set_ylabel("known (m³ m⁻³)")
     axes[0, 0].set(xlim=(0, top), ylim=(-0.02, top))
     for panel in axes[1]:

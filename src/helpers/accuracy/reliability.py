@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from helpers.core.classes import TARGETS, IceType
+from helpers.core.classes import IceType
 from helpers.core.plot import mark_label, panels
 from helpers.core.scores import checked_probabilities, wilson
 from helpers.core.study import Study
@@ -113,7 +113,7 @@ def evaluate_reliability(
     Arguments are by layer: test samples with their class, the forest's own probabilities, and the
     calibration of its card.
     """
-    classes, bins = TARGETS[study.target].codes, study.accuracy.bins
+    classes, bins = study.target_classes.codes, study.accuracy.bins
     calibrated = {
         layer: calibrate(part, calibrations[layer]) for layer, part in probabilities.items()
     }
@@ -134,7 +134,7 @@ def plot_reliability(study: Study, curves: pd.DataFrame, errors: pd.DataFrame) -
 
     Bars are Wilson's 90 % intervals. Bins of fewer than `LEAST` samples are in the table alone.
     """
-    classes = TARGETS[study.target].classes
+    classes = study.target_classes.classes
     ncols = min(3, len(classes))
     nrows = len(classes) // ncols
     figure, axes = panels(nrows, ncols, 14 + 66 * nrows, sharex=True, sharey=True)

@@ -16,13 +16,11 @@ from matplotlib.axes import Axes
 from scipy.special import ndtri
 
 from helpers.accuracy.by_area import area_adjusted
-from helpers.core.classes import TARGETS
 from helpers.core.files import to_json_value
 from helpers.core.scores import (
     BY_CLASS,
     bootstrap_matrices,
     brier_score,
-    by_domain,
     confusion_matrix,
     interval,
     kappa_standard_error,
@@ -34,6 +32,7 @@ from helpers.core.scores import (
 from helpers.core.study import Study
 from helpers.folds.blocks import bootstrap
 from helpers.forest.calibration import calibrate
+from helpers.prepare.domain import by_domain
 
 
 def accuracy_report(
@@ -82,7 +81,7 @@ def evaluate(
 ) -> dict[str, dict[str, Any]]:
     """Evaluate predictions of samples that the forest was not grown from, in each domain.
 
-    Each of `helpers.core.scores.DOMAINS` has its `accuracy_report`, with log loss and Brier score
+    Each of the study's `domains` has its `accuracy_report`, with log loss and Brier score
     of the forest's own and of its calibrated probabilities; ``permafrost``, the report of
     permafrost (1) or none (0); and ``area_adjusted``, as from
     `helpers.accuracy.by_area.area_adjusted`.
@@ -96,21 +95,22 @@ def evaluate(
     mapped
         From `helpers.accuracy.predictions.mapped_areas`.
     """
-    classes = list(TARGETS[study.target].codes)
+    target = study.target_classes
+    classes = list(target.codes)
     level = study.accuracy.interval
     kinds = {"": probabilities}
     if calibration:
         kinds["_calibrated"] = calibrate(probabilities, calibration)
     reports = {}
-    for domain, inside in by_domain(rows["in_domain"]):
+    for domain, inside in by_domain(study, rows["in_domain"]):
         reference = rows["class"].to_numpy()[inside]
-        predicted = mapped_class(probabilities, study.target)[inside]
+        predicted = mapped_class(probabilities, target)[inside]
         draws = bootstrap(study, rows[inside]) if inside.any() else None
         report = accuracy_report(reference, predicted, classes, draws, level)
         for kind, values in kinds.items():
             report[f"log_loss{kind}"] = log_loss(reference, values[inside], classes)
             report[f"brier_score{kind}"] = brier_score(reference, values[inside], classes)
-        frozen = (part > 0 for part in (reference, predicted))
+        frozen = (target.permafrost[part].astype(int) for part in (reference, predicted))
         report["permafrost"] = accuracy_report(*frozen, [0, 1], draws, level)
         if mapped:
             areas = *mapped[domain], level, study.samples.probability_sample

@@ -7,14 +7,15 @@ from matplotlib.figure import Figure
 from scipy.spatial import cKDTree
 
 from helpers.accuracy.predictions import Predictions
-from helpers.core.classes import TARGETS
+from helpers.core.classes import layer_title
 from helpers.core.grid import reference_grid, study_area
 from helpers.core.plot import WIDTH_MM, mark_label, style
-from helpers.core.scores import DOMAINS, by_domain, mapped_class, wilson
+from helpers.core.scores import mapped_class, wilson
 from helpers.core.study import Study
 from helpers.folds.curves import CURVES
 from helpers.folds.distances import neighbour_distances, prediction_distances
 from helpers.folds.units import coordinates, unit_centres
+from helpers.prepare.domain import by_domain
 
 _DISTANCE_KM = (0, 1, 2, 5, 10, 20, 50, 100, np.inf)
 
@@ -89,7 +90,7 @@ def _errors(
     study: Study, rows: pd.DataFrame, probabilities: np.ndarray, estimate: str, away: np.ndarray
 ) -> pd.DataFrame:
     reference = rows["class"].to_numpy()
-    mapped = mapped_class(probabilities, study.target)
+    mapped = mapped_class(probabilities, study.target_classes)
     columns = ["site_id", "group", "layer", "easting", "northing", "in_domain"]
     return rows[columns].assign(
         estimate=estimate,
@@ -106,7 +107,7 @@ def autocorrelation(study: Study, table: pd.DataFrame) -> pd.DataFrame:
     """Return `morans_i` of `residuals`, ``of`` error, residual and surprise."""
     rows = []
     for (layer, estimate), part in table.groupby(["layer", "estimate"], sort=False):
-        for domain, inside in by_domain(part["in_domain"]):
+        for domain, inside in by_domain(study, part["in_domain"]):
             chosen = part[inside]
             for of in ("error", "residual", "surprise"):
                 rng = np.random.default_rng(study.accuracy.seed)
@@ -116,7 +117,7 @@ def autocorrelation(study: Study, table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def error_by_distance(table: pd.DataFrame) -> pd.DataFrame:
+def error_by_distance(study: Study, table: pd.DataFrame) -> pd.DataFrame:
     """Return the share of wrong predictions by the distance to the forest's nearest sample.
 
     There is one row an estimate, domain and class of distances that holds samples, all layers
@@ -125,7 +126,7 @@ def error_by_distance(table: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for estimate, part in table.groupby("estimate", sort=False):
-        for domain, inside in by_domain(part["in_domain"]):
+        for domain, inside in by_domain(study, part["in_domain"]):
             place = np.digitize(part.loc[inside, "distance_km"], _DISTANCE_KM[1:-1])
             for number, chosen in part[inside].groupby(place):
                 first, last = _DISTANCE_KM[number : number + 2]
@@ -149,7 +150,7 @@ def plot_residuals(study: Study, table: pd.DataFrame, by_distance: pd.DataFrame)
     layers, geobox = table["layer"].unique(), reference_grid(study)
     box = geobox.boundingbox
     outline = GeoSeries([study_area(study, geobox.crs.to_wkt())]).boundary
-    steps = len(TARGETS[study.target].codes) - 1
+    steps = len(study.target_classes.codes) - 1
     width = 51 if len(layers) > 2 else WIDTH_MM / len(layers) - 12
     height = width * box.span_y / box.span_x
     figure = plt.figure(figsize=(WIDTH_MM / 25.4, (height + 78) / 25.4), layout="constrained")
@@ -165,20 +166,20 @@ def plot_residuals(study: Study, table: pd.DataFrame, by_distance: pd.DataFrame)
         wrong = part[part["error"] == 1].sort_values("residual", key=np.abs)
         places = wrong["easting"], wrong["northing"]
         points = panel.scatter(*places, c=wrong["residual"], edgecolors="0.2", **look)
-        panel.set(title=f"{layer.removesuffix('m')} m", aspect="equal", xticks=[], yticks=[])
+        panel.set(title=layer_title(layer), aspect="equal", xticks=[], yticks=[])
         panel.set(xlabel="", ylabel="")
         panel.spines[:].set_visible(False)
     bar = above.colorbar(points, ax=list(axes), shrink=0.7, aspect=25, location="bottom")
     bar.set_label("mapped less reference class, out of fold (grey: right)")
     axes = below.subplots()
     look = {"markersize": 3, "linewidth": 1, "elinewidth": 0.6, "capsize": 1.5}
-    chosen = by_distance[by_distance["domain"] == DOMAINS[1]]
+    chosen = by_distance[by_distance["domain"] == study.domains[-1]]
     for estimate, part in chosen.groupby("estimate", sort=False):
         label, colour, line, _ = CURVES.get(estimate, ("test samples", "0.3", "-", 1))
         bars = np.abs(part[["lower", "upper"]].to_numpy().T - part["error"].to_numpy())
         look |= {"fmt": f"o{line}", "color": colour, "label": label}
         axes.errorbar(part["distance_km"], part["error"], bars, **look)
-    title = f"Errors by distance, {DOMAINS[1].replace('_', ' ')}, all layers"
+    title = f"Errors by distance, {study.domains[-1].replace('_', ' ')}, all layers"
     axes.set(title=title, xscale="log", ylim=(0, 1), ylabel="share of wrong classes")
     axes.set_xlabel("distance to the nearest sample that the forest had seen (km)")
     axes.xaxis.set_major_formatter("{x:g}")

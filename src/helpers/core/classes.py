@@ -1,6 +1,9 @@
 """Ice types and the other targets of a study: names, colours, and what is permafrost."""
 
 from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
 
 NO_TYPE = 255
 """Code of cells without an ice type, and nodata of the rasters."""
@@ -8,20 +11,21 @@ NO_TYPE = 255
 
 @dataclass(frozen=True)
 class IceType:
-    """One class of frozen soil by its volumetric ice content.
+    """One class of frozen soil, by default by its volumetric ice content.
 
-    Its code in tables and rasters, its names in GB/T 50324 and JTG/T D31-04, and its hexadecimal
-    colour on maps.
+    Its code in tables and rasters, its names (the default ones are those of GB/T 50324 and JTG/T
+    D31-04), its hexadecimal colour on maps, and whether it is permafrost.
     """
 
     code: int
     name: str
     chinese_name: str
     colour: str
+    permafrost: bool = True
 
 
 ICE_TYPES = (
-    IceType(0, "no permafrost", "非多年冻土", "#d9d9d9"),
+    IceType(0, "no permafrost", "非多年冻土", "#d9d9d9", permafrost=False),
     IceType(1, "ice-poor frozen soil", "少冰冻土", "#ffffcc"),
     IceType(2, "icy frozen soil", "多冰冻土", "#a1dab4"),
     IceType(3, "ice-rich frozen soil", "富冰冻土", "#41b6c4"),
@@ -42,22 +46,40 @@ class Target:
         In titles of maps and, with underscores, in their file names.
     classes
         In the order of their codes 0, 1, 2...; a code is also the class's column in all
-        probabilities. Class 0 is always no permafrost.
+        probabilities.
     of_type
-        Class of each of `ICE_TYPES`.
+        Class of each type that samples have: of `ICE_TYPES`, or of the study's own classes.
     two_stage
         Whether one forest decides permafrost, and another, grown on permafrost alone, its class.
+    ordered
+        Whether classes go from little to much ice, so that it is worse to confuse distant ones.
     """
 
     name: str
     classes: tuple[IceType, ...]
     of_type: tuple[int, ...]
     two_stage: bool = False
+    ordered: bool = True
 
     @property
     def codes(self) -> tuple[int, ...]:
         """Codes of the classes."""
         return tuple(kind.code for kind in self.classes)
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the classes."""
+        return [kind.name for kind in self.classes]
+
+    @cached_property
+    def permafrost(self) -> np.ndarray:
+        """Which classes are permafrost, shape (k,)."""
+        return np.array([kind.permafrost for kind in self.classes])
+
+    @property
+    def free(self) -> list[int]:
+        """Codes of the classes that are no permafrost."""
+        return np.flatnonzero(~self.permafrost).tolist()
 
     @property
     def legend(self) -> dict[int, tuple[str, str]]:
@@ -90,14 +112,36 @@ TARGETS = {
 """Targets by their name in the study file. Samples keep their ice type;
 `helpers.samples.rows.layer_rows` recodes it."""
 
+DEFAULT_TARGET = TARGETS["ice_type"]
 
-def layer_name(layer: tuple[float, float]) -> str:
-    """Return the name of a depth layer, top and bottom in m, in files and tables.
+
+Layer = tuple[float, float] | str
+"""Top and bottom of a depth layer, m; or a name where the study has no depths."""
+
+
+def layer_name(layer: Layer) -> str:
+    """Return the name of a layer in files and tables.
 
     Examples
     --------
     >>> layer_name((0, 0.5))
     '0-0.5m'
+    >>> layer_name("upper metres")
+    'upper-metres'
     """
+    if isinstance(layer, str):
+        return layer.replace(" ", "-")
     top, bottom = layer
     return f"{top:g}-{bottom:g}m"
+
+
+def layer_title(name: str) -> str:
+    """Return a layer's name as figures show it.
+
+    Examples
+    --------
+    >>> layer_title("2-3m"), layer_title("upper-metres")
+    ('2-3 m', 'upper metres')
+    """
+    depths = name.removesuffix("m")
+    return f"{depths} m" if depths[-1].isdigit() else name.replace("-", " ")

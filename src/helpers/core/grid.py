@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 import pyproj
+import rasterio
+import shapely
 from affine import Affine
 from odc.geo.geobox import GeoBox
 from rasterio.features import geometry_mask
@@ -59,10 +61,29 @@ def study_area(study: Study, crs: Any = "EPSG:4326", layer: str | None = None) -
 
     The layer of the polygon file is by default the one that the study file names.
     """
+    wkt = pyproj.CRS.from_user_input(crs).to_wkt()
+    if not study.area.polygons:
+        return _rectangle(study, wkt)
     path = study.path(study.area.polygons)
     modified = path.stat().st_mtime_ns if path.is_file() else None
-    wkt = pyproj.CRS.from_user_input(crs).to_wkt()
     return _outline(path, layer or study.area.layer, wkt, modified)
+
+
+def _rectangle(study: Study, wkt: str) -> BaseGeometry:
+    """Return the study area's box, or else its grid, in a CRS."""
+    import geopandas
+
+    if study.area.box:
+        bounds, crs = study.area.box, "EPSG:4326"
+    else:
+        grid = reference_grid(study)
+        bounds, crs = grid.boundingbox.bbox, crs_wkt(grid)
+    rectangle = shapely.box(*bounds)
+    if pyproj.CRS.from_user_input(crs) == pyproj.CRS.from_user_input(wkt):
+        return rectangle
+    # Straight edges are curves in another projection.
+    dense = rectangle.segmentize(rectangle.length / 400)
+    return geopandas.GeoSeries([dense], crs=crs).to_crs(wkt).iloc[0]
 
 
 @cache
@@ -71,23 +92,32 @@ def _outline(path: Path, layer: str, wkt: str, _modified: int | None) -> BaseGeo
     from pyogrio.errors import DataLayerError, DataSourceError
 
     try:
-        polygons = geopandas.read_file(path, layer=layer)
+        polygons = geopandas.read_file(path, layer=layer or 0)
     except (DataSourceError, DataLayerError) as error:
         raise StudyAreaError(
-            f"The polygon layer {layer} of {path.name} cannot be read: {error}",
-            "correct `area` in the study file, or make data/base/ again",
+            f"The study area {path.name} {layer or '(first layer)'} cannot be read: {error}",
+            "correct area.polygons and area.layer in the study file",
         ) from None
     if polygons.empty or polygons.crs is None:
         lack = "no polygon" if polygons.empty else "no coordinate reference system"
         raise StudyAreaError(
-            f"The layer {layer} of {path.name} has {lack}.", "write the layer again with both"
+            f"The study area {path.name} has {lack}.", "write the layer again with both"
         )
     return polygons.to_crs(wkt).union_all()
 
 
 def reference_grid(study: Study) -> GeoBox:
-    """Return the study area's bounds in the study's CRS, snapped outwards to whole cells."""
+    """Return the grid of `grid.like`, or the area's bounds snapped outwards to whole cells."""
     return fine_grid(study, study.grid.resolution)
+
+
+def _coarse_grid(study: Study) -> GeoBox:
+    crs = named_crs(study.grid.crs)
+    if not study.grid.like:
+        bounds = study_area(study, crs).bounds
+        return GeoBox.from_bbox(bounds, crs.to_wkt(), resolution=study.grid.resolution, tol=_SNAP)
+    with rasterio.open(study.path(study.grid.like)) as source:
+        return GeoBox(source.shape, source.transform, crs.to_wkt())
 
 
 def fine_grid(study: Study, resolution: float | None = None, margin: float = 0.0) -> GeoBox:
@@ -100,9 +130,7 @@ def fine_grid(study: Study, resolution: float | None = None, margin: float = 0.0
     divisor = coarse / resolution
     if divisor < 1 or abs(divisor - round(divisor)) > _SNAP:
         raise ValueError(f"a cell of {resolution:g} m does not divide one of {coarse:g} m evenly")
-    crs = named_crs(study.grid.crs)
-    bounds = study_area(study, crs).bounds
-    grid = GeoBox.from_bbox(bounds, crs.to_wkt(), resolution=coarse, tol=_SNAP)
+    grid = _coarse_grid(study)
     return grid.pad(math.ceil(margin / coarse - _SNAP)).zoom_out(1 / round(divisor))
 
 

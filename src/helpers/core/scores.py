@@ -6,19 +6,15 @@ shape is ``(..., k, k)``, one matrix gives a float, a stack of them an array.
 
 import math
 import warnings
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtr, ndtri, stdtrit
 
-from helpers.core.classes import TARGETS
+from helpers.core.classes import DEFAULT_TARGET, Target
 from helpers.core.errors import CompendiumError
-
-DOMAINS = ("whole", "potential_permafrost")
-"""Where accuracy is evaluated: everywhere, and where a rule on covariates leaves permafrost
-possible."""
 
 HEADLINE_SCORES = ("overall_accuracy", "kappa", "macro_f1")
 
@@ -337,12 +333,6 @@ def wilson(
     return np.maximum(middle - reach, 0), np.minimum(middle + reach, 1)
 
 
-def by_domain(in_domain: npt.ArrayLike) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield each of `DOMAINS` and which samples or cells lie in it, shape (n,)."""
-    in_domain = np.asarray(in_domain, bool)
-    yield from zip(DOMAINS, (np.ones(len(in_domain), bool), in_domain), strict=True)
-
-
 def matrix_scores(matrix: npt.ArrayLike) -> dict[str, Any]:
     """Return all scores that follow from a confusion matrix, or from a stack of them, by name."""
     by_class = dict(zip(BY_CLASS, (precision(matrix), recall(matrix), f1(matrix)), strict=True))
@@ -381,12 +371,12 @@ def ratio(part: npt.ArrayLike, whole: npt.ArrayLike) -> Any:
     return quotient if quotient.ndim else float(quotient)
 
 
-def mapped_class(probabilities: np.ndarray, target: str = "ice_type") -> np.ndarray:
+def mapped_class(probabilities: np.ndarray, target: Target = DEFAULT_TARGET) -> np.ndarray:
     """Return the class that a forest maps, by its own probabilities (n, k): the most probable one.
 
     In two stages permafrost is decided first, then its type: against each type alone, no permafrost
     would win too often.
     """
-    if not TARGETS[target].two_stage:
+    if not target.two_stage:
         return probabilities.argmax(axis=1)
     return np.where(probabilities[:, 0] >= 0.5, 0, 1 + probabilities[:, 1:].argmax(axis=1))

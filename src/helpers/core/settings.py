@@ -41,11 +41,48 @@ def source_makers() -> EntryPoints:
     return entry_points(group="ground_ice.sources")
 
 
+def raster_grid(path: str) -> dict[str, Any]:
+    """Return crs (WKT) and resolution (m) of a raster's grid, for `Grid.like`.
+
+    ValueError if the file is missing or no raster, or if its grid is geographic, turned, not of
+    square cells, or without a coordinate reference system.
+    """
+    import rasterio  # takes a fifth of a second, and few studies need it
+    from rasterio.errors import RasterioError
+
+    try:
+        with rasterio.open(ROOT / path) as source:
+            crs, affine = source.crs, source.transform
+    except RasterioError as error:
+        raise ValueError(f"the raster {path} of `like` cannot be read: {error}") from None
+    if crs is None:
+        raise ValueError(f"{path} has no coordinate reference system: give it one (gdal_edit.py)")
+    if crs.is_geographic:
+        raise ValueError(
+            f"{path} is in degrees, and areas and distances need metres: "
+            "warp it first (gdalwarp -t_srs EPSG:326<zone>), or give `crs` and `resolution`"
+        )
+    square = abs(abs(affine.e) - affine.a) <= 1e-6 * affine.a
+    if affine.b or affine.d or affine.e >= 0 or not square:
+        raise ValueError(f"{path} has no square cells with north on top: warp it (gdalwarp -tr)")
+    return {"crs": crs.to_wkt(), "resolution": affine.a}
+
+
 class Source(BaseModel):
-    """Where the raw rasters come from: files of the user, or a package with settings of its own."""
+    """Where the raw rasters come from: files of the user, or a package with settings of its own.
+
+    Each file is a raster or a folder of tiles. What has no file is not made, such as vegetation
+    indices without Landsat scenes.
+    """
 
     model_config = ConfigDict(extra="allow", frozen=True)
     kind: str = "files"
+    dem: str = ""  # m
+    landsat: str = ""  # folder of scenes, Collection 2 Level 2, as they are downloaded
+    lst: str = ""  # folder of monthly MOD11 rasters: LST_Day_1km, QC_Day, LST_Night_1km, QC_Night
+    air_temperature: str = ""  # 12 bands, a band a month, degC
+    precipitation: str = ""  # 12 bands, mm
+    soil: str = ""  # folder of sand, silt, clay and soc of SoilGrids
 
     @model_validator(mode="before")
     @classmethod
@@ -63,20 +100,55 @@ class Source(BaseModel):
 
 
 class Area(Section):
-    """Where the map is made."""
+    """Where the map is made: polygons, a box, or by neither the whole raster of `grid.like`."""
 
     polygons: str = "data/base/study-area.gpkg"
-    layer: str = "study_area"
-    regions_layer: str = "regions"
+    layer: str = ""  # the first by default
+    regions_layer: str = "regions"  # with a column `name`; without such a layer all is one region
+    box: tuple[float, float, float, float] | None = None  # degrees: west, south, east, north
+
+    @model_validator(mode="before")
+    @classmethod
+    def _box_alone(cls, value: Any) -> Any:
+        """Take no polygons where a box is given."""
+        if isinstance(value, dict) and value.get("box"):
+            return {"polygons": "", **value}
+        return value
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.box:
+            west, south, east, north = self.box
+            if self.polygons:
+                raise ValueError("give either `polygons` or a `box`")
+            if not (-180 <= west < east <= 180 and -90 <= south < north <= 90):
+                raise ValueError("a box is west, south, east, north in degrees")
+        return self
 
 
 class Grid(Section):
-    """The reference grid, and the finer one of terrain and indices; lengths in metres."""
+    """The reference grid, and the finer one of terrain and indices; lengths in metres.
 
+    With `like` the reference grid is that of a raster, which gives the other settings.
+    """
+
+    like: str = ""
     crs: str = ALBERS
     resolution: Positive = 1000
     fine_resolution: Positive = 500
     margin: Annotated[float, Field(ge=0)] = 40_000
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_raster(cls, value: Any) -> Any:
+        """Complete the settings of a grid that is that of a raster."""
+        if not (isinstance(value, dict) and value.get("like")):
+            return value
+        own = raster_grid(value["like"])
+        for name in ("crs", "resolution"):
+            if value.get(name, own[name]) != own[name]:
+                raise ValueError(f"`like` gives the {name}; leave {name} out")
+        return {"fine_resolution": own["resolution"], "margin": 0, **own, **value}
 
     @field_validator("crs")
     @classmethod
@@ -94,6 +166,31 @@ class Grid(Section):
         if self.resolution % self.fine_resolution:
             fine, coarse = self.fine_resolution, self.resolution
             raise ValueError(f"fine_resolution {fine:g} m does not divide {coarse:g} m evenly")
+        return self
+
+
+class OwnPredictor(Section):
+    """A raster of the user that is a predictor: a number, a category, or degrees of a circle."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+    file: str  # GeoTIFF, VRT or NetCDF, or a folder of tiles
+    kind: Literal["number", "category", "circular"] = "number"
+    band: Count = 1
+    variable: str = ""  # of a NetCDF file with several
+    long_name: str = ""
+    long_name_zh: str = ""
+    unit: str = ""  # by default that of the file's own tags
+    # Onto a grid of other cells; by default `average` from finer cells, `bilinear` from coarser
+    # ones, and of a category the most frequent one or the nearest.
+    resampling: Literal["", "nearest", "bilinear", "cubic", "average", "mode"] = ""
+    valid_range: tuple[float, float] | None = None  # other values are no data
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.kind == "category" and self.resampling not in ("", "nearest", "mode"):
+            raise ValueError(f"the category {self.name} has no {self.resampling}: nearest or mode")
+        if self.valid_range and self.valid_range[0] >= self.valid_range[1]:
+            raise ValueError(f"valid_range of {self.name} does not go from low to high")
         return self
 
 
@@ -168,6 +265,17 @@ class Ice(Section):
         return limits
 
 
+class StudyClass(Section):
+    """A class of the study's own, in place of the default ice types."""
+
+    name: Annotated[str, Field(min_length=1)]
+    name_zh: str = ""
+    colour: Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]
+    permafrost: bool = True
+    ice_content: Share | None = None  # m3 m-3; of all permafrost classes, or of none
+    words: list[str] = []  # what tables call it, too
+
+
 class Samples(Section):
     """Boreholes and test pits: the tables, what is dropped, and the split."""
 
@@ -178,8 +286,9 @@ class Samples(Section):
     severity: dict[str, Literal["error", "drop", "warn"]] = {}  # of kinds of problems
     elevation_tolerance: Positive = 100.0  # m, beyond the relief around the site
     more_columns: list[str] = []  # of the sites table that samples keep, as for `folds.column`
-    areas: str = ""  # polygons with an ice type: GeoPackage, GeoJSON or shapefile
-    class_column: str = "ice_type"  # of the polygons
+    points: str = ""  # places with a class: CSV, xlsx, GeoPackage, GeoJSON or shapefile
+    areas: str = ""  # polygons with a class: GeoPackage, GeoJSON or shapefile
+    class_column: str = "ice_type"  # of points and polygons
     cells_per_area: Count = 20  # at most so many cells of a polygon are samples
     same_cell: Literal["together", "merge"] = "together"  # sites of a cell: one group or one sample
     absences: Literal["refuse", "mask", "pseudo"] = "refuse"  # where all sites have permafrost
@@ -296,7 +405,7 @@ class Accuracy(Section):
 class Domain(Section):
     """The potential-permafrost domain: a rule on one covariate, fixed before any model."""
 
-    covariate: str = "air_frost_number"
+    covariate: str = "air_frost_number"  # empty: the whole study area
     above: float = 0.44  # colder than about +1.5 degC on average; permafrost here needs more cold
 
 

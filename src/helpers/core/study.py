@@ -5,11 +5,13 @@ import itertools
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, get_origin
+from typing import Annotated, Any, ClassVar, Literal, Self, get_origin
 
+import numpy as np
 import yaml
-from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
+from helpers.core.classes import ICE_TYPES, TARGETS, IceType, Layer, Target
 from helpers.core.errors import CompendiumError
 from helpers.core.files import file_hash, short_hash, write_text
 from helpers.core.settings import (
@@ -26,14 +28,22 @@ from helpers.core.settings import (
     Maps,
     Name,
     OtherMap,
+    OwnPredictor,
     Regression,
     Samples,
     Section,
     Source,
+    StudyClass,
     Trust,
     Uncertainty,
     source_makers,
 )
+
+LayerTitle = Annotated[str, Field(pattern=r"^[a-z][a-z ]*[a-z]$")]
+
+DOMAINS = ("whole", "potential_permafrost")
+"""Where accuracy is evaluated: everywhere, and where a rule on a covariate leaves permafrost
+possible."""
 
 _AIR_FROST = OtherMap(name="air-frost-number", covariate="air_frost_number", above=0.5)
 
@@ -61,9 +71,17 @@ class Study(Section):
     grid: Grid = Grid()
     covariates: Covariates = Covariates()
 
-    predictors: Annotated[list[str], Field(min_length=1)] | Literal["all"] = "all"
+    # Names of built-in covariates, and rasters of the user; `all` are the built-in ones.
+    predictors: Annotated[list[str | OwnPredictor], Field(min_length=1)] | Literal["all"] = "all"
     left_out: list[str] = []  # covariates, or families such as terrain, that are no predictors
-    layers: Annotated[list[tuple[float, float]], Field(min_length=1)] = [(2, 3), (3, 5), (5, 10)]
+    # Depths in m; or one name, such as `upper metres`, where samples have no depths.
+    layers: Annotated[list[tuple[float, float] | LayerTitle], Field(min_length=1)] = [
+        (2, 3),
+        (3, 5),
+        (5, 10),
+    ]
+    classes: list[StudyClass] = []  # from little to much ice; empty: the ice types by ice content
+    ordered_classes: bool = True  # whether the study's own classes go from little to much ice
     target: Literal["ice_type", "permafrost", "ice_level", "two_stage"] = "ice_type"
     ice: Ice = Ice()
     campaign: dict[str, Any] = {}  # settings of what makes the sample tables, if no person does
@@ -80,6 +98,21 @@ class Study(Section):
     compare_with: list[OtherMap] = [_AIR_FROST]
     compute: Compute = Compute()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _whole_raster(cls, value: Any) -> Any:
+        """Take the whole raster of `grid.like` where no area is named."""
+        grid = value.get("grid") if isinstance(value, dict) else None
+        if isinstance(grid, dict) and grid.get("like") and "area" not in value:
+            return {**value, "area": {"polygons": ""}}
+        return value
+
+    @model_validator(mode="after")
+    def _has_area(self) -> Self:
+        if not (self.area.polygons or self.area.box or self.grid.like):
+            raise ValueError("no area: name area.polygons, area.box or grid.like")
+        return self
+
     @field_validator("name")
     @classmethod
     def _no_batch(cls, name: str) -> str:
@@ -89,16 +122,51 @@ class Study(Section):
 
     @field_validator("layers")
     @classmethod
-    def _from_top_to_bottom(cls, layers: list[tuple[float, float]]) -> list[tuple[float, float]]:
-        for top, bottom in layers:
+    def _from_top_to_bottom(cls, layers: list[Layer]) -> list[Layer]:
+        if any(isinstance(layer, str) for layer in layers):
+            if len(layers) > 1:
+                raise ValueError("a layer without depths stands alone; give all layers depths")
+            return layers
+        depths = [layer for layer in layers if not isinstance(layer, str)]
+        for top, bottom in depths:
             if not 0 <= top < bottom:
                 raise ValueError(f"the layer {top:g}-{bottom:g} m does not run downwards from 0 m")
-        for (_, bottom), (top, _) in itertools.pairwise(layers):
+        for (_, bottom), (top, _) in itertools.pairwise(depths):
             if top < bottom:
                 raise ValueError(
                     f"layers overlap: {bottom:g} m ends one, {top:g} m begins the next"
                 )
         return layers
+
+    @field_validator("classes")
+    @classmethod
+    def _of_both_kinds(cls, classes: list[StudyClass]) -> list[StudyClass]:
+        if not classes:
+            return classes
+        names = [word.lower() for kind in classes for word in {kind.name, *kind.words}]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"two classes have the name {twice[0]}")
+        permafrost = [kind.permafrost for kind in classes]
+        if all(permafrost) or not any(permafrost):
+            raise ValueError("some classes must be permafrost, and some not (`permafrost: false`)")
+        contents = {kind.ice_content is None for kind in classes if kind.permafrost}
+        if len(contents) > 1:
+            raise ValueError("give all permafrost classes an ice_content, or none")
+        return classes
+
+    @model_validator(mode="after")
+    def _fits_classes(self) -> Self:
+        if self.classes and self.target != "ice_type":
+            raise ValueError(
+                f"target {self.target} is made of the default ice types, not of `classes`"
+            )
+        needs_labels = bool(self.classes) or isinstance(self.layers[0], str)
+        if needs_labels and (self.samples.sites or self.samples.intervals):
+            raise ValueError(
+                "cores give the default ice types by depth; for `classes` of your own, or a layer "
+                "without depths, name samples.points or samples.areas"
+            )
+        return self
 
     @field_validator("compare_with")
     @classmethod
@@ -132,6 +200,8 @@ class Study(Section):
         impossible.
         """
         whole = self.model_dump(mode="json")
+        if settings.get("source.kind", self.source.kind) != self.source.kind:
+            whole["source"] = {}  # another source has other settings
         for name, value in settings.items():
             if not self.has_setting(name):
                 raise StudyError(f"{unknown_setting(name, type(self))}.", "correct the name")
@@ -171,15 +241,77 @@ class Study(Section):
     @cached_property
     def processed_key(self) -> str:
         """Short hash of all that covariates depend on: raw rasters, area, grid and rules."""
-        polygons = file_hash(self.path(self.area.polygons))
+        files = [file_hash(path) for path in self.grid_files if path.is_file()]
         sections = [self.area, self.grid, self.covariates]
-        return short_hash([self.raw_key, polygons, *(s.model_dump(mode="json") for s in sections)])
+        own = [one.model_dump(mode="json") for one in self.own_predictors]
+        parts = [*files, *(section.model_dump(mode="json") for section in sections)]
+        return short_hash([self.raw_key, *parts, *([own] if own else [])])
+
+    @property
+    def grid_files(self) -> list[Path]:
+        """The user's files that give area and grid."""
+        return [self.path(path) for path in (self.area.polygons, self.grid.like) if path]
+
+    @property
+    def target_classes(self) -> Target:
+        """The classes between which the forests decide."""
+        if not self.classes:
+            return TARGETS[self.target]
+        codes = tuple(range(len(self.classes)))
+        return Target("ice type", self.sample_types, codes, ordered=self.ordered_classes)
+
+    @property
+    def sample_types(self) -> tuple[IceType, ...]:
+        """The types that samples may have, by code: the study's own classes, or the ice types."""
+        own = (
+            IceType(code, kind.name, kind.name_zh or kind.name, kind.colour, kind.permafrost)
+            for code, kind in enumerate(self.classes)
+        )
+        return tuple(own) or ICE_TYPES
+
+    @property
+    def has_boreholes(self) -> bool:
+        """Whether samples come from the two tables of boreholes and their cores."""
+        samples = self.samples
+        return bool(samples.sites or samples.intervals) or not (samples.points or samples.areas)
+
+    @property
+    def permafrost_types(self) -> np.ndarray:
+        """Which types of samples are permafrost, shape (types,)."""
+        return np.array([kind.permafrost for kind in self.sample_types])
+
+    @property
+    def depths(self) -> list[tuple[float, float]]:
+        """Top and bottom of the layers, m; none where the study has no depths."""
+        return [layer for layer in self.layers if not isinstance(layer, str)]
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """Parts of the area for which accuracy is evaluated: the whole, and the domain if any."""
+        return DOMAINS if self.domain.covariate else DOMAINS[:1]
+
+    @property
+    def has_storage(self) -> bool:
+        """Whether ice contents and depths are known, from which the storage of ice follows."""
+        contents = [kind.ice_content for kind in self.classes if kind.permafrost]
+        return None not in contents and bool(self.depths)
+
+    @property
+    def own_predictors(self) -> list[OwnPredictor]:
+        """The predictors that are rasters of the user."""
+        return [one for one in self.predictors if isinstance(one, OwnPredictor)]
 
     @property
     def sample_files(self) -> list[Path]:
         """The user's files of samples: both tables, training areas and permafrost mask."""
         samples = self.samples
-        files = (samples.sites, samples.intervals, samples.areas, samples.permafrost_mask)
+        files = (
+            samples.sites,
+            samples.intervals,
+            samples.points,
+            samples.areas,
+            samples.permafrost_mask,
+        )
         return [self.path(path) for path in files if path]
 
     @property
@@ -194,7 +326,7 @@ class Study(Section):
         Empty where the file is missing. Raw rasters of the user, which may be large, are left out.
         """
         base = {f"data/base/{name}": digest for name, digest in self._base_hashes.items()}
-        files = [self.path(self.area.polygons), *self.sample_files, *self.other_map_files]
+        files = [*self.grid_files, *self.sample_files, *self.other_map_files]
         return base | {relative_path(p): file_hash(p) if p.is_file() else "" for p in files}
 
     @cached_property

@@ -12,12 +12,12 @@ from matplotlib.figure import Figure
 from helpers.accuracy.estimates import ESTIMATES
 from helpers.accuracy.reliability import plot_class
 from helpers.accuracy.report import plot_confusion_matrix
-from helpers.core.classes import TARGETS, Target, layer_name
+from helpers.core.classes import Target, layer_name, layer_title
 from helpers.core.files import read_json
 from helpers.core.grid import reference_grid
 from helpers.core.plot import WIDTH_MM, colour_map, map_panels, mark_label, panels, style
 from helpers.core.rasters import read_band
-from helpers.core.scores import DOMAINS, HEADLINE_SCORES
+from helpers.core.scores import HEADLINE_SCORES
 from helpers.core.study import Study
 from helpers.mapping import trust
 from helpers.mapping.files import map_files, trust_files
@@ -43,15 +43,17 @@ def sample_map(study: Study) -> Figure:
 
 
 def ice_maps(study: Study) -> Figure:
-    """Draw the classes of all layers and the storage of ice, from the run's maps."""
-    files, target = map_files(study), TARGETS[study.target]
+    """Draw the classes of all layers and, if there is one, the storage of ice."""
+    files, target = map_files(study), study.target_classes
     maps = []
     for layer in study.layers:
         values = read_band(files[f"{target.file_name}_{layer_name(layer)}"])
-        title = f"{target.name.capitalize()}, {_depth(*layer)}"
+        title = f"{target.name.capitalize()}, {layer_title(layer_name(layer))}"
         maps.append(_panel(title, values, categories=target.legend))
+    if not study.has_storage:
+        return _maps(study, maps)
     storage = read_band(files["ice_storage"])
-    depth = _depth(study.layers[0][0], study.layers[-1][1])
+    depth = layer_title(layer_name((study.depths[0][0], study.depths[-1][1])))
     top = float(np.nanpercentile(storage, 99.5))
     look = {"cmap": "devon_r", "vmin": 0.0, "vmax": top}
     maps.append(_panel(f"Ground ice, {depth}", storage, "m of ice", **look))
@@ -61,7 +63,7 @@ def ice_maps(study: Study) -> Figure:
 def trust_maps(study: Study) -> Figure:
     """Draw the rasters of trust of the first layer, and the levels of trust of all layers."""
     files = trust_files(study)
-    layer, depth = layer_name(study.layers[0]), _depth(*study.layers[0])
+    layer, depth = layer_name(study.layers[0]), layer_title(layer_name(study.layers[0]))
     record = read_json(study.results_dir / "tables" / "applicability.json")
     limit = record["layers"][layer]["threshold"]
     unlike = read_band(files[f"dissimilarity_index_{layer}"])
@@ -94,11 +96,11 @@ def confusion_matrices(study: Study) -> Figure:
     """Draw the confusion matrices of all layers, for the whole area and for the domain."""
     reports = read_json(study.results_dir / "tables" / "accuracy.json")
     height = 87 * len(reports) + 2
-    figure, axes = panels(len(reports), 2, height)
+    figure, axes = panels(len(reports), len(study.domains), height)
     for row, (layer, by_domain) in zip(axes, reports.items(), strict=True):
-        for panel, domain in zip(row, DOMAINS, strict=True):
-            plot_confusion_matrix(panel, by_domain[domain], _class_names(TARGETS[study.target]))
-            panel.set_title(f"{layer.removesuffix('m')} m, {domain.replace('_', ' ')}")
+        for panel, domain in zip(row, study.domains, strict=True):
+            plot_confusion_matrix(panel, by_domain[domain], _class_names(study.target_classes))
+            panel.set_title(f"{layer_title(layer)}, {domain.replace('_', ' ')}")
     # Margins in mm for the longest names: a layout engine would draw all labels twice, slowly.
     left, bottom, right, top = 33 / WIDTH_MM, 26 / height, 1 - 2 / WIDTH_MM, 1 - 5 / height
     figure.subplots_adjust(left, bottom, right, top, wspace=0.57, hspace=0.53)
@@ -117,14 +119,14 @@ def accuracy_summary(study: Study) -> Figure:
     import matplotlib.pyplot as plt
 
     style()
-    target, domain = TARGETS[study.target], DOMAINS[1]
+    target, domain = study.target_classes, study.domains[-1]
     tables = study.results_dir / "tables"
     test, folds = (read_json(tables / f"{name}.json") for name in ("accuracy", "accuracy_folds"))
     kind = "knndm" if "knndm" in folds else study.folds.kind
     sources = {"test samples": test, ESTIMATES[kind]: folds[kind]}
     rows = []
-    for layer, name, (source, reports) in product(test, DOMAINS, sources.items()):
-        head = f"{layer.removesuffix('m')} m", name.replace("_", " "), source
+    for layer, name, (source, reports) in product(test, study.domains, sources.items()):
+        head = layer_title(layer), name.replace("_", " "), source
         rows.append([*head, *_cells(reports[layer][name])])
     height = 24 + 5 * len(rows) + 92
     figure = plt.figure(figsize=(WIDTH_MM / 25.4, height / 25.4))
@@ -185,15 +187,11 @@ def importance(study: Study) -> Figure:
         panel.barh(titles, part["mean"], color="#5b8db8")
         panel.hlines(titles, part["lower"], part["upper"], color="0.15", linewidth=0.6)
         panel.axvline(0, color="0.3", linewidth=0.5)
-        panel.set(title=f"{layer.removesuffix('m')} m", xlabel="fall of kappa")
+        panel.set(title=layer_title(layer), xlabel="fall of kappa")
     axes[0, 0].locator_params(axis="x", nbins=4)
     figure.tight_layout(rect=(0, 0.04, 1, 1))
     mark_label(figure, study.label)
     return figure
-
-
-def _depth(top: float, bottom: float) -> str:
-    return f"{top:g}-{bottom:g} m"
 
 
 def _class_names(target: Target) -> list[str]:

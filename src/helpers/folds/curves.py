@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from helpers.core.classes import TARGETS
+from helpers.core.classes import layer_title
 from helpers.core.plot import mark_label, panels
 from helpers.core.study import Study
 from helpers.folds.distances import (
@@ -57,7 +57,7 @@ def fold_summary(
     predicted over, and ``lacking`` names the classes that a fold lacks: its own scores say less.
     """
     target = Distribution(curves["prediction"])
-    names = [kind.name for kind in TARGETS[study.target].classes]
+    names = [kind.name for kind in study.target_classes.classes]
     table = {}
     for kind, fold in folds.items():
         size = np.bincount(fold)
@@ -107,7 +107,7 @@ def plot_distances(study: Study, curves: dict[str, dict[str, np.ndarray]]) -> Fi
             label, colour, line, width = CURVES[name]
             few = np.quantile(distances, np.linspace(0, 1, 1001))  # a million cells draw slowly
             panel.ecdf(few, color=colour, linewidth=width, linestyle=line, label=label)
-        panel.set(title=f"{layer.removesuffix('m')} m", xlabel="distance (km)")
+        panel.set(title=layer_title(layer), xlabel="distance (km)")
         panel.set(xscale="log", ylim=(0, 1))
         panel.grid(color="0.9", linewidth=0.4)
         panel.set_axisbelow(True)

@@ -49,10 +49,10 @@ def save_forests(
     """
     layer = searched.layer
     kinds = list(dict.fromkeys(["train", study.forest.map_fit]))
-    rows = {kind: layer_rows(table, layer, kind, study.target) for kind in [*kinds, "test"]}
+    rows = {kind: layer_rows(table, layer, kind, study.target_classes) for kind in [*kinds, "test"]}
     tests = forest_predictors(study, rows["test"])
     model = classifier(study, **searched.params)
-    codes = TARGETS[study.target].codes
+    codes = study.target_classes.codes
     training = [training_arrays(study, rows[kind], layer) for kind in kinds]
     with sklearn.config_context(**CHECKED_INPUT):
         grown = Parallel(n_jobs=n_jobs)(
@@ -134,7 +134,8 @@ def load_model(path: str | Path, target: str | None = None) -> tuple[Forest, Car
             "run 03-grid-search again, or install that version",
         )
     try:
-        model = read_model(data, card["target"], len(card["predictors"]))
+        two_stage = card["target"] in TARGETS and TARGETS[card["target"]].two_stage
+        model = read_model(data, len(card["predictors"]), card.get("classes"), two_stage)
     # Whatever a forged file makes the reader stumble over, it is no model.
     except Exception as error:
         raise ModelError(
@@ -205,12 +206,12 @@ def model_card(
 
 
 def _classifier_card(study: Study, searched: Search, kind: str, rows: pd.DataFrame) -> Card:
-    target = TARGETS[study.target]
+    target = study.target_classes
     params = {"n_estimators": study.forest.n_estimators, **searched.params}
     params["class_weight"] = "balanced"
     return model_card(study, searched.layer, kind, rows, study.target, params) | {
         "classes": list(target.codes),
-        "class_names": [kind.name for kind in target.classes],
+        "class_names": target.names,
         "grid": search_grid(study),
         "decided_by": study.forest.score,
         "one_standard_error": study.forest.one_standard_error,

@@ -17,7 +17,6 @@ def class_means(rows: pd.DataFrame, classes: Sequence[int] = CLASSES) -> list[fl
     for no permafrost, and for a class without samples, whose probability is 0 everywhere.
     """
     means = rows.groupby("class")["ice_fraction"].mean().reindex(classes).fillna(0.0)
-    means.loc[0] = 0.0
     return means.tolist()
 
 
@@ -28,5 +27,4 @@ def class_sds(rows: pd.DataFrame, classes: Sequence[int] = CLASSES) -> list[floa
     for no permafrost, and for a class with fewer than two samples, which is improbable everywhere.
     """
     sds = rows.groupby("class")["ice_fraction"].std().reindex(classes).fillna(0.0)
-    sds.loc[0] = 0.0
     return sds.tolist()

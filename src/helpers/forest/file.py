@@ -15,8 +15,6 @@ import numpy as np
 from numba import njit
 from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 
-from helpers.core.classes import TARGETS
-from helpers.forest.class_means import REGRESSED
 from helpers.forest.trees import NODES, forest_of_trees, make_tree
 from helpers.forest.two_stage import TwoStageForest
 
@@ -53,19 +51,18 @@ def _arrays(forest: Forest) -> tuple[np.ndarray, ...]:
     )
 
 
-def read_model(data: bytes, target: str, predictors: int) -> Forest:
+def read_model(
+    data: bytes, predictors: int, classes: Sequence[int] | None, two_stage: bool = False
+) -> Forest:
     """Return the forest of a file, which predicts what was written to the last bit, with one job.
 
-    The target is one of `helpers.core.classes.TARGETS`, or `REGRESSED`. ValueError if the file does
-    not hold exactly such a forest, of so many predictors, or it is not sound.
+    Classes are all that it may have, None those of a regressor. ValueError if the file does not
+    hold exactly such a forest, of so many predictors, or it is not sound.
     """
-    if target == REGRESSED:
-        return _read_forests(data, predictors, [None])[0]
-    codes = TARGETS[target].codes
-    if not TARGETS[target].two_stage:
-        return _read_forests(data, predictors, [codes])[0]
+    if not two_stage:
+        return _read_forests(data, predictors, [classes])[0]
     model = TwoStageForest()
-    model.stages_ = _read_forests(data, predictors, [(0, 1), codes[1:]])
+    model.stages_ = _read_forests(data, predictors, [(0, 1), (classes or ())[1:]])
     if model.stages_[0].classes_[-1] != 1:
         raise ValueError("the first forest knows no permafrost")
     return model

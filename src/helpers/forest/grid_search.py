@@ -9,7 +9,7 @@ import sklearn
 from matplotlib.figure import Figure
 from sklearn.model_selection import ParameterGrid
 
-from helpers.core.classes import TARGETS
+from helpers.core.classes import DEFAULT_TARGET, Target
 from helpers.core.plot import colour_map, panels
 from helpers.core.scores import confusion_matrix, f1, kappa, log_loss, macro, mapped_class
 from helpers.core.study import Study
@@ -39,7 +39,7 @@ class Search:
     fold: np.ndarray  # of each training sample
     reference: np.ndarray  # class of each training sample
     out_of_fold: np.ndarray  # the winner's probabilities, from forests grown without the fold
-    target: str = "ice_type"
+    target: Target = DEFAULT_TARGET
 
     @property
     def scores(self) -> dict[str, float]:
@@ -48,14 +48,14 @@ class Search:
 
 
 def score_probabilities(
-    reference: np.ndarray, probabilities: np.ndarray, target: str = "ice_type"
+    reference: np.ndarray, probabilities: np.ndarray, target: Target = DEFAULT_TARGET
 ) -> dict[str, float]:
     """Return kappa and macro F1 of the mapped class, and the log loss.
 
     Kappa counts as 0 where nothing but one class occurs and is predicted: such samples say nothing.
     The reference has the shape (n,), probabilities (n, k).
     """
-    classes = TARGETS[target].codes
+    classes = target.codes
     matrix = confusion_matrix(reference, mapped_class(probabilities, target), classes)
     return {
         "kappa": float(np.nan_to_num(kappa(matrix))),
@@ -78,7 +78,7 @@ def search(study: Study, table: pd.DataFrame, layer: str, n_jobs: int = -1) -> S
         Too few sites or classes, values that are not finite, a predictor that is constant, or a
         grid that asks for more predictors than there are.
     """
-    rows = layer_rows(table, layer, "train", study.target)
+    rows = layer_rows(table, layer, "train", study.target_classes)
     values, types = training_arrays(study, rows, layer)
     fold = sample_folds(study, rows)
     check_classes(study, rows, layer)
@@ -97,7 +97,7 @@ def search(study: Study, table: pd.DataFrame, layer: str, n_jobs: int = -1) -> S
     scored = pd.DataFrame(params, columns=list(grid), dtype=object)
     scored["max_depth"] = scored["max_depth"].fillna("unlimited")
     scored["leaves"] = leaves
-    scored = scored.join(score_folds(types, read, fold, study.target))
+    scored = scored.join(score_folds(types, read, fold, study.target_classes))
     trees = scored["n_estimators"].astype(int)
     worse = _smaller_is_better(scored, study.forest.score)
     scored["rank"] = worse.groupby(trees).rank(method="first").astype(int)
@@ -105,9 +105,9 @@ def search(study: Study, table: pd.DataFrame, layer: str, n_jobs: int = -1) -> S
     best = choose(full, study.forest.score, study.forest.one_standard_error)
     scored["chosen"] = scored.index == best
     winner = {name: value for name, value in params[best].items() if name != "n_estimators"}
-    out_of_fold = np.zeros((len(types), len(TARGETS[study.target].codes)))
+    out_of_fold = np.zeros((len(types), len(study.target_classes.codes)))
     out_of_fold[:, np.unique(types)] = read[best]
-    return Search(layer, winner, scored, fold, types, out_of_fold, study.target)
+    return Search(layer, winner, scored, fold, types, out_of_fold, study.target_classes)
 
 
 def search_grid(study: Study) -> dict[str, list[Any]]:
@@ -120,13 +120,13 @@ def search_grid(study: Study) -> dict[str, list[Any]]:
 
 
 def score_folds(
-    types: np.ndarray, read: np.ndarray, fold: np.ndarray, target: str = "ice_type"
+    types: np.ndarray, read: np.ndarray, fold: np.ndarray, target: Target = DEFAULT_TARGET
 ) -> pd.DataFrame:
     """Return mean and standard error over folds of each combination's scores.
 
     `read` has probabilities from `predict_grid`.
     """
-    probabilities = np.zeros((*read.shape[:2], len(TARGETS[target].codes)))
+    probabilities = np.zeros((*read.shape[:2], len(target.codes)))
     probabilities[..., np.unique(types)] = read
     held_out = [fold == number for number in np.unique(fold)]
     by_fold = [

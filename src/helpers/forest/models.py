@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 from sklearn.ensemble import RandomForestClassifier
 
-from helpers.core.classes import TARGETS
 from helpers.core.study import Study
 from helpers.forest.trees import grow
 from helpers.forest.two_stage import TwoStageForest
@@ -31,7 +30,7 @@ def classifier(study: Study, **params: Any) -> RandomForestClassifier:
 
     `params` are hyperparameters other than the study's or scikit-learn's.
     """
-    kind = TwoStageForest if TARGETS[study.target].two_stage else RandomForestClassifier
+    kind = TwoStageForest if study.target_classes.two_stage else RandomForestClassifier
     fixed = {"n_estimators": study.forest.n_estimators, "random_state": study.forest.seed}
     return kind(**{**fixed, "class_weight": "balanced", "n_jobs": 1, **params})
 
@@ -43,7 +42,7 @@ def fit(
 
     `params` are hyperparameters (`helpers.forest.grid_search.SEARCHED`) other than scikit-learn's.
     """
-    rows = layer_rows(table, layer, which, study.target)
+    rows = layer_rows(table, layer, which, study.target_classes)
     return grow(classifier(study, **params), *training_arrays(study, rows, layer))
 
 
@@ -78,7 +77,7 @@ def _predict_proba(model: RandomForestClassifier, values: np.ndarray) -> np.ndar
 def check_classes(study: Study, rows: pd.DataFrame, layer: str) -> None:
     """Raise ForestError for a class with one site, unless the study keeps rare classes."""
     sites = rows.groupby("class")["group"].nunique()
-    alone = [TARGETS[study.target].classes[code].name for code in sites.index[sites == 1]]
+    alone = [study.target_classes.classes[code].name for code in sites.index[sites == 1]]
     if alone and study.samples.rare_classes != "keep":
         raise ForestError(
             f"Of {layer} only one training site has the class {', '.join(alone)}: "

@@ -8,7 +8,7 @@ import pandas as pd
 import sklearn
 from joblib import Parallel, delayed
 
-from helpers.core.classes import TARGETS, layer_name
+from helpers.core.classes import layer_name
 from helpers.core.scores import PROBABILITY_FLOOR
 from helpers.core.study import Study
 from helpers.folds.kinds import sample_folds
@@ -32,7 +32,7 @@ def out_of_fold(study: Study, jobs: Sequence[Job], n_jobs: int = -1) -> list[np.
     answers = Parallel(n_jobs, prefer="threads")(
         delayed(predict_held_out)(study, rows, held, params) for _, _, rows, held, params in parts
     )
-    classes = TARGETS[study.target].codes
+    classes = study.target_classes.codes
     results = [np.empty((len(rows), len(classes))) for rows, _, _ in jobs]
     for (index, _, _, held, _), probabilities in zip(parts, answers, strict=True):
         results[index][held] = probabilities
@@ -45,7 +45,7 @@ def training_jobs(
     """Return the job of each layer: its training samples in kNNDM folds, and its `params`."""
     jobs = []
     for layer in map(layer_name, study.layers):
-        rows = layer_rows(table, layer, "train", study.target)
+        rows = layer_rows(table, layer, "train", study.target_classes)
         jobs.append((rows, sample_folds(study, rows, "knndm"), params[layer]))
     return jobs
 
@@ -72,7 +72,7 @@ def predict_held_out(
     model = classifier(study, **params | {"n_estimators": study.folds.estimators})
     with sklearn.config_context(**CHECKED_INPUT):
         model = grow(model, *training)
-    return class_probabilities(model, values, TARGETS[study.target].codes)
+    return class_probabilities(model, values, study.target_classes.codes)
 
 
 def out_of_fold_importance(

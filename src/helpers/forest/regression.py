@@ -16,7 +16,7 @@ import pandas as pd
 from joblib import Parallel, delayed
 from sklearn.ensemble import RandomForestRegressor
 
-from helpers.core.classes import TARGETS, layer_name
+from helpers.core.classes import layer_name
 from helpers.core.study import Study
 from helpers.forest.calibration import calibrate_held_out
 from helpers.forest.cards import model_card, save_model
@@ -132,7 +132,7 @@ def expected_ice(
     by those of the other folds, and weighted with their class means. `weight` is a column of
     weights in the calibration. The ice, shape (n,), is in m3 per m3 of the layer.
     """
-    codes = TARGETS[study.target].codes
+    codes = study.target_classes.codes
     weights = rows[weight].to_numpy() if weight else None
     chances = calibrate_held_out(probabilities, rows["class"].to_numpy(), fold, weights)
     means = {number: class_means(rows[fold != number], codes) for number in np.unique(fold)}
@@ -151,7 +151,7 @@ def save_forests(
     names = ("n_estimators", "max_features", "min_samples_leaf")
     cards = {}
     for layer in map(layer_name, study.layers):
-        rows = layer_rows(table, layer, kind, study.target)
+        rows = layer_rows(table, layer, kind, study.target_classes)
         model = fit(study, rows, weight)
         params = {name: getattr(model, name) for name in names}
         path = model_path(study, layer, "regression")

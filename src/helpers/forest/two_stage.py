@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.ensemble import RandomForestClassifier
 
+from helpers.core.classes import TARGETS
 from helpers.core.scores import mapped_class
 from helpers.samples.rows import ForestError
 
@@ -65,4 +66,4 @@ class TwoStageForest(RandomForestClassifier):
 
     def predict(self, values: np.ndarray) -> np.ndarray:
         """Return the mapped class, shape (n,): permafrost or none, then its type."""
-        return self.classes_[mapped_class(self.predict_proba(values), "two_stage")]
+        return self.classes_[mapped_class(self.predict_proba(values), TARGETS["two_stage"])]

@@ -9,7 +9,7 @@ import shapely
 from odc.geo.geobox import GeoBox
 from shapely.geometry.base import BaseGeometry
 
-from helpers.core.grid import cell_centres, crs_wkt, reference_grid
+from helpers.core.grid import cell_centres, crs_wkt, reference_grid, study_area
 from helpers.core.study import Study
 from helpers.mapping.files import MapError
 from helpers.prepare.registry import covariate_files
@@ -19,7 +19,15 @@ def study_regions(study: Study, geobox: GeoBox) -> tuple[list[str], list[tuple[B
     """Return the names of the regions, and their shapes on the grid with numbers from 1."""
     import geopandas
 
-    regions = geopandas.read_file(study.path(study.area.polygons), layer=study.area.regions_layer)
+    path = study.path(study.area.polygons)
+    layers = geopandas.list_layers(path)["name"].tolist() if study.area.polygons else []
+    if study.area.regions_layer not in layers:
+        return [study.title or study.name], [(study_area(study, crs_wkt(geobox)), 1)]
+    regions = geopandas.read_file(path, layer=study.area.regions_layer)
+    if "name" not in regions:
+        raise MapError(
+            f"The regions of {path.name} have no column name.", "add it, or set area.regions_layer"
+        )
     shapes = regions.to_crs(crs_wkt(geobox)).geometry
     return regions["name"].tolist(), list(zip(shapes, range(1, len(shapes) + 1), strict=True))
 

@@ -27,9 +27,11 @@ def map_files(study: Study) -> dict[str, Path]:
     two_stage, ``permafrost_<layer>`` or ``ice_level_<layer>``.
     """
     folder = study.results_dir / "maps"
-    kinds = (classes.TARGETS[study.target].file_name, "class_probability", "ice_content")
+    kinds = [study.target_classes.file_name, "class_probability"]
+    kinds += ["ice_content"] if study.has_storage else []
     names = [f"{kind}_{classes.layer_name(layer)}" for layer in study.layers for kind in kinds]
-    return {name: folder / f"{name}.tif" for name in [*names, "ice_storage"]}
+    names += ["ice_storage"] if study.has_storage else []
+    return {name: folder / f"{name}.tif" for name in names}
 
 
 def layer_files(study: Study, kind: str) -> list[Path]:

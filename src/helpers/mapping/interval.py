@@ -30,7 +30,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from threadpoolctl import threadpool_limits
 
-from helpers.core.classes import TARGETS, layer_name
+from helpers.core.classes import layer_name
 from helpers.core.files import read_json, write_json, write_table
 from helpers.core.plot import WIDTH_MM, mark_label, panels
 from helpers.core.study import Study
@@ -218,8 +218,8 @@ def _layer(
     import sklearn
 
     name, settings = layer_name(layer), study.uncertainty
-    classes = TARGETS[study.target].codes
-    rows = layer_rows(table, name, study.forest.map_fit, study.target)
+    classes = study.target_classes.codes
+    rows = layer_rows(table, name, study.forest.map_fit, study.target_classes)
     card = cards.read_card(model_path(study, name))
     predictors = predictor_values(rows, card["predictors"])
     types = rows["class"].to_numpy()

@@ -71,7 +71,7 @@ def read_other(study: Study, other: OtherMap) -> np.ndarray:
 
 
 def _target(study: Study, other: OtherMap) -> Target:
-    return TARGETS["permafrost" if other.compares == "permafrost" else study.target]
+    return TARGETS["permafrost"] if other.compares == "permafrost" else study.target_classes
 
 
 def _raster(study: Study, other: OtherMap) -> np.ndarray:
@@ -157,10 +157,12 @@ def read_ours(study: Study, other: OtherMap) -> np.ndarray:
             f"The map {other.name} is of {layer_name(other.depth)}; ours has the layers {names}.",
             "set `depth` to one of them",
         )
-    kind = TARGETS[study.target].file_name
+    target = study.target_classes
+    kind = target.file_name
     types = np.stack([read_band(files[f"{kind}_{layer_name(layer)}"]) for layer in layers])
     # Permafrost in any layer is permafrost.
-    codes = types[0] if other.compares == "class" else (types > 0).any(axis=0)
+    frozen = np.isin(types, np.flatnonzero(target.permafrost))
+    codes = types[0] if other.compares == "class" else frozen.any(axis=0)
     return np.where((types != NO_TYPE).all(axis=0), codes, np.nan)
 
 

@@ -24,7 +24,7 @@ from odc.geo.geobox import GeoBox
 from sklearn.ensemble import RandomForestClassifier
 
 from helpers.core import qgis
-from helpers.core.classes import NO_TYPE, TARGETS, layer_name
+from helpers.core.classes import DEFAULT_TARGET, NO_TYPE, Layer, Target, layer_name
 from helpers.core.code import package_digest
 from helpers.core.files import file_hash, short_hash, write_aside
 from helpers.core.grid import reference_grid
@@ -49,14 +49,13 @@ def predict(
     model: RandomForestClassifier | TwoStageForest,
     calibration: dict[str, Any],
     values: np.ndarray,
-    target: str = "ice_type",
+    target: Target = DEFAULT_TARGET,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return a forest's class of cells, shape (n,), and calibrated probabilities, shape (n, k).
 
-    The `target` is one of `helpers.core.classes.TARGETS`, the calibration from
-    `helpers.forest.calibration`. One thread does it, in one order.
+    The calibration is from `helpers.forest.calibration`. One thread does it, in one order.
     """
-    raw = class_probabilities(model, values, TARGETS[target].codes)
+    raw = class_probabilities(model, values, target.codes)
     return mapped_class(raw, target), calibrate(raw, calibration)
 
 
@@ -79,18 +78,19 @@ class _Plan:
 
 def map_layer(
     study: Study,
-    layer: tuple[float, float],
+    layer: Layer,
     threads: int | None = None,
     block: tuple[int, int] = BLOCK,
 ) -> dict[str, Any]:
-    """Predict one depth layer and write its three rasters, each with a QGIS style beside it.
+    """Predict one layer and write its rasters, each with a QGIS style beside it.
 
-    These are the class; the calibrated probability of each class; and the expected ice content
-    within the extent of permafrost (`confine_to_permafrost`) with its standard deviation, in two
-    bands, m3 of ice per m3 of the layer. The standard deviation is that of a borehole in the cell,
-    by the law of total variance from the probabilities, and mean and standard deviation of each
-    class's samples: sum of p_k (s_k^2 + m_k^2) less the square of the expected content, as it is
-    before ice is moved. It shows the doubt about the class also where ice is regressed.
+    These are the class; the calibrated probability of each class; and, where the study has ice
+    contents and depths, the expected ice content within the extent of permafrost
+    (`confine_to_permafrost`) with its standard deviation, in two bands, m3 of ice per m3 of the
+    layer. The standard deviation is that of a borehole in the cell, by the law of total variance
+    from the probabilities, and mean and standard deviation of each class's samples: sum of p_k
+    (s_k^2 + m_k^2) less the square of the expected content, as it is before ice is moved. It shows
+    the doubt about the class also where ice is regressed.
 
     Finished chunks are kept as long as forests, covariates, settings and code are the same;
     `remove_chunks` deletes them. With ``compute.scheduler`` a dask cluster predicts them; it must
@@ -118,25 +118,34 @@ def map_layer(
         kept += before
         sums = sums + more
         cells = cells + classes
+    counts = {code: int(cells[code]) for code in np.flatnonzero(cells).tolist()}
+    summary = {"cells": counts, "chunks": len(parts), "kept": kept}
+    if not study.has_storage:
+        _write_layer(plan, parts)
+        return summary
     means = np.array(card["class_means"])
     sds = np.array(card["class_sds"])
     regressed = len(plan.models) > 1
     weights = [*np.zeros(len(means)), 1.0] if regressed else means
     total = sum(weight * part for weight, part in zip(weights, sums[1:], strict=True))
     extent = permafrost_extent(sums[0], total)
-    _write_layer(plan, parts, lambda columns: _ice_content(columns, weights, means, sds, *extent))
-    counts = {code: int(cells[code]) for code in np.flatnonzero(cells).tolist()}
-    return {"cells": counts, "chunks": len(parts), "kept": kept}
+    free = study.target_classes.free
+
+    def ice_content(columns: np.ndarray) -> np.ndarray:
+        return _ice_content(columns, free, weights, (means, sds), extent)
+
+    _write_layer(plan, parts, ice_content)
+    return summary
 
 
 def _write_layer(
-    plan: _Plan, parts: list[Part], ice_content: Callable[[np.ndarray], np.ndarray]
+    plan: _Plan, parts: list[Part], ice_content: Callable[[np.ndarray], np.ndarray] | None = None
 ) -> None:
     """Write rasters and styles of a layer from its finished chunks."""
-    target = TARGETS[plan.study.target]
-    kinds = (target.file_name, "class_probability", "ice_content")
+    target = plan.study.target_classes
+    kinds = (target.file_name, "class_probability", *(["ice_content"] if ice_content else []))
     paths = [map_files(plan.study)[f"{kind}_{plan.layer}"] for kind in kinds]
-    names = [kind.name for kind in target.classes]
+    names = target.names
     ice_names = ["ice_content", "ice_content_sd"]
     quantities = ("expected ice content", "standard deviation of the ice content")
     classes = {"names": paths[0].stem, "long_names": target.name, "legend": target.legend}
@@ -156,34 +165,39 @@ def _write_layer(
     with contextlib.ExitStack() as stack:
         targets = [
             stack.enter_context(open_raster(path, geobox, count, dtype, study=plan.study, **more))
-            for path, (count, dtype, more) in zip(paths, rasters, strict=True)
+            for path, (count, dtype, more) in zip(paths, rasters, strict=False)
         ]
         for part in parts:
             numbers = np.load(_chunk_file(plan, part))
             if numbers.size:
-                values = ice_content(numbers[1:])
-                bands = (numbers[:1].astype(np.uint8), numbers[1 : 1 + len(names)], values)
+                bands = [numbers[:1].astype(np.uint8), numbers[1 : 1 + len(names)]]
+                if ice_content:
+                    bands.append(ice_content(numbers[1:]))
+                    highest = max(highest, float(np.nanmax(bands[2][0])))
                 for raster, data in zip(targets, bands, strict=True):
                     raster.write(data, window=part)
-                highest = max(highest, float(np.nanmax(values[0])))
     qgis.write_class_style(paths[0], target.legend)
     qgis.write_ramp_style(paths[1], 1.0, "")
-    qgis.write_ramp_style(paths[2], highest or 1.0, "m³ m⁻³")
+    if ice_content:
+        qgis.write_ramp_style(paths[2], highest or 1.0, "m³ m⁻³")
 
 
 def _ice_content(
     columns: np.ndarray,
+    free: Sequence[int],
     weights: Sequence[float],
-    means: np.ndarray,
-    sds: np.ndarray,
-    limit: int,
-    share: float,
+    spread: tuple[np.ndarray, np.ndarray],
+    extent: tuple[int, float],
 ) -> np.ndarray:
     """Return ice content and its standard deviation, float32, shape (2, y, x).
 
-    It is expected by `weights` of the columns, and moved into the extent of permafrost: it grows by
-    `share` where the probability of permafrost is at least `limit`, in steps of the scale.
+    It is expected by `weights` of the columns, and moved into the extent of permafrost: by the
+    `extent` it grows where the probability of permafrost is at least the limit, in steps of the
+    scale. `free` are the columns of no permafrost, `spread` the means and standard deviations of
+    the classes.
     """
+    means, sds = spread
+    limit, share = extent
     valid = columns[0] != MISSING
     steps = columns[:, valid]
     # One class after the other: sums by matrix products depend on cores and on the array's shape.
@@ -191,7 +205,7 @@ def _ice_content(
         PROBABILITY_SCALE * sum(one * column for one, column in zip(factors, steps, strict=False))
         for factors in (weights, means, means**2 + sds**2)
     )
-    inside = UNITS - steps[0].astype(int) >= limit
+    inside = UNITS - steps[free].sum(axis=0, dtype=int) >= limit
     values = np.full((2, *valid.shape), np.nan, np.float32)
     values[0, valid] = np.where(inside, np.minimum(expected * share, 1), 0)
     values[1, valid] = np.sqrt(np.maximum(square - mean**2, 0))
@@ -281,6 +295,7 @@ def _finish_chunk(plan: _Plan, part: Part) -> tuple[bool, np.ndarray, np.ndarray
     All are whole numbers below 2^53, so that they add up exactly, in any order.
     """
     path = _chunk_file(plan, part)
+    free = plan.study.target_classes.free
     kept = path.is_file()
     if kept:
         numbers = np.load(path)
@@ -289,7 +304,7 @@ def _finish_chunk(plan: _Plan, part: Part) -> tuple[bool, np.ndarray, np.ndarray
         with write_aside(path) as draft, open(draft, "wb") as stream:
             np.save(stream, numbers)
     types, *columns = numbers[:, numbers[0] != NO_TYPE]
-    chance = UNITS - columns[0].astype(int)
+    chance = UNITS - np.sum([columns[code] for code in free], axis=0, dtype=int)
     sums = [np.bincount(chance, column, UNITS + 1) for column in (np.ones(len(chance)), *columns)]
     return kept, np.stack(sums), np.bincount(types, minlength=NO_TYPE)
 
@@ -304,9 +319,9 @@ def _predict_chunk(plan: _Plan, part: Part) -> np.ndarray:
     (model, card), *twin = (_load(*model) for model in plan.models)
     values, cells = read_predictors(study, card["predictors"], part, _units(card))
     if not len(cells):
-        bands = 1 + len(TARGETS[study.target].codes) + len(twin)
+        bands = 1 + len(study.target_classes.codes) + len(twin)
         return np.empty((bands, 0, 0), np.uint16)
-    types, probabilities = predict(model, card["calibration"], values, study.target)
+    types, probabilities = predict(model, card["calibration"], values, study.target_classes)
     shares = np.rint(probabilities / PROBABILITY_SCALE).astype(np.int32)
     # Rounded shares would not add up to one: the most probable class takes what is over.
     rows = np.arange(len(shares))

@@ -8,7 +8,7 @@ import pandas as pd
 from rasterio.features import rasterize
 
 from helpers.core import ice, qgis
-from helpers.core.classes import TARGETS, layer_name
+from helpers.core.classes import layer_name
 from helpers.core.files import write_json
 from helpers.core.grid import reference_grid
 from helpers.core.rasters import open_raster
@@ -51,12 +51,13 @@ def compare_totals(study: Study, table: pd.DataFrame, cells: int = 25_000) -> pd
     """
     sample = sample_cells(study, used_predictors(study), cells)
     volumes = {}
-    for top, bottom in study.layers:
+    free = study.target_classes.free
+    for top, bottom in study.depths:
         layer = layer_name((top, bottom))
         model, card = cards.load_model(model_path(study, layer), study.target)
-        rows = layer_rows(table, layer, card["fit"], study.target)
+        rows = layer_rows(table, layer, card["fit"], study.target_classes)
         rows["area_weight"] = area_weights(study, rows)
-        _, chances = predict(model, card["calibration"], sample.values, study.target)
+        _, chances = predict(model, card["calibration"], sample.values, study.target_classes)
         chances = chances.astype(np.float32)
         regression = fit(study, rows, "area_weight")
         expected = {
@@ -66,7 +67,7 @@ def compare_totals(study: Study, table: pd.DataFrame, cells: int = 25_000) -> pd
         volume = pd.DataFrame(index=pd.Index(sample.names, name="region"))
         scale = (bottom - top) * sample.side**2 / 1e9
         for way, content in expected.items():
-            confined = confine_to_permafrost(content, 1 - chances[:, 0])
+            confined = confine_to_permafrost(content, 1 - chances[:, free].sum(axis=1))
             volume[way] = np.bincount(sample.region, confined, len(sample.names)) * scale
         volumes[layer] = volume
     volumes["all"] = sum(volumes.values())
@@ -75,11 +76,16 @@ def compare_totals(study: Study, table: pd.DataFrame, cells: int = 25_000) -> pd
     return pd.concat(volumes, names=["layer"]).reset_index()
 
 
-def map_storage(study: Study) -> Path:
-    """Write the raster of ground-ice storage over all layers, by the rasters of `map_layer`."""
+def map_storage(study: Study) -> Path | None:
+    """Write the raster of ground-ice storage over all layers, by the rasters of `map_layer`.
+
+    None where the study's classes have no ice content, or its layers no depths.
+    """
+    if not study.has_storage:
+        return None
     geobox = reference_grid(study)
     path = map_files(study)["ice_storage"]
-    top, bottom = study.layers[0][0], study.layers[-1][1]
+    top, bottom = study.depths[0][0], study.depths[-1][1]
     depth = f"ground ice between {top:g} and {bottom:g} m below the surface"
     titles = ("thickness of ice", "mass of ice", "water that the ice melts to")
     described = {
@@ -95,7 +101,7 @@ def map_storage(study: Study) -> Path:
     ):
         for part in grid_windows(geobox):
             fractions = [content.read(1, window=part) for content in contents]
-            thickness = ice.thickness(fractions, study.layers)
+            thickness = ice.thickness(fractions, study.depths)
             if np.isfinite(thickness).any():
                 highest = max(highest, float(np.nanmax(thickness)))
                 water = 1000 * ice.water_equivalent(thickness)
@@ -122,7 +128,7 @@ def storage_totals(study: Study) -> dict[str, pd.DataFrame]:
         One row a class, with `area_km2_<layer>`, where it is mapped, and `ice_km3_<layer>` there.
     """
     geobox = reference_grid(study)
-    target = TARGETS[study.target]
+    target = study.target_classes
     cell_km2 = study.grid.resolution**2 / 1e6
     regions, shapes = study_regions(study, geobox)
     width = study.maps.elevation_band
@@ -145,7 +151,7 @@ def storage_totals(study: Study) -> dict[str, pd.DataFrame]:
             mapped = np.isfinite(ices[0]) & (region > 0)
             depths = [
                 fraction[mapped].astype(float) * (bottom - top)
-                for fraction, (top, bottom) in zip(ices, study.layers, strict=True)
+                for fraction, (top, bottom) in zip(ices, study.depths, strict=True)
             ]
             frozen = np.any([depth > 0 for depth in depths], axis=0)
             columns = [np.ones(len(frozen)), frozen, *depths]
@@ -198,7 +204,7 @@ def _storage_table(study: Study, index: pd.Index, sums: np.ndarray) -> pd.DataFr
 def write_totals(study: Study, totals: dict[str, pd.DataFrame]) -> None:
     """Write the tables of `storage_totals` as JSON."""
     record = {
-        "depth_m": [study.layers[0][0], study.layers[-1][1]],
+        "depth_m": [study.depths[0][0], study.depths[-1][1]],
         "datum": "below the surface",
         "label": study.label,
         "storage_from": study.storage_from,

@@ -32,6 +32,7 @@ from helpers.mapping import conformal
 from helpers.mapping.applicability import Applicability, fit, importance_weights
 from helpers.mapping.extent import MISSING, PROBABILITY_SCALE
 from helpers.mapping.files import Part, grid_windows, layer_files, open_rasters, trust_files
+from helpers.prepare.domain import domain_covariates
 from helpers.prepare.registry import covariate_files
 from helpers.samples.rows import layer_rows, predictor_values
 
@@ -93,7 +94,7 @@ def fit_trust(study: Study, table: pd.DataFrame) -> list[LayerTrust]:
     cards = [read_card(model_path(study, layer_name(layer))) for layer in study.layers]
     jobs = []
     for card in cards:
-        rows = layer_rows(table, card["layer"], card["fit"], study.target)
+        rows = layer_rows(table, card["layer"], card["fit"], study.target_classes)
         jobs.append((rows, sample_folds(study, rows), card_params(card)))
     probabilities = out_of_fold.out_of_fold(study, jobs)
     importances = out_of_fold.out_of_fold_importance(study, jobs)
@@ -138,14 +139,14 @@ def level_of(
     none : shape (cells,)
         Calibrated probability of no permafrost.
     members : shape (cells, k)
-        Prediction sets of classes, the first of which is no permafrost.
+        Which classes of permafrost are in the prediction sets.
     in_domain : shape (cells,)
         Whether permafrost is possible by the climate. Where it is not, no sample is needed to know
         that there is none.
 
     Examples
     --------
-    >>> sets = np.array([[1, 1, 0], [1, 1, 0], [0, 1, 1], [1, 0, 1]], bool)
+    >>> sets = np.array([[1, 0], [1, 0], [1, 1], [0, 1]], bool)
     >>> none = np.array([0.95, 0.5, 0.1, 0.1])
     >>> level_of(np.ones(4), none, sets, np.ones(4, bool), Trust()).tolist()
     [4, 2, 3, 4]
@@ -156,7 +157,7 @@ def level_of(
     sure = trust.coverage - PROBABILITY_SCALE / 2  # probabilities of a raster are rounded
     free = none >= sure
     frozen = 1 - none >= sure
-    levels = np.where(free, 4, np.where(frozen, np.where(members[:, 1:].sum(axis=1) > 1, 3, 4), 2))
+    levels = np.where(free, 4, np.where(frozen, np.where(members.sum(axis=1) > 1, 3, 4), 2))
     similar = np.asarray(density) >= trust.similar_samples
     return np.where(similar | (free & ~np.asarray(in_domain, bool)), levels, 1).astype(np.uint8)
 
@@ -213,15 +214,18 @@ def _part_rasters(study: Study, trust: Sequence[LayerTrust], part: Part) -> dict
     """Return the rasters of a window by name."""
     files = covariate_files(study)
     names = list(trust[0].weights)
+    target = study.target_classes
     with (
         open_rasters(layer_files(study, "class_probability")) as probabilities,
         open_rasters([files[name] for name in names]) as predictors,
-        open_rasters([files[study.domain.covariate]]) as (rule,),
+        open_rasters([files[name] for name in domain_covariates(study)]) as rule,
     ):
         chances = [layer.read(window=part) for layer in probabilities]
         mapped = np.all([layer[0] != MISSING for layer in chances], axis=0)
         values = [predictor.read(1, window=part)[mapped] for predictor in predictors]
-        in_domain = rule.read(1, window=part)[mapped] > study.domain.above
+        in_domain = np.ones(np.count_nonzero(mapped), bool)
+        for covariate in rule:
+            in_domain &= covariate.read(1, window=part)[mapped] > study.domain.above
     values = np.stack(values, axis=1)
 
     def raster(data: np.ndarray, dtype: npt.DTypeLike, none: float) -> np.ndarray:
@@ -236,8 +240,9 @@ def _part_rasters(study: Study, trust: Sequence[LayerTrust], part: Part) -> dict
         dissimilarity, density = one.applicability.measure(values[:, used])
         steps = layer[:, mapped].T
         members = conformal.prediction_sets(steps, np.rint(one.limits / PROBABILITY_SCALE))
-        none = steps[:, 0] * PROBABILITY_SCALE
-        levels = level_of(density, none, members, in_domain, study.trust)
+        none = steps[:, target.free].sum(axis=1) * PROBABILITY_SCALE
+        icy = members[:, target.permafrost]
+        levels = level_of(density, none, icy, in_domain, study.trust)
         lowest = np.minimum(lowest, levels)
         codes = members @ (1 << np.arange(members.shape[1]))
         sets = np.stack([members.sum(axis=1), codes], axis=1)

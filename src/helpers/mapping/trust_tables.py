@@ -7,16 +7,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from helpers.core.classes import TARGETS
 from helpers.core.files import write_json, write_table
 from helpers.core.rasters import read_band
-from helpers.core.scores import by_domain
 from helpers.core.study import Study
 from helpers.mapping import conformal
 from helpers.mapping.extent import PROBABILITY_SCALE
 from helpers.mapping.files import map_files, trust_files
 from helpers.mapping.trust import LEVELS, MEANINGS, LayerTrust, level_of
-from helpers.prepare.registry import covariate_files
+from helpers.prepare.domain import by_domain, domain_of_cells
 
 DENSITIES = (0, 1, 3, 10, 30)
 """Least local point density of each row of the table."""
@@ -46,7 +44,7 @@ def write_trust_tables(
     sets = []
     for one in trust:
         tables |= _layer_groups(study, one)
-        for domain, inside in by_domain(one.rows["in_domain"]):
+        for domain, inside in by_domain(study, one.rows["in_domain"]):
             sets += _set_rows(study, one, domain, inside)
     sets = pd.DataFrame(sets)
     keys = ["layer", "domain"]
@@ -63,7 +61,7 @@ def _layer_groups(study: Study, one: LayerTrust) -> dict[tuple[str, str], pd.Dat
     cells, _ = layer_cells(study, one.layer)
     return {
         (one.layer, domain): group_means(cells[inside], one.applicability.threshold, ["expected"])
-        for domain, inside in by_domain(cells["in_domain"])
+        for domain, inside in by_domain(study, cells["in_domain"])
         if inside.any()
     }
 
@@ -82,7 +80,7 @@ def layer_cells(study: Study, layer: str) -> tuple[pd.DataFrame, np.ndarray]:
     """
     files = trust_files(study)
     maps = map_files(study)
-    target = TARGETS[study.target]
+    target = study.target_classes
     dissimilarity = read_band(files[f"dissimilarity_index_{layer}"]).ravel()
     mapped = np.flatnonzero(np.isfinite(dissimilarity))
 
@@ -91,17 +89,18 @@ def layer_cells(study: Study, layer: str) -> tuple[pd.DataFrame, np.ndarray]:
 
     shares = maps[f"class_probability_{layer}"]
     probability = np.stack([values(shares, 1 + code) for code in target.codes])
-    in_domain = values(covariate_files(study)[study.domain.covariate]) > study.domain.above
+    in_domain = domain_of_cells(study).ravel()[mapped]
     density = values(files[f"point_density_{layer}"])
     bits = values(files[f"prediction_set_{layer}"], 2)
     members = ((bits[:, np.newaxis] >> np.arange(len(target.codes))) & 1).astype(bool)
-    none = probability[0] * PROBABILITY_SCALE
+    none = probability[target.free].sum(axis=0) * PROBABILITY_SCALE
+    icy = members[:, target.permafrost]
     cells = {
         "cell": mapped,
         "in_domain": in_domain,
         "dissimilarity": dissimilarity[mapped],
         "density": density,
-        "level": level_of(density, none, members, in_domain, study.trust),
+        "level": level_of(density, none, icy, in_domain, study.trust),
         "classes": members.sum(axis=1, dtype=np.uint8),
         "mapped": values(maps[f"{target.file_name}_{layer}"]),
         "probable": probability.argmax(axis=0).astype(np.uint8),
@@ -157,7 +156,7 @@ def _set_rows(study: Study, one: LayerTrust, domain: str, inside: np.ndarray) ->
     covered = pd.Series(conformal.covered(one.members, types))
     size = pd.Series(one.members.sum(axis=1))
     rows = []
-    for kind in TARGETS[study.target].classes:
+    for kind in study.target_classes.classes:
         own = types == kind.code
         shown = own & inside & one.has_limit
         row = {
@@ -176,7 +175,7 @@ def _set_rows(study: Study, one: LayerTrust, domain: str, inside: np.ndarray) ->
 
 def _record(study: Study, trust: Sequence[LayerTrust], cells: pd.DataFrame) -> dict:
     """Return what ``applicability.json`` holds."""
-    kinds = TARGETS[study.target].classes
+    kinds = study.target_classes.classes
     by_area = cells[cells["by"] == "area of applicability"].drop(columns="by")
     layers = {}
     for one in trust:

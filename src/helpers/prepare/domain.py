@@ -1,16 +1,33 @@
-"""The potential-permafrost domain: a rule on one covariate, fixed before any model."""
+"""The potential-permafrost domain: a rule on one covariate, fixed before any model.
+
+Where `domain.covariate` is empty, the domain is the whole study area.
+"""
+
+from collections.abc import Iterator
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
+from helpers.core.grid import area_mask, reference_grid
 from helpers.core.study import Study
 from helpers.prepare.registry import check_predictor, read_covariates
 
 
+def domain_covariates(study: Study) -> list[str]:
+    """Return the covariate of the rule, or none where there is no rule."""
+    if not study.domain.covariate:
+        return []
+    check_predictor(study, study.domain.covariate, "domain.covariate")
+    return [study.domain.covariate]
+
+
 def in_domain(study: Study, table: pd.DataFrame) -> pd.Series:
     """Return which rows lie in the domain; rows without a value of its covariate do not."""
-    check_predictor(study, study.domain.covariate, "domain.covariate")
-    return (table[study.domain.covariate] > study.domain.above).rename("in_domain")
+    inside = pd.Series(True, index=table.index, name="in_domain")
+    for name in domain_covariates(study):
+        inside &= table[name] > study.domain.above
+    return inside
 
 
 def domain_of_cells(study: Study) -> np.ndarray:
@@ -20,7 +37,14 @@ def domain_of_cells(study: Study) -> np.ndarray:
 
 def cells_in_and_out(study: Study) -> tuple[np.ndarray, np.ndarray]:
     """Return which cells lie in the domain, and which outside; those without a value in neither."""
-    name = study.domain.covariate
-    check_predictor(study, name, "domain.covariate")
-    values = read_covariates(study, [name])[name].to_numpy()
-    return values > study.domain.above, values <= study.domain.above
+    for name in domain_covariates(study):
+        values = read_covariates(study, [name])[name].to_numpy()
+        return values > study.domain.above, values <= study.domain.above
+    inside = area_mask(study, reference_grid(study))
+    return inside, np.zeros_like(inside)
+
+
+def by_domain(study: Study, in_domain: npt.ArrayLike) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield each of the study's domains and which samples or cells lie in it, shape (n,)."""
+    in_domain = np.asarray(in_domain, bool)
+    yield from zip(study.domains, (np.ones(len(in_domain), bool), in_domain), strict=False)

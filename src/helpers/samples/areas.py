@@ -1,6 +1,7 @@
-"""Samples from training areas, and from cells that are free of permafrost."""
+"""Samples from places and polygons with a known class, and from cells without permafrost."""
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
@@ -8,7 +9,6 @@ import pyproj
 import rasterio
 from odc.geo.geobox import GeoBox
 from rasterio.features import rasterize
-from shapely.geometry.base import BaseGeometry
 
 from helpers.core.classes import layer_name
 from helpers.core.errors import listed
@@ -16,110 +16,178 @@ from helpers.core.grid import area_mask, cell_centres, crs_wkt, named_crs, refer
 from helpers.core.points import values_at
 from helpers.core.study import Study
 from helpers.prepare.domain import cells_in_and_out
-from helpers.samples.columns import SampleError, ice_type_code
+from helpers.samples.checks import to_wgs84
+from helpers.samples.columns import SampleError, class_code
 from helpers.samples.labels import content_of_type
+from helpers.samples.readers import read_places
 from helpers.samples.store import LABEL_COLUMNS
 
 if TYPE_CHECKING:
     import geopandas
 
+YIELDED = "smaller than a cell, which another area has"
 
-def label_areas(study: Study, rng: np.random.Generator) -> pd.DataFrame:
-    """Return labels from the study's training areas: polygons whose ice type somebody mapped.
+_TABLES = (".csv", ".txt", ".xlsx", ".xls")
 
-    `samples.areas` names a vector file with the column `samples.class_column`, and where types are
-    not the same in all layers a column ``layer``, such as 2-3m. Labels are as from `label_layers`,
-    a row a cell and layer, of at most `samples.cells_per_area` random cells a polygon, with the
-    column `group`, one for each polygon. Empty where the study has no areas.
+_SHAPES = {"point": ("Point", "MultiPoint"), "area": ("Polygon", "MultiPolygon")}
+
+
+def label_features(study: Study, rng: np.random.Generator) -> pd.DataFrame:
+    """Return labels from points and polygons whose class somebody knows.
+
+    `samples.points` and `samples.areas` name files with the column `samples.class_column`, and
+    where classes are not the same in all layers a column ``layer``, such as 2-3m. A polygon gives
+    at most `samples.cells_per_area` random cells. One that is smaller than a cell takes the cell
+    that it lies in, and yields where another polygon has it.
+
+    Returns
+    -------
+    pandas.DataFrame
+        As from `helpers.samples.store.read_labels`, a row a cell and layer, with the column
+        `group`: one for each point and polygon. Samples of a group are one unit, which no split
+        and no fold parts. Polygons that yielded have no `ice_type`, and `reason` says why. No rows
+        where the study names neither file.
 
     Raises
     ------
     SampleError
-        The file is missing or lacks the column; a polygon has no type or layer of the study, no
-        geometry, lies outside of the study area, or overlaps one of another type.
+        A file is missing or lacks the column; a feature has no class or layer of the study, no
+        place, lies outside of the study area, or overlaps one of another class.
     """
-    if not study.samples.areas:
-        return _no_labels()
-    file, areas = study.path(study.samples.areas).name, _read_areas(study)
-    geobox = reference_grid(study)
-    inside = area_mask(study, geobox).ravel()
-    layers = [layer_name(layer) for layer in study.layers]
-    most = study.samples.cells_per_area
-    parts = []
-    for number, area in enumerate(areas.itertuples(), start=1):
-        cells = _cells_of(area.geometry, geobox)
-        cells = cells[inside[cells]]
-        if not cells.size:
-            message = f"{file}, feature {number}, lies outside of the study area."
-            raise SampleError(message, "leave it out, or correct its CRS")
-        chosen = rng.choice(cells, most, replace=False) if cells.size > most else cells
-        part = pd.DataFrame({"group": f"area-{number}", "cell": cells, "ice_type": area.code})
-        part["chosen"] = np.isin(cells, chosen)
-        parts += [part.assign(layer=layer) for layer in ([area.layer] if area.layer else layers)]
-    table = pd.concat(parts, ignore_index=True)
-    types = table.groupby(["cell", "layer"])["ice_type"]
-    twice = table[types.transform("min") < types.transform("max")]
-    if len(twice):
-        numbers = listed(twice["group"].str.removeprefix("area-").drop_duplicates())
-        message = f"Features {numbers} of {file} give cells different types."
-        raise SampleError(message, "let polygons not overlap")
-    table = table[table["chosen"]].drop_duplicates(["cell", "layer"])
-    table["site_id"] = table["group"] + "-" + table["cell"].astype(str)
-    return _as_labels(study, table, geobox, "training area")
+    tables = [_no_labels()]
+    for kind in _SHAPES:
+        if path := getattr(study.samples, f"{kind}s"):
+            features = _read_features(study, study.path(path), kind)
+            cells = _cells_by_feature(study, features, study.path(path).name, kind)
+            draw = pd.Series(rng.random(len(cells)), cells.index)
+            rank = draw.groupby([cells["group"], cells["layer"]]).rank(method="first")
+            chosen = cells[rank <= study.samples.cells_per_area]
+            labels = _as_labels(study, chosen, reference_grid(study), f"known {kind}")
+            yielded = chosen["yields"].to_numpy(bool)
+            labels.loc[yielded, "reason"] = YIELDED
+            labels["ice_type"] = labels["ice_type"].where(~yielded)
+            tables.append(labels)
+    return pd.concat(tables, ignore_index=True)
 
 
 def _no_labels() -> pd.DataFrame:
     """Return no rows, with the types of a filled table: labels joined to them keep theirs."""
     text = dict.fromkeys(("site_id", "layer", "reason", "group"), object)
-    kinds = dict.fromkeys(LABEL_COLUMNS, float) | text | {"ice_type": int}
+    kinds = dict.fromkeys(LABEL_COLUMNS, float) | text
     return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in kinds.items()})
 
 
-def _read_areas(study: Study) -> "geopandas.GeoDataFrame":
-    """Return the polygons in the grid's CRS, with `code` and `layer`."""
+def _read_features(
+    study: Study, path: Path, kind: Literal["point", "area"]
+) -> "geopandas.GeoDataFrame":
+    """Return points or polygons in the grid's CRS, with `code` and `layer`."""
     import geopandas
 
-    path, column = study.path(study.samples.areas), study.samples.class_column
-    remedy = "name a GeoPackage, GeoJSON or shapefile of polygons as samples.areas"
+    column, setting = study.samples.class_column, f"samples.{kind}s"
+    remedy = f"name a GeoPackage, GeoJSON or shapefile of {kind}s as {setting}"
     try:
-        areas = geopandas.read_file(path)
+        if kind == "point" and path.suffix.lower() in _TABLES:
+            features = _table_points(study, path)
+        else:
+            features = geopandas.read_file(path, layer=0)
+    except SampleError:
+        raise
     except Exception as error:  # the readers' errors are of many classes
-        message = f"The training areas {path.name} are not readable: {error}"
+        message = f"{setting}, {path.name}, is not readable: {error}"
         raise SampleError(message, remedy) from None
-    if not isinstance(areas, geopandas.GeoDataFrame):
-        raise SampleError(f"The training areas {path.name} hold no polygons.", remedy)
+    if not isinstance(features, geopandas.GeoDataFrame):
+        raise SampleError(f"{setting}, {path.name}, holds no {kind}s.", remedy)
     names = {column.lower(): column, "layer": "layer"}
-    areas = areas.rename(columns=lambda name: names.get(name.lower(), name))
-    if column not in areas:
-        others = listed(areas.columns.drop(areas.geometry.name))
+    features = features.rename(columns=lambda name: names.get(name.lower(), name))
+    if column not in features:
+        others = listed(features.columns.drop(features.geometry.name))
         message = f"{path.name} has no column {column}, but {others}."
         raise SampleError(message, "set samples.class_column")
-    types = areas[column].astype(object).where(areas[column].notna(), "").astype(str)
-    areas["code"] = types.map(ice_type_code)
-    areas["layer"] = areas["layer"].fillna("").astype(str) if "layer" in areas else ""
+    words = features[column].astype(object).where(features[column].notna(), "").astype(str)
+    features["code"] = words.map(lambda word: class_code(study, word))
+    features["layer"] = features["layer"].fillna("").astype(str) if "layer" in features else ""
     layers = [layer_name(layer) for layer in study.layers]
-    polygons = areas.geometry.geom_type.isin(("Polygon", "MultiPolygon")) & ~areas.geometry.is_empty
+    shapes = features.geometry.geom_type.isin(_SHAPES[kind]) & ~features.geometry.is_empty
+    unknown = features["code"].isna()
+    classes = listed([one.name for one in study.sample_types], 10)
     wrong = {
-        f"no ice type in {column}": areas["code"].isna(),
-        f"no layer of the study ({listed(layers)})": ~areas["layer"].isin(["", *layers]),
-        "no polygon": ~polygons,
+        f"no class in {column}, but {listed(words[unknown].unique())}; classes are {classes}": (
+            unknown,
+            "correct these features, or name the class in `classes` of the study file",
+        ),
+        f"no layer of the study ({listed(layers)})": (
+            ~features["layer"].isin(["", *layers]),
+            "correct these features",
+        ),
+        f"no {kind}": (~shapes, "correct these features"),
     }
-    for what, rows in wrong.items():
+    for what, (rows, remedy) in wrong.items():
         if rows.any():
             numbers = listed(np.flatnonzero(rows) + 1)
-            raise SampleError(f"{path.name}, features {numbers}: {what}.", "correct these features")
-    if areas.crs is None:
+            raise SampleError(f"{path.name}, features {numbers}: {what}.", remedy)
+    if features.crs is None:
         raise SampleError(f"{path.name} has no coordinate reference system.", "save it with one")
-    return areas.astype({"code": int}).to_crs(study.grid.crs)
+    return features.astype({"code": int}).to_crs(named_crs(study.grid.crs))
 
 
-def _cells_of(shape: BaseGeometry, geobox: GeoBox) -> np.ndarray:
-    """Return flat indices of the cells with their centre in a polygon; of a tiny one, its cell."""
-    grid = {"out_shape": geobox.shape, "transform": geobox.transform, "dtype": "uint8"}
-    mask = rasterize([shape], **grid)
-    if not mask.any():
-        mask = rasterize([shape.representative_point()], **grid)
-    return np.flatnonzero(mask)
+def _table_points(study: Study, path: Path) -> "geopandas.GeoDataFrame":
+    """Return the rows of a CSV or Excel table as points."""
+    import geopandas
+
+    table = read_places(path, study.samples.epsg)
+    place = [pd.to_numeric(table[name], errors="coerce") for name in ("longitude", "latitude")]
+    bad = place[0].isna() | place[1].isna()
+    if bad.any():
+        rows = listed(table.index[bad])
+        raise SampleError(f"{path.name}, rows {rows}: no coordinates.", "write plain numbers")
+    longitude, latitude = to_wgs84(study, *(values.to_numpy(float) for values in place))
+    points = geopandas.points_from_xy(longitude, latitude, crs="EPSG:4326")
+    return geopandas.GeoDataFrame(table.reset_index(drop=True), geometry=points)
+
+
+def _cells_by_feature(
+    study: Study, features: "geopandas.GeoDataFrame", file: str, kind: str
+) -> pd.DataFrame:
+    """Return a row for each feature, layer and cell: group, site_id, layer, cell and ice_type.
+
+    A polygon has the cells whose centre it holds, a tiny one the cell that it lies in; `yields`
+    says where another polygon has that cell.
+    """
+    geobox = reference_grid(study)
+    inside = area_mask(study, geobox).ravel()
+    layers = [layer_name(layer) for layer in study.layers]
+    shape = {"out_shape": geobox.shape, "transform": geobox.transform, "dtype": "uint8"}
+    rows, outside = [], []
+    for number, feature in enumerate(features.itertuples(), start=1):
+        cells = np.flatnonzero(rasterize([feature.geometry], **shape))
+        tiny = kind == "area" and not cells.size
+        if tiny:
+            cells = np.flatnonzero(rasterize([feature.geometry.representative_point()], **shape))
+        cells = cells[inside[cells]]
+        if not cells.size:
+            outside.append(number)
+        part = pd.DataFrame({"cell": cells, "ice_type": feature.code, "tiny": tiny})
+        part["number"], part["group"] = number, f"{kind}-{number}"
+        part["site_id"] = part["group"]
+        if kind == "area":
+            part["site_id"] += "-" + part["cell"].astype(str)
+        rows += [part.assign(layer=one) for one in ([feature.layer] if feature.layer else layers)]
+    if outside:
+        message = f"{file}, features {listed(outside)}: they lie outside of the study area."
+        raise SampleError(message, "leave them out, or correct the file's CRS")
+    table = pd.concat(rows, ignore_index=True)
+    if kind == "area":
+        large = table[~table["tiny"]]
+        types = large.groupby(["cell", "layer"])["ice_type"]
+        twice = large[types.transform("min") < types.transform("max")]
+        if len(twice):
+            message = f"Features {listed(twice['number'].unique())} of {file} overlap, "
+            raise SampleError(f"{message}and are of different classes.", "let polygons not overlap")
+        # The larger ones first: of what shares a cell the first one has it.
+        table = table.sort_values("tiny", kind="stable")
+        taken = table.duplicated(["cell", "layer"])
+        table = table.assign(yields=taken & table["tiny"])[~taken | table["tiny"]]
+    return table.assign(yields=table.get("yields", False)).sort_index()
 
 
 def _as_labels(study: Study, table: pd.DataFrame, geobox: GeoBox, reason: str) -> pd.DataFrame:
@@ -129,7 +197,7 @@ def _as_labels(study: Study, table: pd.DataFrame, geobox: GeoBox, reason: str) -
     back = pyproj.Transformer.from_crs(named_crs(study.grid.crs), "EPSG:4326", always_xy=True)
     longitude, latitude = back.transform(easting[column], northing[row])
     content, error = content_of_type(study, table["ice_type"])
-    icy = (table["ice_type"] > 0).to_numpy()
+    icy = study.permafrost_types[table["ice_type"].to_numpy(int)]
     labels = table.assign(
         longitude=longitude,
         latitude=latitude,
@@ -148,7 +216,7 @@ def add_absences(study: Study, labels: pd.DataFrame, rng: np.random.Generator) -
 
     By `samples.absences` they are random cells without permafrost in `samples.permafrost_mask`
     (``mask``) or outside of the potential-permafrost domain (``pseudo``), flagged in `reason`;
-    ``refuse`` raises SampleError. Labels with class 0 in each layer come back unchanged.
+    ``refuse`` raises SampleError. Labels with such a class in each layer come back unchanged.
     """
     layers = [layer_name(layer) for layer in study.layers]
     if empty := [name for name in layers if name not in set(labels["layer"])]:
@@ -156,7 +224,7 @@ def add_absences(study: Study, labels: pd.DataFrame, rng: np.random.Generator) -
             f"No hole gives a label in {listed(empty)}.",
             "add deeper boreholes, or leave these layers out of `layers`; see the counts by reason",
         )
-    free = labels.loc[labels["ice_type"] == 0, "layer"]
+    free = labels.loc[~study.permafrost_types[labels["ice_type"].to_numpy(int)], "layer"]
     without = [name for name in layers if name not in set(free)]
     if not without:
         return labels
@@ -172,7 +240,8 @@ def add_absences(study: Study, labels: pd.DataFrame, rng: np.random.Generator) -
         raise SampleError(message, "correct samples.permafrost_mask")
     cells = rng.choice(pool, min(study.samples.absence_sites, pool.size), replace=False)
     names = [f"absence-{number + 1}" for number in range(cells.size)]
-    table = pd.DataFrame({"site_id": names, "group": names, "cell": cells, "ice_type": 0})
+    table = pd.DataFrame({"site_id": names, "group": names, "cell": cells})
+    table["ice_type"] = int(np.flatnonzero(~study.permafrost_types)[0])
     table = table.merge(pd.DataFrame({"layer": without}), how="cross")
     flag = "permafrost mask" if study.samples.absences == "mask" else "pseudo-absence"
     return pd.concat([labels, _as_labels(study, table, geobox, flag)], ignore_index=True)

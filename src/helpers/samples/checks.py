@@ -97,16 +97,16 @@ def _check_coordinates(study: Study, sites: RawTable, _intervals: RawTable) -> I
     names = ["longitude", "latitude"]
     typed = sites.frame[names].dropna().astype(float)
     first, second = typed["longitude"].to_numpy(), typed["latitude"].to_numpy()
-    place = _to_wgs84(study, first, second)
+    place = to_wgs84(study, first, second)
     outside = _far_outside(study, *place)
-    swapped = outside & ~_far_outside(study, *_to_wgs84(study, second, first))
+    swapped = outside & ~_far_outside(study, *to_wgs84(study, second, first))
     sites.frame.loc[typed.index, names] = np.column_stack(place)
     for row, is_swapped in zip(typed.index[outside], swapped[outside], strict=True):
         kind = "swapped coordinates" if is_swapped else "outside the study area"
         yield sites.problem("longitude, latitude", kind, ", ".join(sites.text.loc[row, names]), row)
 
 
-def _to_wgs84(study: Study, first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def to_wgs84(study: Study, first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return longitude and latitude of coordinates in `samples.epsg` and `samples.datum`."""
     if study.samples.epsg != 4326:
         crs = f"EPSG:{study.samples.epsg}"

@@ -8,6 +8,7 @@ import pandas as pd
 
 from helpers.core.classes import ICE_TYPES
 from helpers.core.errors import CompendiumError
+from helpers.core.study import Study
 
 
 class SampleError(CompendiumError):
@@ -159,6 +160,21 @@ KINDS = {
 }
 """Kinds of problems. ``error`` refuses the tables, ``drop`` leaves out the row, ``warn`` only lists
 it. `samples.severity` of the study file changes it by kind, but no error to a mere warning."""
+
+
+def class_code(study: Study, text: str) -> float:
+    """Return the code of a type that samples of a study may have, by any of its names; or NaN.
+
+    The study's own classes have their name, Chinese name and `words`; ice types as in
+    `ice_type_code`.
+    """
+    if not study.classes:
+        return ice_type_code(text)
+    word = text.strip().lower()
+    for code, kind in enumerate(study.classes):
+        if word in {name.lower() for name in (kind.name, kind.name_zh, *kind.words) if name}:
+            return code
+    return np.nan
 
 
 def ice_type_code(text: str) -> float:

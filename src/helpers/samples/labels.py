@@ -56,7 +56,7 @@ def label_layers(
     pieces = _pieces_by_site(core_ice(study, intervals))
     labels, lost = [], []
     for site in sites.itertuples():
-        for layer in study.layers:
+        for layer in study.depths:
             outcome = _label(site, layer, pieces.get(site.site_id, _NO_PIECES), study.ice)
             key = {"site_id": site.site_id, "layer": layer_name(layer)}
             if isinstance(outcome, str):
@@ -114,8 +114,15 @@ def core_ice(study: Study, intervals: pd.DataFrame) -> pd.DataFrame:
 def content_of_type(study: Study, types: pd.Series) -> tuple[np.ndarray, np.ndarray]:
     """Return the middle of each ice type's range of contents, and the sd of an even spread in it.
 
-    Both are 0 for class 0 and NaN for what is no type.
+    Both are 0 for no permafrost and NaN for what is no type. Of the study's own classes the content
+    is the one that the study gives, without an error.
     """
+    if study.classes:
+        given = [kind.ice_content for kind in study.classes]
+        contents = np.array([np.nan if one is None else one for one in given])
+        contents[~study.permafrost_types] = 0.0
+        own = contents[types.to_numpy(int)]
+        return own, own * 0
     limits = np.array([0, *study.ice.thresholds, study.ice.richest])
     code = types.to_numpy(float)
     icy = (code >= 1) & (code <= 5)

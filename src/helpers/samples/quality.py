@@ -13,14 +13,14 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from helpers.core.classes import ICE_TYPES
+from helpers.core.classes import layer_name
 from helpers.core.files import to_json_value, write_json, write_table
 from helpers.core.grid import area_mask, cell_centres, named_crs, reference_grid
 from helpers.core.plot import WIDTH_MM, map_panels, mark_label, panels
 from helpers.core.points import projected, values_at
 from helpers.core.rasters import THREADS
 from helpers.core.study import Study
-from helpers.prepare.domain import in_domain
+from helpers.prepare.domain import domain_covariates, in_domain
 from helpers.prepare.predictor_maps import covariate_panels
 from helpers.prepare.registry import covariate_files, covariates, predictor_names, read_covariates
 from helpers.samples.columns import SampleError
@@ -64,6 +64,7 @@ def site_status(
         One row a site: site_id, longitude, latitude, fate (of `SITE_STATUS`), layers (number of
         those that use it), reason (all of them, also of the layers that do not use a used site).
     """
+    sites = sites.drop_duplicates("site_id", ignore_index=True)
     ids = sites["site_id"]
     status = dict.fromkeys(unlabelled["site_id"], "no label")
     status |= dict(zip(lost["site_id"], lost["reason"].map(_status_of), strict=True))
@@ -117,17 +118,38 @@ def plot_site_status(study: Study, status: pd.DataFrame, width_mm: float = WIDTH
     return figure
 
 
-def class_by_layer(table: pd.DataFrame) -> pd.DataFrame:
+def units_by_type(study: Study, labels: pd.DataFrame) -> pd.DataFrame:
+    """Count units and samples (cells) by type and layer.
+
+    A unit is a borehole, a point or a polygon; the cells of one polygon are no independent samples.
+    """
+    unit = labels["group"] if "group" in labels else labels["site_id"]
+    labels = labels.assign(units=unit.fillna(labels["site_id"]), samples=labels["site_id"])
+    counts = labels.pivot_table(
+        ["units", "samples"], "ice_type", "layer", aggfunc={"units": "nunique", "samples": "size"}
+    )
+    counts = counts.reindex(range(len(study.sample_types))).fillna(0).astype(int)
+    counts.index = pd.Index([kind.name for kind in study.sample_types], name="type")
+    layers = [layer_name(layer) for layer in study.layers]
+    columns = [(name, layer) for layer in layers for name in ("units", "samples")]
+    return counts[columns].swaplevel(axis="columns")
+
+
+def class_by_layer(study: Study, table: pd.DataFrame) -> pd.DataFrame:
     """Count training and test samples by ice type and layer.
 
     A row each of the ice types, also of one without samples, and their sum (``all``); for each
     layer, from the top down, the columns train and test.
     """
-    layers = sorted(table["layer"].unique(), key=lambda name: float(name.partition("-")[0]))
+    layers = [layer_name(layer) for layer in study.layers]
     columns = pd.MultiIndex.from_product([layers, ["train", "test"]])
     counts = pd.crosstab(table["ice_type"], [table["layer"], table["split"]])
-    counts = counts.reindex([kind.code for kind in ICE_TYPES], columns=columns, fill_value=0)
-    counts.index = pd.Index([f"{kind.code} {kind.name}" for kind in ICE_TYPES], name="ice type")
+    counts = counts.reindex(
+        [kind.code for kind in study.sample_types], columns=columns, fill_value=0
+    )
+    counts.index = pd.Index(
+        [f"{kind.code} {kind.name}" for kind in study.sample_types], name="ice type"
+    )
     counts.loc["all"] = counts.sum()
     return counts
 
@@ -147,7 +169,7 @@ def map_cells(
     easting, northing = cell_centres(geobox)
     rows, columns = np.unravel_index(cells, geobox.shape)
     place = easting[columns], northing[rows]
-    wanted = list(dict.fromkeys([*names, study.domain.covariate]))
+    wanted = list(dict.fromkeys([*names, *domain_covariates(study)]))
     with ThreadPoolExecutor(THREADS) as pool:
         values = pool.map(lambda name: values_at(files[name], *place), wanted)
         table = pd.DataFrame(dict(zip(wanted, values, strict=True)))

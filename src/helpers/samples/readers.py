@@ -106,6 +106,22 @@ def read_table(path: Path, file: str, kind: str, epsg: int) -> RawTable:
     return RawTable(kind, file, text, text.astype(object), header, units, overlong)
 
 
+def read_places(path: Path, epsg: int) -> pd.DataFrame:
+    """Return a table of places with `longitude`, `latitude` and all other columns, as text.
+
+    The index has the row in the file. SampleError as from `read_table`, or if it has no
+    coordinates.
+    """
+    table = read_table(path, path.name, "sites", epsg)
+    if missing := {"longitude", "latitude"} & set(table.missing):
+        raise SampleError(
+            f"{path.name} has no column {' and '.join(sorted(missing))}, but "
+            f"{', '.join(filter(None, table.header))}.",
+            "rename the columns of the coordinates",
+        )
+    return table.text[list(filter(None, table.header))]
+
+
 def _as_text(lines: dict[int, list[str]], header: list[str], kind: str) -> pd.DataFrame:
     """Return rows as a table of text with all columns of its kind."""
     rows = {row: dict(zip(header, line, strict=False)) for row, line in lines.items()}

@@ -6,12 +6,12 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from helpers.core.classes import TARGETS
+from helpers.core.classes import DEFAULT_TARGET, Target
 from helpers.core.errors import CompendiumError
 from helpers.core.study import Study
 from helpers.prepare.registry import used_predictors
 
-CLASSES = TARGETS["ice_type"].codes
+CLASSES = DEFAULT_TARGET.codes
 """Codes of the ice types, which are the classes of the default target."""
 
 
@@ -23,12 +23,12 @@ def layer_rows(
     table: pd.DataFrame,
     layer: str,
     which: Literal["all", "train", "test"] = "all",
-    target: str = "ice_type",
+    target: Target = DEFAULT_TARGET,
 ) -> pd.DataFrame:
     """Return the samples of a depth layer such as ``"2-3m"``, with their ``class`` as a column.
 
-    This is the one place where ice types become the classes of a target, one of `TARGETS`. `table`
-    is as from `read_samples`. ForestError if there are no such samples, or of other types than 0-5.
+    This is the one place where the types of samples become the classes of a target. `table` is as
+    from `read_samples`. ForestError if there are no such samples, or of types that are none.
     """
     chosen = table["layer"] == layer
     if which != "all":
@@ -41,10 +41,10 @@ def layer_rows(
         )
     rows = table[chosen].reset_index(drop=True)
     types = rows["ice_type"].to_numpy(int)
-    if others := sorted(set(types.tolist()) - set(CLASSES)):
-        remedy = f"use {CLASSES[0]}-{CLASSES[-1]}"
+    if others := sorted(set(types.tolist()) - set(range(len(target.of_type)))):
+        remedy = f"use 0-{len(target.of_type) - 1}"
         raise ForestError(f"The samples of {layer} have the ice types {others}.", remedy)
-    return rows.assign(**{"class": np.array(TARGETS[target].of_type)[types]})
+    return rows.assign(**{"class": np.array(target.of_type)[types]})
 
 
 def predictor_values(rows: pd.DataFrame, predictors: Sequence[str]) -> np.ndarray:
@@ -79,7 +79,7 @@ def training_arrays(study: Study, rows: pd.DataFrame, layer: str) -> tuple[np.nd
     """Return predictors and classes of samples that a forest can be grown from."""
     classes = rows["class"].to_numpy()
     if len(np.unique(classes)) < 2:
-        name = TARGETS[study.target].classes[classes[0]].name
+        name = study.target_classes.classes[classes[0]].name
         raise ForestError(
             f"All {len(classes)} samples of {layer} are of the class {name}.",
             "add sites of other classes, leave the layer out of `layers`, or set another `target`",

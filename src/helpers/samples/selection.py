@@ -6,9 +6,11 @@ import numpy as np
 import pandas as pd
 from scipy.spatial import cKDTree
 
-from helpers.core.classes import ICE_TYPES, TARGETS, layer_name
+from helpers.core.classes import layer_name
+from helpers.core.grid import reference_grid
 from helpers.core.study import Study
-from helpers.prepare.registry import check_predictor, predictor_names
+from helpers.prepare.domain import domain_covariates
+from helpers.prepare.registry import predictor_names
 from helpers.samples.columns import SampleError
 from helpers.samples.labels import lost_table
 
@@ -36,10 +38,9 @@ def drop_unusable(study: Study, table: pd.DataFrame) -> tuple[pd.DataFrame, pd.D
     evaluated. Of sites within `SAME_PLACE` of one another the one with the most labels stays.
     """
     predictors = predictor_names(study)
-    check_predictor(study, study.domain.covariate, "domain.covariate")
     sites = table.drop_duplicates("site_id").set_index("site_id")
     reasons = pd.Series("", index=sites.index)
-    for name in dict.fromkeys([*predictors, study.domain.covariate]):
+    for name in dict.fromkeys([*predictors, *domain_covariates(study)]):
         reasons[(reasons == "") & sites[name].isna()] = f"no data: {name}"
     labels = table["site_id"].value_counts().reindex(sites.index)
     left = reasons == ""
@@ -78,8 +79,9 @@ def group_cells(study: Study, table: pd.DataFrame) -> tuple[pd.DataFrame, pd.Dat
     already. Returns the table with the column `group`, the name of a site in it, and site_id, layer
     and reason of the samples that went into another one.
     """
-    column = (table["easting"] // study.grid.resolution).astype(int)
-    row = (table["northing"] // study.grid.resolution).astype(int)
+    grid = reference_grid(study)
+    column, row = ~grid.transform * (table["easting"], table["northing"])
+    column, row = np.floor(column).astype(int), np.floor(row).astype(int)
     area = table["group"] if "group" in table else pd.Series(None, table.index, dtype=object)
     first = table.groupby([row, column])["site_id"].transform("min")
     # A polygon's group is larger than a cell, so that a site in it joins the polygon.
@@ -95,7 +97,7 @@ def group_cells(study: Study, table: pd.DataFrame) -> tuple[pd.DataFrame, pd.Dat
     ranked = ranked.sort_values(["votes", "icier", "site_id"], kind="stable")
     kept = ranked.drop_duplicates("place").sort_index()[table.columns]
     # Without permafrost there is no ice content, whatever a neighbour has.
-    none = kept["ice_type"] == 0
+    none = kept["ice_type"].isin(study.target_classes.free)
     kept.loc[none, ["ice_content", "ice_content_sd"]] = np.nan
     kept.loc[none, ["permafrost_share", "ice_fraction"]] = 0.0
     merged = table.drop(index=kept.index)[["site_id", "layer"]].assign(reason=MERGED)
@@ -105,7 +107,9 @@ def group_cells(study: Study, table: pd.DataFrame) -> tuple[pd.DataFrame, pd.Dat
 def settle_rare_classes(
     study: Study, table: pd.DataFrame
 ) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
-    """Merge, keep or refuse classes with fewer sites in a layer than can be learnt and tested.
+    """Merge, keep or refuse classes with fewer units in a layer than can be learnt and tested.
+
+    A unit is a site, a point or a polygon, or several that share a cell.
 
     The classes are those of the study's `target`. By `samples.minimum_class_sites` and
     `samples.rare_classes`: ``stop`` (SampleError, also where there is nothing to merge with),
@@ -115,22 +119,23 @@ def settle_rare_classes(
     least, how = study.samples.minimum_class_sites, study.samples.rare_classes
     if how == "keep":
         return table, []
-    table, merged, target = table.copy(), [], TARGETS[study.target]
+    table, merged, target = table.copy(), [], study.target_classes
+    reduced = target.of_type != target.codes
     for layer in map(layer_name, study.layers):
         rows = table["layer"] == layer
         while True:
             kinds = np.asarray(target.of_type)[table.loc[rows, "ice_type"]]
-            sites = table.loc[rows, "site_id"].groupby(kinds).nunique()
+            sites = table.loc[rows, "group"].groupby(kinds).nunique()
             rare = sites[sites < least].sort_values(kind="stable")
             if rare.empty:
                 break
             kind, number = int(rare.index[0]), int(rare.iloc[0])
-            others = [code for code in sites.index if code not in (0, kind)]
-            # Only ice types have neighbours that they may join; fewer classes are another target.
-            if how == "stop" or kind == 0 or not others or target.classes != ICE_TYPES:
+            others = [code for code in sites.index if code not in (*target.free, kind)]
+            # Fewer classes than samples have types are another target, and are not merged.
+            if how == "stop" or kind in target.free or not others or not target.ordered or reduced:
                 name = target.classes[kind].name
                 also = f"; so do {len(rare) - 1} other classes" if len(rare) > 1 else ""
-                few = f"{name} has {number} sites in {layer}, fewer than {least}{also}"
+                few = f"{name} has {number} units in {layer}, fewer than {least}{also}"
                 raise SampleError(
                     f"Too few samples: {few}.",
                     "add sites, or set samples.rare_classes or samples.minimum_class_sites",

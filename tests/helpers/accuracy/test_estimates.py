@@ -265,7 +265,7 @@ def test_residuals_say_what_the_reports_say(world, predicted):
     reference, mapped = predicted.tested[LAYER]["class"], mapped_class(predicted.test[LAYER])
     assert test["error"].mean() == pytest.approx((reference != mapped).mean())
     assert (wrong["distance_km"] > 0).all()
-    by_distance = residuals.error_by_distance(wrong)
+    by_distance = residuals.error_by_distance(study, wrong)
     assert by_distance[by_distance["domain"] == "whole"]["n"].sum() == len(wrong)
     assert {"error", "residual", "surprise"} == set(residuals.autocorrelation(study, wrong)["of"])
     card = {"classes": [0, 1], "matrix": [[1, 0], [0, 1]], "intercept": [0, 0], "floor": 1e-3}

@@ -6,6 +6,7 @@ import pytest
 
 from helpers.accuracy import reliability, residuals
 from helpers.core.scores import AccuracyError, wilson
+from helpers.core.study import Study
 
 
 def test_reliability_by_hand():
@@ -96,7 +97,7 @@ def test_errors_by_distance_by_hand():
             "error": [1, 0, 1],
         }
     )
-    result = residuals.error_by_distance(table).set_index(["domain", "from_km"])
+    result = residuals.error_by_distance(Study(name="a"), table).set_index(["domain", "from_km"])
     assert result.loc[("whole", 0), ["n", "error"]].tolist() == [2, 0.5]
     assert result.loc[("whole", 20), ["n", "error"]].tolist() == [1, 1]
     assert ("potential_permafrost", 20) not in result.index

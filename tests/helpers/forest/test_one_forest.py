@@ -12,6 +12,7 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.metrics import accuracy_score, cohen_kappa_score, log_loss, roc_auc_score
 from sklearn.model_selection import GridSearchCV, ParameterGrid, PredefinedSplit
 
+from helpers.core.classes import TARGETS
 from helpers.core.study import Study, StudyError
 from helpers.forest import grid_search
 from helpers.forest import trees as trees_module
@@ -133,7 +134,9 @@ def scorer(target):
 
     def scores(model, values, types):
         codes = range(int(types.max()) + 1)
-        found = score_probabilities(types, class_probabilities(model, values, codes), target)
+        found = score_probabilities(
+            types, class_probabilities(model, values, codes), TARGETS[target]
+        )
         return found | {"log_loss": -found["log_loss"]}
 
     return scores
@@ -155,7 +158,7 @@ def test_equals_grid_search_where_no_tree_is_stopped(target):
     expected = peer.fit(values, types).cv_results_
     found, _ = predict_grid(model, grid, values, types, fold)
     assert list(ParameterGrid(grid)) == expected["params"]
-    table = grid_search.score_folds(types, found, fold, target)
+    table = grid_search.score_folds(types, found, fold, TARGETS[target])
     for name in grid_search.SEARCH_SCORES:
         assert np.array_equal(table[name], np.abs(expected[f"mean_test_{name}"]))
         assert table[f"{name}_se"].to_numpy() == pytest.approx(
@@ -164,7 +167,7 @@ def test_equals_grid_search_where_no_tree_is_stopped(target):
     for number in range(4):
         held = fold == number
         for index, probabilities in enumerate(found[:, held]):
-            scores = score_probabilities(types[held], probabilities, target)
+            scores = score_probabilities(types[held], probabilities, TARGETS[target])
             assert scores["kappa"] == expected[f"split{number}_test_kappa"][index]
     assert choose(table, "kappa") == peer.best_index_
 
@@ -334,9 +337,9 @@ def test_the_winner_and_the_simplest_within_one_standard_error(score):
 def test_the_standard_error_is_that_of_a_mean_over_folds():
     types, fold = np.repeat([0, 1], 6), np.arange(12) % 3
     read = np.random.default_rng(0).dirichlet(np.ones(2), (2, 12))
-    table = grid_search.score_folds(types, read, fold, "permafrost")
+    table = grid_search.score_folds(types, read, fold, TARGETS["permafrost"])
     losses = [
-        score_probabilities(types[fold == k], read[1, fold == k], "permafrost")["log_loss"]
+        score_probabilities(types[fold == k], read[1, fold == k], TARGETS["permafrost"])["log_loss"]
         for k in range(3)
     ]
     assert table.loc[1, "log_loss"] == pytest.approx(np.mean(losses))

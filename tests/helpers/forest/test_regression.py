@@ -83,7 +83,7 @@ def rows_of(table, **columns):
 
 
 def test_a_clear_relation_is_found_without_bias(predicted):
-    found = regressed_ice.score_ice(predicted, np.random.default_rng(0)).set_index(
+    found = regressed_ice.score_ice(Study(name="a"), predicted, np.random.default_rng(0)).set_index(
         ["domain", "model"]
     )
     assert found.loc[("whole", "regression"), "n"] == 450
@@ -108,7 +108,7 @@ def test_scores_by_hand():
             "high": [0.1, 0.2, 0.3, 0.4],
         }
     )
-    found = regressed_ice.score_ice(predicted, np.random.default_rng(0)).set_index(
+    found = regressed_ice.score_ice(Study(name="a"), predicted, np.random.default_rng(0)).set_index(
         ["domain", "model"]
     )
     shifted, mean = found.loc[("whole", "classes")], found.loc[("whole", "regression")]
@@ -142,7 +142,7 @@ def test_one_value_everywhere_is_predicted_and_has_no_r2(world):
     found = regression.regress_out_of_fold(study, rows, np.arange(450) % 3, n_jobs=1)
     np.testing.assert_allclose(found, 0.3, rtol=1e-12)
     predicted = rows.assign(block=0, classes=0.3, regression=0.3, low=0.3, high=0.3)
-    scores = regressed_ice.score_ice(predicted, np.random.default_rng(0))
+    scores = regressed_ice.score_ice(study, predicted, np.random.default_rng(0))
     assert scores["r2"].isna().all()
     assert (scores["rmse"] < 1e-12).all()
     assert scores["coverage"].dropna().eq(1).all()
@@ -190,7 +190,7 @@ def test_the_same_seed_gives_the_same_result_on_any_number_of_cores(world, predi
     two = regressed_ice.predict_samples(study, table, {LAYER: PARAMS}, n_jobs=2)
     pd.testing.assert_frame_equal(predicted, two, check_exact=True)
     first, second = (
-        regressed_ice.score_ice(part, np.random.default_rng(3)) for part in (predicted, two)
+        regressed_ice.score_ice(study, part, np.random.default_rng(3)) for part in (predicted, two)
     )
     pd.testing.assert_frame_equal(first, second, check_exact=True)
     assert regressed_ice.plot_regressed_ice(study, two).get_size_inches()[0] == pytest.approx(

@@ -85,7 +85,7 @@ def test_the_study_file_knows_every_target():
 @targets
 def test_ice_types_become_the_classes_of_the_target(target, table):
     told, one_each = classes.TARGETS[target], table.groupby("ice_type").head(1)
-    rows = layer_rows(one_each, "2-3m", target=target)
+    rows = layer_rows(one_each, "2-3m", target=classes.TARGETS[target])
     assert rows["class"].tolist() == TOLD[target]
     assert rows["ice_type"].tolist() == [0, 1, 2, 3, 4, 5]
     assert told.codes == tuple(range(len(told.classes))) == tuple(dict.fromkeys(TOLD[target]))
@@ -114,7 +114,7 @@ def test_a_predictor_that_tells_all_gives_kappa_1(target, make, table):
     assert (card["target"], card["classes"]) == (target, list(codes))
     assert card["class_names"] == [kind.name for kind in classes.TARGETS[target].classes]
     assert sum(card["class_counts"]) == 120
-    rows = layer_rows(table, "2-3m", "test", target)
+    rows = layer_rows(table, "2-3m", "test", classes.TARGETS[target])
     values = predictor_values(rows, PREDICTORS)
     probabilities = models.class_probabilities(model, values, card["classes"])
     report = evaluate(study, rows, probabilities, card["calibration"])["whole"]
@@ -153,12 +153,12 @@ def test_probabilities_of_two_stages_multiply_and_add_up_to_one():
     np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-12)
     expected = np.where(frozen[:, 1] > 0.5, second.predict(cells), 0)
     assert np.array_equal(model.predict(cells), expected)
-    assert np.array_equal(scores.mapped_class(found, "two_stage"), expected)
+    assert np.array_equal(scores.mapped_class(found, classes.TARGETS["two_stage"]), expected)
 
 
 def test_permafrost_is_decided_before_its_type():
     shares = np.array([[0.4, 0.2, 0.1, 0.3, 0, 0], [0.6, 0.4, 0, 0, 0, 0], [0, 0, 0, 0, 0, 1]])
-    assert scores.mapped_class(shares, "two_stage").tolist() == [3, 0, 5]
+    assert scores.mapped_class(shares, classes.TARGETS["two_stage"]).tolist() == [3, 0, 5]
     assert scores.mapped_class(shares).tolist() == [0, 0, 5]
 
 
@@ -182,6 +182,7 @@ def pair(tmp_path):
     path = tmp_path / "forest.npz"
     versions = {"scikit-learn": version("scikit-learn")}
     card = {"target": "two_stage", "predictors": PREDICTORS, "versions": versions}
+    card["classes"] = list(range(6))
     card = cards.save_model(path, forest_bytes(model), card)
     return model, card, path
 

@@ -175,7 +175,7 @@ def test_cells_without_a_covariate_have_no_map(mapped):
 def test_the_standard_deviation_of_sure_cells_is_that_of_their_class():
     columns = np.eye(3, dtype=np.uint16).reshape(3, 1, 3) * 10_000
     means, sds = np.array([0, 0.2, 0.5]), np.array([0, 0.03, 0.1])
-    content, sd = predict._ice_content(columns, means, means, sds, 5000, 1.0)
+    content, sd = predict._ice_content(columns, [0], means, (means, sds), (5000, 1.0))
     np.testing.assert_allclose(content[0], means, rtol=1e-6)
     np.testing.assert_allclose(sd[0], sds, atol=1e-7)
 

@@ -18,7 +18,7 @@ from helpers.core.rasters import write_raster
 from helpers.core.study import Study, StudyError
 from helpers.prepare.domain import in_domain
 from helpers.prepare.registry import covariate_files, covariates, predictor_names, write_covariates
-from helpers.samples.areas import add_absences, label_areas
+from helpers.samples.areas import add_absences, label_features
 from helpers.samples.columns import SampleError
 from helpers.samples.extract import extract_covariates
 from helpers.samples.labels import (
@@ -37,7 +37,7 @@ from helpers.samples.selection import (
     settle_rare_classes,
 )
 from helpers.samples.split import split_sites
-from helpers.samples.store import SAMPLE_COLUMNS, read_samples, write_samples
+from helpers.samples.store import SAMPLE_COLUMNS, read_samples, split_labels, write_samples
 
 # --- Labels
 
@@ -398,9 +398,10 @@ def rare(study, **chosen):
 def test_rare_classes_are_named_merged_or_kept(mapped):
     study, _ = mapped
     table = in_cells([60], np.repeat([0, 1, 2, 4], [30, 4, 20, 6]))
+    table["group"] = table["site_id"]
     with pytest.raises(
         SampleError,
-        match=r"ice-poor frozen soil has 4 sites in 2-3m, fewer than 15; so do 1 other classes",
+        match=r"ice-poor frozen soil has 4 units in 2-3m, fewer than 15; so do 1 other classes",
     ):
         settle_rare_classes(rare(study, rare_classes="stop"), table)
     same, merged = settle_rare_classes(rare(study, rare_classes="keep"), table)
@@ -411,10 +412,9 @@ def test_rare_classes_are_named_merged_or_kept(mapped):
     assert [(one["from"], one["into"], one["sites"]) for one in merged] == [(1, 2, 4), (4, 2, 6)]
     level = rare(study, rare_classes="stop").model_copy(update={"target": "permafrost"})
     assert settle_rare_classes(level, table)[1] == []
-    with pytest.raises(SampleError, match="no permafrost has 3 sites"):
-        settle_rare_classes(
-            rare(study, rare_classes="merge"), in_cells([23], np.repeat([0, 4], [3, 20]))
-        )
+    few = in_cells([23], np.repeat([0, 4], [3, 20]))
+    with pytest.raises(SampleError, match="no permafrost has 3 units"):
+        settle_rare_classes(rare(study, rare_classes="merge"), few.assign(group=few["site_id"]))
 
 
 @pytest.mark.parametrize("how", ["mask", "pseudo"])
@@ -463,7 +463,8 @@ def polygons(folder, boxes, types, **columns):
 def test_labels_without_areas_keep_their_types_through_merging(mapped):
     """As in notebook 02: labels, no areas, rare classes merged."""
     study, table = mapped
-    joined = pd.concat([table, label_areas(study, np.random.default_rng(1))], ignore_index=True)
+    joined = pd.concat([table, label_features(study, np.random.default_rng(1))], ignore_index=True)
+    joined, _ = split_labels(joined)
     assert joined["ice_type"].dtype == int
     grouped, _ = group_cells(study, extract_covariates(study, joined))
     assert len(settle_rare_classes(rare(study, rare_classes="merge"), grouped)[0]) == len(table)
@@ -492,7 +493,7 @@ def test_training_areas_become_samples_in_groups(mapped, tmp_path):
     path = polygons(
         tmp_path, [(122, 51, 0.3), (124, 48, 0.001)], ["富冰冻土", "0"], layer=["2-3m", None]
     )
-    areas = label_areas(rare(study, areas=path, cells_per_area=5), np.random.default_rng(1))
+    areas = label_features(rare(study, areas=path, cells_per_area=5), np.random.default_rng(1))
     assert areas.groupby(["group", "layer"]).size().to_dict() == {
         ("area-1", "2-3m"): 5, ("area-2", "2-3m"): 1, ("area-2", "3-5m"): 1, ("area-2", "5-10m"): 1,
     }  # fmt: skip
@@ -502,7 +503,7 @@ def test_training_areas_become_samples_in_groups(mapped, tmp_path):
     assert first["ice_content"].tolist() == pytest.approx([0.25] * 5)
     grouped, _ = group_cells(study, extract_covariates(study, areas))
     assert grouped["group"].nunique() == 2
-    assert label_areas(study, np.random.default_rng(1)).empty
+    assert label_features(study, np.random.default_rng(1)).empty
 
 
 @pytest.mark.parametrize(
@@ -511,10 +512,10 @@ def test_training_areas_become_samples_in_groups(mapped, tmp_path):
         (
             [(122, 51, 0.5), (122.9, 51, 0.5)],
             [1, 2],
-            "Features 1, 2 of areas.gpkg give cells different types",
+            "Features 1, 2 of areas.gpkg overlap, and are of different classes",
         ),
-        ([(100, 30, 0.3)], [1], "feature 1, lies outside of the study area"),
-        ([(122, 51, 0.3)], ["wet"], "features 1: no ice type in ice_type"),
+        ([(100, 30, 0.3)], [1], "features 1: they lie outside of the study area"),
+        ([(122, 51, 0.3)], ["wet"], "features 1: no class in ice_type, but wet"),
     ],
     ids=["overlap", "outside", "unknown type"],
 )
@@ -522,7 +523,7 @@ def test_unusable_training_areas_are_named(mapped, tmp_path, boxes, types, messa
     study, _ = mapped
     chosen = rare(study, areas=polygons(tmp_path, boxes, types), cells_per_area=5)
     with pytest.raises(SampleError, match=message):
-        label_areas(chosen, np.random.default_rng(1))
+        label_features(chosen, np.random.default_rng(1))
 
 
 def test_domain_is_the_rule_of_the_study(mapped):

@@ -86,7 +86,8 @@ def test_markers_and_colours_differ():
 
 def test_classes_are_counted_with_those_that_are_missing():
     rows = [("5-10m", 0, "train"), ("5-10m", 0, "train"), ("5-10m", 5, "test"), ("2-3m", 0, "test")]
-    counts = class_by_layer(pd.DataFrame(rows, columns=["layer", "ice_type", "split"]))
+    study = Study(name="a", layers=[(2, 3), (5, 10)])
+    counts = class_by_layer(study, pd.DataFrame(rows, columns=["layer", "ice_type", "split"]))
     assert counts.columns.tolist() == [
         (layer, part) for layer in ("2-3m", "5-10m") for part in ("train", "test")
     ]
@@ -266,7 +267,7 @@ def test_the_report_is_drawn_and_written(mapped):
     names = predictor_names(study)
     status, classes, cells = (
         site_status(sites, used, losses(), dropped),
-        class_by_layer(used),
+        class_by_layer(study, used),
         map_cells(study),
     )
     compared, shared = compare_with_map(used, cells), collinearity_table(used, names)
