@@ -1,0 +1,107 @@
+"""The user's own rasters as predictors: numbers, categories, and degrees of a circle."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from odc.geo.geobox import GeoBox
+
+from helpers.core.mosaic import Reading, describe_mosaic, raster_files, read_mosaic
+from helpers.core.rasters import RasterError
+from helpers.core.settings import OwnPredictor
+from helpers.core.study import Study
+from helpers.prepare.registry import CovariateError
+
+MOST_CATEGORIES = 255
+
+_LARGEST_CODE = 2**24  # above, float32 has not every whole number
+
+
+def own_names(predictor: OwnPredictor) -> list[str]:
+    """Return the names of a predictor's covariates: sine and cosine of a circular one."""
+    if predictor.kind == "circular":
+        return [f"{predictor.name}_sin", f"{predictor.name}_cos"]
+    return [predictor.name]
+
+
+def read_own(study: Study, predictor: OwnPredictor, geobox: GeoBox) -> dict[str, np.ndarray]:
+    """Return a predictor's covariates, float32 on a grid, NaN where there is no value.
+
+    Numbers are scaled by the file's tags. Categories are whole numbers: the codes of the file.
+    Degrees of a circle become sine and cosine, which are averaged in their place; both are 0 where
+    the number is negative, which stands for flat ground.
+
+    CovariateError names predictor and file if a file cannot be read, lies elsewhere or has no
+    value, or if its categories are no whole numbers or more than `MOST_CATEGORIES`.
+    """
+    decode = _sine_and_cosine if predictor.kind == "circular" else None
+    with _named(predictor):
+        files = raster_files(study.path(predictor.file))
+        bands = read_mosaic(files, geobox, _reading(predictor), decode)
+    if not np.isfinite(bands).any():
+        raise CovariateError(
+            f"Predictor {predictor.name}: {predictor.file} has no value on the grid.",
+            "check its nodata value, and `band` and `valid_range` in the study file",
+        )
+    if predictor.kind == "category":
+        _check_codes(predictor, bands)
+    return dict(zip(own_names(predictor), bands, strict=True))
+
+
+def describe_own(study: Study, predictor: OwnPredictor, geobox: GeoBox) -> dict[str, Any]:
+    """Return what a predictor's rasters are, as `helpers.core.mosaic.describe_mosaic`.
+
+    The unit is that of the study file, if it has one.
+    """
+    with _named(predictor):
+        files = raster_files(study.path(predictor.file))
+        facts = describe_mosaic(files, geobox, _reading(predictor))
+    return facts | ({"unit": predictor.unit} if predictor.unit else {})
+
+
+@contextmanager
+def _named(predictor: OwnPredictor) -> Iterator[None]:
+    """Add the predictor to errors of its rasters."""
+    try:
+        yield
+    except RasterError as error:
+        message = f"Predictor {predictor.name}: {error.message}"
+        raise CovariateError(message, error.remedy) from None
+
+
+def _reading(predictor: OwnPredictor) -> Reading:
+    category = predictor.kind == "category"
+    finer, coarser = ("mode", "nearest") if category else ("average", "bilinear")
+    return Reading(
+        band=predictor.band,
+        variable=predictor.variable,
+        scaled=not category,
+        valid_range=predictor.valid_range,
+        finer=predictor.resampling or finer,
+        coarser=predictor.resampling or coarser,
+    )
+
+
+def _sine_and_cosine(degrees: np.ndarray) -> np.ndarray:
+    angle = np.radians(degrees)
+    flat = degrees < 0
+    return np.stack([np.where(flat, np.float32(0), wave(angle)) for wave in (np.sin, np.cos)])
+
+
+def _check_codes(predictor: OwnPredictor, codes: np.ndarray) -> None:
+    found = np.unique(codes[np.isfinite(codes)])
+    where = f"Predictor {predictor.name}: {predictor.file}"
+    wrong = found[(found != np.rint(found)) | (np.abs(found) > _LARGEST_CODE)]
+    if wrong.size:
+        share = np.isin(codes, wrong).sum() / np.isfinite(codes).sum()
+        raise CovariateError(
+            f"{where} is no raster of categories: {share:.2%} of its cells have values such as "
+            f"{wrong[0]:g}, which are no whole numbers up to {_LARGEST_CODE}.",
+            "give the raster as it was before its codes were averaged, or use `kind: number`",
+        )
+    if found.size > MOST_CATEGORIES:
+        raise CovariateError(
+            f"{where} has {found.size} categories; {MOST_CATEGORIES} are possible.",
+            "join categories, or use `kind: number`",
+        )
