@@ -28,8 +28,9 @@ from helpers.core.study import Study
 from helpers.folds import blocks
 from helpers.forest import grid_search, models
 from helpers.forest.out_of_fold import out_of_fold, training_jobs
+from helpers.prepare.columns import forest_columns
 from helpers.prepare.domain import by_domain
-from helpers.prepare.registry import used_predictors
+from helpers.prepare.registry import covariates
 from helpers.samples.rows import forest_predictors, layer_rows
 
 MODELS = ("forest", "most_frequent", "frost_number", "logistic", "boosting", "neighbours")
@@ -77,7 +78,7 @@ def _estimators(study: Study) -> dict[str, tuple[BaseEstimator, list[str]]]:
     """Return each baseline's estimator and the columns of the samples that it uses."""
     from sklearn.ensemble import HistGradientBoostingClassifier
 
-    names = used_predictors(study)
+    names = forest_columns(study)
     seed = study.folds.seed
     logistic = LogisticRegression(class_weight="balanced", max_iter=5000)
     balanced = {"class_weight": "balanced", "random_state": seed}
@@ -85,9 +86,10 @@ def _estimators(study: Study) -> dict[str, tuple[BaseEstimator, list[str]]]:
     neighbours = KNeighborsClassifier(5, weights="distance")
     # A tree of one split is a threshold, the best one of the training samples.
     threshold = DecisionTreeClassifier(max_depth=1, random_state=seed)
+    frost = {"frost_number": (threshold, ["air_frost_number"])}
     return {
         "most_frequent": (DummyClassifier(), names),
-        "frost_number": (threshold, ["air_frost_number"]),
+        **(frost if "air_frost_number" in covariates(study) else {}),
         "logistic": (make_pipeline(StandardScaler(), logistic), names),
         "boosting": (boosting, names),
         "neighbours": (neighbours, ["easting", "northing"]),

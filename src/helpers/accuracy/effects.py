@@ -90,7 +90,8 @@ def explain_layer(
     """Return accumulated local effects on the calibrated probabilities of a layer's classes.
 
     The effects are those of the forest among the samples of the layer, `rows`. There is one row a
-    predictor, class and value, with the interval of the effect over blocks of samples.
+    predictor, class and value, with the interval of the effect over blocks of samples. Categories
+    have no order, and so no such effect.
     """
     predictors, classes = card["predictors"], card["classes"]
     values = predictor_values(rows, predictors)
@@ -107,8 +108,9 @@ def explain_layer(
         return pd.DataFrame(columns | {"lower": lower.ravel(), "upper": upper.ravel()})
 
     run = Parallel(n_jobs, prefer="threads", return_as="generator")
-    tables = run(delayed(effects_of)(name) for name in predictors)
-    return pd.concat(show_progress(tables, len(predictors), f"{card['layer']}, predictors"))
+    numbers = [name for name in predictors if "=" not in name]
+    tables = run(delayed(effects_of)(name) for name in numbers)
+    return pd.concat(show_progress(tables, len(numbers), f"{card['layer']}, predictors"))
 
 
 def plot_effects(study: Study, table: pd.DataFrame) -> Figure:

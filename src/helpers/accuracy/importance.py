@@ -16,7 +16,7 @@ from helpers.core.scores import bootstrap_matrices, confusion_matrix, interval, 
 from helpers.core.study import Study
 from helpers.folds import blocks
 from helpers.forest.models import PREDICTION_BATCH
-from helpers.prepare.registry import covariates
+from helpers.prepare.columns import column_title, places_of, predictors_of
 from helpers.samples.rows import predictor_values
 
 REPEATS = 10
@@ -111,7 +111,7 @@ def plot_shapley(study: Study, table: pd.DataFrame) -> Figure:
     """
     absent = _without_permafrost(study, table)
     order = absent["part"].abs().groupby(absent["predictor"]).mean().nlargest(_SHOWN).index
-    titles = [covariates(study)[name].title for name in order]
+    titles = [column_title(study, name) for name in order]
     layers = absent.groupby("layer", sort=False)
     figure, axes = panels(1, len(layers), 24 + 6.5 * len(order), sharex=True, sharey=True)
     look = {"s": 2, "cmap": "cividis", "vmin": 0, "vmax": 1}
@@ -164,11 +164,12 @@ def importance(
 
     The rows are samples that the forest was not grown from. Groups of predictors, such as from
     `helpers.samples.collinearity.correlated_groups`, are shuffled together: correlated predictors
-    stand in for one another, so that each alone seems to matter little. By default each is one.
+    stand in for one another, so that each alone seems to matter little. By default each is one; the
+    columns of a category are always together.
     """
     predictors = card["predictors"]
-    groups = [[name] for name in predictors] if groups is None else groups
-    parts = [[predictors.index(name) for name in group] for group in groups]
+    groups = [[name] for name in predictors_of(predictors)] if groups is None else groups
+    parts = [places_of(predictors, group) for group in groups]
     values, types = predictor_values(rows, predictors), rows["class"].to_numpy()
     size = int(max(model.classes_.max(), types.max())) + 1
     together = max(1, PREDICTION_BATCH // (REPEATS * len(values)))

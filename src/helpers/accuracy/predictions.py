@@ -20,8 +20,8 @@ from helpers.folds import distances
 from helpers.folds.curves import fold_kinds
 from helpers.forest.models import class_probabilities, fit
 from helpers.forest.out_of_fold import out_of_fold
+from helpers.prepare.columns import forest_columns
 from helpers.prepare.domain import by_domain, domain_of_cells
-from helpers.prepare.registry import used_predictors
 from helpers.samples.extract import read_predictors
 from helpers.samples.rows import forest_predictors, layer_rows
 
@@ -160,5 +160,5 @@ def evaluation_cells(study: Study) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """
     number = area_mask(study, reference_grid(study)).sum()
     step = max(1, round(np.sqrt(number / EVALUATION_CELLS)))
-    values, cells = read_predictors(study, used_predictors(study), step=step)
+    values, cells = read_predictors(study, forest_columns(study), step=step)
     return values, cells, domain_of_cells(study).ravel()[cells]

@@ -21,8 +21,9 @@ from helpers.core.scores import HEADLINE_SCORES
 from helpers.core.study import Study
 from helpers.mapping import trust
 from helpers.mapping.files import map_files, trust_files
+from helpers.prepare.columns import column_title
 from helpers.prepare.predictor_maps import covariate_panels
-from helpers.prepare.registry import covariates, read_covariates
+from helpers.prepare.registry import read_covariates
 from helpers.samples.store import read_samples
 
 
@@ -180,7 +181,7 @@ def importance(study: Study) -> Figure:
     table = pd.read_csv(study.results_dir / "tables" / "importance.csv")
     order = table.groupby("predictor")["mean"].mean().sort_values().index
     layers = table["layer"].unique()
-    titles = [covariates(study)[name].title for name in order]
+    titles = [column_title(study, name) for name in order]
     figure, axes = panels(1, len(layers), 4.064 * len(order) + 17.78, sharex=True, sharey=True)
     for panel, layer in zip(axes[0], layers, strict=True):
         part = table[table["layer"] == layer].set_index("predictor").loc[order]

@@ -25,7 +25,8 @@ from helpers.forest.grid_search import Search, search_grid
 from helpers.forest.models import CHECKED_INPUT, class_probabilities, classifier
 from helpers.forest.paths import model_path
 from helpers.forest.trees import grow
-from helpers.prepare.registry import covariates, used_predictors
+from helpers.prepare.columns import forest_columns, predictors_of
+from helpers.prepare.registry import covariates
 from helpers.samples.rows import forest_predictors, layer_rows, training_arrays
 
 Card = dict[str, Any]
@@ -180,10 +181,10 @@ def model_card(
     It was grown from the `rows`, which are samples of a kind (all or train) in the file of the
     study. The target is one of `helpers.core.classes.TARGETS`, or `REGRESSED`.
     """
-    predictors = list(used_predictors(study))
+    predictors = forest_columns(study)
     units = {name: covariate.unit for name, covariate in covariates(study).items()}
     ranges = {}
-    for name in predictors:
+    for name in predictors_of(predictors):
         ends = {"minimum": float(rows[name].min()), "maximum": float(rows[name].max())}
         ranges[name] = {"unit": units.get(name)} | ends
     versions = {name: version(name) for name in ("scikit-learn", "numpy")}

@@ -14,6 +14,7 @@ from numba import njit
 from scipy.spatial.distance import cdist
 
 from helpers.mapping.files import MapError
+from helpers.prepare.columns import places_of, predictor_of, predictors_of
 
 # Of squared 32-bit distances: within it the exact ones decide.
 _RELATIVE_SLACK = 1e-4
@@ -96,7 +97,7 @@ def fit(
         raise MapError("Predictors or weights of the samples are not finite.", "drop such samples")
     if len(np.unique(fold)) < 2:
         raise MapError("All samples are in one fold.", "set `folds` so that there are two or more")
-    spread = values.std(axis=0, ddof=1)
+    spread = _spread(values, predictors)
     used = (weights > 0) & (spread > 0)
     if not used.any():
         raise MapError(
@@ -113,14 +114,31 @@ def fit(
     low, high = np.quantile(nearest, [0.25, 0.75])
     threshold = min(high + 1.5 * (high - low), nearest.max())
     names = tuple(name for name, kept in zip(predictors, used, strict=True) if kept)
-    return Applicability(names, centre, factor / mean, points / mean, nearest, float(threshold))
+    factor = factor / mean
+    # A category that no sample has is unlike all of them: twice as far as what counts as like.
+    constant = values[:, used].std(axis=0) == 0
+    factor[constant] = 2 * max(threshold, 1e-9)
+    return Applicability(names, centre, factor, points / mean, nearest, float(threshold))
+
+
+def _spread(values: np.ndarray, predictors: Sequence[str]) -> np.ndarray:
+    """Return standard deviations; the columns of a category share one, that of all together.
+
+    So two categories are as far apart as two values of a number are on average.
+    """
+    variance = values.var(axis=0, ddof=1)
+    for name in predictors_of(name for name in predictors if "=" in name):
+        columns = places_of(predictors, [name])
+        variance[columns] = variance[columns].sum()
+    return np.sqrt(variance)
 
 
 def importance_weights(importance: Mapping[str, float], predictors: Sequence[str]) -> np.ndarray:
     """Return the weights of predictors, shape (p,), from their permutation importance.
 
-    What helps no prediction has weight 0. Northness and eastness are one thing, the aspect, and
-    share their mean. Where nothing has importance, as with very few samples, all weigh the same.
+    What helps no prediction has weight 0. The columns of a category have its weight. Northness and
+    eastness, and sine and cosine of degrees, are one thing and share their mean. Where nothing has
+    importance, as with very few samples, all weigh the same.
 
     Examples
     --------
@@ -128,10 +146,13 @@ def importance_weights(importance: Mapping[str, float], predictors: Sequence[str
     ...     ["slope", "northness", "eastness", "sand"]).tolist()
     [0.5, 0.125, 0.125, 0.0]
     """
-    weights = np.maximum([importance[name] for name in predictors], 0.0)
-    aspect = [k for k, name in enumerate(predictors) if name in ("northness", "eastness")]
-    if aspect:
-        weights[aspect] = weights[aspect].mean()
+    weights = np.maximum([importance[predictor_of(name)] for name in predictors], 0.0)
+    pairs = {"eastness": "northness"}
+    pairs |= {name: f"{name[:-4]}_cos" for name in predictors if name.endswith("_sin")}
+    for pair in pairs.items():
+        both = [k for k, name in enumerate(predictors) if name in pair]
+        if both:
+            weights[both] = weights[both].mean()
     return weights if weights.any() else np.ones(len(weights))
 
 

@@ -12,6 +12,7 @@ from shapely.geometry.base import BaseGeometry
 from helpers.core.grid import cell_centres, crs_wkt, reference_grid, study_area
 from helpers.core.study import Study
 from helpers.mapping.files import MapError
+from helpers.prepare.columns import column_values, predictor_of
 from helpers.prepare.registry import covariate_files
 
 
@@ -71,9 +72,10 @@ def sample_cells(study: Study, predictors: Sequence[str], wanted: int) -> Cells:
         region[shapely.contains_xy(shape, easting, northing)] = number - 1
     values = np.empty((len(predictors), *region.shape), np.float32)
     for layer, name in zip(values, predictors, strict=True):
-        with rasterio.open(files[name]) as source:
+        with rasterio.open(files[predictor_of(name)]) as source:
             for line, row in zip(layer, rows, strict=True):
-                line[:] = source.read(1, window=((row, row + 1), (0, geobox.shape[1])))[0, columns]
+                part = source.read(1, window=((row, row + 1), (0, geobox.shape[1])))
+                line[:] = column_values(name, part[0, columns])
     row, column = np.nonzero((region >= 0) & np.isfinite(values).all(axis=0))
     if not row.size:
         raise MapError("No cell of the sample has all predictors.", "set more `uncertainty.cells`")

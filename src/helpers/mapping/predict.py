@@ -40,7 +40,8 @@ from helpers.forest.paths import model_path
 from helpers.forest.two_stage import TwoStageForest
 from helpers.mapping.extent import MISSING, PROBABILITY_SCALE, UNITS, permafrost_extent
 from helpers.mapping.files import MapError, Part, grid_windows, map_files
-from helpers.prepare.registry import covariate_files, used_predictors
+from helpers.prepare.columns import forest_columns
+from helpers.prepare.registry import covariate_files
 from helpers.samples.extract import open_predictor, read_predictors
 from helpers.samples.store import samples_path
 
@@ -245,7 +246,7 @@ def _plan(
 def _check_card(study: Study, path: Path, card: dict[str, Any]) -> None:
     """Refuse a forest of another study, run, samples or predictors."""
     samples = samples_path(study)
-    used = used_predictors(study)
+    used = forest_columns(study)
     problem = None
     if (card["study"], card["run"]) != (study.name, study.run):
         own = f"and not of {study.name}, run {study.run}"

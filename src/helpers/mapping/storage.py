@@ -21,7 +21,8 @@ from helpers.mapping.cells import sample_cells, study_regions
 from helpers.mapping.extent import confine_to_permafrost
 from helpers.mapping.files import grid_windows, layer_files, map_files, open_rasters
 from helpers.mapping.predict import predict
-from helpers.prepare.registry import covariate_files, used_predictors
+from helpers.prepare.columns import forest_columns
+from helpers.prepare.registry import covariate_files
 from helpers.samples.rows import layer_rows
 
 _UNITS = {
@@ -49,7 +50,7 @@ def compare_totals(study: Study, table: pd.DataFrame, cells: int = 25_000) -> pd
         One row a layer and region, with ``all`` for all layers and for all regions: km3 of ice by
         ``classes`` and by ``regression``.
     """
-    sample = sample_cells(study, used_predictors(study), cells)
+    sample = sample_cells(study, forest_columns(study), cells)
     volumes = {}
     free = study.target_classes.free
     for top, bottom in study.depths:

@@ -32,6 +32,7 @@ from helpers.mapping import conformal
 from helpers.mapping.applicability import Applicability, fit, importance_weights
 from helpers.mapping.extent import MISSING, PROBABILITY_SCALE
 from helpers.mapping.files import Part, grid_windows, layer_files, open_rasters, trust_files
+from helpers.prepare.columns import column_values, predictor_of, predictors_of
 from helpers.prepare.domain import domain_covariates
 from helpers.prepare.registry import covariate_files
 from helpers.samples.rows import layer_rows, predictor_values
@@ -217,12 +218,14 @@ def _part_rasters(study: Study, trust: Sequence[LayerTrust], part: Part) -> dict
     target = study.target_classes
     with (
         open_rasters(layer_files(study, "class_probability")) as probabilities,
-        open_rasters([files[name] for name in names]) as predictors,
+        open_rasters([files[name] for name in predictors_of(names)]) as predictors,
         open_rasters([files[name] for name in domain_covariates(study)]) as rule,
     ):
         chances = [layer.read(window=part) for layer in probabilities]
         mapped = np.all([layer[0] != MISSING for layer in chances], axis=0)
-        values = [predictor.read(1, window=part)[mapped] for predictor in predictors]
+        read = [predictor.read(1, window=part)[mapped] for predictor in predictors]
+        by_name = dict(zip(predictors_of(names), read, strict=True))
+        values = [column_values(name, by_name[predictor_of(name)]) for name in names]
         in_domain = np.ones(np.count_nonzero(mapped), bool)
         for covariate in rule:
             in_domain &= covariate.read(1, window=part)[mapped] > study.domain.above

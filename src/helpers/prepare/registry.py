@@ -161,6 +161,11 @@ def used_predictors(study: Study) -> list[str]:
     return kept
 
 
+def numeric(study: Study, name: str) -> bool:
+    """Return whether a covariate is a number, and not the code of a category."""
+    return name not in {one.name for one in study.own_predictors if one.kind == "category"}
+
+
 def check_predictor(study: Study, name: str, setting: str, also: Iterable[str] = ()) -> None:
     """Raise StudyError where a setting names no covariate of the registry, and none of `also`."""
     names = [*covariates(study), *dict.fromkeys(also)]

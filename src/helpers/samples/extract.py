@@ -14,6 +14,7 @@ from helpers.core.grid import crs_wkt, named_crs, reference_grid
 from helpers.core.points import projected, values_at
 from helpers.core.rasters import THREADS
 from helpers.core.study import Study
+from helpers.prepare.columns import column_values, predictor_of
 from helpers.prepare.registry import CovariateError, covariate_files
 from helpers.samples.columns import SampleError
 
@@ -30,7 +31,7 @@ def read_predictors(
     Parameters
     ----------
     predictors
-        Names of covariates, in the order of the forest.
+        Names of covariates, or of columns of a forest, in their order.
     part
         Rows and columns of the reference grid; all by default.
     units
@@ -47,9 +48,11 @@ def read_predictors(
     """
     geobox, files = reference_grid(study), covariate_files(study)
     part = part or (slice(0, geobox.shape[0]), slice(0, geobox.shape[1]))
-    for number, name in enumerate(predictors):
-        with open_predictor(files, name, geobox, (units or {}).get(name)) as source:
-            band = source.read(1, window=part).ravel()
+    band, read = np.empty(0), ""
+    for number, column in enumerate(predictors):
+        if (name := predictor_of(column)) != read:
+            with open_predictor(files, name, geobox, (units or {}).get(name)) as source:
+                band, read = source.read(1, window=part).ravel(), name
         if number == 0:
             # Covariates have no values outside of the study area.
             cells = np.flatnonzero(np.isfinite(band))
@@ -59,7 +62,7 @@ def read_predictors(
             values = np.empty((len(predictors), len(cells)), np.float32)
             if not values.size:
                 break
-        band.take(cells, out=values[number])
+        values[number] = column_values(column, band.take(cells))
     complete = np.isfinite(values).all(axis=0)
     if not complete.all():
         values, cells = values[:, complete], cells[complete]

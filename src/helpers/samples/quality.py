@@ -22,7 +22,13 @@ from helpers.core.rasters import THREADS
 from helpers.core.study import Study
 from helpers.prepare.domain import domain_covariates, in_domain
 from helpers.prepare.predictor_maps import covariate_panels
-from helpers.prepare.registry import covariate_files, covariates, predictor_names, read_covariates
+from helpers.prepare.registry import (
+    covariate_files,
+    covariates,
+    numeric,
+    predictor_names,
+    read_covariates,
+)
 from helpers.samples.columns import SampleError
 from helpers.samples.selection import DUPLICATE
 from helpers.samples.store import samples_path
@@ -157,11 +163,12 @@ def class_by_layer(study: Study, table: pd.DataFrame) -> pd.DataFrame:
 def map_cells(
     study: Study, rng: np.random.Generator | None = None, most: int = MOST_CELLS
 ) -> pd.DataFrame:
-    """Return the predictors, in their units, and in_domain of cells that have all predictors.
+    """Return the predictors that are numbers, and in_domain, of cells that have all of these.
 
     The generator draws at most `most` cells of the study area; without one, all cells are read.
     """
-    names, files = predictor_names(study), covariate_files(study)
+    names = [name for name in predictor_names(study) if numeric(study, name)]
+    files = covariate_files(study)
     geobox = reference_grid(study)
     cells = np.flatnonzero(area_mask(study, geobox))
     if rng is not None and len(cells) > most:

@@ -9,7 +9,7 @@ import pandas as pd
 from helpers.core.classes import DEFAULT_TARGET, Target
 from helpers.core.errors import CompendiumError
 from helpers.core.study import Study
-from helpers.prepare.registry import used_predictors
+from helpers.prepare.columns import column_values, forest_columns, predictor_of, predictors_of
 
 CLASSES = DEFAULT_TARGET.codes
 """Codes of the ice types, which are the classes of the default target."""
@@ -52,12 +52,14 @@ def predictor_values(rows: pd.DataFrame, predictors: Sequence[str]) -> np.ndarra
 
     ForestError if a column is missing or has values that are not finite.
     """
-    if missing := [name for name in predictors if name not in rows]:
+    if missing := [name for name in predictors_of(predictors) if name not in rows]:
         raise ForestError(
             f"The samples have no column {', '.join(missing[:5])}.",
             "run 02-extract-samples with these predictors",
         )
-    values = np.ascontiguousarray(rows[list(predictors)].to_numpy(np.float32))
+    own = rows[predictors_of(predictors)].astype(np.float32)
+    columns = [column_values(name, own[predictor_of(name)].to_numpy()) for name in predictors]
+    values = np.stack(columns, axis=1)
     bad = ~np.isfinite(values)
     if bad.any():
         name = predictors[int(bad.any(axis=0).argmax())]
@@ -72,7 +74,7 @@ def predictor_values(rows: pd.DataFrame, predictors: Sequence[str]) -> np.ndarra
 
 def forest_predictors(study: Study, rows: pd.DataFrame) -> np.ndarray:
     """Return the predictors of the study's forests of some samples, shape (n, predictors)."""
-    return predictor_values(rows, used_predictors(study))
+    return predictor_values(rows, forest_columns(study))
 
 
 def training_arrays(study: Study, rows: pd.DataFrame, layer: str) -> tuple[np.ndarray, np.ndarray]:
@@ -85,9 +87,11 @@ def training_arrays(study: Study, rows: pd.DataFrame, layer: str) -> tuple[np.nd
             "add sites of other classes, leave the layer out of `layers`, or set another `target`",
         )
     values = forest_predictors(study, rows)
-    constant = (values == values[0]).all(axis=0)
+    columns = forest_columns(study)
+    # A category that no sample has is no mistake.
+    constant = (values == values[0]).all(axis=0) & ~np.char.count(columns, "=").astype(bool)
     if constant.any():
-        names = ", ".join(np.array(used_predictors(study))[constant][:5])
+        names = ", ".join(np.array(columns)[constant][:5])
         raise ForestError(
             f"Predictors have one value at all {len(classes)} samples of {layer}: {names}.",
             "correct the rasters of these covariates, or leave them out of `predictors`",

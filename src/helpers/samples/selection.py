@@ -10,7 +10,7 @@ from helpers.core.classes import layer_name
 from helpers.core.grid import reference_grid
 from helpers.core.study import Study
 from helpers.prepare.domain import domain_covariates
-from helpers.prepare.registry import predictor_names
+from helpers.prepare.registry import numeric, predictor_names
 from helpers.samples.columns import SampleError
 from helpers.samples.labels import lost_table
 
@@ -46,7 +46,7 @@ def drop_unusable(study: Study, table: pd.DataFrame) -> tuple[pd.DataFrame, pd.D
     left = reasons == ""
     reasons[left] = np.where(_repeated(sites[left], labels[left]), DUPLICATE, "")
     valid = sites[reasons == ""]
-    for name in predictors:
+    for name in (name for name in predictors if numeric(study, name)):
         far = valid.index[_robust_z(valid[name]) > study.samples.outlier_limit]
         reasons[far] = reasons[far].mask(reasons[far] == "", f"outlier: {name}")
     reason = table["site_id"].map(reasons)
