@@ -28,7 +28,7 @@ from helpers.core.study import Study
 from helpers.folds import blocks
 from helpers.forest import grid_search, models
 from helpers.forest.out_of_fold import out_of_fold, training_jobs
-from helpers.prepare.columns import forest_columns
+from helpers.prepare.columns import column_values, forest_columns, predictor_of, predictors_of
 from helpers.prepare.domain import by_domain
 from helpers.prepare.registry import covariates
 from helpers.samples.rows import forest_predictors, layer_rows
@@ -57,7 +57,8 @@ def compare_models(
         reference = part["class"].to_numpy()
         mapped = {"forest": mapped_class(probabilities, study.target_classes)}
         for name, (estimator, columns) in _estimators(study).items():
-            values = part[columns].to_numpy(float)
+            own = {name: part[name].to_numpy(float) for name in predictors_of(columns)}
+            values = np.stack([column_values(one, own[predictor_of(one)]) for one in columns], 1)
             mapped[name] = _predict_out_of_fold(estimator, values, reference, fold)
         block = blocks.study_blocks(study, part, study.folds.block_km)
         for domain, inside in by_domain(study, part["in_domain"]):

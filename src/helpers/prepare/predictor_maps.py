@@ -6,7 +6,7 @@ import numpy as np
 
 from helpers.core.grid import reference_grid
 from helpers.core.study import Study
-from helpers.prepare.registry import covariates
+from helpers.prepare.registry import covariates, numeric
 
 if TYPE_CHECKING:
     import xarray
@@ -49,8 +49,11 @@ def covariate_panels(study: Study, data: "xarray.Dataset") -> list[dict[str, Any
             "unit": layers[name].unit,
             "cmap": _COLOUR_OF.get(name) or _COLOUR_OF.get(stem, "batlow"),
         }
-        if name in ("aspect", "northness", "eastness"):
+        if name in ("aspect", "northness", "eastness") or name.endswith(("_sin", "_cos")):
             panel["thin"] = "nearest"
+        if not numeric(study, name):
+            panel |= {"thin": "nearest", "cmap": "tab20", "unit": "code of the category"}
+            panel |= {"vmin": np.nanmin(panel["values"]), "vmax": np.nanmax(panel["values"])}
         low, high = _LIMITS.get(name, (None, None))
         if stem == "tpi":  # about zero, so that mid-slope has the middle colour
             high = float(np.nanpercentile(np.abs(panel["values"]), 98))
