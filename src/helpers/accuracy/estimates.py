@@ -45,13 +45,15 @@ ESTIMATES = {
     "blocks_adjusted": "spatial blocks, by mapped area",
     "column": "folds by column",
     "column_adjusted": "folds by column, by mapped area",
+    "cells": "random folds of single cells",
     "test": "test samples",
     "test_adjusted": "test samples, by mapped area",
 }
 """Estimates of a map's accuracy, by their keys in ``validation.json``.
 
-Those by mapped area count each mapped class as much as the map has of it, not as often as samples
-hit it (post-stratification: Olofsson et al., 2014).
+Folds of single cells part the cells of one polygon: neighbours are then in training and test, and
+scores flatter; they show by how much. Those by mapped area count each mapped class as much as the
+map has of it, not as often as samples hit it (post-stratification: Olofsson et al., 2014).
 """
 
 References = Mapping[str, tuple[str, str, str]]
@@ -114,6 +116,8 @@ def estimate_accuracy(
                 pair = classes[inside], mapped[inside]
                 draws = bootstrap(study, part[inside])
                 ways = {name: {}, f"{name}_adjusted": {"shares": areas[domain][0]}}
+                if name == "cells":
+                    ways = {name: {}}
                 if name == "random":  # weights by which samples stand for all cells of the domain
                     places, in_domain = predictions.map_cells
                     cells = places[dict(by_domain(study, in_domain))[domain]]

@@ -184,9 +184,12 @@ class OwnPredictor(Section):
     # ones, and of a category the most frequent one or the nearest.
     resampling: Literal["", "nearest", "bilinear", "cubic", "average", "mode"] = ""
     valid_range: tuple[float, float] | None = None  # other values are no data
+    nearest_code: bool = False  # of a category whose codes somebody averaged: the nearest one
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
+        if self.nearest_code and self.kind != "category":
+            raise ValueError(f"{self.name} is no category, which nearest_code is for")
         if self.kind == "category" and self.resampling not in ("", "nearest", "mode"):
             raise ValueError(f"the category {self.name} has no {self.resampling}: nearest or mode")
         if self.valid_range and self.valid_range[0] >= self.valid_range[1]:

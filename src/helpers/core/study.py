@@ -45,8 +45,6 @@ DOMAINS = ("whole", "potential_permafrost")
 """Where accuracy is evaluated: everywhere, and where a rule on a covariate leaves permafrost
 possible."""
 
-_AIR_FROST = OtherMap(name="air-frost-number", covariate="air_frost_number", above=0.5)
-
 
 class StudyError(CompendiumError):
     """A study file that cannot be used."""
@@ -95,7 +93,7 @@ class Study(Section):
     uncertainty: Uncertainty = Uncertainty()
     maps: Maps = Maps()
     trust: Trust = Trust()
-    compare_with: list[OtherMap] = [_AIR_FROST]
+    compare_with: list[OtherMap] = []
     compute: Compute = Compute()
 
     @model_validator(mode="before")

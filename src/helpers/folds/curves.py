@@ -24,6 +24,7 @@ CURVES = {
     "knndm": ("kNNDM folds", "#0072b2", "--", 1.2),
     "blocks": ("spatial blocks", "#009e73", "-.", 1.1),
     "column": ("folds by column", "#cc79a7", "-", 1.1),
+    "cells": ("single cells", "#e69f00", ":", 1.1),
 }
 """Curves of nearest-neighbour distances: label, colour, line and its width."""
 
@@ -33,12 +34,13 @@ def fold_kinds(
 ) -> dict[str, np.ndarray]:
     """Deal samples into folds of every kind that the study allows; arguments as of `sample_folds`.
 
-    The study's own kind must be possible; of the others there are those that are, and folds by a
-    column only where the study names one.
+    The study's own kind must be possible; of the others there are those that are, folds by a column
+    only where the study names one, and folds of single cells only where polygons have many.
     """
     folds = {}
-    for kind in ("random", "knndm", "blocks", "column"):
-        if kind == "column" and not study.folds.column:
+    possible = {"column": study.folds.column, "cells": study.samples.areas}
+    for kind in ("random", "knndm", "blocks", "column", "cells"):
+        if not possible.get(kind, True):
             continue
         try:
             folds[kind] = sample_folds(study, rows, kind, cells)

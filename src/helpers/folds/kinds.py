@@ -1,7 +1,8 @@
-"""Folds of every kind: random, by kNNDM, by square blocks, or by a column of the samples.
+"""Folds of every kind: random, by kNNDM, by square blocks, by a column, or of single cells.
 
 Coordinates are easting and northing in metres. What is never parted is a *unit*: samples of one
 group (a cell, a training area), and sites nearer to each other than `folds.min_separation_km`.
+Folds of single cells do part it; they only show how much that flatters.
 """
 
 import numpy as np
@@ -32,7 +33,7 @@ def sample_folds(
     rows
         Samples of a depth layer, as from `helpers.samples.rows.layer_rows`.
     kind
-        random, knndm, blocks or column; `folds.kind` by default.
+        random, knndm, blocks, column or cells; `folds.kind` by default.
     cells
         From `map_cells`, which only kNNDM reads.
 
@@ -45,6 +46,8 @@ def sample_folds(
     settings = study.folds
     unit = sample_units(study, rows)
     types = rows["class"].to_numpy()
+    if kind == "cells":
+        return deal_units(np.arange(len(rows)), types, settings.number, settings.seed)
     if kind == "random":
         return deal_units(unit, types, settings.number, settings.seed)
     if kind == "knndm":
