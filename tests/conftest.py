@@ -35,16 +35,26 @@ COPIED = (
 )
 
 
+SOURCE = {
+    "dem": "raw/dem.tif",
+    "landsat": "raw/landsat",
+    "lst": "raw/modis",
+    "air_temperature": "raw/climate",
+    "precipitation": "raw/climate",
+    "soil": "raw/soil",
+}
+"""Raw rasters of all kinds, so that a study has all covariates; none of the files is there."""
+
 LONGEST = ("test_one_process_gives_what_the_notebooks_give",)
 
 
 @pytest.fixture
 def study(tmp_path, monkeypatch):
     """The default area on a coarse grid, with raw and processed folders of its own."""
-    monkeypatch.setattr(Study, "raw_dir", property(lambda self: tmp_path / "raw"))
     monkeypatch.setattr(Study, "processed_dir", property(lambda self: tmp_path / "processed"))
     return Study(
         name="tiny",
+        source={field: str(tmp_path / place) for field, place in SOURCE.items()},
         grid={"resolution": 20_000, "fine_resolution": 10_000},
         covariates={"terrain": {"tpi_radii": [20_000], "relief_window_km2": 1600}},
     )
@@ -63,6 +73,7 @@ def world(tmp_path_factory):
         patch.setattr(Study, "results_dir", property(lambda self: folder / "results"))
         study = Study(
             name="tiny",
+            source=SOURCE,
             grid={"resolution": 20_000, "fine_resolution": 10_000},
             layers=[(2, 3)],
             predictors=["elevation", "twi"],

@@ -5,6 +5,7 @@ one entry more.
 """
 
 import difflib
+import itertools
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from helpers.core.classes import layer_name
 from helpers.core.code import stage_digest
 from helpers.core.errors import CompendiumError, listed
 from helpers.core.files import read_json, short_hash, write_text
-from helpers.core.settings import ROOT
+from helpers.core.settings import ROOT, Area
 from helpers.core.study import Study, relative_path
 from testbed.settings import VirtualStudy
 
@@ -99,6 +100,14 @@ _labels = _files("samples/labels.csv")
 _field_tables = _files("helpers.samples.tables:table_paths", "testbed.truth:truth_files")
 
 
+def _user_rasters(study: Study) -> list[Path]:
+    """Return the user's raw rasters, and those of own predictors."""
+    files = list(_raw_files(study)) if study.source.kind == "files" else []
+    tiles = resolve_name("helpers.core.user_rasters:tiles")
+    own = [tiles(study.path(predictor.file)) for predictor in study.own_predictors]
+    return list(dict.fromkeys(itertools.chain(files, *own)))
+
+
 def _samples(study: Study) -> list[Path]:
     made = (study.results_dir / "samples").glob("*")
     others = ("sites.csv", "intervals.csv", "labels.csv")
@@ -140,7 +149,7 @@ _STAGES = (
         outputs=_files(
             "helpers.prepare.registry:covariate_files", "helpers.prepare.registry:fine_files"
         ),
-        reads=lambda study: [] if _is_virtual(study) else _raw_files(study),
+        reads=_user_rasters,
         seconds=60,
         memory_mb=(1200, 700),
         folder="processed",
@@ -338,8 +347,11 @@ def stage_outputs(study: Study, name: str) -> list[Path]:
 def memory_mb(study: Study, name: str) -> int:
     """Return the memory that a stage may take at most, MB, for batches and clusters."""
     fixed, each = STAGES[name].memory_mb
-    # The default area has 1.44 million cells of 1 km.
-    return round(fixed + each * 1.44 * (1000 / study.grid.resolution) ** 2)
+    if study.area == Area():
+        # The default area has 1.44 million cells of 1 km.
+        return round(fixed + each * 1.44 * (1000 / study.grid.resolution) ** 2)
+    rows, columns = resolve_name("helpers.core.grid:reference_grid")(study).shape
+    return round(fixed + each * rows * columns / 1e6)
 
 
 def missing_file(study: Study, names: Iterable[str]) -> RunError | None:
@@ -349,9 +361,6 @@ def missing_file(study: Study, names: Iterable[str]) -> RunError | None:
         if missing:
             files = listed([relative_path(path) for path in missing], 1)
             remedy = "correct its path in the study file, or put it there"
-            if missing[0].is_relative_to(study.raw_dir):
-                folder = relative_path(study.raw_dir)
-                remedy = f"put the raw rasters of `source: files` into {folder}/"
             return RunError(f"There is no {files}, which {name} reads.", remedy)
     return None
 

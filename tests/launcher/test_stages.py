@@ -126,16 +126,16 @@ def test_one_entry_adds_a_stage(scratch):
     assert [json.loads(line)["event"] for line in events] == ["start", *["cell"] * 4, "end"]
 
 
-def test_missing_raw_rasters_have_a_name_and_a_place(scratch):
-    (scratch / "config/mine.yaml").write_text("name: mine\nsource: files\n")
+def test_missing_rasters_have_a_name_and_a_place(scratch):
+    text = "name: mine\nsource: {kind: files, dem: data/mine/dem.tif, soil: data/mine/soil}\n"
+    own = "predictors: [twi, {name: snow, file: data/mine/snow}]\n"
+    (scratch / "config/mine.yaml").write_text(text + own)
     for command in ("map", "check"):
         status, _, err = front_door(scratch, command, "config/mine.yaml")
         assert status == 1
         assert len(err) == 2
-        assert err[0].startswith("There is no data/raw/mine-")
-        assert "/dem.tif and" in err[0]
-        assert "01-prepare-data" in err[0]
-        assert "put the raw rasters of `source: files` into data/raw/mine-" in err[1]
+        assert err[0].startswith("There is no data/mine/dem.tif and 5 more, which 01-prepare-data")
+        assert "correct its path in the study file" in err[1]
 
 
 def test_a_missing_table_has_a_name(scratch):

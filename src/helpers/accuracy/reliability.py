@@ -135,11 +135,13 @@ def plot_reliability(study: Study, curves: pd.DataFrame, errors: pd.DataFrame) -
     Bars are Wilson's 90 % intervals. Bins of fewer than `LEAST` samples are in the table alone.
     """
     classes = study.target_classes.classes
-    ncols = min(3, len(classes))
-    nrows = len(classes) // ncols
+    ncols = min(3, len(classes)) if len(classes) != 4 else 2
+    nrows = -(-len(classes) // ncols)
     figure, axes = panels(nrows, ncols, 14 + 66 * nrows, sharex=True, sharey=True)
-    for panel, kind in zip(axes.flat, classes, strict=True):
+    for panel, kind in zip(axes.flat, classes, strict=False):
         plot_class(panel, curves, errors, kind)
+    for panel in axes.flat[len(classes) :]:
+        panel.set_visible(False)
     for panel in axes[-1]:
         panel.set_xlabel("predicted probability")
     for panel in axes[:, 0]:

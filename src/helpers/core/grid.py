@@ -95,7 +95,7 @@ def _outline(path: Path, layer: str, wkt: str, _modified: int | None) -> BaseGeo
         polygons = geopandas.read_file(path, layer=layer or 0)
     except (DataSourceError, DataLayerError) as error:
         raise StudyAreaError(
-            f"The study area {path.name} {layer or '(first layer)'} cannot be read: {error}",
+            f"The study area, {layer or 'the first layer'} of {path.name}, cannot be read: {error}",
             "correct area.polygons and area.layer in the study file",
         ) from None
     if polygons.empty or polygons.crs is None:

@@ -43,6 +43,7 @@ _PIXELS_A_MM = 6  # of rasters in a figure; finer ones are averaged
 _LEGIBLE_MM = 45  # narrower maps get no longitude and latitude labels
 _MOST_LINES = 6
 _KM_PER_DEGREE = 111.32
+_SMALL = 200_000  # m
 
 _STYLE: dict[str, Any] = {
     "font.sans-serif": ["Arial", "Helvetica", "DejaVu Sans"],
@@ -139,7 +140,9 @@ def map_panels(
     nrows = math.ceil(len(maps) / ncols)
     labels = (width_mm - 8) / ncols - _GAP >= _LEGIBLE_MM
     # All lengths are in mm.
-    left = 8.0 if labels else 2.0
+    # Labels of a small area have decimals, and need more room.
+    small = maps[0]["geobox"].boundingbox.span_y < _SMALL
+    left = (11.0 if small else 8.0) if labels else 2.0
     head = 11.0 if suptitle else 6.0
     key_gap = 4.5 if labels else 1.5
     legend_rows = max(math.ceil(len(panel.get("categories") or ()) / 2) for panel in maps)
@@ -270,7 +273,9 @@ def _draw_colour_bar(image: AxesImage, panel: Panel, axes: Axes) -> None:
     with np.errstate(invalid="ignore"):
         below, above = (values < image.norm.vmin).any(), (values > image.norm.vmax).any()
     extend = {(True, True): "both", (True, False): "min", (False, True): "max"}
-    look = {"orientation": "horizontal", "extendfrac": 0.04, "ticks": MaxNLocator(4)}
+    # Long numbers have room for few ticks.
+    ticks = MaxNLocator(4 if np.abs(image.get_clim()).max() < 10_000 else 2)
+    look = {"orientation": "horizontal", "extendfrac": 0.04, "ticks": ticks}
     look["extend"] = extend.get((bool(below), bool(above)), "neither")
     bar = axes.figure.colorbar(image, cax=axes, **look)
     bar.outline.set_linewidth(0.4)

@@ -22,15 +22,15 @@ from helpers.core.study import Study
 from helpers.mapping import trust
 from helpers.mapping.files import map_files, trust_files
 from helpers.prepare.columns import column_title
-from helpers.prepare.predictor_maps import covariate_panels
-from helpers.prepare.registry import read_covariates
+from helpers.prepare.predictor_maps import background_panel
 from helpers.samples.store import read_samples
 
 
 def sample_map(study: Study) -> Figure:
-    """Draw where the samples of a run lie, over the elevation."""
-    panel = covariate_panels(study, read_covariates(study, ["elevation"]))[0]
-    panel |= {"cmap": "grayC", "title": "Boreholes and test pits over elevation"}
+    """Draw where the samples of a run lie, over the elevation if the study has it."""
+    panel = background_panel(study)
+    what = "Boreholes and test pits" if study.has_boreholes else "Samples"
+    panel |= {"cmap": "grayC", "title": f"{what} over {panel['title'].lower()}"}
     figure = map_panels(study, [panel], ncols=1, width_mm=WIDTH_MM / 2)
     sites = read_samples(study).drop_duplicates("site_id")
     look = {"s": 5, "linewidths": 0.2, "edgecolors": "white", "zorder": 5}

@@ -138,10 +138,11 @@ def storage_totals(study: Study) -> dict[str, pd.DataFrame]:
     bands = [f"{n * width:g}-{(n + 1) * width:g}m" for n in range(first, last + 1)]
     by_region, by_band = (np.zeros((len(names) + 1, 2 + len(layers))) for names in (regions, bands))
     by_type = np.zeros((len(layers), len(target.classes), 2))
+    elevations = [path for name, path in covariate_files(study).items() if name == "elevation"]
     with (
         open_rasters(layer_files(study, "ice_content")) as contents,
         open_rasters(layer_files(study, target.file_name)) as types,
-        open_rasters([covariate_files(study)["elevation"]]) as (elevation,),
+        open_rasters(elevations) as elevation,
     ):
         for part in grid_windows(geobox):
             ices = [content.read(1, window=part) for content in contents]
@@ -157,7 +158,9 @@ def storage_totals(study: Study) -> dict[str, pd.DataFrame]:
             frozen = np.any([depth > 0 for depth in depths], axis=0)
             columns = [np.ones(len(frozen)), frozen, *depths]
             # Cells without an elevation count in the last row, which is left out.
-            height = np.nan_to_num(elevation.read(1, window=part)[mapped], nan=np.inf) / width
+            height = np.full(np.count_nonzero(mapped), np.inf)
+            for model in elevation:
+                height = np.nan_to_num(model.read(1, window=part)[mapped], nan=np.inf) / width
             band = np.clip(np.floor(height), first, last + 1).astype(int) - first
             by_region += _by_group(region[mapped] - 1, columns, len(by_region))
             by_band += _by_group(band, columns, len(by_band))

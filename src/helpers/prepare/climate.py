@@ -5,8 +5,10 @@ canopy. Its means are biased against all-weather ones, mostly warm in summer day
 nights; thawing and freezing index from it are *surface* indices in that sense.
 """
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import shapely
@@ -14,6 +16,7 @@ import shapely
 from helpers.core.grid import area_mask, reference_grid, study_area
 from helpers.core.rasters import THREADS, warp
 from helpers.core.study import Study
+from helpers.core.user_rasters import Reading, open_source
 from helpers.prepare import products
 from helpers.prepare.registry import CovariateError, on_grid
 
@@ -142,38 +145,74 @@ def frost_area(study: Study) -> float:
 
 
 def make(study: Study) -> dict[str, np.ndarray]:
-    """Make all climate covariates, float32 on the reference grid, NaN outside of the study area."""
+    """Make the climate covariates, float32 on the reference grid, NaN outside of the study area.
+
+    Only those whose raw rasters the study has.
+    """
     inside = area_mask(study, reference_grid(study))
-    lst, valid_share = _land_surface_temperature(study, inside)
-    layers = {
-        "lst_mean": annual_mean(lst),
-        "thawing_index": thawing_index(lst),
-        "freezing_index": freezing_index(lst),
-        "lst_valid_share": valid_share,
-    }
-    del lst
-    air = _monthly(study, "air_temperature", products.MONTHLY_TEMPERATURE)[:, inside]
-    layers["mean_annual_air_temperature"] = annual_mean(air)
-    layers["air_frost_number"] = frost_number(thawing_index(air), freezing_index(air))
+    layers = {}
+    if products.has_raw(study, "lst"):
+        lst, valid_share = _land_surface_temperature(study, inside)
+        layers["lst_mean"] = annual_mean(lst)
+        layers["thawing_index"] = thawing_index(lst)
+        layers["freezing_index"] = freezing_index(lst)
+        layers["lst_valid_share"] = valid_share
+        del lst
+    if products.has_raw(study, "air_temperature"):
+        air = _monthly(study, "air_temperature", products.MONTHLY_TEMPERATURE)[:, inside]
+        layers["mean_annual_air_temperature"] = annual_mean(air)
+        layers["air_frost_number"] = frost_number(thawing_index(air), freezing_index(air))
     layers = {name: on_grid(values, inside) for name, values in layers.items()}
-    layers["precipitation"] = warp(
-        products.raw_files(study)["precipitation"],
-        reference_grid(study),
-        "bilinear",
-        decode=lambda numbers: products.MONTHLY_PRECIPITATION.decode(numbers).sum(axis=0),
-    )
+    if products.has_raw(study, "precipitation"):
+        path = products.raw_files(study)["precipitation"]
+        decode = _decoder(path, products.MONTHLY_PRECIPITATION)
+        layers["precipitation"] = warp(
+            path,
+            reference_grid(study),
+            "bilinear",
+            decode=lambda numbers: decode(numbers).sum(axis=0),
+        )
     return layers
 
 
 def _monthly(study: Study, name: str, encoding: products.Encoding | None = None) -> np.ndarray:
     """Return 12 bands on the reference grid: digital numbers, or decoded and interpolated."""
     path = products.raw_files(study)[name]
-    how = {"resampling": "bilinear", "decode": encoding.decode} if encoding else {}
-    values = warp(path, reference_grid(study), **how)
-    if values.shape[0] != 12 or values.ndim != 3:
-        bands = 1 if values.ndim == 2 else len(values)
-        raise CovariateError(f"{path.name} has {bands} bands.", "give one band for each month")
-    return values
+    decode = _decoder(path, encoding)
+    how = {"resampling": "bilinear", "decode": decode} if encoding else {}
+    return warp(path, reference_grid(study), **how)
+
+
+def _decoder(path: Path, encoding: products.Encoding | None) -> Callable[[np.ndarray], np.ndarray]:
+    """Return what turns numbers of a file of 12 bands into values.
+
+    Floats, and whole numbers with scale and offset in the file's tags, mean what these say; other
+    whole numbers are those of the product.
+    """
+    with open_source(path, Reading()) as source:
+        if source.count != 12:
+            message = f"{path.name} has {source.count} bands."
+            raise CovariateError(message, "give one band for each month")
+        floats, nodata = source.dtypes[0].startswith("float"), source.nodata
+        tags = source.scales[0], source.offsets[0]
+    if encoding is None:
+        return np.asarray
+    if tags == (encoding.scale, encoding.offset) or (tags == (1, 0) and not floats):
+        return encoding.decode
+
+    def decode(numbers: np.ndarray) -> np.ndarray:
+        values = numbers.astype(np.float32) * np.float32(tags[0]) + np.float32(tags[1])
+        values[~np.isfinite(values) | (numbers == nodata)] = np.nan
+        low, high = np.nanmin(values, initial=0), np.nanmax(values, initial=0)
+        least, most = (encoding.scale * limit for limit in (encoding.valid_min, encoding.valid_max))
+        if low < least - 1 or high > most:  # interpolated rain may fall a bit below 0
+            raise CovariateError(
+                f"{path.name} has values from {low:g} to {high:g}: they cannot be {encoding.unit}.",
+                f"give {encoding.unit}, and set the file's nodata value",
+            )
+        return values
+
+    return decode
 
 
 def _land_surface_temperature(study: Study, inside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

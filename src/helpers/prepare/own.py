@@ -7,22 +7,26 @@ from typing import Any
 import numpy as np
 from odc.geo.geobox import GeoBox
 
-from helpers.core.mosaic import Reading, describe_mosaic, raster_files, read_mosaic
+from helpers.core.grid import reference_grid
+from helpers.core.mosaic import describe_mosaic, read_mosaic
 from helpers.core.rasters import RasterError
 from helpers.core.settings import OwnPredictor
 from helpers.core.study import Study
-from helpers.prepare.registry import CovariateError
+from helpers.core.user_rasters import Reading, raster_files
+from helpers.prepare.registry import CovariateError, own_names
 
 MOST_CATEGORIES = 255
 
 _LARGEST_CODE = 2**24  # above, float32 has not every whole number
 
 
-def own_names(predictor: OwnPredictor) -> list[str]:
-    """Return the names of a predictor's covariates: sine and cosine of a circular one."""
-    if predictor.kind == "circular":
-        return [f"{predictor.name}_sin", f"{predictor.name}_cos"]
-    return [predictor.name]
+def make(study: Study) -> dict[str, np.ndarray]:
+    """Make the covariates of all the user's own predictors, float32 on the reference grid."""
+    geobox = reference_grid(study)
+    layers: dict[str, np.ndarray] = {}
+    for predictor in study.own_predictors:
+        layers |= read_own(study, predictor, geobox)
+    return layers
 
 
 def read_own(study: Study, predictor: OwnPredictor, geobox: GeoBox) -> dict[str, np.ndarray]:
@@ -45,6 +49,7 @@ def read_own(study: Study, predictor: OwnPredictor, geobox: GeoBox) -> dict[str,
             "check its nodata value, and `band` and `valid_range` in the study file",
         )
     if predictor.kind == "category":
+        bands = np.rint(bands) if predictor.nearest_code else bands
         _check_codes(predictor, bands)
     return dict(zip(own_names(predictor), bands, strict=True))
 
@@ -98,7 +103,8 @@ def _check_codes(predictor: OwnPredictor, codes: np.ndarray) -> None:
         raise CovariateError(
             f"{where} is no raster of categories: {share:.2%} of its cells have values such as "
             f"{wrong[0]:g}, which are no whole numbers up to {_LARGEST_CODE}.",
-            "give the raster as it was before its codes were averaged, or use `kind: number`",
+            "give the raster as it was before its codes were averaged, set nearest_code, or use "
+            "`kind: number`",
         )
     if found.size > MOST_CATEGORIES:
         raise CovariateError(

@@ -6,7 +6,7 @@ import numpy as np
 
 from helpers.core.grid import reference_grid
 from helpers.core.study import Study
-from helpers.prepare.registry import covariates, numeric
+from helpers.prepare.registry import covariates, numeric, read_covariates
 
 if TYPE_CHECKING:
     import xarray
@@ -62,3 +62,10 @@ def covariate_panels(study: Study, data: "xarray.Dataset") -> list[dict[str, Any
             panel |= {"vmin": low, "vmax": high}
         panels.append(panel)
     return panels
+
+
+def background_panel(study: Study) -> dict[str, Any]:
+    """Return a panel that samples can be drawn over: elevation, or else the first predictor."""
+    numbers = [name for name in covariates(study) if numeric(study, name)]
+    name = "elevation" if "elevation" in numbers else (numbers or list(covariates(study)))[0]
+    return covariate_panels(study, read_covariates(study, [name]))[0]

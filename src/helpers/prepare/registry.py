@@ -1,9 +1,10 @@
 """The registry of covariates: what each layer is, and how all of them are written and read."""
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -12,8 +13,11 @@ import pandas as pd
 
 from helpers.core.errors import CompendiumError, listed
 from helpers.core.grid import area_mask, reference_grid
-from helpers.core.rasters import THREADS, write_raster
+from helpers.core.rasters import THREADS, RasterError, write_raster
+from helpers.core.settings import OwnPredictor
 from helpers.core.study import Study, StudyError
+from helpers.core.user_rasters import Reading, open_source, tiles
+from helpers.prepare.products import has_raw
 
 if TYPE_CHECKING:
     import xarray
@@ -49,7 +53,7 @@ class Covariate:
     title: str
     long_name: str
     unit: str
-    family: Literal["terrain", "vegetation", "climate", "soil"]
+    family: Literal["terrain", "vegetation", "climate", "soil", "own"]
     aggregation: str
     source: str
     role: Literal["predictor", "quality", "auxiliary"] = "predictor"
@@ -110,6 +114,17 @@ _NO_PREDICTORS = {
     "landsat_valid_share": "quality",
     "lst_valid_share": "quality",
 }
+# The field of the source whose rasters a layer is made from, by its name or its family.
+_MADE_FROM = {
+    "terrain": "dem",
+    "vegetation": "landsat",
+    "climate": "lst",
+    "soil": "soil",
+    "precipitation": "precipitation",
+    "mean_annual_air_temperature": "air_temperature",
+    "air_frost_number": "air_temperature",
+}
+
 _ROLES = ("predictor", "auxiliary", "quality")
 
 
@@ -119,30 +134,81 @@ def tpi_name(radius: float) -> str:
 
 
 def covariates(study: Study) -> dict[str, Covariate]:
-    """Return the layers of a study by name, predictors first, with one TPI for each radius."""
-    layers = []
+    """Return the layers of a study by name, predictors first, with one TPI for each radius.
+
+    Those whose raw rasters the study has, and the user's own ones. StudyError if one of these has
+    the name of another layer.
+    """
+    layers = [
+        layer
+        for layer in _built_in(study)
+        if has_raw(study, _MADE_FROM.get(layer.name) or _MADE_FROM[layer.family])
+    ]
+    layers += [layer for predictor in study.own_predictors for layer in _own(study, predictor)]
+    layers.sort(key=lambda layer: _ROLES.index(layer.role))
+    by_name = {layer.name: layer for layer in layers}
+    if len(by_name) < len(layers):
+        names = [layer.name for layer in layers]
+        twice = listed([name for name in by_name if names.count(name) > 1])
+        raise StudyError(f"`predictors`: two covariates have the name {twice}.", "rename your own")
+    return by_name
+
+
+def _built_in(study: Study) -> Iterator[Covariate]:
     for (family, source), rows in _LAYERS.items():
         for name, title, long_name, unit, aggregation in rows:
             role = _NO_PREDICTORS.get(name, "predictor")
-            layer = Covariate(name, title, long_name, unit, family, aggregation, source, role)
-            layers.append(layer)
+            yield Covariate(name, title, long_name, unit, family, aggregation, source, role)
         if family == "terrain":
             for radius in study.covariates.terrain.tpi_radii:
                 length = f"{radius / 1000:g} km"
                 long_name = f"Topographic position index, radius {length}"
                 name, title = tpi_name(radius), f"TPI {length}"
-                layers.append(Covariate(name, title, long_name, "m", family, _MEAN, source))
-    layers.sort(key=lambda layer: _ROLES.index(layer.role))
-    return {layer.name: layer for layer in layers}
+                yield Covariate(name, title, long_name, "m", family, _MEAN, source)
+
+
+def own_names(predictor: OwnPredictor) -> list[str]:
+    """Return the names of a predictor's covariates: sine and cosine of a circular one."""
+    if predictor.kind == "circular":
+        return [f"{predictor.name}_sin", f"{predictor.name}_cos"]
+    return [predictor.name]
+
+
+def _own(study: Study, predictor: OwnPredictor) -> Iterator[Covariate]:
+    long_name = predictor.long_name or predictor.name.replace("_", " ").capitalize()
+    unit = predictor.unit or _unit_of_file(study.path(predictor.file), predictor)
+    how = f"{predictor.kind}, {predictor.resampling or 'by its cells'}"
+    parts = [("", unit)]
+    if predictor.kind == "circular":
+        parts = [(", sine", "1"), (", cosine", "1")]
+    for name, (part, part_unit) in zip(own_names(predictor), parts, strict=True):
+        whole = long_name + part
+        yield Covariate(name, whole, whole, part_unit, "own", how, predictor.file)
+
+
+@cache
+def _unit_of_file(path: Path, predictor: OwnPredictor) -> str:
+    """Return the unit in a file's tags; "1" where there is none, or no file yet."""
+    reading = Reading(band=predictor.band, variable=predictor.variable)
+    try:
+        with open_source(tiles(path)[0], reading) as source:
+            return source.units[predictor.band - 1] or "1"
+    except RasterError:
+        return "1"
 
 
 def predictor_names(study: Study) -> list[str]:
     """Return the covariates that samples must have and that forests may use, in their order."""
     if study.predictors == "all":
         return [name for name, layer in covariates(study).items() if layer.role == "predictor"]
-    for name in study.predictors:
-        check_predictor(study, name, "predictors")
-    return list(dict.fromkeys(study.predictors))
+    names: list[str] = []
+    for predictor in study.predictors:
+        if isinstance(predictor, OwnPredictor):
+            names += own_names(predictor)
+        else:
+            check_predictor(study, predictor, "predictors")
+            names.append(predictor)
+    return list(dict.fromkeys(names))
 
 
 def used_predictors(study: Study) -> list[str]:
@@ -190,7 +256,9 @@ They serve to check the elevation of sites, and for work at a site's scale; no f
 
 
 def fine_files(study: Study) -> dict[str, Path]:
-    """Return the files of the terrain layers on the fine grid."""
+    """Return the files of the terrain layers on the fine grid; none without an elevation model."""
+    if not has_raw(study, "dem"):
+        return {}
     return {name: study.processed_dir / "fine" / f"{name}.tif" for name in FINE_LAYERS}
 
 
@@ -227,6 +295,9 @@ def write_covariates(study: Study, arrays: Mapping[str, np.ndarray]) -> list[Pat
         layer = layers[name]
         described = {"names": name, "units": layer.unit, "long_names": layer.long_name}
         tags = {key: getattr(layer, key) for key in ("family", "role", "aggregation", "source")}
+        if not numeric(study, name):
+            codes = np.unique(values[np.isfinite(values)])
+            tags["categories"] = " ".join(f"{code:g}" for code in codes)
         return write_raster(files[name], values, geobox, study=study, tags=tags, **described)
 
     with ThreadPoolExecutor(THREADS) as pool:

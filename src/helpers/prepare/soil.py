@@ -6,7 +6,8 @@ from scipy.ndimage import distance_transform_edt
 from helpers.core.grid import reference_grid
 from helpers.core.rasters import warp
 from helpers.core.study import Study
-from helpers.prepare.products import SOIL_CARBON, SOIL_FRACTION, SOIL_LAYERS, raw_files
+from helpers.prepare import products
+from helpers.prepare.products import SOIL_CARBON, SOIL_FRACTION, SOIL_LAYERS
 from helpers.prepare.registry import SOIL_GAP_KM
 
 _COVARIATES = ("sand", "silt", "clay", "organic_carbon")  # as SOIL_LAYERS
@@ -26,9 +27,11 @@ def make(study: Study) -> dict[str, np.ndarray]:
     """Make all soil covariates: float32 arrays on the reference grid, in percent by weight.
 
     Soil maps leave out water, towns and rock; those gaps are filled from the nearest soil within
-    `SOIL_GAP_KM`, so that a forest can go by the cell's other covariates.
+    `SOIL_GAP_KM`, so that a forest can go by the cell's other covariates. None without soil maps.
     """
-    files = raw_files(study)
+    if not products.has_raw(study, "soil"):
+        return {}
+    files = products.raw_files(study)
     paths = [files[name] for name in SOIL_LAYERS]
     values = warp(paths, reference_grid(study), "bilinear", decode=_decode)
     return {

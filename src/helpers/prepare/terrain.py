@@ -26,9 +26,10 @@ from helpers.core.grid import (
     local_factors,
     reference_grid,
 )
-from helpers.core.rasters import THREADS, warp, write_raster
+from helpers.core.mosaic import warp_tiles
+from helpers.core.rasters import THREADS, write_raster
 from helpers.core.study import Study
-from helpers.prepare.products import raw_files
+from helpers.prepare.products import dem_files, has_raw
 from helpers.prepare.registry import FINE_LAYERS, CovariateError, fine_files, tpi_name
 
 if TYPE_CHECKING:
@@ -240,13 +241,18 @@ def reached_from_edge(flow: "FlwdirRaster", valid: np.ndarray) -> np.ndarray:
 
 
 def make(study: Study) -> dict[str, np.ndarray]:
-    """Make all terrain covariates, float32 on the reference grid; write those of the fine grid."""
+    """Make all terrain covariates, float32 on the reference grid; write those of the fine grid.
+
+    None without an elevation model.
+    """
+    if not has_raw(study, "dem"):
+        return {}
     settings = study.covariates.terrain
     resolution = study.grid.fine_resolution
     divisor = round(study.grid.resolution / resolution)
     buffered = fine_grid(study, margin=study.grid.margin)
     core = buffered.overlap_roi(fine_grid(study))
-    elevation = warp(raw_files(study)["dem"], buffered, "bilinear").astype(np.float32, copy=False)
+    elevation = warp_tiles(dem_files(study), buffered, "bilinear")
 
     east, north = gradient(elevation, resolution, local_factors(buffered))
     northness, eastness = aspect_vector(east[core], north[core], settings.flat_slope_degrees)

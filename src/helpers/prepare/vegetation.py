@@ -1,25 +1,36 @@
-"""Vegetation and water indices from Landsat 8 Collection 2 Level 2 scenes.
+"""Vegetation and water indices from Landsat 8 and 9 Collection 2 Level 2 scenes.
 
 Digital numbers and quality bits are read by nearest neighbour and never averaged: a pixel is
 masked, scaled, made into indices scene by scene, and only then composed over dates and averaged
 over a cell.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from odc.geo.geobox import GeoBox
 
+from helpers.core.errors import listed
 from helpers.core.grid import area_mask, block_mean, fine_grid, reference_grid
 from helpers.core.rasters import THREADS, warp
 from helpers.core.study import Study
+from helpers.core.user_rasters import Reading, blocks, open_source
 from helpers.prepare import products
 from helpers.prepare.registry import CovariateError, on_grid
 
 INDICES = ("ndvi", "evi", "ndwi", "ndmi")
 
+Days = Mapping[str, Mapping[str, Mapping[str, Path]]]
+"""Files of scenes: by date, scene and asset."""
+
 _LEAST_SHARE = 0.25  # of a reference cell's fine cells; below, its indices are missing
+_FILL = 1 << products.QA_BITS["fill"]  # QA_PIXEL of what no scene covers
+_MOST_PIXELS = 32_000_000  # of a band that are in memory at once; a scene has 60 million
+_MOST_VALUES = 100_000_000  # of all indices and dates that are in memory at once
 
 
 def clear_pixels(qa: np.ndarray, masked: Iterable[str]) -> np.ndarray:
@@ -94,24 +105,73 @@ def index_correlation(layers: Mapping[str, npt.ArrayLike]) -> float:
 
 
 def make(study: Study) -> dict[str, np.ndarray]:
-    """Make the indices and the share of valid pixels, float32, NaN outside of the study area."""
-    days = products.scene_days(study)
+    """Make the indices and the share of valid pixels, float32, NaN outside of the study area.
+
+    None without a source of scenes. CovariateError if there is no scene, or none on the grid.
+    """
+    if not products.has_raw(study, "landsat"):
+        return {}
+    days = products.landsat_scenes(study)
     if not days:
-        raise CovariateError("The study has no Landsat scene.", "list dates as source.scene_dates")
+        raise CovariateError(
+            "The study has no Landsat scene.",
+            "put scenes named such as LC08_L2SP_121024_20230618_20230623_02_T1_SR_B4.TIF into the "
+            "folder `source.landsat`, or list dates as source.scene_dates",
+        )
     inside = area_mask(study, reference_grid(study))
-    divisor = round(study.grid.resolution / study.grid.fine_resolution)
+    layers = {name: np.full(inside.shape, np.nan, np.float32) for name in INDICES}
+    layers["landsat_valid_share"] = layers["ndvi"].copy()
+    found = False
+    for rows in _row_blocks(inside, len(days) * _divisor(study) ** 2 * len(INDICES)):
+        part, any_scene = _compose(study, days, inside[rows], rows)
+        found |= any_scene
+        for name, values in part.items():
+            layers[name][rows] = values
+    if not found:
+        names = listed([scene for scenes in days.values() for scene in scenes], 3)
+        raise CovariateError(
+            f"None of the Landsat scenes overlaps the grid: {names}.",
+            "give scenes of the study area",
+        )
+    return layers
+
+
+def _divisor(study: Study) -> int:
+    return round(study.grid.resolution / study.grid.fine_resolution)
+
+
+def _row_blocks(inside: np.ndarray, values_each: int) -> Iterator[slice]:
+    """Give blocks of rows whose cells in the study area have no more values than fit in memory."""
+    so_far = np.cumsum(inside.sum(axis=1)) * values_each
+    start = 0
+    while start < len(so_far):
+        limit = (so_far[start - 1] if start else 0) + _MOST_VALUES
+        stop = max(start + 1, int(np.searchsorted(so_far, limit, side="right")))
+        yield slice(start, stop)
+        start = stop
+
+
+def _compose(
+    study: Study, days: Days, inside: np.ndarray, rows: slice
+) -> tuple[dict[str, np.ndarray], bool]:
+    """Return the layers of some rows of the reference grid, and whether any scene lies there."""
+    divisor = _divisor(study)
     cells = _fine_cells(inside, divisor)
-    scenes = [_scene(study, day, cells) for day in days]
+    geobox = fine_grid(study)[rows.start * divisor : rows.stop * divisor, :]
+    found = [day for scenes in days.values() if (day := _day(study, scenes, geobox, cells))]
+    if not found:
+        empty = on_grid(np.nan, inside)
+        return {**dict.fromkeys(INDICES, empty), "landsat_valid_share": on_grid(0, inside)}, False
 
     def layer(name: str) -> np.ndarray:
-        composite = median_over_dates([scene[name] for scene in scenes])
+        composite = median_over_dates([day[name] for day in found])
         return on_grid(block_mean(composite, divisor, _LEAST_SHARE)[:, 0, 0], inside)
 
     with ThreadPoolExecutor(THREADS) as pool:
         layers = dict(zip(INDICES, pool.map(layer, INDICES), strict=True))
-    valid = np.mean([np.isfinite(scene["ndvi"]).mean(axis=(1, 2)) for scene in scenes], axis=0)
+    valid = sum(np.isfinite(day["ndvi"]).mean(axis=(1, 2)) for day in found) / len(days)
     layers["landsat_valid_share"] = on_grid(valid, inside)
-    return layers
+    return layers, True
 
 
 def _fine_cells(inside: np.ndarray, divisor: int) -> np.ndarray:
@@ -124,14 +184,39 @@ def _fine_cells(inside: np.ndarray, divisor: int) -> np.ndarray:
     return index.reshape(rows, divisor, columns, divisor).swapaxes(1, 2)[inside]
 
 
-def _scene(study: Study, day: str, cells: np.ndarray) -> dict[str, np.ndarray]:
-    """Return a scene's indices in the cells of `_fine_cells`, NaN where a pixel is not clear."""
-    files = products.raw_files(study)
-    assets = ["qa_pixel", *products.LANDSAT_BANDS]
-    stack = warp([files[f"landsat_{day}_{asset}"] for asset in assets], fine_grid(study))
-    numbers = {asset: band.take(cells) for asset, band in zip(assets, stack, strict=True)}
-    clear = clear_pixels(numbers.pop("qa_pixel"), study.covariates.vegetation.mask)
-    bands = {asset: products.LANDSAT_REFLECTANCE.decode(band) for asset, band in numbers.items()}
-    clear &= np.all([np.isfinite(band) for band in bands.values()], axis=0)
-    indices = spectral_indices(**bands)
+def _day(
+    study: Study, scenes: Mapping[str, Mapping[str, Path]], geobox: GeoBox, cells: np.ndarray
+) -> dict[str, np.ndarray] | None:
+    """Return a date's indices in the cells of `_fine_cells`, NaN where no scene has a clear pixel.
+
+    Where scenes of the date overlap, the first clear pixel is taken. None if no scene lies there.
+    """
+    masked = study.covariates.vegetation.mask
+    numbers = None
+    for files in scenes.values():
+        paths = list(files.values())
+        with open_source(paths[0], Reading()) as source:
+            parts = list(blocks(source, geobox, _MOST_PIXELS, math.inf))
+        for rows, columns, _ in parts:
+            stack = warp(paths, geobox[rows, columns])
+            if numbers is None:
+                numbers = np.zeros((len(stack), *geobox.shape), stack.dtype)
+                numbers[0] = _FILL
+            part = numbers[:, rows, columns]
+            new = (part[0] == _FILL) & _usable(stack, masked)
+            np.copyto(part, stack, where=new)
+    if numbers is None:
+        return None
+    bands = [band.take(cells) for band in numbers]
+    clear = bands.pop(0) != _FILL
+    reflectance = [products.LANDSAT_REFLECTANCE.decode(band) for band in bands]
+    indices = spectral_indices(*reflectance)
     return {name: np.where(clear, values, np.float32(np.nan)) for name, values in indices.items()}
+
+
+def _usable(stack: np.ndarray, masked: Iterable[str]) -> np.ndarray:
+    """Return where quality bits and five bands, stacked, are clear and in their valid range."""
+    usable = clear_pixels(stack[0], masked)
+    for band in stack[1:]:
+        usable &= products.LANDSAT_REFLECTANCE.is_valid(band)
+    return usable

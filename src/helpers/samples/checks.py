@@ -134,16 +134,18 @@ def _check_elevation(study: Study, sites: RawTable, _intervals: RawTable) -> Ite
     A shifted datum shows in a misfit that its conversion lessens, best on the fine grid.
     """
     frame = sites.frame.dropna(subset=["longitude", "latitude", "elevation_m"])
-    files, fine = covariate_files(study), fine_files(study)["elevation"]
-    model = fine if fine.is_file() else files["elevation"]
-    if frame.empty or not model.is_file():
+    files = covariate_files(study)
+    models = [files.get("elevation"), fine_files(study).get("elevation")]
+    models = [path for path in models if path is not None and path.is_file()]
+    if frame.empty or not models:
         return
+    model = models[-1]  # the fine one
     crs = named_crs(study.grid.crs)
     place = [frame[name].to_numpy(float) for name in ("longitude", "latitude")]
     elevation = frame["elevation_m"].to_numpy(float)
     misfit = np.abs(elevation - values_at(model, *projected(*place, crs)))
     tolerance = study.samples.elevation_tolerance
-    if files["relief_amplitude"].is_file():
+    if "relief_amplitude" in files and files["relief_amplitude"].is_file():
         relief = values_at(files["relief_amplitude"], *projected(*place, crs))
         tolerance = tolerance + np.nan_to_num(relief)
     far = sites.frame.index.isin(frame.index[misfit > tolerance])

@@ -21,13 +21,12 @@ from helpers.core.points import projected, values_at
 from helpers.core.rasters import THREADS
 from helpers.core.study import Study
 from helpers.prepare.domain import domain_covariates, in_domain
-from helpers.prepare.predictor_maps import covariate_panels
+from helpers.prepare.predictor_maps import background_panel
 from helpers.prepare.registry import (
     covariate_files,
     covariates,
     numeric,
     predictor_names,
-    read_covariates,
 )
 from helpers.samples.columns import SampleError
 from helpers.samples.selection import DUPLICATE
@@ -97,12 +96,12 @@ def _status_of(reason: str) -> str:
 
 
 def plot_site_status(study: Study, status: pd.DataFrame, width_mm: float = WIDTH_MM) -> Figure:
-    """Draw the sites over the elevation: those that are used by split, the others by reason.
+    """Draw the sites over a covariate: those that are used by split, the others by reason.
 
     `width_mm` is 90 to 180; below 140 the two maps stand one above the other.
     """
-    panel = covariate_panels(study, read_covariates(study, ["elevation"]))[0] | {"cmap": _PALE}
-    titles = ("Sites that are used, over elevation", "Sites that are not used")
+    panel = background_panel(study) | {"cmap": _PALE}
+    titles = (f"Samples that are used, over {panel['title'].lower()}", "Samples that are not used")
     titled = [panel | {"title": title} for title in titles]
     ncols = 2 if width_mm >= 140 else 1
     figure = map_panels(study, titled, ncols=ncols, width_mm=width_mm)

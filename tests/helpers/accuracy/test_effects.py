@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import SOURCE
 from sklearn.ensemble import RandomForestClassifier
 
 from helpers.accuracy.effects import local_effects
@@ -123,7 +124,8 @@ def test_shapley_values_of_a_layer_add_up_on_any_number_of_threads(kind):
     if kind is TwoStageForest:
         chances = np.column_stack([chances[:, 0], model.stages_[1].predict_proba(values)])
     np.testing.assert_allclose(added, chances, atol=1e-9)
-    sizes = shapley_importance(Study(name="t"), table, rows).set_index(["predictor", "class"])
+    sizes = shapley_importance(Study(name="t", source=SOURCE), table, rows)
+    sizes = sizes.set_index(["predictor", "class"])
     assert sizes.loc[("first", 0), "mean_size"] > 5 * sizes.loc[("second", 0), "mean_size"]
     assert (sizes["lower"] <= sizes["mean_size"]).all()
     assert (sizes["mean_size"] <= sizes["upper"]).all()

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import SOURCE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.ensemble import RandomForestClassifier
@@ -79,7 +80,11 @@ def in_project(patch, folder):
 
     def make(table, **changes):
         study = Study(
-            name="mine", predictors=PREDICTORS, layers=[(2, 3), (3, 5)], forest={**SMALL, **changes}
+            name="mine",
+            source=SOURCE,
+            predictors=PREDICTORS,
+            layers=[(2, 3), (3, 5)],
+            forest={**SMALL, **changes},
         )
         path = study.results_dir / "samples" / "samples.csv"
         path.parent.mkdir(parents=True, exist_ok=True)

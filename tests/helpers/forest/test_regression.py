@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import rasterio
+from conftest import SOURCE
 
 from helpers.accuracy import regressed_ice
 from helpers.core.grid import area_mask, cell_centres, reference_grid
@@ -35,6 +36,7 @@ def world(tmp_path_factory):
         patch.setattr(Study, "results_dir", property(lambda self: folder / "results" / self.run))
         study = Study(
             name="tiny",
+            source=SOURCE,
             grid={"resolution": 20_000, "fine_resolution": 10_000},
             layers=[(2, 3)],
             predictors=NAMES,

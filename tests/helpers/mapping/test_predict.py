@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import rasterio
+from conftest import SOURCE
 from sklearn.ensemble import RandomForestClassifier
 
 from helpers.core import classes
@@ -56,6 +57,7 @@ def open_study(folder, **settings):
     Study.results_dir = property(lambda self: Path(folder) / self.run)
     return Study(
         name="tiny",
+        source=SOURCE,
         grid={"resolution": 20_000, "fine_resolution": 10_000},
         layers=[LAYER],
         predictors=PREDICTORS,

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import rasterio
+from conftest import SOURCE
 
 from helpers.core.grid import area_mask, reference_grid
 from helpers.core.rasters import write_raster
@@ -21,6 +22,7 @@ def test_totals_of_three_cells_by_hand(tmp_path, monkeypatch):
     monkeypatch.setattr(Study, "results_dir", property(lambda self: tmp_path))
     study = Study(
         name="tiny",
+        source=SOURCE,
         grid={"resolution": 20_000, "fine_resolution": 10_000},
         layers=[(2, 3), (3, 5)],
         maps={"elevation_band": 100},

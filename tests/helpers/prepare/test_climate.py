@@ -207,6 +207,27 @@ def test_a_file_without_twelve_months_is_named(study, raw_climate):
         climate.make(study)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "scale", "offset"),
+    [(np.float32, 1, 0), (np.float32, 1, -273.15), (np.int16, 0.01, 5)],
+)
+def test_floats_and_scaled_numbers_mean_what_the_file_says(
+    study, raw_climate, dtype, scale, offset
+):
+    path, geobox = raw_climate["air_temperature"], grid.geographic_grid((110, 37, 137, 55), 720)
+    year = cycle(-1, 20)[:, None, None] * np.ones(geobox.shape)
+    numbers = np.rint((year - offset) / scale) if dtype is np.int16 else year - offset
+    profile = {"study": study, "units": "degC", "names": "month", "scale": scale, "offset": offset}
+    rasters.write_raster(path, numbers.astype(dtype), geobox, **profile)
+    inside = grid.area_mask(study, grid.reference_grid(study))
+    mean = climate.make(study)["mean_annual_air_temperature"][inside]
+    np.testing.assert_allclose(mean, climate.annual_mean(cycle(-1, 20)), atol=5e-3)
+    kelvin = (numbers + 300).astype(np.float32)
+    rasters.write_raster(path, kelvin, geobox, **profile | {"scale": 1, "offset": 0})
+    with pytest.raises(CovariateError, match=r"air_temperature.*cannot be degC"):
+        climate.make(study)
+
+
 PROCESSOR = """
 import hashlib, numpy as np
 from helpers.prepare import climate

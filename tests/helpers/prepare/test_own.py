@@ -90,7 +90,7 @@ class TestPlace:
     def test_a_large_file_is_read_in_blocks(self, study, tmp_path, monkeypatch):
         path = write(tmp_path / "a.tif", noise((ROWS * 10, COLUMNS * 10)), divided(10))
         whole = read(study, path)
-        monkeypatch.setattr("helpers.core.mosaic._MOST_CELLS", 2000)
+        monkeypatch.setattr("helpers.core.mosaic.MOST_CELLS", 2000)
         np.testing.assert_allclose(read(study, path), whole, rtol=1e-6)
 
     def test_a_turned_raster_lies_right(self, study, tmp_path):

@@ -3,9 +3,12 @@
 import numpy as np
 import pytest
 import rasterio
+from affine import Affine
+from conftest import SOURCE
 
 from helpers.core import grid
-from helpers.core.study import Study
+from helpers.core.settings import Source
+from helpers.core.study import Study, StudyError
 from helpers.prepare import registry
 
 
@@ -56,6 +59,43 @@ def test_every_layer_is_described(study):
 
 
 def test_default_radii_name_their_layers():
-    names = registry.predictor_names(Study(name="default"))
+    names = registry.predictor_names(Study(name="default", source=SOURCE))
     assert {"tpi_1km", "tpi_5km"} < set(names)
     assert len(names) >= 18
+
+
+def test_a_study_has_the_covariates_of_its_raw_rasters_and_its_own(tmp_path):
+    path = tmp_path / "snow.tif"
+    affine = Affine(1000, 0, 0, 0, -1000, 0)
+    shape = {"count": 1, "height": 2, "width": 2, "dtype": "float32", "transform": affine}
+    with rasterio.open(path, "w", driver="GTiff", crs="EPSG:32651", **shape) as target:
+        target.units = ["mm"]
+    own = [
+        {"name": "snow", "file": str(path), "long_name": "Water in snow"},
+        {"name": "wind", "file": "nothing.tif", "kind": "circular"},
+    ]
+    study = Study(
+        name="t", source={"air_temperature": "a.tif", "dem": "b"}, predictors=["twi", *own]
+    )
+    layers = registry.covariates(study)
+    families = {layer.family for layer in layers.values()}
+    assert families == {"terrain", "climate", "own"}
+    assert "air_frost_number" in layers
+    assert not {"precipitation", "lst_mean", "ndvi", "sand"} & set(layers)
+    assert (layers["snow"].title, layers["snow"].unit) == ("Water in snow", "mm")
+    assert (layers["wind_sin"].title, layers["wind_sin"].unit) == ("Wind, sine", "1")
+    assert registry.predictor_names(study) == ["twi", "snow", "wind_sin", "wind_cos"]
+    assert "elevation" in registry.predictor_names(study.model_copy(update={"predictors": "all"}))
+    without = study.model_copy(update={"source": Source(air_temperature="a.tif")})
+    assert registry.fine_files(without) == {}
+    assert (
+        study.processed_key
+        != Study(name="t", source=study.source, predictors=["twi"]).processed_key
+    )
+
+
+def test_two_covariates_of_one_name_are_refused():
+    own = {"name": "elevation", "file": "a.tif"}
+    with pytest.raises(StudyError, match="two covariates have the name elevation"):
+        registry.covariates(Study(name="t", source=SOURCE, predictors=[own]))
+    assert list(registry.covariates(Study(name="t", predictors=[own]))) == ["elevation"]

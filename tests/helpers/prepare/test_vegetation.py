@@ -2,14 +2,15 @@
 
 import numpy as np
 import pytest
+from affine import Affine
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from odc.geo.geobox import GeoBox
 
 from helpers.core import grid, rasters
-from helpers.core.settings import Source
 from helpers.prepare import vegetation
-from helpers.prepare.products import LANDSAT_BANDS, LANDSAT_REFLECTANCE, raw_files, scene_days
+from helpers.prepare.products import LANDSAT_BANDS, LANDSAT_REFLECTANCE
 from helpers.prepare.registry import CovariateError
 
 
@@ -114,18 +115,25 @@ def test_correlation_passes_over_missing_cells():
     assert vegetation.index_correlation({"ndwi": first, "ndvi": 1 - 2 * first}) == pytest.approx(-1)
 
 
+def scene(folder, day, path_row="121024", satellite="LC08_L2SP"):
+    """Return the files of a scene by asset, named as the USGS does."""
+    name = f"{satellite}_{path_row}_{day}_20240930_02_T1"
+    bands = {"qa_pixel": "QA_PIXEL", **{a: f"SR_{band}" for a, band in LANDSAT_BANDS.items()}}
+    return {asset: folder / name / f"{name}_{band}.TIF" for asset, band in bands.items()}
+
+
 def test_make_masks_scene_by_scene_and_never_averages_numbers(study, tmp_path):
     """Two of four scenes are cloudy with wild numbers, one lacks its west: the others count."""
-    dates = ["2023-06-18", "2023-07-20", "2023-08-21", "2024-09-08"]
-    study = study.model_copy(update={"source": Source(scene_dates=dates)})
+    days = ["20230618", "20230720", "20230821", "20240908"]
     geobox = grid.geographic_grid((110, 37, 137, 55), 360)
     clear_value = dict(zip(LANDSAT_BANDS, (0.02, 0.05, 0.03, 0.31, 0.15), strict=True))
-    cloudy, files = scene_days(study)[:2], raw_files(study)
+    cloudy = days[:2]
     west = np.arange(geobox.shape[1]) < geobox.shape[1] // 2
-    for number, day in enumerate(scene_days(study)):
+    for number, day in enumerate(days):
+        files = scene(tmp_path / "raw/landsat", day)
         qa = np.full(geobox.shape, 8 if day in cloudy else 64, np.uint16)
         write = {"geobox": geobox, "study": study, "names": "band", "units": "1"}
-        rasters.write_raster(files[f"landsat_{day}_qa_pixel"], qa, nodata=1, **write)
+        rasters.write_raster(files["qa_pixel"], qa, **write)
         for asset, value in clear_value.items():
             numbers = np.full(
                 geobox.shape,
@@ -133,7 +141,7 @@ def test_make_masks_scene_by_scene_and_never_averages_numbers(study, tmp_path):
                 np.uint16,
             )
             numbers[:, west & (number == 3)] = 0
-            rasters.write_raster(files[f"landsat_{day}_{asset}"], numbers, nodata=0, **write)
+            rasters.write_raster(files[asset], numbers, nodata=0, **write)
     layers = vegetation.make(study)
     inside = grid.area_mask(study, grid.reference_grid(study))
     np.testing.assert_allclose(layers["ndvi"][inside], 0.28 / 0.34, atol=2e-4)
@@ -142,6 +150,50 @@ def test_make_masks_scene_by_scene_and_never_averages_numbers(study, tmp_path):
 
 
 def test_a_study_without_scenes_is_refused(study):
-    study = study.model_copy(update={"source": Source()})
     with pytest.raises(CovariateError, match="no Landsat scene"):
+        vegetation.make(study)
+
+
+def test_scenes_of_a_date_become_one_in_any_zone_and_any_blocks(study, tmp_path, monkeypatch):
+    """The first scene has clouds in its north; one in the next zone lies under it."""
+    folder = tmp_path / "raw/landsat"
+
+    def write(day, zone, ndvi, cloudy_rows=0, **named):
+        number = {"red": 0.1, "nir08": 0.1 * (1 + ndvi) / (1 - ndvi)}
+        affine = Affine(3000, 0, 300_000, 0, -3000, 5_400_000)
+        geobox = GeoBox((100, 80), affine, f"EPSG:326{zone}")
+        for asset, path in scene(folder, day, **named).items():
+            values = LANDSAT_REFLECTANCE.encode(np.full(geobox.shape, number.get(asset, 0.2)))
+            if asset == "qa_pixel":
+                values[:] = 21824
+                values[:cloudy_rows] = 22280
+                values[:, :4] = 1  # fill; QA_PIXEL has no nodata tag
+            write = {"study": study, "names": "band", "units": "1"}
+            write["nodata"] = None if asset == "qa_pixel" else 0
+            rasters.write_raster(path, values, geobox, **write)
+
+    write("20230618", 51, 0.5, cloudy_rows=50)
+    write("20230618", 51, 0.6, path_row="121025", satellite="LC09_L2SR")
+    write("20230618", 52, 0.4, path_row="119025")
+    write("20230720", 51, 0.7)
+    write("20230720", 11, 0.1, path_row="044025")  # in America
+    made = vegetation.make(study)
+    ndvi, share = made["ndvi"], made["landsat_valid_share"]
+    found = ndvi[np.isfinite(ndvi)]
+    for expected in (0.6, 0.65, 0.4):
+        assert (np.abs(found - expected) < 1e-3).any()
+    assert set(np.unique(share[np.isfinite(share)])) >= {0, 0.5, 1}
+    monkeypatch.setattr(vegetation, "_MOST_VALUES", 30_000)
+    monkeypatch.setattr(vegetation, "_MOST_PIXELS", 4000)
+    for name, values in vegetation.make(study).items():
+        same = np.isclose(values, made[name], atol=1e-3, equal_nan=True)
+        assert same.mean() > 0.999, name  # a point on the edge of two pixels may fall to the other
+
+
+def test_scenes_that_all_lie_elsewhere_are_refused(study, tmp_path):
+    geobox = GeoBox((9, 9), Affine(3000, 0, 300_000, 0, -3000, 5_400_000), "EPSG:32611")
+    for path in scene(tmp_path / "raw/landsat", "20230618").values():
+        numbers = np.full(geobox.shape, 64, np.uint16)
+        rasters.write_raster(path, numbers, geobox, study=study, names="band", units="1")
+    with pytest.raises(CovariateError, match=r"None of the Landsat scenes .*121024_20230618"):
         vegetation.make(study)

@@ -10,6 +10,7 @@ import pyproj
 import pytest
 import rasterio
 import shapely
+from conftest import SOURCE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -260,7 +261,7 @@ def mapped(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
     patch.setattr(Study, "processed_dir", property(lambda self: folder / "processed"))
     patch.setattr(Study, "results_dir", property(lambda self: folder / "results"))
-    study = Study(name="t", grid={"resolution": 6000, "fine_resolution": 3000})
+    study = Study(name="t", grid={"resolution": 6000, "fine_resolution": 3000}, source=SOURCE)
     geobox = reference_grid(study)
     rng = np.random.default_rng(1)
     names = list(covariates(study))
@@ -537,13 +538,11 @@ def test_domain_is_the_rule_of_the_study(mapped):
 
 
 def test_predictors_are_those_of_the_registry_or_of_the_study():
-    names = predictor_names(Study(name="t"))
+    names = predictor_names(Study(name="t", source=SOURCE))
     assert "ndvi" in names
     assert "aspect" not in names
-    assert predictor_names(Study(name="t", predictors=["slope", "aspect", "slope"])) == [
-        "slope",
-        "aspect",
-    ]
+    study = Study(name="t", source=SOURCE, predictors=["slope", "aspect", "slope"])
+    assert predictor_names(study) == ["slope", "aspect"]
 
 
 @pytest.mark.parametrize(
@@ -551,7 +550,7 @@ def test_predictors_are_those_of_the_registry_or_of_the_study():
 )
 def test_an_unknown_covariate_brings_the_nearest_name(changed, mapped):
     _, table = mapped
-    study = Study(name="t", **changed)
+    study = Study(name="t", source=SOURCE, **changed)
     with pytest.raises(StudyError, match="no covariate `elevaton`; did you mean `elevation`"):
         predictor_names(study) and in_domain(study, table)
 
@@ -643,7 +642,8 @@ def test_samples_come_back_as_they_were(mapped):
 
 def test_more_columns_of_the_sites_come_along(tmp_path, monkeypatch):
     monkeypatch.setattr(Study, "results_dir", property(lambda self: tmp_path))
-    study = Study(name="t", predictors=["slope"], samples={"more_columns": ["campaign"]})
+    more = {"more_columns": ["campaign"]}
+    study = Study(name="t", source=SOURCE, predictors=["slope"], samples=more)
     sites = pd.concat([site("S1").assign(campaign="Genhe 2021"), site("S2").assign(campaign="")])
     labels, _ = label_layers(
         study, sites, pd.concat([core((0, 12, 0.25), site_id=name) for name in ("S1", "S2")])

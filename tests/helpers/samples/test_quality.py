@@ -8,6 +8,7 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import SOURCE
 
 from helpers.core.grid import area_mask, cell_centres, named_crs, reference_grid
 from helpers.core.study import Study
@@ -212,6 +213,7 @@ def mapped(tmp_path_factory):
     patch.setattr(Study, "results_dir", property(lambda self: folder / "results"))
     study = Study(
         name="t",
+        source=SOURCE,
         grid={"resolution": 20_000, "fine_resolution": 10_000},
         covariates={"terrain": {"tpi_radii": [20_000], "relief_window_km2": 1600}},
     )

@@ -6,6 +6,7 @@ import pandas as pd
 import pyproj
 import pytest
 import shapely
+from conftest import SOURCE
 
 from helpers.core.grid import area_mask, cell_centres, fine_grid, named_crs, study_area
 from helpers.core.rasters import write_raster
@@ -44,9 +45,8 @@ def tables(tmp_path):
     def write(sites=SITES, intervals=INTERVALS, encoding="utf-8"):
         for name, text in (("sites", sites), ("intervals", intervals)):
             (tmp_path / f"{name}.csv").write_text(text, encoding=encoding)
-        return Study(
-            name="t", samples={n: str(tmp_path / f"{n}.csv") for n in ("sites", "intervals")}
-        )
+        named = {n: str(tmp_path / f"{n}.csv") for n in ("sites", "intervals")}
+        return Study(name="t", source=SOURCE, samples=named)
 
     return write
 
@@ -567,7 +567,7 @@ def test_tables_of_ones_own_are_never_written_to(tables):
 def test_elevations_show_a_shifted_datum_and_a_wrong_height(tables, tmp_path, monkeypatch, epsg):
     """In rough ground a shift by half a kilometre misses the cell of most sites."""
     monkeypatch.setattr(Study, "processed_dir", property(lambda self: tmp_path / "processed"))
-    study = Study(name="t")
+    study = Study(name="t", source=SOURCE)
     geobox, rng = fine_grid(study), np.random.default_rng(4)
     model = rng.normal(600, 60, geobox.shape).astype(np.float32)
     path = fine_files(study)["elevation"]

@@ -1,0 +1,65 @@
+"""Tiles of an elevation model, and what a folder of rasters is."""
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from odc.geo.geobox import GeoBox
+
+from helpers.core import mosaic, rasters, user_rasters
+
+GRID = GeoBox((40, 50), Affine(1000, 0, 500_000, 0, -1000, 5_300_000), "EPSG:32651")
+
+
+def write(path, values, transform, **profile):
+    profile = {"driver": "GTiff", "count": 1, "dtype": values.dtype, "crs": "EPSG:4326"} | profile
+    height, width = values.shape
+    with rasterio.open(
+        path, "w", height=height, width=width, transform=transform, **profile
+    ) as target:
+        target.write(values, 1)
+    return path
+
+
+def degrees(west, north, step=0.01):
+    return Affine(step, 0, west, 0, -step, north)
+
+
+def test_one_file_is_warped_as_by_warp(tmp_path):
+    values = np.random.default_rng(0).normal(500, 50, (80, 100)).astype(np.float32)
+    path = write(tmp_path / "a.tif", values, degrees(122.9, 47.9), nodata=np.nan)
+    expected = rasters.warp(path, GRID, "bilinear")
+    np.testing.assert_array_equal(mosaic.warp_tiles([path], GRID, "bilinear"), expected)
+
+
+def test_tiles_cover_the_grid_and_nothing_else(tmp_path):
+    """Whole numbers without nodata in the west, with nodata and a scale in the east."""
+    west = write(tmp_path / "a.tif", np.full((90, 40), 7, np.int16), degrees(122.9, 47.9))
+    numbers = np.full((90, 20), 80, np.int16)
+    numbers[:, 10:] = -32768
+    east = write(tmp_path / "b.tif", numbers, degrees(123.3, 47.9), nodata=-32768)
+    with rasterio.open(east, "r+") as target:
+        target.scales = [0.1]
+    values = mosaic.warp_tiles([west, east], GRID, "bilinear")
+    assert values.dtype == np.float32
+    np.testing.assert_allclose(values[:, :20], 7)
+    np.testing.assert_allclose(values[:, 25:29], 8, rtol=1e-6)
+    assert np.isnan(values[:, 34:]).all()
+    with pytest.raises(rasters.RasterError, match=r"a\.tif \(and 1 more files\) lies outside"):
+        mosaic.warp_tiles([west, east], GRID[:, 45:], "bilinear")
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int16])
+def test_a_tile_cut_off_is_named(tmp_path, dtype):
+    values = np.random.default_rng(0).normal(500, 50, (42, 90)).astype(dtype)
+    path = write(tmp_path / "a.tif", values, degrees(122.9, 47.9))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(rasters.RasterError, match=r"a\.tif cannot be read"):
+        mosaic.warp_tiles([path], GRID, "bilinear")
+
+
+def test_tiles_are_the_rasters_of_a_folder(tmp_path):
+    for name in ("b.TIF", "a.vrt", "a.tif.aux.xml", "c.nc"):
+        (tmp_path / name).touch()
+    assert [path.name for path in user_rasters.tiles(tmp_path)] == ["a.vrt", "b.TIF", "c.nc"]
+    assert user_rasters.tiles(tmp_path / "d.tif") == [tmp_path / "d.tif"]
