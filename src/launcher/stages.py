@@ -9,6 +9,8 @@ import itertools
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Literal
@@ -40,7 +42,8 @@ class Stage:
     outputs: Files  # they show that it is done, beside the executed notebook
     seconds: int  # that it may take in the default study on 2 cores
     memory_mb: tuple[int, int]  # at most: for itself, and for each million cells of the grid
-    settings: tuple[str, ...] = ()  # sections of the study that it reads and no folder's name has
+    # Sections of the study, or settings of one, that it reads and no folder's name has.
+    settings: tuple[str, ...] = ()
     reads: Files = lambda study: []  # files of the user
     # Runs with the same settings upstream share a folder of raw or of processed data.
     folder: Literal["raw", "processed", "run"] = "run"
@@ -173,7 +176,11 @@ _STAGES = (
         outputs=_labels,
         seconds=30,
         memory_mb=(600, 300),
-        settings=("layers", "ice", "campaign", "samples", "domain", "predictors"),
+        settings=(
+            "layers", "ice", "campaign", "predictors", "domain", "samples.sites",
+            "samples.intervals", "samples.epsg", "samples.datum", "samples.severity",
+            "samples.elevation_tolerance", "samples.more_columns",
+        ),
         reads=lambda study: study.sample_files,
         in_process=True,
         cores=1,
@@ -389,7 +396,8 @@ def stage_fingerprint(study: Study, name: str) -> str:
     digest = stage_digest(stage.notebook)
     if stage.shared:
         return digest
-    settings = study.model_dump(mode="json", include=set(stage.settings))
+    whole = study.model_dump(mode="json")
+    settings = [reduce(getitem, name.split("."), whole) for name in stage.settings]
     files = [study.inputs[relative_path(path)] for path in stage.reads(study)]
     return f"{digest} {short_hash([study.processed_key, settings, files])}"
 

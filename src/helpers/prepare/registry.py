@@ -200,7 +200,13 @@ def _unit_of_file(path: Path, predictor: OwnPredictor) -> str:
 def predictor_names(study: Study) -> list[str]:
     """Return the covariates that samples must have and that forests may use, in their order."""
     if study.predictors == "all":
-        return [name for name, layer in covariates(study).items() if layer.role == "predictor"]
+        names = [name for name, layer in covariates(study).items() if layer.role == "predictor"]
+        if not names:
+            raise StudyError(
+                "The study has no predictors.",
+                "name raw rasters in `source`, such as dem, or your own rasters in `predictors`",
+            )
+        return names
     names: list[str] = []
     for predictor in study.predictors:
         if isinstance(predictor, OwnPredictor):

@@ -231,16 +231,16 @@ def test_a_killed_map_continues(mapped):
     """Killed by SIGKILL in the middle of a slow forest's work, in a process of its own."""
     study, _, maps = mapped
     code = (
-        "import sys, time; sys.path.insert(0, sys.argv[1]); import test_predict as t\n"
+        "import sys, time; sys.path[:0] = sys.argv[3:]; import test_predict as t\n"
         "from helpers.mapping import predict as mapping\n"
         "plain = mapping._predict_chunk\n"
         "mapping._predict_chunk = lambda *args: time.sleep(0.1) or plain(*args)\n"
         "mapping.map_layer(t.open_study(sys.argv[2]), t.LAYER, threads=2, block=t.BLOCK)"
     )
     folder = predict._chunks_dir(study)
-    run = subprocess.Popen(
-        [sys.executable, "-c", code, str(Path(__file__).parent), str(study.results_dir.parent)]
-    )
+    tests = [str(folder) for folder in Path(__file__).parents[:3]]
+    arguments = ["", str(study.results_dir.parent), *tests]
+    run = subprocess.Popen([sys.executable, "-c", code, *arguments])
     while len(list(folder.glob("*/*.npy"))) < 6:
         assert run.poll() is None
         time.sleep(0.01)

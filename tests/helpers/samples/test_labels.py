@@ -318,7 +318,7 @@ def test_missing_covariates_are_named(tmp_path, mapped):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Study, "processed_dir", property(lambda self: tmp_path))
         with pytest.raises(SampleError, match="Covariates are missing: elevation"):
-            extract_covariates(Study(name="t"), table)
+            extract_covariates(Study(name="t", source=SOURCE), table)
 
 
 def test_nodata_outliers_and_duplicates_are_dropped_and_counted(mapped):
