@@ -13,7 +13,7 @@ from sklearn.base import ClassifierMixin
 
 from helpers.core.classes import layer_name
 from helpers.core.files import write_aside
-from helpers.core.grid import area_mask, reference_grid
+from helpers.core.grid import area_mask, cell_areas, reference_grid
 from helpers.core.scores import AccuracyError, mapped_class
 from helpers.core.study import Study
 from helpers.folds import distances
@@ -143,11 +143,14 @@ def mapped_areas(
     each class, and the area of the whole domain, km2.
     """
     size = len(study.target_classes.codes)
-    cell = study.grid.resolution**2 / 1e6
-    whole = dict(by_domain(study, predictions.map_cells[1]))
+    geobox = reference_grid(study)
+    centres, in_domain = predictions.map_cells
+    column, row = ~geobox.transform * tuple(centres.T)
+    areas = cell_areas(geobox)[row.astype(int), column.astype(int)]
+    whole = {name: areas[inside].sum() for name, inside in by_domain(study, in_domain)}
     mapped = predictions.mapped[layer]
     return {
-        name: (np.bincount(mapped[inside], minlength=size), float(whole[name].sum() * cell))
+        name: (np.bincount(mapped[inside], minlength=size), float(whole[name]))
         for name, inside in by_domain(study, predictions.in_domain)
     }
 

@@ -6,7 +6,7 @@ north.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -26,6 +26,8 @@ from helpers.core.study import Study
 
 # Cells; keeps bounds that are whole multiples already from growing by rounding errors.
 _SNAP = 1e-9
+
+_EQUAL_AREA = 1e-5  # largest error of areas that counts as none
 
 _LATTICE_CELLS = 32  # spacing of the lattice on which projection factors are computed exactly
 
@@ -199,6 +201,19 @@ def direction(north: np.ndarray, east: np.ndarray, least: float = 1e-6) -> np.nd
     return np.where(long_enough, degrees, np.float32(np.nan)).astype(np.float32)
 
 
+def cell_areas(geobox: GeoBox) -> np.ndarray:
+    """Return the area of each cell of a projected grid on the ellipsoid, km2, shape (y, x).
+
+    On an equal-area projection all cells are alike; elsewhere, as in UTM, the grid's own areas are
+    off by up to some tenths of a percent.
+    """
+    flat = abs(geobox.transform.a * geobox.transform.e) / 1e6
+    (scale,) = _on_cells(geobox, lambda exact: [exact.areal_scale])
+    if np.abs(scale - 1).max() < _EQUAL_AREA:
+        return np.broadcast_to(flat, scale.shape)
+    return flat / scale
+
+
 @dataclass(frozen=True)
 class LocalFactors:
     """How a projected grid lies on the ellipsoid at each cell; float32 arrays of shape (y, x).
@@ -228,6 +243,16 @@ def local_factors(geobox: GeoBox) -> LocalFactors:
     They are computed exactly on a lattice of every 32nd cell and interpolated linearly in between,
     which is good to 1e-4 degrees and 1e-6 at 500 m.
     """
+
+    def factors(exact: Any) -> list[np.ndarray]:
+        across = np.degrees(np.arctan2(exact.dy_dlam, exact.dx_dlam))
+        return [exact.meridian_convergence, across, exact.meridional_scale, exact.parallel_scale]
+
+    return LocalFactors(*_on_cells(geobox, factors))
+
+
+def _on_cells(geobox: GeoBox, factors: Callable[[Any], list[np.ndarray]]) -> Iterator[np.ndarray]:
+    """Yield projection factors at all cells, from exact ones on a lattice of every 32nd cell."""
     crs = pyproj.CRS.from_wkt(crs_wkt(geobox))
     if not crs.is_projected:
         raise ValueError("projection factors belong to a projected grid; this one is geographic")
@@ -248,13 +273,8 @@ def local_factors(geobox: GeoBox) -> LocalFactors:
         np.interp(np.arange(size), knots, np.arange(knots.size)).astype(np.float32)
         for size, knots in zip(geobox.shape, lattice, strict=True)
     ]
-    on_lattice = (
-        exact.meridian_convergence,
-        np.degrees(np.arctan2(exact.dy_dlam, exact.dx_dlam)),
-        exact.meridional_scale,
-        exact.parallel_scale,
-    )
-    return LocalFactors(*(bilinear(np.asarray(v, np.float32), *places) for v in on_lattice))
+    for values in factors(exact):
+        yield bilinear(np.asarray(values, np.float32), *places)
 
 
 def bilinear(values: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:

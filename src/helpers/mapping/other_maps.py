@@ -18,7 +18,7 @@ from rasterio.features import rasterize
 from helpers.core import qgis, scores
 from helpers.core.classes import NO_TYPE, TARGETS, Target, layer_name
 from helpers.core.files import write_json
-from helpers.core.grid import crs_wkt, reference_grid
+from helpers.core.grid import cell_areas, crs_wkt, reference_grid
 from helpers.core.rasters import read_band, warp, write_raster
 from helpers.core.settings import OtherMap
 from helpers.core.study import Study
@@ -167,9 +167,11 @@ def read_ours(study: Study, other: OtherMap) -> np.ndarray:
 
 
 def compare(
-    ours: np.ndarray, theirs: np.ndarray, codes: Sequence[int], cell_km2: float
+    ours: np.ndarray, theirs: np.ndarray, codes: Sequence[int], cells_km2: np.ndarray
 ) -> dict[str, Any]:
-    """Compare two maps of classes where both have a code, not NaN.
+    """Compare two maps of classes, shape (y, x), where both have a code, not NaN.
+
+    `cells_km2` are the areas of the cells.
 
     Returns
     -------
@@ -180,8 +182,9 @@ def compare(
         ``kappa``, and quantity and allocation disagreement.
     """
     both = np.isfinite(ours) & np.isfinite(theirs)
-    count = scores.confusion_matrix(theirs[both].astype(int), ours[both].astype(int), codes)
-    matrix = count * cell_km2
+    pair = theirs[both].astype(int), ours[both].astype(int)
+    count = scores.confusion_matrix(*pair, codes)
+    matrix = scores.confusion_matrix(*pair, codes, cells_km2[both])
     shared = np.diag(count)
     either = count.sum(axis=0) + count.sum(axis=1) - shared
     return {
@@ -208,24 +211,25 @@ def compare_all(study: Study) -> dict[str, dict[str, Any]]:
         (ours minus theirs) the mean and the root mean square.
     """
     record = {}
-    cell_km2 = study.grid.resolution**2 / 1e6
+    areas = cell_areas(reference_grid(study))
     for other in study.compare_with:
         ours = read_ours(study, other)
         theirs = read_other(study, other)
         if other.compares == "storage":
             both = np.isfinite(ours) & np.isfinite(theirs)
             change = ours[both] - theirs[both]
+            area = areas[both]
             record[other.name] = {
-                "km2": len(change) * cell_km2,
-                "ours_km3": ours[both].sum() * cell_km2 / 1000,
-                "theirs_km3": theirs[both].sum() * cell_km2 / 1000,
+                "km2": area.sum(),
+                "ours_km3": (ours[both] * area).sum() / 1000,
+                "theirs_km3": (theirs[both] * area).sum() / 1000,
                 "mean_difference_m": change.mean(),
                 "rms_difference_m": np.sqrt((change**2).mean()),
             }
         else:
             target = _target(study, other)
             names = [kind.name for kind in target.classes]
-            record[other.name] = {"classes": names} | compare(ours, theirs, target.codes, cell_km2)
+            record[other.name] = {"classes": names} | compare(ours, theirs, target.codes, areas)
         _write_difference(study, other, ours, theirs)
     write_json(study.results_dir / "tables" / "other_maps.json", record)
     return record

@@ -10,7 +10,7 @@ from rasterio.features import rasterize
 from helpers.core import ice, qgis
 from helpers.core.classes import layer_name
 from helpers.core.files import write_json
-from helpers.core.grid import reference_grid
+from helpers.core.grid import cell_areas, reference_grid
 from helpers.core.rasters import open_raster
 from helpers.core.study import Study
 from helpers.folds.weights import area_weights
@@ -130,7 +130,7 @@ def storage_totals(study: Study) -> dict[str, pd.DataFrame]:
     """
     geobox = reference_grid(study)
     target = study.target_classes
-    cell_km2 = study.grid.resolution**2 / 1e6
+    areas = cell_areas(geobox)
     regions, shapes = study_regions(study, geobox)
     width = study.maps.elevation_band
     layers = [layer_name(layer) for layer in study.layers]
@@ -156,7 +156,9 @@ def storage_totals(study: Study) -> dict[str, pd.DataFrame]:
                 for fraction, (top, bottom) in zip(ices, study.depths, strict=True)
             ]
             frozen = np.any([depth > 0 for depth in depths], axis=0)
-            columns = [np.ones(len(frozen)), frozen, *depths]
+            area = areas[part][mapped]
+            volumes = [depth * area for depth in depths]
+            columns = [area, frozen * area, *volumes]
             # Cells without an elevation count in the last row, which is left out.
             height = np.full(np.count_nonzero(mapped), np.inf)
             for model in elevation:
@@ -164,15 +166,15 @@ def storage_totals(study: Study) -> dict[str, pd.DataFrame]:
             band = np.clip(np.floor(height), first, last + 1).astype(int) - first
             by_region += _by_group(region[mapped] - 1, columns, len(by_region))
             by_band += _by_group(band, columns, len(by_band))
-            for sums, kinds, depth in zip(by_type, types, depths, strict=True):
+            for sums, kinds, volume in zip(by_type, types, volumes, strict=True):
                 codes = kinds.read(1, window=part)[mapped]
-                sums += _by_group(codes, [np.ones(len(depth)), depth], len(sums))
+                sums += _by_group(codes, [area, volume], len(sums))
     table = pd.DataFrame(index=pd.Index([kind.name for kind in target.classes], name="class"))
     for layer, sums in zip(layers, by_type, strict=True):
-        table[f"area_km2_{layer}"] = sums[:, 0] * cell_km2
-        table[f"ice_km3_{layer}"] = sums[:, 1] * (cell_km2 / 1000)
-    by_region = _storage_table(study, pd.Index(regions, name="region"), by_region[:-1] * cell_km2)
-    by_band = _storage_table(study, pd.Index(bands, name="elevation"), by_band[:-1] * cell_km2)
+        table[f"area_km2_{layer}"] = sums[:, 0]
+        table[f"ice_km3_{layer}"] = sums[:, 1] / 1000
+    by_region = _storage_table(study, pd.Index(regions, name="region"), by_region[:-1])
+    by_band = _storage_table(study, pd.Index(bands, name="elevation"), by_band[:-1])
     by_band = by_band.query("mapped_km2 > 0")
     return {"regions": by_region, "elevation_bands": by_band, "types": table}
 

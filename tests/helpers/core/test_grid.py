@@ -3,6 +3,7 @@
 import numpy as np
 import pyproj
 import pytest
+import rasterio
 from affine import Affine
 from hypothesis import given
 from hypothesis import strategies as st
@@ -132,3 +133,76 @@ def test_a_missing_layer_of_polygons_is_named():
     study = Study(name="other", area={"layer": "counties"})
     with pytest.raises(grid.StudyAreaError, match=r"counties of study-area\.gpkg"):
         grid.reference_grid(study)
+
+
+@pytest.mark.parametrize(
+    ("crs", "bounds", "alike"),
+    [
+        pytest.param("EPSG:32651", (300_000, 5_500_000, 500_000, 5_700_000), False, id="UTM"),
+        pytest.param("EPSG:3413", (500_000, -2e6, 700_000, -1.8e6), False, id="stereographic"),
+        pytest.param("EPSG:3579", (140_000, 930_000, 166_000, 961_000), True, id="equal-area"),
+    ],
+)
+def test_areas_of_cells_are_those_of_the_ellipsoid(crs, bounds, alike):
+    geobox = projected(bounds, crs, (40, 50))
+    areas = grid.cell_areas(geobox)
+    back = pyproj.Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
+    geod = pyproj.Geod(ellps="WGS84")
+    ring = [(0, 0), (0.5, 0), (1, 0), (1, 0.5), (1, 1), (0.5, 1), (0, 1), (0, 0.5)]
+    for row, column in ((0, 0), (20, 25), (39, 49)):
+        corners = [geobox.transform * (column + right, row + down) for right, down in ring]
+        true = abs(geod.polygon_area_perimeter(*back.transform(*zip(*corners, strict=True)))[0])
+        assert areas[row, column] == pytest.approx(true / 1e6, rel=2e-4)
+    assert (np.ptp(areas) == 0) == alike
+
+
+def raster(path, crs, affine, values=None):
+    values = np.ones((4, 5), np.float32) if values is None else values
+    profile = {"driver": "GTiff", "width": values.shape[1], "height": values.shape[0], "count": 1}
+    profile |= {"dtype": values.dtype.name, "crs": crs, "transform": affine}
+    with rasterio.open(path, "w", **profile) as target:
+        target.write(values, 1)
+    return str(path)
+
+
+def test_the_grid_of_a_raster_is_taken_as_it_is(tmp_path):
+    affine = Affine(101.64, 0, 143_124.7, 0, -101.64, 961_075.9)
+    path = raster(tmp_path / "dem.tif", "EPSG:3579", affine)
+    study = Study(name="a", grid={"like": path})
+    geobox = grid.reference_grid(study)
+    assert (geobox.transform, tuple(geobox.shape)) == (affine, (4, 5))
+    assert study.grid.resolution == study.grid.fine_resolution == 101.64
+    assert grid.area_mask(study, geobox).all()
+    again = study.changed({"title": "A"})
+    assert again.grid == study.grid
+    west, south, east, north = grid.study_area(study).bounds
+    assert -139.6 < west < east < -139.5
+    assert 62.9 < south < north < 63.1
+
+
+@pytest.mark.parametrize(
+    ("crs", "affine", "expected"),
+    [
+        ("EPSG:4326", Affine(0.1, 0, 120, 0, -0.1, 50), "in degrees.*gdalwarp -t_srs"),
+        ("EPSG:3579", Affine(100, 0, 0, 0, -50, 0), "no square cells"),
+        ("EPSG:3579", Affine(100, 10, 0, 10, -100, 0), "no square cells"),
+        (None, Affine(100, 0, 0, 0, -100, 0), "no coordinate reference system"),
+    ],
+    ids=["degrees", "not square", "turned", "no CRS"],
+)
+def test_a_raster_that_is_no_grid_for_maps_is_refused(tmp_path, crs, affine, expected):
+    path = raster(tmp_path / "dem.tif", crs, affine)
+    with pytest.raises(ValueError, match=expected):
+        Study(name="a", grid={"like": path})
+
+
+def test_a_box_is_an_area(tmp_path):
+    where = {"box": [120, 50, 121, 51]}
+    study = Study(name="a", area=where, grid={"crs": "EPSG:32651", "resolution": 1000})
+    assert grid.study_area(study).bounds == (120, 50, 121, 51)
+    geobox = grid.reference_grid(study)
+    km2 = grid.cell_areas(geobox)[grid.area_mask(study, geobox)].sum()
+    true = abs(pyproj.Geod(ellps="WGS84").geometry_area_perimeter(grid.study_area(study))[0]) / 1e6
+    assert km2 == pytest.approx(true, rel=2e-3)
+    with pytest.raises(ValueError, match="either `polygons` or a `box`"):
+        Study(name="a", area={"polygons": "data/base/study-area.gpkg", **where})

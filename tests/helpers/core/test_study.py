@@ -200,3 +200,60 @@ def test_another_label_is_another_result(study):
     other = study.changed({"label": "DRAFT"})
     assert other.raw_key != study.raw_key
     assert other.key != study.key
+
+
+SOIL = {"name": "soil", "file": "soil.tif", "kind": "category"}
+OWN = [
+    {"name": "Unfrozen", "colour": "#d9d9d9", "permafrost": False},
+    {"name": "Ice-poor", "name_zh": "少冰冻土", "colour": "#ffffcc", "words": ["poor"]},
+    {"name": "Ice-rich", "colour": "#41b6c4"},
+]
+
+
+def test_classes_of_its_own_are_the_target_of_a_study():
+    study = Study(name="a", classes=OWN, layers=["upper metres"])
+    target = study.target_classes
+    assert target.names == ["Unfrozen", "Ice-poor", "Ice-rich"]
+    assert (target.free, target.permafrost.tolist()) == ([0], [False, True, True])
+    assert target.legend[1] == ("Ice-poor", "#ffffcc")
+    assert (study.has_storage, study.depths, study.domains) == (
+        False,
+        [],
+        ("whole", "potential_permafrost"),
+    )
+    assert Study(name="a", domain={"covariate": ""}).domains == ("whole",)
+
+
+@pytest.mark.parametrize(
+    ("contents", "depths", "expected"),
+    [(0.2, [(1, 2)], True), (0.2, ["top"], False), (None, [(1, 2)], False)],
+)
+def test_storage_needs_contents_and_depths(contents, depths, expected):
+    classes = [OWN[0], *({**kind, "ice_content": contents} for kind in OWN[1:])]
+    assert Study(name="a", classes=classes, layers=depths).has_storage == expected
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({"classes": OWN[1:]}, "must be permafrost, and some not"),
+        ({"classes": [*OWN, OWN[1]]}, "two classes have the name"),
+        ({"classes": [*OWN[:2], {**OWN[2], "ice_content": 0.3}]}, "an ice_content, or none"),
+        ({"classes": OWN, "target": "permafrost"}, "not of `classes`"),
+        ({"classes": OWN, "samples": {"sites": "a.csv"}}, "name samples.points or samples.areas"),
+        ({"layers": ["top", [1, 2]]}, "stands alone"),
+        ({"area": {"polygons": ""}}, "no area"),
+        (
+            {
+                "predictors": [
+                    {"name": "g", "file": "g.tif", "kind": "category", "resampling": "cubic"}
+                ]
+            },
+            "nearest or mode",
+        ),
+        ({"predictors": [{"name": "g", "file": "g.tif", "nearest_code": True}]}, "is no category"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused(changed, expected):
+    with pytest.raises(StudyError, match=expected):
+        Study(name="a").changed(changed)

@@ -154,3 +154,35 @@ def test_weights_share_the_aspect_and_are_never_negative():
 def test_bad_samples_are_refused(values, weights, fold, text):
     with pytest.raises(MapError, match=text):
         applicability.fit(values, ["a"], weights, fold)
+
+
+def test_two_categories_are_as_far_apart_as_two_numbers_are_on_average():
+    """Squared and on average over pairs of samples: 2 for a standardised number, and for codes."""
+    rng = np.random.default_rng(0)
+    codes = rng.integers(0, 3, 400)
+    values = np.column_stack([rng.normal(size=400), *(codes == code for code in range(3))])
+    names = ["depth", "soil=1", "soil=2", "soil=3"]
+    area = applicability.fit(values, names, np.ones(4), np.arange(400))
+    squares = (area.points[:, np.newaxis] - area.points) ** 2
+    assert squares[..., 1:].sum(axis=-1).mean() == pytest.approx(squares[..., 0].mean(), rel=1e-9)
+
+
+def test_a_category_that_no_sample_has_is_outside():
+    rng = np.random.default_rng(0)
+    codes = rng.integers(0, 2, 60)
+    values = np.column_stack([rng.normal(size=60), codes == 0, codes == 1, np.zeros(60)])
+    names = ["depth", "soil=1", "soil=2", "soil=9"]
+    area = applicability.fit(values, names, np.ones(4), np.arange(60))
+    cells = values[:2].copy()
+    cells[1, 1:] = [0, 0, 1]
+    dissimilarity, density = area.measure(cells)
+    assert dissimilarity[0] == pytest.approx(0)
+    assert dissimilarity[1] > area.threshold
+    assert density[1] == 0
+
+
+def test_the_columns_of_a_category_have_its_weight():
+    names = ["slope", "soil=1", "soil=2", "aspect_sin", "aspect_cos"]
+    importance = {"slope": 1.0, "soil": 0.5, "aspect_sin": 0.4, "aspect_cos": 0.0}
+    weights = applicability.importance_weights(importance, names)
+    assert weights.tolist() == pytest.approx([1, 0.5, 0.5, 0.2, 0.2])

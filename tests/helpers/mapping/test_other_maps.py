@@ -40,7 +40,7 @@ def test_two_by_two_by_hand():
     """Of 10 cells 9 have codes on both: 4 and 3 agree, one is permafrost on each map alone."""
     ours = np.array([[1, 1, 1, 1, 1, 0, 0, 0, 0, 0]], float)
     theirs = np.array([[1, 1, 1, 1, 0, 1, 0, 0, 0, np.nan]], float)
-    record = other_maps.compare(ours, theirs, [0, 1], 2.0)
+    record = other_maps.compare(ours, theirs, [0, 1], np.full(ours.shape, 2.0))
     assert record["km2"] == 18
     np.testing.assert_array_equal(record["ours_km2"], [8, 10])
     np.testing.assert_array_equal(record["theirs_km2"], [8, 10])

@@ -667,3 +667,62 @@ def test_samples_that_were_not_made_yet(tmp_path, monkeypatch):
     monkeypatch.setattr(Study, "results_dir", property(lambda self: tmp_path))
     with pytest.raises(SampleError, match=r"no samples\.csv"):
         read_samples(Study(name="t"))
+
+
+OWN_CLASSES = [
+    {"name": "Unfrozen", "colour": "#d9d9d9", "permafrost": False},
+    {"name": "Ice-rich", "colour": "#41b6c4", "words": ["rich"]},
+]
+
+
+def labelled(**samples):
+    """A study of own classes without depths on a grid of 1 km."""
+    return Study(
+        name="t",
+        classes=OWN_CLASSES,
+        layers=["top"],
+        area={"box": [122, 50, 122.4, 50.2]},
+        grid={"crs": "EPSG:32651"},
+        samples={"class_column": "kind", **samples},
+    )
+
+
+def test_a_polygon_smaller_than_a_cell_yields_to_its_neighbour(tmp_path):
+    """The first is large; the second lies in one of its cells; the third has a cell of its own."""
+    boxes = [(122.1, 50.1, 0.03), (122.1295, 50.1, 0.0004), (122.3, 50.15, 0.0004)]
+    path = polygons(tmp_path, boxes, [0] * 3, kind=["rich", "Unfrozen", "unfrozen"])
+    study = labelled(areas=path, cells_per_area=5)
+    pairs = label_features(study, np.random.default_rng(0))
+    labels, lost = split_labels(pairs)
+    assert labels["group"].value_counts().to_dict() == {"area-1": 5, "area-3": 1}
+    assert dict(zip(labels["group"], labels["ice_type"], strict=True)) == {"area-1": 1, "area-3": 0}
+    assert lost["reason"].tolist() == ["smaller than a cell, which another area has"]
+    assert labels["ice_fraction"].isna().tolist() == [True] * 5 + [False]
+
+
+def test_points_of_a_table_are_units_of_their_own(tmp_path):
+    table = "经度,纬度,kind,layer\n122.1,50.1,Rich,top\n122.2,50.1,unfrozen,\n"
+    (tmp_path / "points.csv").write_text(table, encoding="utf-8")
+    study = labelled(points=str(tmp_path / "points.csv"))
+    labels, _ = split_labels(label_features(study, np.random.default_rng(0)))
+    assert labels["site_id"].tolist() == labels["group"].tolist() == ["point-1", "point-2"]
+    assert labels["ice_type"].tolist() == [1, 0]
+    assert labels["longitude"].tolist() == pytest.approx([122.1, 122.2], abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("table", "expected"),
+    [
+        ("lon,lat,kind\n122.1,50.1,wet\n", "features 1: no class in kind, but wet; classes are"),
+        ("lon,kind\n122.1,rich\n", "no column latitude"),
+        ("lon,lat,kind\n122.1,north,rich\n", "rows 2: no coordinates"),
+        ("lon,lat,kind\n22.1,50.1,rich\n", "features 1: they lie outside"),
+        ("lon,lat,kind,layer\n122.1,50.1,rich,2-3m\n", "no layer of the study"),
+        ("lon,lat,type\n122.1,50.1,rich\n", "no column kind, but"),
+    ],
+    ids=["class", "no latitude", "no number", "outside", "layer", "no class column"],
+)
+def test_points_that_cannot_be_used_are_named(tmp_path, table, expected):
+    (tmp_path / "points.csv").write_text(table, encoding="utf-8")
+    with pytest.raises(SampleError, match=expected):
+        label_features(labelled(points=str(tmp_path / "points.csv")), np.random.default_rng(0))
