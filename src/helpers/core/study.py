@@ -422,8 +422,11 @@ def _validated(settings: dict[str, Any], head: str, remedy: str) -> Study:
 
 def _problems(error: ValidationError, study_class: type[Study]) -> list[str]:
     lines = []
-    for problem in error.errors():
-        name = ".".join(str(part) for part in problem["loc"])
+    names = [_setting(problem["loc"]) for problem in error.errors()]
+    for problem, name in zip(error.errors(), names, strict=True):
+        # Of a setting that may be of several kinds, the problem deepest in it says the most.
+        if any(other.startswith(f"{name}.") for other in names):
+            continue
         value = problem["input"]
         if problem["type"] == "extra_forbidden":
             lines.append(unknown_setting(name, study_class))
@@ -433,6 +436,13 @@ def _problems(error: ValidationError, study_class: type[Study]) -> list[str]:
             shown = "" if isinstance(value, dict | BaseModel) else f" (given: {value!r})"
             lines.append(f"`{name}`: {problem['msg'].removeprefix('Value error, ')}{shown}")
     return lines
+
+
+def _setting(place: tuple[str | int, ...]) -> str:
+    """Return the dotted name of a setting, without the kinds that pydantic tried on the way."""
+    kinds = {"str", "int", "float", "none", "OwnPredictor"}
+    parts = [p for p in place if isinstance(p, int) or not (p in kinds or "[" in p or "-" in p)]
+    return ".".join(map(str, parts))
 
 
 def valid_names(model: type[BaseModel], prefix: str = "") -> dict[str, bool]:
