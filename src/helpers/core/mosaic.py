@@ -1,8 +1,8 @@
 """Rasters as users have them, on a grid: a file or a folder of tiles, in any CRS, masked, scaled.
 
 Numbers become values before they are resampled, block by block, so that a file may be larger than
-memory and cells without data never enter a mean. A virtual raster (VRT) of tiles that touch has no
-seams; of tiles that are handed in one by one, a cell on the edge of two has the value of the first.
+memory and cells without data never enter a mean. Tiles of one lattice of cells have no seams; where
+others meet, such as those of two projections, a cell has the value of the first.
 """
 
 import math
@@ -22,6 +22,7 @@ from rasterio.warp import reproject, transform
 
 from helpers.core.grid import cell_centres, crs_wkt
 from helpers.core.rasters import THREADS
+from helpers.core.tiles import joined, open_joined
 from helpers.core.user_rasters import (
     MOST_CELLS,
     Reading,
@@ -63,9 +64,9 @@ def read_mosaic(
     count = len(decode(np.zeros((1, 1), np.float32)))
     mosaic = np.full((count, *geobox.shape), np.nan, np.float32)
     overlaps = False
-    for path in files:
-        with open_source(path, reading) as source:
-            how = resampling_of(source, geobox, reading)
+    for group in joined(files, reading):
+        with open_joined(group, reading) as (source, one):
+            how = resampling_of(source, geobox, one)
             if how == "none":
                 parts = shared_cells(source, geobox)
             else:
@@ -75,7 +76,7 @@ def read_mosaic(
                 part = mosaic[:, rows, columns]
                 missing = np.isnan(part[0])
                 if missing.any():
-                    values = decode(values_in(source, reading, window))
+                    values = decode(values_in(source, one, window))
                     if how != "none":
                         place = source.window_transform(window), source_crs(source)
                         values = _warp(values, place, geobox[rows, columns], how)
@@ -113,16 +114,12 @@ def warp_tiles(files: Sequence[Path], geobox: GeoBox, resampling: str) -> np.nda
     """
     mosaic = np.full(geobox.shape, np.nan, np.float32)
     overlaps = False
-    most = math.inf if len(files) == 1 else MOST_CELLS / 8
-    for path in files:
-        with open_source(path, Reading()) as source:
-            for rows, columns, _ in blocks(source, geobox, math.inf, most):
+    for group in joined(files, Reading()):
+        with open_joined(group, Reading()) as (source, _):
+            missing = np.isnan(mosaic)
+            if missing.any() and window_of(source, geobox):
                 overlaps = True
-                part = mosaic[rows, columns]
-                missing = np.isnan(part)
-                if missing.any():
-                    values = _stream(source, geobox[rows, columns], resampling)
-                    np.copyto(part, values, where=missing)
+                np.copyto(mosaic, _stream(source, geobox, resampling), where=missing)
     if not overlaps:
         raise outside_error(files, geobox, Reading())
     return mosaic

@@ -25,12 +25,14 @@ ENDINGS = (".tif", ".tiff", ".vrt", ".nc")
 MOST_CELLS = 4_000_000
 """Cells of a file that are in memory at once."""
 
+SAME_PLACE = 1e-3
+"""Cells; other software writes coordinates with rounding errors."""
+
 Block = tuple[slice, slice, Window]
 """Rows and columns of a grid, and the window of a raster that they need."""
 
 _HDF4 = b"\x0e\x03\x13\x01"  # the first bytes of such a file
 _SPARE_CELLS = 4  # of a file around a block, for resampling
-_SAME_PLACE = 1e-3  # cells; other software writes coordinates with rounding errors
 _FINER = 1.001  # source cells in a cell of the grid; also for rounding errors
 
 
@@ -176,7 +178,7 @@ def first_cell(source: DatasetReader, geobox: GeoBox) -> tuple[int, int] | None:
     corners = np.array([to_source * corner for corner in ((0, 0), (columns, 0), (0, rows))])
     first = np.rint(corners[0])
     expected = first + np.array([(0, 0), (columns, 0), (0, rows)])
-    if np.abs(corners - expected).max() > _SAME_PLACE:
+    if np.abs(corners - expected).max() > SAME_PLACE:
         return None
     return int(first[1]), int(first[0])
 
@@ -250,7 +252,7 @@ def window_of(source: DatasetReader, geobox: GeoBox) -> Window | None:
     places = np.array([~source.transform * corner for corner in corners])
     low, high = places.min(axis=0), places.max(axis=0)
     size = np.array([source.width, source.height])
-    if (high < _SAME_PLACE).any() or (low > size - _SAME_PLACE).any():
+    if (high < SAME_PLACE).any() or (low > size - SAME_PLACE).any():
         return None
     # Kernels of resampling reach two cells of the coarser one of file and grid.
     rows, columns = geobox.shape

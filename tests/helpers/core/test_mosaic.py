@@ -63,3 +63,37 @@ def test_tiles_are_the_rasters_of_a_folder(tmp_path):
         (tmp_path / name).touch()
     assert [path.name for path in user_rasters.tiles(tmp_path)] == ["a.vrt", "b.TIF", "c.nc"]
     assert user_rasters.tiles(tmp_path / "d.tif") == [tmp_path / "d.tif"]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int16])
+def test_tiles_of_one_lattice_have_no_seams(tmp_path, dtype):
+    """They overlap by a column; the second one's values do not count there."""
+    values = np.random.default_rng(0).normal(500, 50, (80, 80)).astype(dtype)
+    whole = write(tmp_path / "whole.tif", values, degrees(122.9, 47.9))
+    second = values.copy()
+    second[:, 40] = -5
+    tiles = [
+        write(tmp_path / "a.tif", values[:40, :41], degrees(122.9, 47.9)),
+        write(tmp_path / "b.tif", second[:40, 40:], degrees(123.3, 47.9)),
+        write(tmp_path / "c.tif", values[40:], degrees(122.9, 47.5), nodata=-9999),
+    ]
+    for resampling in ("bilinear", "average"):
+        one = mosaic.warp_tiles([whole], GRID, resampling)
+        np.testing.assert_array_equal(mosaic.warp_tiles(tiles, GRID, resampling), one)
+        reading = user_rasters.Reading(finer=resampling, coarser=resampling)
+        one = mosaic.read_mosaic([whole], GRID, reading)
+        np.testing.assert_array_equal(mosaic.read_mosaic(tiles, GRID, reading), one)
+    without = mosaic.warp_tiles(tiles[1:], GRID, "nearest")
+    assert np.isnan(without[:20, :20]).all()
+    assert np.isfinite(without[:, 35:45]).all()
+
+
+def test_one_of_many_tiles_cut_off_is_named(tmp_path):
+    values = np.random.default_rng(0).normal(500, 50, (42, 90)).astype(np.float32)
+    first = write(tmp_path / "a.tif", values[:, :30], degrees(122.9, 47.9))
+    second = write(tmp_path / "b.tif", values[:, 30:], degrees(123.2, 47.9))
+    second.write_bytes(second.read_bytes()[: second.stat().st_size // 2])
+    for read in (mosaic.warp_tiles, mosaic.read_mosaic):
+        how = "bilinear" if read is mosaic.warp_tiles else user_rasters.Reading()
+        with pytest.raises(rasters.RasterError, match=r"tiles .* cannot be read.*b\.tif"):
+            read([first, second], GRID, how)
