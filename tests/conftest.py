@@ -28,6 +28,7 @@ COPIED = (
     "config",
     "notebooks",
     "data/base",
+    "data/examples",
     "data/README.md",
     "Snakefile",
     "Makefile",
