@@ -37,7 +37,8 @@ def sample_map(study: Study) -> Figure:
     marks = {"train": ("training", "#d55e00", "o"), "test": ("test", "#0072b2", "^")}
     for split, (name, colour, marker) in marks.items():
         part = sites[sites["split"] == split]
-        look |= {"color": colour, "marker": marker, "label": f"{name} ({len(part)})"}
+        units = "" if study.has_boreholes else f"{part['group'].nunique()} units, "
+        look |= {"color": colour, "marker": marker, "label": f"{name} ({units}{len(part)})"}
         figure.axes[0].scatter(part["easting"], part["northing"], **look)
     figure.axes[0].legend(loc="upper left", fontsize=6, framealpha=0.9, markerscale=1.5)
     return figure
@@ -132,11 +133,11 @@ def accuracy_summary(study: Study) -> Figure:
     height = 24 + 5 * len(rows) + 92
     figure = plt.figure(figsize=(WIDTH_MM / 25.4, height / 25.4))
     _draw_table(figure.add_axes((0.02, 97 / height, 0.96, (5 * len(rows) + 8) / height)), rows)
-    title = f"Accuracy: {target.name} by depth layer"
+    title = f"Accuracy: {target.name} by layer"
     figure.text(0.02, 1 - 5 / height, title, weight="bold", size=9)
     percent, block = round(100 * study.accuracy.interval), study.accuracy.block_km
     note = f"In brackets the {percent} % interval of a bootstrap of {block:g} km blocks."
-    note += " Test samples and folds lie where people drilled, not as the map does."
+    note += " Test samples and folds lie where samples were taken, not as the map does."
     figure.text(0.02, 1 - 10 / height, note)
     matrix = np.sum([reports[domain]["confusion_matrix"] for reports in test.values()], axis=0)
     size = 56 / WIDTH_MM, 56 / height
@@ -166,7 +167,7 @@ def _draw_table(axes: Axes, rows: list[list[str]]) -> None:
     axes.axis("off")
     heads = ["layer", "domain", "judged on", "n"]
     heads += ["overall accuracy", "kappa", "macro F1", "quadratic kappa"]
-    widths = [0.06, 0.17, 0.11, 0.05, 0.16, 0.15, 0.15, 0.15]
+    widths = [0.09, 0.14, 0.11, 0.05, 0.16, 0.15, 0.15, 0.15]
     look = {"cellLoc": "left", "edges": "horizontal", "bbox": (0, 0, 1, 1)}
     table = axes.table(rows, colLabels=heads, colWidths=widths, **look)
     table.auto_set_font_size(False)
