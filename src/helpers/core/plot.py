@@ -13,6 +13,7 @@ import cartopy.crs as ccrs
 import matplotlib as mpl
 import numpy as np
 import pyproj
+import shapely
 from cartopy.mpl.geoaxes import GeoAxes
 from cmcrameri import cm
 from matplotlib.axes import Axes
@@ -169,8 +170,9 @@ def map_panels(
         place = places[divmod(number, ncols)]
         axes = cast(GeoAxes, figure.add_subplot(place, projection=_projection(geobox)))
         image = _draw_values(axes, panel, map_width)
-        _draw_lines(axes, study, geobox)
-        _draw_graticule(axes, labels, left=number % ncols == 0)
+        _draw_lines(axes, study, geobox, map_width)
+        if labels:  # on smaller maps meridians say little, and take most of the time
+            _draw_graticule(axes, left=number % ncols == 0)
         if geobox not in boxes[:number]:  # one scale bar serves all panels of a grid
             _draw_scale_bar(axes, geobox)
         axes.set_title(panel["title"])
@@ -283,8 +285,9 @@ def _draw_colour_bar(image: AxesImage, panel: Panel, axes: Axes) -> None:
     bar.set_label(panel["unit"] if panel["unit"] != "1" else "dimensionless", labelpad=1)
 
 
-def _draw_lines(axes: GeoAxes, study: Study, geobox: GeoBox) -> None:
+def _draw_lines(axes: GeoAxes, study: Study, geobox: GeoBox, width_mm: float) -> None:
     """Draw coast, borders, provinces and the outline of the study area."""
+    detail = geobox.boundingbox.span_x / width_mm / _PIXELS_A_MM  # shorter is not to be seen
     path = study.path(_BASE_LAYERS)
     if not path.is_file():
         raise FigureError(
@@ -293,31 +296,27 @@ def _draw_lines(axes: GeoAxes, study: Study, geobox: GeoBox) -> None:
         )
     for layer, (colour, width) in _LINES.items():
         look = {"edgecolor": colour, "linewidth": width, "zorder": 2}
-        axes.add_geometries(_base_lines(path, layer, geobox), axes.projection, fc="none", **look)
-    outline = study_area(study, crs_wkt(geobox)).simplify(_detail(geobox))
+        lines = _base_lines(path, layer, geobox, detail)
+        axes.add_geometries(lines, axes.projection, fc="none", **look)
+    outline = study_area(study, crs_wkt(geobox)).simplify(detail)
     look = {"edgecolor": "black", "linewidth": 0.6, "zorder": 3}
     axes.add_geometries([outline], axes.projection, fc="none", **look)
 
 
 @cache
-def _base_lines(path: Path, layer: str, geobox: GeoBox) -> list[BaseGeometry]:
+def _base_lines(path: Path, layer: str, geobox: GeoBox, detail: float) -> list[BaseGeometry]:
     import geopandas
 
     lines = geopandas.read_file(path, layer=layer).to_crs(crs_wkt(geobox))
-    lines = lines.geometry.clip_by_rect(*geobox.boundingbox.bbox).simplify(_detail(geobox))
-    return list(lines[~lines.is_empty])
+    lines = lines.geometry.clip_by_rect(*geobox.boundingbox.bbox).explode().simplify(detail)
+    return list(lines[shapely.length(lines.values) > 2 * detail])
 
 
-def _detail(geobox: GeoBox) -> float:
-    """Return the length, in units of the grid, that is too short to be seen on a map."""
-    return geobox.boundingbox.span_x / 1200
-
-
-def _draw_graticule(axes: GeoAxes, labels: bool, left: bool) -> None:
+def _draw_graticule(axes: GeoAxes, left: bool) -> None:
     """Draw meridians and parallels, labelled below the map, and beside it in the first column."""
     look = {"color": "0.6", "linewidth": 0.25, "linestyle": (0, (4, 4)), "zorder": 1.5}
     sides = {"bottom": "x", **({"left": "y"} if left else {})}
-    lines = axes.gridlines(draw_labels=labels and sides, rotate_labels=False, **look)
+    lines = axes.gridlines(draw_labels=sides, rotate_labels=False, **look)
     lines.xlocator = lines.ylocator = MaxNLocator(_MOST_LINES, steps=[1, 2, 2.5, 5, 10])
     lines.xlabel_style = lines.ylabel_style = {"size": 6}
     lines.xpadding = lines.ypadding = 2
