@@ -67,9 +67,38 @@ _COMMANDS: dict[str, tuple[str, Callable[..., int | None] | str, list[Argument]]
         "launcher.run:run_study",
         [_STUDY, _CORES, _UNTIL, _FULL],
     ),
+    "new": (
+        "write a study file to fill in, config/NAME.yaml, and empty tables of boreholes",
+        "launcher.new:new_study",
+        [
+            ("name", {"metavar": "NAME", "help": "small letters, digits and hyphens: my-area"}),
+            ("--like", {"metavar": "RASTER", "default": "", "help": "map the cells of a raster"}),
+            ("--polygon", {"metavar": "FILE", "default": "", "help": "map the area of polygons"}),
+            (
+                "--box",
+                {"nargs": 4, "type": float, "metavar": ("W", "S", "E", "N"), "help": "degrees"},
+            ),
+            (
+                "--resolution",
+                {
+                    "type": float,
+                    "default": 1000,
+                    "help": "m, of polygons and boxes (default: 1000)",
+                },
+            ),
+            (
+                "--labels",
+                {
+                    "choices": ("cores", "points", "polygons"),
+                    "default": "cores",
+                    "help": "what the samples are (default: cores)",
+                },
+            ),
+        ],
+    ),
     "check": (
-        "say which stages would run, and run nothing",
-        "launcher.run:show_stale",
+        "say what is missing, what a run takes and which stages it has, and run nothing",
+        "launcher.check:check_study",
         [_STUDY, _FULL],
     ),
     "readme": (

@@ -84,7 +84,8 @@ def test_a_second_run_touches_nothing_and_full_adds_what_judges_the_map(quick):
     assert snapshot(quick) == before
     status, out, err = front_door(quick, "check", "--full", QUICK)
     assert status == 0, err
-    assert [line.split()[0] for line in out] == list(STAGES)
+    stages = [line.split()[0] for line in out if line.endswith(("would run", "is up to date"))]
+    assert stages == list(STAGES)
     assert [line.split()[0] for line in out if line.endswith("would run")] == ["08-baselines"]
 
 

@@ -111,7 +111,9 @@ def test_one_entry_adds_a_stage(scratch):
     status, out, err = front_door(scratch, "check", "config/quick.yaml")
     assert status == 0, err
     names = [name for name, stage in STAGES.items() if not stage.full]
-    assert [line.split() for line in out] == [
+    assert out[0].startswith("grid: 276 rows x 286 columns of 6000 m")
+    assert out[1].startswith("run: about ")
+    assert [line.split() for line in out[2:]] == [
         [name, "would", "run"] for name in [*names, "09-count-samples"]
     ]
 

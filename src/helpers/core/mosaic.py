@@ -19,6 +19,7 @@ from rasterio.enums import Resampling
 from rasterio.io import DatasetReader
 from rasterio.vrt import WarpedVRT
 from rasterio.warp import reproject, transform
+from rasterio.windows import Window
 
 from helpers.core.grid import cell_centres, crs_wkt
 from helpers.core.rasters import THREADS
@@ -172,12 +173,7 @@ def describe_mosaic(files: Sequence[Path], geobox: GeoBox, reading: Reading) -> 
             }
             for name, fact in facts.items():
                 found.setdefault(name, {})[fact] = None
-            places = transform(crs_wkt(geobox), crs, eastings.ravel(), northings.ravel())
-            # pyrefly: ignore[unsupported-operation]  # affine's hints know no arrays
-            columns, rows = ~affine * tuple(np.asarray(axis) for axis in places)
-            covered |= (
-                (columns >= 0) & (columns < source.width) & (rows >= 0) & (rows < source.height)
-            )
+            covered |= _cells_at(source, geobox, eastings.ravel(), northings.ravel())[2]
             if window := window_of(source, geobox):
                 shape = (min(window.height, _LATTICE), min(window.width, _LATTICE))
                 values = values_in(source, reading, window, out_shape=shape)
@@ -190,3 +186,32 @@ def describe_mosaic(files: Sequence[Path], geobox: GeoBox, reading: Reading) -> 
         "minimum": float(values.min()) if values.size else None,
         "maximum": float(values.max()) if values.size else None,
     }
+
+
+def mosaic_at(
+    files: Sequence[Path], geobox: GeoBox, places: tuple[np.ndarray, np.ndarray], reading: Reading
+) -> np.ndarray:
+    """Return the values of rasters in those of their own cells that hold some places.
+
+    `places` are eastings and northings in the grid's CRS. Float32, NaN where there is no value;
+    where several rasters have one, the first one's is taken. Only these cells are read.
+    """
+    values = np.full(len(places[0]), np.nan, np.float32)
+    for path in files:
+        with open_source(path, reading) as source:
+            columns, rows, within = _cells_at(source, geobox, *places)
+            for place in np.flatnonzero(within & np.isnan(values)):
+                window = Window(int(columns[place]), int(rows[place]), 1, 1)
+                values[place] = values_in(source, reading, window)[0, 0]
+    return values
+
+
+def _cells_at(
+    source: DatasetReader, geobox: GeoBox, eastings: np.ndarray, northings: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return column and row, with fractions, of places in an open raster, and which are in it."""
+    places = transform(crs_wkt(geobox), source_crs(source), eastings, northings)
+    # pyrefly: ignore[unsupported-operation]  # affine's hints know no arrays
+    columns, rows = ~source.transform * tuple(np.asarray(axis) for axis in places)
+    within = (columns >= 0) & (columns < source.width) & (rows >= 0) & (rows < source.height)
+    return columns, rows, within

@@ -8,7 +8,7 @@ import numpy as np
 from odc.geo.geobox import GeoBox
 
 from helpers.core.grid import reference_grid
-from helpers.core.mosaic import describe_mosaic, read_mosaic
+from helpers.core.mosaic import describe_mosaic, mosaic_at, read_mosaic
 from helpers.core.rasters import RasterError
 from helpers.core.settings import OwnPredictor
 from helpers.core.study import Study
@@ -63,6 +63,21 @@ def describe_own(study: Study, predictor: OwnPredictor, geobox: GeoBox) -> dict[
         files = raster_files(study.path(predictor.file))
         facts = describe_mosaic(files, geobox, _reading(predictor))
     return facts | ({"unit": predictor.unit} if predictor.unit else {})
+
+
+def own_at(
+    study: Study, predictor: OwnPredictor, geobox: GeoBox, places: tuple[np.ndarray, np.ndarray]
+) -> np.ndarray:
+    """Return a predictor's numbers or codes at places, as `helpers.core.mosaic.mosaic_at`.
+
+    CovariateError as from `read_own`.
+    """
+    with _named(predictor):
+        files = raster_files(study.path(predictor.file))
+        values = mosaic_at(files, geobox, places, _reading(predictor))
+    if predictor.kind == "category" and not predictor.nearest_code:
+        _check_codes(predictor, values)
+    return values
 
 
 @contextmanager

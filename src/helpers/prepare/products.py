@@ -143,6 +143,11 @@ def raw_files(study: Study) -> dict[str, Path]:
     return files
 
 
+def field_of(name: str) -> str:
+    """Return the field of the source that gives a raster, by its name in `raw_files`."""
+    return _FILES[name][0] if name in _FILES else name.partition("_")[0]
+
+
 def dem_files(study: Study) -> list[Path]:
     """Return the elevation model, or its tiles."""
     files = raw_files(study).items()

@@ -1,0 +1,214 @@
+"""What a study lacks, and what its run takes: said in seconds, before anything is computed."""
+
+from collections.abc import Iterator, Sequence, Set
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from odc.geo.geobox import GeoBox
+
+from helpers.core.classes import layer_name
+from helpers.core.errors import CompendiumError
+from helpers.core.grid import area_mask, named_crs, reference_grid
+from helpers.core.points import projected
+from helpers.core.settings import OwnPredictor
+from helpers.core.study import Study, relative_path
+from helpers.mapping.files import map_files, trust_files
+from helpers.prepare.domain import domain_covariates
+from helpers.prepare.own import describe_own, own_at, read_own
+from helpers.prepare.products import field_of, raw_files
+from helpers.prepare.registry import covariate_files, used_predictors
+from helpers.samples.areas import label_features
+from helpers.samples.columns import SampleError
+from helpers.samples.readers import read_table
+from helpers.samples.tables import find_problems, read_tables, table_paths
+from launcher.run import show_stale
+from launcher.stages import STAGES, RunError, memory_mb, stages_of
+
+_DEFAULT_CELLS = 1.44e6  # of the default study, inside its area
+
+_LEAST_SECONDS = 10  # of a stage, however small the grid is
+
+_BY_CELLS = 300  # MB a million cells: stages that need more take longer on larger grids
+
+_MOST_PLACES = 3000  # are looked up in each raster
+
+Problems = list[CompendiumError]
+
+
+def check_study(path: str | Path, full: bool = False) -> int:
+    """Print what a study has and lacks, what its run takes, and which stages would run.
+
+    `full` adds the stages of ``make full``. All problems are told at once, a line each; returns how
+    many there are. RunError as from `launcher.run.show_stale`, after all that.
+    """
+    study, problems = Study.open(path), Problems()
+    missing = {name: file for name, file in _user_files(study) if not file.exists()}
+    for name, file in missing.items():
+        message = f"There is no {relative_path(file)}, which `{name}` names."
+        problems.append(RunError(message, "put it there, or correct its path in the study file"))
+    geobox = None
+    if "area.polygons" not in missing:
+        with _noted(problems):
+            geobox = reference_grid(study)
+            _show_all(study, geobox, set(missing), problems, full)
+    for one in problems:
+        print(f"problem: {one.message} Remedy: {one.remedy}")
+    if geobox:
+        show_stale(path, full)
+    return len(problems)
+
+
+def _show_all(
+    study: Study, geobox: GeoBox, missing: Set[str], problems: Problems, full: bool
+) -> None:
+    """Print all that does not need the files of the missing settings."""
+    cells = int(area_mask(study, geobox).sum())
+    sides = f"{geobox.shape[0]} rows x {geobox.shape[1]} columns of {study.grid.resolution:g} m"
+    crs = named_crs(study.grid.crs).name
+    print(f"grid: {sides}, {crs}; {cells:,} cells in the area")
+    own = [one for one in study.own_predictors if f"predictors.{one.name}" not in missing]
+    own = _show_predictors(study, geobox, own, problems)
+    places = _show_samples(study, missing, problems)
+    _show_coverage(study, geobox, own, places, problems)
+    for needed in (used_predictors, domain_covariates):
+        with _noted(problems):
+            needed(study)
+    _show_costs(study, geobox, cells, full)
+
+
+@contextmanager
+def _noted(problems: Problems) -> Iterator[None]:
+    """Take down a problem instead of stopping."""
+    try:
+        yield
+    except CompendiumError as error:
+        problems.append(error)
+
+
+def _user_files(study: Study) -> Iterator[tuple[str, Path]]:
+    """Yield the setting that names a file of the user, and the file or folder."""
+    named = {"area.polygons": study.area.polygons}
+    kinds = ("sites", "intervals", "points", "areas", "permafrost_mask")
+    named |= {f"samples.{kind}": getattr(study.samples, kind) for kind in kinds}
+    named |= {f"predictors.{one.name}": one.file for one in study.own_predictors}
+    named |= {f"compare_with.{one.name}": one.file for one in study.compare_with}
+    yield from ((name, study.path(file)) for name, file in named.items() if file)
+    if study.source.kind == "files":
+        for name, file in raw_files(study).items():
+            yield f"source.{field_of(name)}", file
+
+
+def _show_predictors(
+    study: Study, geobox: GeoBox, own: Sequence[OwnPredictor], problems: Problems
+) -> list[OwnPredictor]:
+    """Print a line a predictor; return those without a problem."""
+    rows, good = [], []
+    for one in own:
+        with _noted(problems):
+            facts = describe_own(study, one, geobox)
+            if facts["minimum"] is None:
+                read_own(study, one, geobox)  # says why it has no value
+            as_is = facts["resampling"] == "none"
+            row = {
+                "name": f"{one.name}:",
+                "kind": one.kind,
+                "files": f"{facts['files']} file{'s' if facts['files'] > 1 else ''}",
+                "cells": f"cells of {facts['cell_size']}",
+                "crs": facts["crs"],
+                "how": "taken as is" if as_is else f"resampled ({facts['resampling']})",
+                "range": f"{facts['minimum']:g} to {facts['maximum']:g} {facts['unit']}",
+                "share": f"{facts['share_of_grid']:.0%} of the grid",
+            }
+            rows.append(list(row.values()))
+            good.append(one)
+    _print_rows("predictor", rows)
+    return good
+
+
+def _show_samples(study: Study, missing: Set[str], problems: Problems) -> pd.DataFrame:
+    """Print how many samples there are; return longitude and latitude of their places."""
+    found = []
+    cores = study.has_boreholes and not STAGES["testbed/2-boreholes"].applies(study)
+    if cores and not {"samples.sites", "samples.intervals"} & missing:
+        with _noted(problems):
+            severity, path = find_problems(study)["severity"], table_paths(study)[0]
+            errors = (severity == "error").sum()
+            number = len(read_table(path, path.name, "sites", study.samples.epsg).text)
+            print(
+                f"samples: {number} sites in {path.name}; "
+                f"{errors} errors and {len(severity) - errors} remarks in the tables"
+            )
+            if errors:
+                message = f"The tables of boreholes have errors: {errors}."
+                raise SampleError(message, "correct them: `python -m launcher tables` lists all")
+            sites = read_tables(study)[0]
+            found.append(sites)
+    for kind, other in (("points", "areas"), ("areas", "points")):
+        if getattr(study.samples, kind) and f"samples.{kind}" not in missing:
+            with _noted(problems):
+                alone = study.changed({f"samples.{other}": ""})  # whose problem would hide this
+                labels = label_features(alone, np.random.default_rng(study.samples.seed))
+                found.append(labels[labels["ice_type"].notna()])
+                _print_rows(f"samples.{kind}", _by_class(study, found[-1]))
+    places = [table[["longitude", "latitude"]] for table in found]
+    return pd.concat([pd.DataFrame(columns=["longitude", "latitude"]), *places]).drop_duplicates()
+
+
+def _by_class(study: Study, labels: pd.DataFrame) -> list[list[str]]:
+    """Return a row a layer and class: their names, numbers of units and of samples."""
+    rows = []
+    for layer in map(layer_name, study.layers):
+        for kind in study.sample_types:
+            groups = labels.loc[
+                (labels["layer"] == layer) & (labels["ice_type"] == kind.code), "group"
+            ]
+            numbers = f"{groups.nunique()} units", f"{len(groups)} samples"
+            rows.append([layer, f"{kind.name}:", *numbers])
+    return rows
+
+
+def _show_coverage(
+    study: Study,
+    geobox: GeoBox,
+    own: Sequence[OwnPredictor],
+    places: pd.DataFrame,
+    problems: Problems,
+) -> None:
+    """Print how many places of samples have a value of each own predictor."""
+    some = places.iloc[:: max(1, -(-len(places) // _MOST_PLACES))].astype(float)
+    easting, northing = projected(some["longitude"], some["latitude"], named_crs(study.grid.crs))
+    lost = {}
+    for one in own:
+        with _noted(problems):
+            lost[one.name] = np.isnan(own_at(study, one, geobox, (easting, northing)))
+    if not (len(some) and lost):
+        return
+    worst = max(lost, key=lambda name: lost[name].sum())
+    kept = len(some) - np.any(list(lost.values()), axis=0).sum()
+    most = f"; {worst} loses most, {lost[worst].sum()}" if kept < len(some) else ""
+    print(f"samples: {kept} of {len(some)} places have a value of all own predictors{most}")
+
+
+def _show_costs(study: Study, geobox: GeoBox, cells: int, full: bool) -> None:
+    """Print about how long a run takes, and its memory and disk."""
+    stages, growth = stages_of(study, full=full), cells / _DEFAULT_CELLS
+    seconds = sum(
+        max(_LEAST_SECONDS, one.seconds * growth) if one.memory_mb[1] > _BY_CELLS else one.seconds
+        for one in map(STAGES.__getitem__, stages)
+    )
+    memory = max(memory_mb(study, name) for name in stages)
+    maps = [*map_files(study), *trust_files(study)]
+    probabilities = sum(name.startswith("class_probability") for name in maps)
+    bands = len(maps) + probabilities * (len(study.target_classes.codes) - 1)
+    size = np.prod(geobox.shape) * (len(covariate_files(study)) + bands) * 4 / 1e6
+    about = f"about {max(1, round(seconds / 60))} min on 2 cores, at most {memory:,} MB of memory"
+    print(f"run: {about}, about {size:,.0f} MB of disk for covariates and maps")
+
+
+def _print_rows(title: str, rows: Sequence[Sequence[str]]) -> None:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        print(f"{title} {line.rstrip()}")
