@@ -74,26 +74,9 @@ _COMMANDS: dict[str, tuple[str, Callable[..., int | None] | str, list[Argument]]
             ("name", {"metavar": "NAME", "help": "small letters, digits and hyphens: my-area"}),
             ("--like", {"metavar": "RASTER", "default": "", "help": "map the cells of a raster"}),
             ("--polygon", {"metavar": "FILE", "default": "", "help": "map the area of polygons"}),
-            (
-                "--box",
-                {"nargs": 4, "type": float, "metavar": ("W", "S", "E", "N"), "help": "degrees"},
-            ),
-            (
-                "--resolution",
-                {
-                    "type": float,
-                    "default": 1000,
-                    "help": "m, of polygons and boxes (default: 1000)",
-                },
-            ),
-            (
-                "--labels",
-                {
-                    "choices": ("cores", "points", "polygons"),
-                    "default": "cores",
-                    "help": "what the samples are (default: cores)",
-                },
-            ),
+            ("--box", {"nargs": 4, "type": float, "metavar": tuple("WSEN"), "help": "degrees"}),
+            ("--resolution", {"type": float, "default": 1000, "help": "m (default: 1000)"}),
+            ("--labels", {"choices": ("cores", "points", "polygons"), "default": "cores"}),
         ],
     ),
     "check": (
