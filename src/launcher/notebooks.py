@@ -5,6 +5,7 @@ import io
 import json
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable, Generator
 from pathlib import Path
@@ -168,6 +169,9 @@ def execute(
     called with the heading above each code cell before it runs. RunError if a parameter is unknown,
     a cell failed, or the kernel died.
     """
+    # jsonschema would build a grammar to check web addresses, which takes two seconds at each start;
+    # notebooks have none to be checked, and it does without a package that is not there.
+    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[invalid-argument-type]
     import nbclient.exceptions
     import papermill
 
