@@ -59,7 +59,7 @@ for name, stage in STAGES.items():
                 f"'{sys.executable}' -m launcher stage {name} '{path}'"
                 + (f" --twin '{twin}'" if twin != path else ""),
             priority: int(not stage.full)  # the map first
-            threads: min(cores, stage.cores or cores)
+            threads: stages.stage_cores(study, name, cores)
             resources:
                 mem_mb=stages.memory_mb(study, name),
             shell:

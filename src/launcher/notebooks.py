@@ -169,7 +169,7 @@ def execute(
     called with the heading above each code cell before it runs. RunError if a parameter is unknown,
     a cell failed, or the kernel died.
     """
-    # jsonschema would build a grammar to check web addresses, which takes two seconds at each start;
+    # jsonschema would build a grammar to check web addresses, two seconds at each start;
     # notebooks have none to be checked, and it does without a package that is not there.
     sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[invalid-argument-type]
     import nbclient.exceptions

@@ -28,6 +28,9 @@ class RunError(CompendiumError):
     """A run that cannot start, or a stage that failed."""
 
 
+SMALL_GRID = 0.1
+"""Million cells below which every stage runs on one core."""
+
 Files = Callable[[Study], Iterable[Path]]
 """Gives files of a study."""
 
@@ -234,8 +237,7 @@ _STAGES = (
     Stage(
         "05-map-ground-ice",
         "ice type, probabilities and ice content of every cell; storage; where to believe it",
-        # It reads nothing of 04. That comes first because a batch stops here.
-        after=("01-prepare-data", "02-extract-samples", "03-grid-search", "04-evaluate-accuracy"),
+        after=("01-prepare-data", "02-extract-samples", "03-grid-search"),
         outputs=_files(
             "helpers.mapping.files:map_files", "helpers.mapping.files:trust_files",
             "helpers.mapping.files:difference_files",
@@ -354,11 +356,26 @@ def stage_outputs(study: Study, name: str) -> list[Path]:
 def memory_mb(study: Study, name: str) -> int:
     """Return the memory that a stage may take at most, MB, for batches and clusters."""
     fixed, each = STAGES[name].memory_mb
+    return round(fixed + each * _million_cells(study))
+
+
+def _million_cells(study: Study) -> float:
     if study.area == Area():
         # The default area has 1.44 million cells of 1 km.
-        return round(fixed + each * 1.44 * (1000 / study.grid.resolution) ** 2)
+        return 1.44 * (1000 / study.grid.resolution) ** 2
     rows, columns = resolve_name("helpers.core.grid:reference_grid")(study).shape
-    return round(fixed + each * rows * columns / 1e6)
+    return rows * columns / 1e6
+
+
+def stage_cores(study: Study, name: str, cores: int) -> int:
+    """Return how many of some cores a stage gets.
+
+    On a small grid most of its time goes into starting and drawing, so that two stages side by
+    side are faster than one on all cores.
+    """
+    if _million_cells(study) < SMALL_GRID:
+        return 1
+    return min(cores, STAGES[name].cores or cores)
 
 
 def missing_file(study: Study, names: Iterable[str]) -> RunError | None:
