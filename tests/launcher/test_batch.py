@@ -116,11 +116,14 @@ def test_a_dry_run_for_a_cluster(copy):
     assert "slurm, workstation" in err[1]
 
 
+SAMPLES = ["testbed/2-boreholes", "02-boreholes", "02-extract-samples"]
+
+
 @pytest.mark.parametrize(
     ("settings", "copied"),
     [
-        pytest.param({"forest.seed": 1}, ["testbed/2-boreholes", "02-extract-samples"], id="both"),
-        pytest.param({"samples.seed": 1}, ["testbed/2-boreholes"], id="boreholes"),
+        pytest.param({"forest.seed": 1}, SAMPLES, id="all"),
+        pytest.param({"samples.seed": 1}, SAMPLES[:2], id="boreholes"),
         pytest.param({"campaign.boreholes.seed": 1}, [], id="none"),
     ],
 )
@@ -147,7 +150,7 @@ def test_a_copy_is_that_of_a_finished_run(copy):
     path = copy / "results/quick/try/study.yaml"
     study.write(path)
     twin = copy / "results/quick/main/study.yaml"
-    for name in ("testbed/2-boreholes", "02-extract-samples"):
+    for name in SAMPLES:
         status, _, err = front_door(copy, "stage", name, path, "--twin", twin)
         assert status == 0, err
     for file in ("sites.csv", "samples.csv"):

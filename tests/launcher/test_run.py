@@ -158,7 +158,9 @@ def test_docstrings_the_launcher_and_the_title_rerun_nothing(copy):
 
 def test_an_edited_notebook_reruns_itself(copy):
     edit_cell(
-        copy / "notebooks/01-prepare-data.ipynb", "Terrain", lambda source: source + "\nedited = 1"
+        copy / "notebooks/01-prepare-data.ipynb",
+        "Make the covariates",
+        lambda source: source + "\nedited = 1",
     )
     assert stale(copy) == FROM_01
 
@@ -172,7 +174,7 @@ def test_a_lost_file_is_made_again(copy):
 def test_a_mistake_in_a_cell_ends_in_six_lines(copy):
     edit_cell(
         copy / "notebooks/01-prepare-data.ipynb",
-        "Terrain",
+        "Make the covariates",
         lambda source: 'raise ValueError("the slope of cell 17 is negative")',
     )
     status, out, err = front_door(copy, "map", QUICK)
@@ -181,7 +183,7 @@ def test_a_mistake_in_a_cell_ends_in_six_lines(copy):
     text = "\n".join(err)
     for part in (
         "01-prepare-data",
-        "Terrain",
+        "Make the covariates",
         "ValueError: the slope of cell 17 is negative",
         "Remedy:",
     ):
@@ -230,7 +232,7 @@ def test_of_two_stages_at_once_one_fails_and_the_other_ends(copy):
 
 def test_the_error_of_a_helper_keeps_its_remedy():
     value = "dem.tif is empty\nRemedy: fetch it again"
-    error = _cell_error("01-prepare-data", "Terrain", "RasterError", value)
+    error = _cell_error("01-prepare-data", "Make the covariates", "RasterError", value)
     assert error.message.endswith("RasterError: dem.tif is empty")
     assert error.remedy == "fetch it again"
 
