@@ -57,8 +57,8 @@ def read_predictors(
             # Covariates have no values outside of the study area.
             cells = np.flatnonzero(np.isfinite(band))
             if step > 1:
-                row, column = np.divmod(cells, part[1].stop - part[1].start)
-                cells = cells[(row % step == 0) & (column % step == 0)]
+                down, right = np.divmod(cells, part[1].stop - part[1].start)
+                cells = cells[(down % step == 0) & (right % step == 0)]
             values = np.empty((len(predictors), len(cells)), np.float32)
             if not values.size:
                 break

@@ -42,6 +42,9 @@ def test_rasters_and_tables_give_the_same_columns(own):
     table = pd.DataFrame({name: array.ravel()[cells] for name, array in arrays.items()})
     np.testing.assert_array_equal(values, predictor_values(table, names))
     np.testing.assert_array_equal(values[:, 1:].sum(axis=1), 1)
+    some, places = read_predictors(study, names, step=3)
+    np.testing.assert_array_equal(some, values[np.isin(cells, places)])
+    assert len(places) < len(cells) / 8
     # Codes are names: others in the same order give the same columns.
     renamed = table.assign(soil=table["soil"].map({3.0: 101, 7.0: 102, 12.0: 103}))
     others = ["depth", "soil=101", "soil=102", "soil=103"]
