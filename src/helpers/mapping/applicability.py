@@ -62,7 +62,12 @@ class Applicability:
         if values.shape[1:] != self.centre.shape:
             message = f"Values of shape {values.shape} are not the {len(self.centre)} predictors."
             raise MapError(message, f"give {', '.join(self.predictors)}")
-        return _measure(values, self.centre, self.factor, self.points, self.threshold**2)
+        space = self.centre, self.factor, self.points, self.threshold**2
+        dissimilarity, density = _measure(values, *space)
+        # The compiled loop takes numbers for finite, and makes infinity of what is not.
+        missing = np.isnan(values).any(axis=1)
+        dissimilarity[missing], density[missing] = np.nan, 0
+        return dissimilarity, density
 
 
 def fit(

@@ -116,13 +116,17 @@ def frost_number(thawing: np.ndarray, freezing: np.ndarray) -> np.ndarray:
 
     It is that of the air or of the surface, as the thawing and freezing index in degC d are; in
     [0, 1], and at least 0.5 exactly where the annual mean of their temperature is at most 0 degC.
-    NaN where both indices are 0.
+    NaN where both indices are 0, and where one is masked or NaN.
 
     References
     ----------
     Nelson, F. E., Outcalt, S. I. (1987). A computational method for prediction and regionalization
     of permafrost. Arctic and Alpine Research 19, 279-288.
     """
+    thawing, freezing = (
+        part.astype(float).filled(np.nan) if isinstance(part, np.ma.MaskedArray) else part
+        for part in (thawing, freezing)
+    )
     root_freezing = np.sqrt(freezing)
     total = np.sqrt(thawing) + root_freezing
     return np.divide(root_freezing, total, out=np.full_like(total, np.nan), where=total > 0)

@@ -186,3 +186,10 @@ def test_the_columns_of_a_category_have_its_weight():
     importance = {"slope": 1.0, "soil": 0.5, "aspect_sin": 0.4, "aspect_cos": 0.0}
     weights = applicability.importance_weights(importance, names)
     assert weights.tolist() == pytest.approx([1, 0.5, 0.5, 0.2, 0.2])
+
+
+def test_a_cell_without_a_predictor_has_no_dissimilarity():
+    dissimilarity, density = five_points().measure(np.array([[np.nan], [1.0]], np.float32))
+    assert np.isnan(dissimilarity[0])
+    assert dissimilarity[1] == 0
+    assert density.tolist()[0] == 0

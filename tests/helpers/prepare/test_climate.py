@@ -260,3 +260,11 @@ def test_covariates_do_not_depend_on_how_a_processor_multiplies_matrices():
         )
         digests.add(done.stdout)
     assert len(digests) == 1
+
+
+def test_the_frost_number_of_what_is_masked_is_missing():
+    thawing = np.ma.masked_equal([100.0, -9999.0], -9999.0)
+    freezing = np.ma.masked_equal([100.0, -9999.0], -9999.0)
+    number = climate.frost_number(thawing, freezing)
+    assert number[0] == 0.5
+    assert np.isnan(number[1])
