@@ -190,8 +190,8 @@ def _monthly(study: Study, name: str, encoding: products.Encoding | None = None)
 def _decoder(path: Path, encoding: products.Encoding | None) -> Callable[[np.ndarray], np.ndarray]:
     """Return what turns numbers of a file of 12 bands into values.
 
-    Floats, and whole numbers with scale and offset in the file's tags, mean what these say; other
-    whole numbers are those of the product.
+    Floats, and whole numbers with scale and offset in the file's tags, mean what these say. Other
+    whole numbers could be tenths, as products have them, and are refused: nothing is guessed.
     """
     with open_source(path, Reading()) as source:
         if source.count != 12:
@@ -201,8 +201,14 @@ def _decoder(path: Path, encoding: products.Encoding | None) -> Callable[[np.nda
         tags = source.scales[0], source.offsets[0]
     if encoding is None:
         return np.asarray
-    if tags == (encoding.scale, encoding.offset) or (tags == (1, 0) and not floats):
+    if tags == (encoding.scale, encoding.offset):
         return encoding.decode
+    if tags == (1, 0) and not floats:
+        raise CovariateError(
+            f"{path.name} holds whole numbers without a scale: {encoding.unit}, or tenths of it?",
+            "if they are tenths, write the scale into the file (gdal_edit.py -scale 0.1); "
+            f"if they are {encoding.unit}, save it as floats",
+        )
 
     def decode(numbers: np.ndarray) -> np.ndarray:
         values = numbers.astype(np.float32) * np.float32(tags[0]) + np.float32(tags[1])

@@ -164,10 +164,18 @@ def raw_climate(study):
         qc[3] = 0b11000001
         rasters.write_raster(files[f"qc_{time}"], qc, **write)
     rasters.write_raster(
-        files["air_temperature"], MONTHLY_TEMPERATURE.encode(year), nodata=-32768, **write
+        files["air_temperature"],
+        MONTHLY_TEMPERATURE.encode(year),
+        nodata=-32768,
+        scale=0.1,
+        **write,
     )
     rasters.write_raster(
-        files["precipitation"], MONTHLY_PRECIPITATION.encode(40.5 * full), nodata=65535, **write
+        files["precipitation"],
+        MONTHLY_PRECIPITATION.encode(40.5 * full),
+        nodata=65535,
+        scale=0.1,
+        **write,
     )
     return files
 
@@ -225,6 +233,10 @@ def test_floats_and_scaled_numbers_mean_what_the_file_says(
     kelvin = (numbers + 300).astype(np.float32)
     rasters.write_raster(path, kelvin, geobox, **profile | {"scale": 1, "offset": 0})
     with pytest.raises(CovariateError, match=r"air_temperature.*cannot be degC"):
+        climate.make(study)
+    whole = np.full(year.shape, -10, np.int16)
+    rasters.write_raster(path, whole, geobox, **profile | {"scale": 1, "offset": 0})
+    with pytest.raises(CovariateError, match="whole numbers without a scale: degC, or tenths"):
         climate.make(study)
 
 

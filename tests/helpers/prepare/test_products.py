@@ -87,6 +87,7 @@ def test_virtual_rasters_handed_in_as_files_give_the_same_covariates(tmp_path, m
             low, high, dtype, nodata = (0, 300, "int16", -32768)
         numbers = rng.uniform(low, high, (bands, *geobox.shape)).astype(dtype)
         profile = {"study": virtual, "names": "band", "units": "1", "nodata": nodata}
+        profile |= {"scale": 0.1} if path.parent.name == "climate" else {}
         write_raster(path, numbers, geobox, **profile)
         if path.parent.name == "landsat":
             day, _, asset = name.removeprefix("landsat_").partition("_")
