@@ -116,16 +116,14 @@ def estimate_accuracy(
                 pair = classes[inside], mapped[inside]
                 draws = bootstrap(study, part[inside])
                 ways = {name: {}, f"{name}_adjusted": {"shares": areas[domain][0]}}
-                if name == "cells":
-                    ways = {name: {}}
                 if name == "random":  # weights by which samples stand for all cells of the domain
                     places, in_domain = predictions.map_cells
                     cells = places[dict(by_domain(study, in_domain))[domain]]
                     own = coordinates(part[inside])
                     weight = sampling_weights(own, cells, study.grid.resolution**2)
                     ways["random_weighted"] = {"weight": weight}
-                for estimate, more in ways.items():
-                    scores = headline_row(study, *pair, draws=draws, **more)
+                for estimate in (way for way in ways if way in ESTIMATES):
+                    scores = headline_row(study, *pair, draws=draws, **ways[estimate])
                     table.append(key | {"estimate": estimate} | scores)
     return estimates_table(table)
 

@@ -41,6 +41,9 @@ from helpers.core.settings import (
 
 LayerTitle = Annotated[str, Field(pattern=r"^[a-z][a-z ]*[a-z]$")]
 
+MOST_CLASSES = 8
+"""Classes of a study: the raster of prediction sets has one bit of a byte for each."""
+
 DOMAINS = ("whole", "potential_permafrost")
 """Where accuracy is evaluated: everywhere, and where a rule on a covariate leaves permafrost
 possible."""
@@ -144,6 +147,8 @@ class Study(Section):
         names = [word.lower() for kind in classes for word in {kind.name, *kind.words}]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"two classes have the name {twice[0]}")
+        if len(classes) > MOST_CLASSES:
+            raise ValueError(f"{len(classes)} classes; at most {MOST_CLASSES} are possible")
         permafrost = [kind.permafrost for kind in classes]
         if all(permafrost) or not any(permafrost):
             raise ValueError("some classes must be permafrost, and some not (`permafrost: false`)")

@@ -236,6 +236,10 @@ def test_storage_needs_contents_and_depths(contents, depths, expected):
 @pytest.mark.parametrize(
     ("changed", "expected"),
     [
+        (
+            {"classes": [*OWN, *({**OWN[1], "name": str(n), "words": []} for n in range(6))]},
+            "at most 8",
+        ),
         ({"classes": OWN[1:]}, "must be permafrost, and some not"),
         ({"classes": [*OWN, OWN[1]]}, "two classes have the name"),
         ({"classes": [*OWN[:2], {**OWN[2], "ice_content": 0.3}]}, "an ice_content, or none"),
