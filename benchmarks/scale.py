@@ -32,8 +32,9 @@ from rasterio.windows import Window
 from helpers.core.classes import layer_name
 from helpers.core.grid import named_crs, reference_grid
 from helpers.core.points import projected
-from helpers.core.rasters import warp, write_raster
+from helpers.core.rasters import write_raster
 from helpers.core.study import Study
+from helpers.core.warp import warp
 from helpers.forest import cards, models
 from helpers.forest.file import forest_bytes
 from helpers.forest.paths import model_path

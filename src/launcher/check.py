@@ -55,7 +55,7 @@ def check_study(path: str | Path, full: bool = False) -> int:
             _show_all(study, geobox, set(missing), problems, full)
     for one in problems:
         print(f"problem: {one.message} Remedy: {one.remedy}")
-    if geobox:
+    if geobox and not missing:  # which stages would name once more
         show_stale(path, full)
     return len(problems)
 

@@ -9,7 +9,7 @@ from scipy.spatial.distance import cdist
 
 from helpers.core.files import write_table
 from helpers.core.grid import area_mask, fine_grid
-from helpers.core.rasters import warp
+from helpers.core.warp import warp
 from helpers.prepare.domain import cells_in_and_out
 from helpers.prepare.registry import fine_files
 from helpers.samples.columns import COLUMNS, SampleError

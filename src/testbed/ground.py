@@ -27,7 +27,7 @@ from scipy import ndimage
 
 from helpers.core import ice
 from helpers.core.grid import area_mask, bilinear, crs_wkt, fine_grid, reference_grid
-from helpers.core.rasters import warp
+from helpers.core.warp import warp
 from helpers.prepare import climate
 from helpers.prepare.products import MONTHLY_PRECIPITATION, MONTHLY_TEMPERATURE, raw_files
 from helpers.prepare.registry import fine_files, read_covariates

@@ -23,7 +23,8 @@ from scipy.special import expit, ndtri
 from shapely.geometry.base import BaseGeometry
 
 from helpers.core.grid import cell_centres, geographic_grid, study_area
-from helpers.core.rasters import warp, write_raster
+from helpers.core.rasters import write_raster
+from helpers.core.warp import warp
 from helpers.prepare.climate import ERA5_MEANS
 from helpers.prepare.products import raw_files
 from testbed.relief import KM_PER_DEGREE, Mesh, fractal_noise, make_relief, refine

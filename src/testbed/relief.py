@@ -53,7 +53,7 @@ class Mesh:
             if places[0] < -0.5 or places[-1] > size - 0.5:
                 raise ReliefError(
                     "The landscape reaches beyond the real topography in data/base/.",
-                    "give a smaller `landscape.margin_degrees`, or another study area",
+                    "choose an area in Northeast China, or rasters of your own: `source: files`",
                 )
         self.coarse_shape = tuple(coarse.shape)
         self._spread = [_cubic_weights(places, size) for places, size in axes]

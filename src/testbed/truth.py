@@ -8,7 +8,8 @@ import pandas as pd
 
 from helpers.core.classes import ICE_TYPES, NO_TYPE, layer_name
 from helpers.core.grid import area_mask, block_mean, fine_grid, reference_grid
-from helpers.core.rasters import warp, write_raster
+from helpers.core.rasters import write_raster
+from helpers.core.warp import warp
 from helpers.prepare.registry import fine_files
 from testbed.ground import CORE_LENGTHS, Ground, layer_truth, lonlat, on_grid
 from testbed.settings import VirtualStudy

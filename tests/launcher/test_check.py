@@ -69,7 +69,7 @@ def test_one_problem_hides_no_other(stages, changed, capsys):
     samples = {"areas": f"{DATA}/pmfst.gpkg", "class_column": "Type", "points": "data/nowhere.csv"}
     path = changed(predictors=own, samples=samples, domain={"covariate": "snow"})
     assert check.check_study(path) == 6
-    assert stages == [path]
+    assert stages == []  # which would name the missing files once more
     out = capsys.readouterr().out.splitlines()
     problems = [line for line in out if line.startswith("problem: ")]
     expected = [

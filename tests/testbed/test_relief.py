@@ -74,7 +74,7 @@ def test_mesh_gives_back_a_plane(topography):
 
 
 def test_mesh_refuses_a_grid_beyond_the_topography(topography):
-    with pytest.raises(relief.ReliefError, match="margin_degrees"):
+    with pytest.raises(relief.ReliefError, match="beyond the real topography"):
         relief.Mesh(geographic_grid((100, 49, 122, 50), 60), topography[1])
 
 

@@ -107,6 +107,9 @@ def evaluate(
         predicted = mapped_class(probabilities, target)[inside]
         draws = bootstrap(study, rows[inside]) if inside.any() else None
         report = accuracy_report(reference, predicted, classes, draws, level)
+        if not target.ordered:  # the distance between two codes means nothing
+            report["quadratic_kappa"] = None
+            report["intervals"].pop("quadratic_kappa", None)
         for kind, values in kinds.items():
             report[f"log_loss{kind}"] = log_loss(reference, values[inside], classes)
             report[f"brier_score{kind}"] = brier_score(reference, values[inside], classes)

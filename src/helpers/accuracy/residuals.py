@@ -70,9 +70,10 @@ def residuals(study: Study, predictions: Predictions) -> pd.DataFrame:
     """Return the errors of predictions of samples, at the test samples and out of fold.
 
     There is one row a sample, layer and ``estimate`` (``test`` or the kind of folds), with
-    ``residual`` in steps of the order of classes, ``surprise``, which is 1 less the probability of
-    the reference class, and ``distance_km`` to the nearest sample that its forest was grown from.
-    Folds are those of kNNDM or, where these are not possible, of the study's own kind.
+    ``residual`` in steps of the order of classes, if they have one, ``surprise``, which is 1 less
+    the probability of the reference class, and ``distance_km`` to the nearest sample that its
+    forest was grown from. Folds are those of kNNDM or, where these are not possible, of the study's
+    own kind.
     """
     tables = []
     for layer, rows in predictions.rows.items():
@@ -92,12 +93,13 @@ def _errors(
     reference = rows["class"].to_numpy()
     mapped = mapped_class(probabilities, study.target_classes)
     columns = ["site_id", "group", "layer", "easting", "northing", "in_domain"]
+    step = {"residual": mapped - reference} if study.target_classes.ordered else {}
     return rows[columns].assign(
         estimate=estimate,
         reference=reference,
         mapped=mapped,
         error=(mapped != reference).astype(int),
-        residual=mapped - reference,
+        **step,
         surprise=1 - probabilities[np.arange(len(rows)), reference],
         distance_km=away / 1000,
     )
@@ -109,7 +111,7 @@ def autocorrelation(study: Study, table: pd.DataFrame) -> pd.DataFrame:
     for (layer, estimate), part in table.groupby(["layer", "estimate"], sort=False):
         for domain, inside in by_domain(study, part["in_domain"]):
             chosen = part[inside]
-            for of in ("error", "residual", "surprise"):
+            for of in (name for name in ("error", "residual", "surprise") if name in chosen):
                 rng = np.random.default_rng(study.accuracy.seed)
                 moran = morans_i(chosen[of], chosen[["easting", "northing"]], rng, chosen["group"])
                 key = {"layer": layer, "estimate": estimate, "domain": domain, "of": of}
@@ -157,20 +159,27 @@ def plot_residuals(study: Study, table: pd.DataFrame, by_distance: pd.DataFrame)
     figure.get_layout_engine().set(rect=(0, 0.03, 1, 0.97))
     above, below = figure.subfigures(2, 1, height_ratios=[height + 20, 56])
     axes = above.subplots(1, len(layers), sharex=True, sharey=True, squeeze=False)[0]
-    look = {"cmap": "PuOr_r", "vmin": -steps, "vmax": steps, "s": 6, "linewidths": 0.2}
+    ordered = study.target_classes.ordered
+    scale = {"cmap": "PuOr_r", "vmin": -steps, "vmax": steps}
     for panel, layer in zip(axes, layers, strict=True):
         part = table[(table["layer"] == layer) & (table["estimate"] != "test")]
         outline.plot(ax=panel, color="0.6", linewidth=0.4)
         right = part[part["error"] == 0]
         panel.scatter(right["easting"], right["northing"], s=3, color="0.75", linewidths=0)
-        wrong = part[part["error"] == 1].sort_values("residual", key=np.abs)
+        wrong = part[part["error"] == 1]
+        if ordered:
+            wrong = wrong.sort_values("residual", key=np.abs)
+        look = scale | {"c": wrong["residual"]} if ordered else {"color": "#7f3b08"}
         places = wrong["easting"], wrong["northing"]
-        points = panel.scatter(*places, c=wrong["residual"], edgecolors="0.2", **look)
+        points = panel.scatter(*places, s=6, linewidths=0.2, edgecolors="0.2", **look)
         panel.set(title=layer_title(layer), aspect="equal", xticks=[], yticks=[])
         panel.set(xlabel="", ylabel="")
         panel.spines[:].set_visible(False)
-    bar = above.colorbar(points, ax=list(axes), shrink=0.7, aspect=25, location="bottom")
-    bar.set_label("mapped less reference class, out of fold (grey: right)")
+    if ordered:
+        bar = above.colorbar(points, ax=list(axes), shrink=0.7, aspect=25, location="bottom")
+        bar.set_label("mapped less reference class, out of fold (grey: right)")
+    else:
+        above.supxlabel("mapped class out of fold (brown: wrong, grey: right)")
     axes = below.subplots()
     look = {"markersize": 3, "linewidth": 1, "elinewidth": 0.6, "capsize": 1.5}
     chosen = by_distance[by_distance["domain"] == study.domains[-1]]

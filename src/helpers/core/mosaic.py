@@ -6,23 +6,18 @@ others meet, such as those of two projections, a cell has the value of the first
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyproj
-import rasterio
-from affine import Affine
 from odc.geo.geobox import GeoBox
-from rasterio.enums import Resampling
 from rasterio.io import DatasetReader
-from rasterio.vrt import WarpedVRT
-from rasterio.warp import reproject, transform
+from rasterio.warp import transform
 from rasterio.windows import Window
 
 from helpers.core.grid import cell_centres, crs_wkt
-from helpers.core.rasters import THREADS
 from helpers.core.tiles import joined, open_joined
 from helpers.core.user_rasters import (
     MOST_CELLS,
@@ -36,8 +31,7 @@ from helpers.core.user_rasters import (
     values_in,
     window_of,
 )
-
-Decode = Callable[[np.ndarray], np.ndarray]
+from helpers.core.warp import Decode, resample, stream
 
 _LATTICE = 200  # cells along a side, at most, to estimate shares and ranges
 
@@ -80,31 +74,11 @@ def read_mosaic(
                     values = decode(values_in(source, one, window))
                     if how != "none":
                         place = source.window_transform(window), source_crs(source)
-                        values = _warp(values, place, geobox[rows, columns], how)
+                        values = resample(values, place, geobox[rows, columns], how)
                     np.copyto(part, values, where=missing)
     if not overlaps:
         raise outside_error(files, geobox, reading)
     return mosaic
-
-
-def _warp(
-    values: np.ndarray, place: tuple[Affine, rasterio.CRS], geobox: GeoBox, resampling: str
-) -> np.ndarray:
-    """Return values (band, y, x) with a transform and CRS on a grid."""
-    warped = np.full((len(values), *geobox.shape), np.nan, np.float32)
-    reproject(
-        values,
-        warped,
-        src_transform=place[0],
-        src_crs=place[1],
-        src_nodata=np.nan,
-        dst_transform=geobox.transform,
-        dst_crs=crs_wkt(geobox),
-        dst_nodata=np.nan,
-        resampling=Resampling[resampling],
-        num_threads=THREADS,
-    )
-    return warped
 
 
 def warp_tiles(files: Sequence[Path], geobox: GeoBox, resampling: str) -> np.ndarray:
@@ -120,30 +94,15 @@ def warp_tiles(files: Sequence[Path], geobox: GeoBox, resampling: str) -> np.nda
             missing = np.isnan(mosaic)
             if missing.any() and window_of(source, geobox):
                 overlaps = True
-                np.copyto(mosaic, _stream(source, geobox, resampling), where=missing)
+                floats = {"dtype": "float32", "nodata": np.nan}
+                values = stream(source, geobox, resampling, [1], **floats)[0]
+                scale, offset = source.scales[0], source.offsets[0]
+                if (scale, offset) != (1, 0):
+                    values = values * np.float32(scale) + np.float32(offset)
+                np.copyto(mosaic, values, where=missing)
     if not overlaps:
         raise outside_error(files, geobox, Reading())
     return mosaic
-
-
-def _stream(source: DatasetReader, geobox: GeoBox, resampling: str) -> np.ndarray:
-    floats = source.dtypes[0].startswith("float")
-    with WarpedVRT(
-        source,
-        src_crs=source_crs(source),
-        crs=crs_wkt(geobox),
-        transform=geobox.transform,
-        height=geobox.shape[0],
-        width=geobox.shape[1],
-        resampling=Resampling[resampling],
-        src_nodata=np.nan if source.nodata is None and floats else source.nodata,
-        nodata=np.nan,
-        dtype="float32",
-        num_threads=THREADS,
-    ) as warped:
-        values = warped.read(1)
-    scale, offset = source.scales[0], source.offsets[0]
-    return values if (scale, offset) == (1, 0) else values * np.float32(scale) + np.float32(offset)
 
 
 def describe_mosaic(files: Sequence[Path], geobox: GeoBox, reading: Reading) -> dict[str, Any]:

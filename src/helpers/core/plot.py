@@ -280,6 +280,8 @@ def _draw_colour_bar(image: AxesImage, panel: Panel, axes: Axes) -> None:
     look = {"orientation": "horizontal", "extendfrac": 0.04, "ticks": ticks}
     look["extend"] = extend.get((bool(below), bool(above)), "neither")
     bar = axes.figure.colorbar(image, cax=axes, **look)
+    # Rasterized, as by default, each bar would take a canvas of the whole figure while it is saved.
+    bar.solids.set(rasterized=False, edgecolor="face", linewidth=0.2)
     bar.outline.set_linewidth(0.4)
     bar.ax.tick_params(pad=1)
     bar.set_label(panel["unit"] if panel["unit"] != "1" else "dimensionless", labelpad=1)

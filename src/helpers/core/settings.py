@@ -239,7 +239,9 @@ class Ice(Section):
     # Class limits of the volumetric rule. SCIENCE.md section 2 marks them as to be confirmed.
     thresholds: list[Share] = [0.10, 0.20, 0.30, 0.50]
     richest: Share = 0.70  # upper end of the richest type, for cores with a type and no content
-    minimum_sampled_share: Share = 0.5
+    minimum_passed_share: Share = 0.5  # of a layer, by the hole
+    minimum_sampled_share: Share = 0.2  # of what the hole passed of the permafrost, by samples
+    spot_reach: Positive = 0.25  # m; a sample of a single depth stands for no more on either side
     ice_content_error: Share = 0.03  # m3 m-3
     water_content_error: Annotated[float, Field(ge=0)] = 0.02  # fraction of the dry mass
     dry_density_error: Share = 0.05  # share of the density

@@ -116,7 +116,7 @@ def _unreadable(path: Path, error: RasterioError) -> RasterError:
     if not path.is_file():
         return RasterError(
             f"There is no raster {path.name} in {path.parent.name}/.",
-            "correct its path in the study file, or put it there",
+            "correct its path in the study file, put it there, or run the notebook that writes it",
         )
     with open(path, "rb") as stream:
         if stream.read(len(_HDF4)) == _HDF4:

@@ -19,9 +19,10 @@ from helpers.core import qgis, scores
 from helpers.core.classes import NO_TYPE, TARGETS, Target, layer_name
 from helpers.core.files import write_json
 from helpers.core.grid import cell_areas, crs_wkt, reference_grid
-from helpers.core.rasters import read_band, warp, write_raster
+from helpers.core.rasters import read_band, write_raster
 from helpers.core.settings import OtherMap
 from helpers.core.study import Study
+from helpers.core.warp import warp
 from helpers.mapping.files import MapError, difference_files, map_files
 from helpers.prepare.registry import read_covariates
 

@@ -136,7 +136,8 @@ def storage_totals(study: Study) -> dict[str, pd.DataFrame]:
     layers = [layer_name(layer) for layer in study.layers]
     first, last = (int(np.floor(height / width)) for height in (-500, 9000))  # m, of any ground
     bands = [f"{n * width:g}-{(n + 1) * width:g}m" for n in range(first, last + 1)]
-    by_region, by_band = (np.zeros((len(names) + 1, 2 + len(layers))) for names in (regions, bands))
+    bands.append("without elevation")
+    by_region, by_band = (np.zeros((len(names), 2 + len(layers))) for names in (regions, bands))
     by_type = np.zeros((len(layers), len(target.classes), 2))
     elevations = [path for name, path in covariate_files(study).items() if name == "elevation"]
     with (
@@ -159,7 +160,6 @@ def storage_totals(study: Study) -> dict[str, pd.DataFrame]:
             area = areas[part][mapped]
             volumes = [depth * area for depth in depths]
             columns = [area, frozen * area, *volumes]
-            # Cells without an elevation count in the last row, which is left out.
             height = np.full(np.count_nonzero(mapped), np.inf)
             for model in elevation:
                 height = np.nan_to_num(model.read(1, window=part)[mapped], nan=np.inf) / width
@@ -173,8 +173,8 @@ def storage_totals(study: Study) -> dict[str, pd.DataFrame]:
     for layer, sums in zip(layers, by_type, strict=True):
         table[f"area_km2_{layer}"] = sums[:, 0]
         table[f"ice_km3_{layer}"] = sums[:, 1] / 1000
-    by_region = _storage_table(study, pd.Index(regions, name="region"), by_region[:-1])
-    by_band = _storage_table(study, pd.Index(bands, name="elevation"), by_band[:-1])
+    by_region = _storage_table(study, pd.Index(regions, name="region"), by_region)
+    by_band = _storage_table(study, pd.Index(bands, name="elevation"), by_band)
     by_band = by_band.query("mapped_km2 > 0")
     return {"regions": by_region, "elevation_bands": by_band, "types": table}
 

@@ -14,9 +14,10 @@ import numpy as np
 import shapely
 
 from helpers.core.grid import area_mask, reference_grid, study_area
-from helpers.core.rasters import THREADS, warp
+from helpers.core.rasters import THREADS
 from helpers.core.study import Study
 from helpers.core.user_rasters import Reading, open_source
+from helpers.core.warp import warp
 from helpers.prepare import products
 from helpers.prepare.registry import CovariateError, on_grid
 

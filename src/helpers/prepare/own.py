@@ -1,6 +1,7 @@
 """The user's own rasters as predictors: numbers, categories, and degrees of a circle."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -9,7 +10,7 @@ from odc.geo.geobox import GeoBox
 
 from helpers.core.grid import reference_grid
 from helpers.core.mosaic import describe_mosaic, mosaic_at, read_mosaic
-from helpers.core.rasters import RasterError
+from helpers.core.rasters import THREADS, RasterError
 from helpers.core.settings import OwnPredictor
 from helpers.core.study import Study
 from helpers.core.user_rasters import Reading, raster_files
@@ -24,8 +25,9 @@ def make(study: Study) -> dict[str, np.ndarray]:
     """Make the covariates of all the user's own predictors, float32 on the reference grid."""
     geobox = reference_grid(study)
     layers: dict[str, np.ndarray] = {}
-    for predictor in study.own_predictors:
-        layers |= read_own(study, predictor, geobox)
+    with ThreadPoolExecutor(THREADS) as pool:  # while one is read, another is resampled
+        for made in pool.map(lambda one: read_own(study, one, geobox), study.own_predictors):
+            layers |= made
     return layers
 
 

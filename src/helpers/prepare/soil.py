@@ -4,8 +4,8 @@ import numpy as np
 from scipy.ndimage import distance_transform_edt
 
 from helpers.core.grid import reference_grid
-from helpers.core.rasters import warp
 from helpers.core.study import Study
+from helpers.core.warp import warp
 from helpers.prepare import products
 from helpers.prepare.products import SOIL_CARBON, SOIL_FRACTION, SOIL_LAYERS
 from helpers.prepare.registry import SOIL_GAP_KM

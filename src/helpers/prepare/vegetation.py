@@ -16,9 +16,10 @@ from odc.geo.geobox import GeoBox
 
 from helpers.core.errors import listed
 from helpers.core.grid import area_mask, block_mean, fine_grid, reference_grid
-from helpers.core.rasters import THREADS, warp
+from helpers.core.rasters import THREADS
 from helpers.core.study import Study
 from helpers.core.user_rasters import Reading, blocks, open_source
+from helpers.core.warp import warp
 from helpers.prepare import products
 from helpers.prepare.registry import CovariateError, on_grid
 
@@ -30,6 +31,7 @@ Days = Mapping[str, Mapping[str, Mapping[str, Path]]]
 _LEAST_SHARE = 0.25  # of a reference cell's fine cells; below, its indices are missing
 _FILL = 1 << products.QA_BITS["fill"]  # QA_PIXEL of what no scene covers
 _MOST_PIXELS = 32_000_000  # of a band that are in memory at once; a scene has 60 million
+_CELLS_AT_ONCE = 20_000  # of the reference grid, whose medians are in memory at once
 _MOST_VALUES = 100_000_000  # of all indices and dates that are in memory at once
 
 
@@ -133,6 +135,11 @@ def make(study: Study) -> dict[str, np.ndarray]:
             f"None of the Landsat scenes overlaps the grid: {names}.",
             "give scenes of the study area",
         )
+    if not np.isfinite(layers["ndvi"]).any():
+        raise CovariateError(
+            f"No pixel of the Landsat scenes on the grid is clear: {len(days)} dates.",
+            "give scenes of other dates, or fewer names in `covariates.vegetation.mask`",
+        )
     return layers
 
 
@@ -164,8 +171,12 @@ def _compose(
         return {**dict.fromkeys(INDICES, empty), "landsat_valid_share": on_grid(0, inside)}, False
 
     def layer(name: str) -> np.ndarray:
-        composite = median_over_dates([day[name] for day in found])
-        return on_grid(block_mean(composite, divisor, _LEAST_SHARE)[:, 0, 0], inside)
+        means = []
+        for start in range(0, max(len(cells), 1), _CELLS_AT_ONCE):
+            part = slice(start, start + _CELLS_AT_ONCE)
+            composite = median_over_dates([day[name][part] for day in found])
+            means.append(block_mean(composite, divisor, _LEAST_SHARE)[:, 0, 0])
+        return on_grid(np.concatenate(means), inside)
 
     with ThreadPoolExecutor(THREADS) as pool:
         layers = dict(zip(INDICES, pool.map(layer, INDICES), strict=True))

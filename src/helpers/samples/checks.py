@@ -1,7 +1,6 @@
 """What must hold of the field tables."""
 
-import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
@@ -15,16 +14,15 @@ from helpers.core.study import Study
 from helpers.prepare.registry import covariate_files, fine_files
 from helpers.samples.columns import COLUMNS, EXAMPLE, ONE_OF, WORDS
 from helpers.samples.datum import bd09_to_wgs84, gcj02_to_wgs84
-from helpers.samples.readers import Problem, RawTable
+from helpers.samples.derive import derive
+from helpers.samples.readers import Problem, RawTable, nearest
 from helpers.samples.units import convert_units, to_numbers
 
 _LIMITS = {
     "ice_content": (0.0, 1.0, "impossible ice content"),
-    "water_content": (0.0, 20.0, "impossible water content"),  # fresh peat stays below
+    "water_content": (0.0, 100.0, "impossible water content"),  # ice with some soil has 30
     "dry_density": (40.0, 2700.0, "impossible dry density"),  # from loose peat to rock
 }
-
-_MOST_WATER_IN_MINERAL_SOIL = 3.0  # fraction of the dry mass; more is in peat only
 
 _DEEPEST_PIT = 10.0  # m
 
@@ -35,34 +33,21 @@ _TO_WGS84 = {"gcj02": gcj02_to_wgs84, "bd09": bd09_to_wgs84}
 
 def _check_columns(_study: Study, sites: RawTable, intervals: RawTable) -> Iterator[Problem]:
     for table in (sites, intervals):
-        spare = _spare(table)
         for name in table.missing:
-            near = _nearest([name], spare, 0.6)
+            near = nearest([name], table.spare, 0.6)
             remedy = f"rename the column {near}" if near else None
             yield table.problem(name, "missing column", remedy=remedy)
         for row, values in table.overlong.items():
             yield table.problem(table.header[-1], "overlong row", ",".join(values), row)
         names = {column.name for column in COLUMNS[table.kind] if column.need == "optional"}
-        for name in spare:
-            if near := _nearest([name], sorted(names - set(table.header)), 0.75):
+        for name in table.spare:
+            if near := nearest([name], sorted(names - set(table.header)), 0.75):
                 remedy = f"rename it {near}, if that is what it holds"
                 yield table.problem(name, "unused column", remedy=remedy)
     if not set(ONE_OF) & set(intervals.header):
-        near = _nearest(ONE_OF, _spare(intervals), 0.6)
+        near = nearest(ONE_OF, intervals.spare, 0.6)
         remedy = f"rename the column {near}" if near else f"add one of {', '.join(ONE_OF)}"
         yield intervals.problem("ice_content", "missing column", remedy=remedy)
-
-
-def _spare(table: RawTable) -> list[str]:
-    """Return the columns that no table has."""
-    names = {column.name for column in COLUMNS[table.kind]}
-    return sorted(set(table.header) - names - {""})
-
-
-def _nearest(names: Iterable[str], others: list[str], cutoff: float) -> str:
-    """Return the other name that is most like the first of the names that is like any; or none."""
-    near = (difflib.get_close_matches(name, others, n=1, cutoff=cutoff) for name in names)
-    return next((match for matches in near for match in matches), "")
 
 
 def _check_values(_study: Study, sites: RawTable, intervals: RawTable) -> Iterator[Problem]:
@@ -194,12 +179,9 @@ def _check_intervals(_study: Study, sites: RawTable, intervals: RawTable) -> Ite
         icy = (frame[name] > 0) & (frame["frozen"] == "no")
         yield from intervals.problems_where(icy, name, "ice in unfrozen ground")
     # Ice that would fill more than the ground even without any unfrozen water.
-    water, fills = frame["water_content"], frame["dry_density"] * frame["water_content"]
+    fills = frame["dry_density"] * frame["water_content"]
     full = frame["ice_content"].isna() & (fills > 1.1 * ICE_DENSITY)
     yield from intervals.problems_where(full, "water_content", "too much water for the dry density")
-    wet = (water > _MOST_WATER_IN_MINERAL_SOIL) & (water <= _LIMITS["water_content"][1])
-    wet &= (frame["texture"] != "peat") & ~full
-    yield from intervals.problems_where(wet, "water_content", "much water for a mineral soil")
     below = frame["bottom_m"] > frame["site_id"].map(by_id["depth_reached_m"]) + _SLACK
     yield from intervals.problems_where(below, "bottom_m", "interval below the hole")
 
@@ -215,6 +197,7 @@ def _overlapping(frame: pd.DataFrame) -> pd.Series:
 CHECKS = [
     to_numbers,
     convert_units,
+    derive,
     _check_columns,
     _check_values,
     _check_sites,
@@ -224,4 +207,4 @@ CHECKS = [
     _check_intervals,
 ]
 """Checks of both tables, in this order: each takes the study, sites and intervals, and yields rows
-of the problems table. The first two and the check of coordinates also convert the values."""
+of the problems table. The first three and the check of coordinates also change the values."""

@@ -27,29 +27,33 @@ class Column:
     aliases: tuple[str, ...] = ()
 
 
+_SITE_NAMES = ("孔号", "钻孔编号", "编号", "点号", "point", "hole", "borehole", "borehole_id")
+
 # fmt: off
 COLUMNS = {
     "sites": (
-        Column("site_id", "value", "text", ("孔号", "钻孔编号", "编号", "点号")),
+        Column("site_id", "value", "text", _SITE_NAMES),
         Column("longitude", "value", "number", ("经度", "lon", "long", "easting", "东坐标")),
         Column("latitude", "value", "number", ("纬度", "lat", "northing", "北坐标")),
         Column("date", "optional", "date", ("日期", "钻探日期", "调查日期")),
         Column("method", "optional", "word", ("方法", "勘探方法")),
         Column("elevation_m", "optional", "number", ("高程", "海拔", "elevation")),
-        Column("depth_reached_m", "value", "depth", ("终孔深度", "孔深", "深度")),
+        Column("depth_reached_m", "value", "depth", ("终孔深度", "孔深", "深度", "hole_depth")),
         Column("permafrost", "value", "word", ("多年冻土", "有无多年冻土")),
         Column("permafrost_table_m", "column", "depth", ("多年冻土上限", "上限", "上限埋深")),
         Column("permafrost_base_m", "column", "depth", ("多年冻土下限", "下限", "下限埋深")),
         Column("source", "optional", "text", ("来源", "资料来源")),
     ),
     "intervals": (
-        Column("site_id", "value", "text", ("孔号", "钻孔编号", "编号", "点号")),
+        Column("site_id", "value", "text", _SITE_NAMES),
         Column("top_m", "value", "depth", ("顶深", "顶深度", "顶板深度")),
         Column("bottom_m", "value", "depth", ("底深", "底深度", "底板深度")),
+        Column("depth_m", "optional", "depth", ("深度", "取样深度", "sample_depth")),
         Column("frozen", "value", "word", ("冻结", "是否冻结", "冻结状态")),
         Column("ice_content", "optional", "number", ("体积含冰量", "含冰量")),
         Column("water_content", "optional", "number",
-               ("含水率", "含水量", "质量含水率", "总含水率")),
+               ("含水率", "含水量", "质量含水率", "总含水率", "gmc", "gwc", "moisture_content",
+                "gravimetric_moisture_content", "gravimetric_water_content")),
         Column("dry_density", "optional", "number", ("干密度",)),
         Column("ice_type", "optional", "ice type", ("冻土类型", "含冰类型", "含冰类别")),
         Column("texture", "optional", "text", ("土质", "岩性", "土类")),
@@ -104,8 +108,8 @@ _ERRORS = {
     "pit deeper than 10 m": ("no pit is that deep", "write metres, or method borehole"),
     "table below the hole": ("the permafrost table lies below the bottom of the borehole",
         "correct one of the two depths, or write permafrost unknown"),
-    "much water for a mineral soil": ("so much water is in peat only",
-        "write fractions, not percent, or the texture peat"),
+    "unclear unit of water contents": ("the values may be fractions or percent",
+        "write the unit into the header: water_content (%), or water_content (g/g) for fractions"),
     "duplicated site": ("an earlier row has the same site_id",
         "give every site a site_id of its own, or delete the repeated row"),
     "swapped coordinates": ("longitude and latitude are swapped", "exchange the two"),
@@ -125,7 +129,7 @@ _ERRORS = {
         "correct the depths, or delete one of the two"),
     "impossible ice content": ("the ice content lies outside 0-1",
         "write m3 of ice per m3 of ground, not percent"),
-    "impossible water content": ("the water content lies outside 0-20",
+    "impossible water content": ("the water content lies outside 0-100",
         "write the mass of water over the dry mass, as a fraction"),
     "impossible dry density": ("the dry density lies outside 40-2700 kg m-3", "write kg m-3"),
     "too much water for the dry density": (
@@ -146,6 +150,7 @@ _WARNINGS = {
     "another datum": (
         "the elevations fit better where the coordinates are taken for GCJ-02 or BD-09",
         "ask where the coordinates come from, and set samples.datum"),
+    "derived value": ("the sheet has no value, and other columns tell it", "give the value"),
     "no permafrost table": ("without this depth the site gives no label", "give the depth"),
     "interval below the hole": ("the interval ends below the borehole",
         "correct one of the two depths"),

@@ -45,9 +45,11 @@ def label_layers(
 
     Notes
     -----
-    A borehole labels a layer if it passed at least `ice.minimum_sampled_share` of it, whatever it
+    A borehole labels a layer if it passed at least `ice.minimum_passed_share` of it, whatever it
     met there, and what it passed stands for the rest. Were more asked of boreholes that met no
-    permafrost, the samples would have more permafrost than the ground. Class 0 is an observation,
+    permafrost, the samples would have more permafrost than the ground. Of the permafrost that it
+    passed, its samples must cover `ice.minimum_sampled_share`: little, since only permafrost has
+    to be sampled, and spot samples would else leave the holes without. Class 0 is an observation,
     never a lack of one: the permafrost table lies below the layer, its base above it, or the
     borehole met no permafrost. A borehole of which it is unknown whether it met permafrost gives
     class 0 only where its cores show unfrozen ground throughout, for frozen ground may be seasonal.
@@ -148,7 +150,7 @@ def _label(
     least = settings.minimum_sampled_share - _SLACK
     passed = float(np.clip((site.depth_reached_m - top) / (bottom - top), 0, 1))
     # Whatever it met: if less were asked of permafrost, samples would have too much of it.
-    if passed < max(least, _SLACK):
+    if passed < max(settings.minimum_passed_share - _SLACK, _SLACK):
         return NOT_REACHED
     class_zero = _CLASS_ZERO | {"sampled_share": passed}
     if site.permafrost == "no":

@@ -1,9 +1,10 @@
 """Field tables as CSV, Excel or GeoPackage, read as text."""
 
 import csv
+import difflib
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ _EMPTY = ("", "na", "n/a", "nan", "null", "none", "-", "--", "/", "—", "无数
 _SHEETS = {"sites": ("钻孔", "孔位", "点位"), "intervals": ("岩芯", "岩心", "分层")}
 
 _HALF_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {0x3000: " ", 0xA0: " "}
+
+_SUFFIX = re.compile(r"[\s_](cm|pct|percent|%)$", re.IGNORECASE)
 
 _IN_BRACKETS = re.compile(r"\s*[\[(](.*?)[\])]")
 
@@ -47,6 +50,12 @@ class RawTable:
         needed = [column.name for column in COLUMNS[self.kind] if column.need != "optional"]
         return [name for name in needed if name not in self.header]
 
+    @property
+    def spare(self) -> list[str]:
+        """Columns of the file that no table has."""
+        names = {column.name for column in COLUMNS[self.kind]}
+        return sorted(set(self.header) - names - {""})
+
     def problem(
         self, column: str, kind: str, value: str = "", row: int = 1, remedy: str | None = None
     ) -> Problem:
@@ -61,6 +70,12 @@ class RawTable:
         """Return a problem for each row where a condition holds."""
         typed = self.text.loc[where, column]
         return [self.problem(column, kind, value, row, remedy) for row, value in typed.items()]
+
+
+def nearest(names: Iterable[str], others: list[str], cutoff: float) -> str:
+    """Return the other name that is most like the first of the names that is like any; or none."""
+    near = (difflib.get_close_matches(name, others, n=1, cutoff=cutoff) for name in names)
+    return next((match for matches in near for match in matches), "")
 
 
 def read_table(path: Path, file: str, kind: str, epsg: int) -> RawTable:
@@ -89,12 +104,15 @@ def read_table(path: Path, file: str, kind: str, epsg: int) -> RawTable:
     if first is None:
         raise SampleError(f"{file} is empty.", remedy)
     typed = records[first - 1]
+    plain = [_plain_header(name) for name in typed]
+    # Beside a column of names, such as site_id, its aliases are other columns: a point's number.
     names = {
         alias: column.name
         for column in COLUMNS[kind]
+        if column.kind != "text" or column.name not in plain
         for alias in (column.name, column.name.removesuffix("_m"), *column.aliases)
     }
-    header = [names.get(name, name) for name in map(_plain_header, typed)]
+    header = [names.get(name, name) for name in plain]
     if twice := sorted({name for name in header if name and header.count(name) > 1}):
         message = f"{file} has two columns for {', '.join(twice)}."
         raise SampleError(message, "delete or rename one of them")
@@ -205,10 +223,13 @@ def _plain(value: Any) -> str:
 
 def _plain_header(name: str) -> str:
     """Return a header in small letters, with underscores for spaces and without its unit."""
-    return re.sub(r"[\s-]+", "_", _IN_BRACKETS.sub("", _plain(name)).strip().lower())
+    bare = _SUFFIX.sub("", _IN_BRACKETS.sub("", _plain(name)).strip())
+    return re.sub(r"[\s-]+", "_", bare.lower())
 
 
 def _unit(header: str) -> str:
-    """Return the unit in brackets after a column's name, such as ``%``; empty without one."""
+    """Return the unit after a column's name, as in ``depth (cm)`` or ``depth_cm``; or nothing."""
     brackets = _IN_BRACKETS.search(_plain(header))
+    if not brackets and (suffix := _SUFFIX.search(_plain(header))):
+        return "cm" if suffix[1].lower() == "cm" else "%"
     return re.sub(r"[\s·^]", "", brackets[1].lower()).replace("³", "3") if brackets else ""

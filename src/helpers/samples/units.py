@@ -15,6 +15,10 @@ from helpers.samples.readers import Problem, RawTable
 
 _MOST = 0.8  # of a column's values must be in another unit before all are converted
 
+_DEEP = 20.0  # m; cores of permafrost surveys seldom come from deeper
+
+_MOST_WATER = 3.0  # fraction of the dry mass; mineral soil holds more only as excess ice
+
 _COMMA = re.compile(r"[+-]?\d+,\d+")
 
 _THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
@@ -106,13 +110,22 @@ def convert_units(_study: Study, sites: RawTable, intervals: RawTable) -> Iterat
     mineral = (frame["texture"] != "peat") & ~room
     water = frame["water_content"][mineral]
     yield from _convert_percent(intervals, "ice_content", 1.0, frame["ice_content"])
-    yield from _convert_percent(intervals, "water_content", 3.0, water)
+    before = frame["water_content"].copy()
+    yield from _convert_percent(intervals, "water_content", _MOST_WATER, water)
+    unit, wet = intervals.units.get("water_content"), water > _MOST_WATER
+    # Excess ice is real. But where few values are so high, they may be percent, or all may be.
+    doubtful = wet.any() if not unit else wet.sum() >= _MOST * (water > 0).sum() > 0
+    if frame["water_content"].equals(before) and doubtful:
+        value = f"{wet.sum()} of {(water > 0).sum()} values above {_MOST_WATER:g}"
+        yield intervals.problem("water_content", "unclear unit of water contents", value)
 
 
 def _convert_depths(sites: RawTable, intervals: RawTable) -> Iterator[Problem]:
     own = sites.frame[~sites.frame["site_id"].str.lower().str.startswith(EXAMPLE)]
     depth, table = own["depth_reached_m"].median(), own["permafrost_table_m"].median()
-    cored = intervals.frame.groupby("site_id")["bottom_m"].max()
+    ends = ["top_m", "bottom_m", "depth_m"]
+    deepest = intervals.frame[ends].max(axis=1)
+    cored = deepest.groupby(intervals.frame["site_id"]).max()
     reached = own.groupby("site_id")["depth_reached_m"].first()
     ratio = (cored / reached).replace([np.inf, 0], np.nan).median()
     names = ("depth_reached_m", "permafrost_table_m", "permafrost_base_m")
@@ -128,7 +141,14 @@ def _convert_depths(sites: RawTable, intervals: RawTable) -> Iterator[Problem]:
     if doubtful and not named and not guessed:
         median = f"median {depth:g}"
         yield sites.problem("depth_reached_m", "unclear unit of depths", median)
-    for name in ("top_m", "bottom_m"):
+    used = [name for name in ends if name in intervals.header]
+    # Without the depth of any hole, pits in centimetres look like deep boreholes.
+    unnamed = used and not any(intervals.units.get(name) for name in used)
+    if unnamed and own["depth_reached_m"].isna().all() and cored.median() > _DEEP:
+        remedy = f"write the unit into the header, such as {used[-1]} (m) or (cm)"
+        median = f"median {cored.median():g}"
+        yield intervals.problem(used[-1], "unclear unit of depths", median, remedy=remedy)
+    for name in used:
         unit = intervals.units.get(name)
         if unit == "cm" or (not unit and ratio > 30):
             yield _divide(intervals, name, "depths in centimetres")
@@ -152,7 +172,7 @@ def _convert_percent(
     unit, positive = intervals.units.get(name), (intervals.frame[name] > 0).sum()
     decisive = decisive[decisive.notna() & (decisive != 0)]
     guessed = not unit and len(decisive) > 1 and len(decisive) >= positive / 2
-    guessed = guessed and (decisive > most).mean() >= _MOST and decisive.max() <= 2000
+    guessed = guessed and (decisive > most).mean() >= _MOST
     if unit == "%" or guessed:
         yield _divide(intervals, name, "content in percent")
 

@@ -1,6 +1,7 @@
 """Estimates of accuracy: by hand, beside each other, beside baselines; the optimism of a search."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,7 @@ from helpers.core.scores import (
     mapped_class,
     overall_accuracy,
 )
+from helpers.core.study import Study
 from helpers.folds import distances, kinds, units
 from helpers.folds.curves import distance_curves, fold_kinds, fold_summary, plot_distances
 from helpers.forest import grid_search, models, out_of_fold
@@ -276,3 +278,18 @@ def test_residuals_say_what_the_reports_say(world, predicted):
     assert set(errors["layer"]) == {LAYER, "all"}
     assert len(reliability.plot_reliability(study, curves, errors).axes) == 6
     assert residuals.plot_residuals(study, wrong, by_distance).axes
+
+
+def test_classes_without_an_order_have_no_distance(world, predicted, monkeypatch):
+    study = world[0]
+    target = replace(study.target_classes, ordered=False)
+    monkeypatch.setattr(Study, "target_classes", property(lambda self: target))
+    rows, probabilities = predicted.tested[LAYER], predicted.test[LAYER]
+    report = evaluate(study, rows, probabilities)["whole"]
+    assert report["kappa"] is not None
+    assert report["quadratic_kappa"] is None
+    assert "quadratic_kappa" not in report["intervals"]
+    wrong = residuals.residuals(study, predicted)
+    assert "residual" not in wrong
+    assert {"error", "surprise"} == set(residuals.autocorrelation(study, wrong)["of"])
+    assert residuals.plot_residuals(study, wrong, residuals.error_by_distance(study, wrong)).axes

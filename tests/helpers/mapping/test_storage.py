@@ -73,6 +73,10 @@ def test_totals_of_three_cells_by_hand(tmp_path, monkeypatch):
         "700-800m": 0.04,
         "all": 0.64,
     }
+    elevation.ravel()[cells[2]] = np.nan
+    write_covariates(study, {"elevation": elevation})
+    without = storage_totals(study)["elevation_bands"]["ice_km3"]
+    assert without.round(6).to_dict() == {"0-100m": 0.6, "without elevation": 0.04, "all": 0.64}
     types = result["types"]
     assert types["area_km2_2-3m"].tolist() == [400, 400, 0, 0, 0, 400]
     np.testing.assert_allclose(types["ice_km3_3-5m"], [0, 0, 0, 0.16, 0.24, 0], rtol=1e-6)

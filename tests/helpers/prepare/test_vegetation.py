@@ -190,10 +190,18 @@ def test_scenes_of_a_date_become_one_in_any_zone_and_any_blocks(study, tmp_path,
         assert same.mean() > 0.999, name  # a point on the edge of two pixels may fall to the other
 
 
-def test_scenes_that_all_lie_elsewhere_are_refused(study, tmp_path):
-    geobox = GeoBox((9, 9), Affine(3000, 0, 300_000, 0, -3000, 5_400_000), "EPSG:32611")
+@pytest.mark.parametrize(
+    ("crs", "qa", "message"),
+    [
+        ("EPSG:32611", 64, r"None of the Landsat scenes .*121024_20230618"),
+        ("EPSG:32651", 8, "No pixel of the Landsat scenes on the grid is clear: 1 dates"),
+    ],
+    ids=["elsewhere", "all cloud"],
+)
+def test_scenes_without_a_clear_pixel_are_refused(study, tmp_path, crs, qa, message):
+    geobox = GeoBox((9, 9), Affine(3000, 0, 300_000, 0, -3000, 5_400_000), crs)
     for path in scene(tmp_path / "raw/landsat", "20230618").values():
-        numbers = np.full(geobox.shape, 64, np.uint16)
+        numbers = np.full(geobox.shape, qa, np.uint16)
         rasters.write_raster(path, numbers, geobox, study=study, names="band", units="1")
-    with pytest.raises(CovariateError, match=r"None of the Landsat scenes .*121024_20230618"):
+    with pytest.raises(CovariateError, match=message):
         vegetation.make(study)

@@ -738,7 +738,10 @@ NEEDS = {
 }  # fmt: skip
 """Columns without which a kind cannot be seen."""
 
-EQUIVALENT = {}
+EQUIVALENT = {
+    "missing column": {"derived value"},
+    "depths in centimetres": {"unclear unit of depths"},  # without the depth of any hole
+}
 """Kinds that may be reported instead of a planted one, for want of any way to tell them apart."""
 
 

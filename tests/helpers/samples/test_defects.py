@@ -11,9 +11,9 @@ from defects import DEFECTS, INTERVALS, NEEDS, SITES, WHOLE, clean_tables, judge
 
 from helpers.core.grid import reference_grid
 from helpers.core.ice import content_with_error
-from helpers.core.rasters import warp
 from helpers.core.settings import ROOT
 from helpers.core.study import Study
+from helpers.core.warp import warp
 from helpers.prepare.registry import write_covariates
 from helpers.samples import labels
 from helpers.samples.tables import find_problems, read_tables

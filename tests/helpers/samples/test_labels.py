@@ -100,7 +100,7 @@ OUTCOMES = {
     "reached the table only": (site(table=4.0, depth=4.0), core(), NOT_REACHED),
     "ended inside, half sampled": (site(depth=4), core((1, 4, 0.4)), (4, "")),
     "ended inside, too little": (site(depth=3.9), core((1, 3.9, 0.4)), NOT_REACHED),
-    "passed, too little core": (site(), core((3, 3.9, 0.4)), TOO_LITTLE),
+    "passed, too little core": (site(), core((3, 3.3, 0.4)), TOO_LITTLE),
     "no core": (site(), core(), TOO_LITTLE),
     "half of the permafrost part": (site(table=4.0), core((4, 4.5, 0.4)), (4, "")),
     "content not measured": (site(), core((3, 5, np.nan)), TOO_LITTLE),
@@ -149,7 +149,7 @@ def test_whether_a_borehole_labels_a_layer_does_not_depend_on_what_it_met(depth,
         "unknown": (site(**UNKNOWN, depth=depth), core((0, depth, "no"))),
     }
     outcomes = {
-        kind: outcome(*hole, layer, ice={"minimum_sampled_share": share})
+        kind: outcome(*hole, layer, ice={"minimum_passed_share": share})
         for kind, hole in kinds.items()
     }
     assert len({one == NOT_REACHED for one in outcomes.values()}) == 1, outcomes
@@ -166,7 +166,7 @@ def test_class_zero_holds_no_ice():
 
 def test_thresholds_and_sampled_share_are_settings():
     assert outcome(site(), WHOLE, ice={"thresholds": [0.05, 0.06, 0.07, 0.08]}) == (5, "")
-    assert outcome(site(depth=3.9), core((1, 3.9, 0.4)), ice={"minimum_sampled_share": 0.4}) == (
+    assert outcome(site(depth=3.9), core((1, 3.9, 0.4)), ice={"minimum_passed_share": 0.4}) == (
         4,
         "",
     )

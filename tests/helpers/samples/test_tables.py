@@ -99,11 +99,11 @@ def _changed(text, old, new):
 DEFECTS = {  # table, text, replacement, kind, rows, column
     "missing column": (
         "sites",
-        "depth_reached_m",
-        "depth",
+        "permafrost_base_m",
+        "base",
         "missing column",
         [1],
-        "depth_reached_m",
+        "permafrost_base_m",
     ),
     "overlong row": ("intervals", "0.45,silt", "0,45,silt,", "overlong row", [3], "texture"),
     "decimal comma without quotes": ("sites", "A,122.5", "A,122,5", "overlong row", [2], "method"),
@@ -247,7 +247,7 @@ def test_odd_rows_are_only_listed(tables):
     sites, _, problems = read_tables(study)
     assert len(sites) == 3
     assert set(problems["kind"]) == {
-        "no permafrost table",
+        "derived value",
         "unreadable date",
         "interval below the hole",
     }
@@ -617,13 +617,14 @@ def test_a_unit_in_the_header_decides_and_peat_stays_wet(tables, header, rows, r
     assert intervals["water_content"].tolist() == pytest.approx(read)
 
 
-def test_water_that_only_peat_holds_is_an_error_elsewhere(tables):
+def test_water_that_only_peat_holds_is_a_question_elsewhere(tables):
     text = WATER + "".join(
         f"A,{n},{n + 1},yes,{w},gravel\n" for n, w in enumerate((2.5, 2.8, 6, 8), start=2)
     )
     problems = refusal(tables(intervals=text)).problems
-    assert problems["kind"].unique().tolist() == ["much water for a mineral soil"]
-    assert problems["row"].tolist() == [4, 5]
+    assert problems["kind"].tolist() == ["unclear unit of water contents"]
+    assert problems["value"].tolist() == ["2 of 4 values above 3"]
+    assert problems["row"].tolist() == [1]
 
 
 @pytest.mark.parametrize(
