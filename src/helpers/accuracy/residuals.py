@@ -4,6 +4,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 from scipy.spatial import cKDTree
 
 from helpers.accuracy.predictions import Predictions
@@ -191,7 +192,9 @@ def plot_residuals(study: Study, table: pd.DataFrame, by_distance: pd.DataFrame)
     title = f"Errors by distance, {study.domains[-1].replace('_', ' ')}, all layers"
     axes.set(title=title, xscale="log", ylim=(0, 1), ylabel="share of wrong classes")
     axes.set_xlabel("distance to the nearest sample that the forest had seen (km)")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter("{x:g}")
-    axes.legend(frameon=False, loc="upper right")
+    axes.legend(frameon=False, loc="best")
     mark_label(figure, study.label)
     return figure

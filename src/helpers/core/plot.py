@@ -4,6 +4,7 @@ Coast, borders and provinces come from the committed base layers, never from a d
 """
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -76,8 +77,16 @@ class FigureError(CompendiumError):
 
 
 def style() -> None:
-    """Set matplotlib's defaults to those of all figures: 8 pt titles, 7 pt text, thin lines."""
+    """Set matplotlib's defaults to those of all figures: 8 pt titles, 7 pt text, thin lines.
+
+    Notebooks show figures in their own size, as they are saved.
+    """
     mpl.rcParams.update(_STYLE)
+    if "ipykernel" in sys.modules:
+        from matplotlib_inline.config import InlineBackend
+
+        # It would cut margins, and for that draw each figure twice.
+        InlineBackend.instance().print_figure_kwargs = {"bbox_inches": None}
 
 
 def panels(
@@ -172,7 +181,7 @@ def map_panels(
         image = _draw_values(axes, panel, map_width)
         _draw_lines(axes, study, geobox, map_width)
         if labels:  # on smaller maps meridians say little, and take most of the time
-            _draw_graticule(axes, left=number % ncols == 0)
+            _draw_graticule(axes, number % ncols == 0, 3 if small else _MOST_LINES)
         if geobox not in boxes[:number]:  # one scale bar serves all panels of a grid
             _draw_scale_bar(axes, geobox)
         axes.set_title(panel["title"])
@@ -314,12 +323,13 @@ def _base_lines(path: Path, layer: str, geobox: GeoBox, detail: float) -> list[B
     return list(lines[shapely.length(lines.values) > 2 * detail])
 
 
-def _draw_graticule(axes: GeoAxes, left: bool) -> None:
+def _draw_graticule(axes: GeoAxes, left: bool, most: int) -> None:
     """Draw meridians and parallels, labelled below the map, and beside it in the first column."""
     look = {"color": "0.6", "linewidth": 0.25, "linestyle": (0, (4, 4)), "zorder": 1.5}
     sides = {"bottom": "x", **({"left": "y"} if left else {})}
     lines = axes.gridlines(draw_labels=sides, rotate_labels=False, **look)
-    lines.xlocator = lines.ylocator = MaxNLocator(_MOST_LINES, steps=[1, 2, 2.5, 5, 10])
+    lines.xlocator = lines.ylocator = MaxNLocator(most, steps=[1, 2, 2.5, 5, 10])
+    lines.n_steps = 12  # cartopy bends each step as far as it has to
     lines.xlabel_style = lines.ylabel_style = {"size": 6}
     lines.xpadding = lines.ypadding = 2
 

@@ -130,15 +130,15 @@ def accuracy_summary(study: Study) -> Figure:
     for layer, name, (source, reports) in product(test, study.domains, sources.items()):
         head = layer_title(layer), name.replace("_", " "), source
         rows.append([*head, *_cells(reports[layer][name])])
-    height = 24 + 5 * len(rows) + 92
+    height = 28 + 5 * len(rows) + 92
     figure = plt.figure(figsize=(WIDTH_MM / 25.4, height / 25.4))
     _draw_table(figure.add_axes((0.02, 97 / height, 0.96, (5 * len(rows) + 8) / height)), rows)
     title = f"Accuracy: {target.name} by layer"
     figure.text(0.02, 1 - 5 / height, title, weight="bold", size=9)
     percent, block = round(100 * study.accuracy.interval), study.accuracy.block_km
     note = f"In brackets the {percent} % interval of a bootstrap of {block:g} km blocks."
-    note += " Test samples and folds lie where samples were taken, not as the map does."
-    figure.text(0.02, 1 - 10 / height, note)
+    note += "\nTest samples and folds lie where samples were taken, not as the map does."
+    figure.text(0.02, 1 - 13 / height, note)
     matrix = np.sum([reports[domain]["confusion_matrix"] for reports in test.values()], axis=0)
     size = 56 / WIDTH_MM, 56 / height
     left, right = (figure.add_axes((x / WIDTH_MM, 25 / height, *size)) for x in (33, 118))
