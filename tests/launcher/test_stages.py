@@ -132,12 +132,16 @@ def test_missing_rasters_have_a_name_and_a_place(scratch):
     text = "name: mine\nsource: {kind: files, dem: data/mine/dem.tif, soil: data/mine/soil}\n"
     own = "predictors: [twi, {name: snow, file: data/mine/snow}]\n"
     (scratch / "config/mine.yaml").write_text(text + own)
-    for command in ("map", "check"):
-        status, _, err = front_door(scratch, command, "config/mine.yaml")
-        assert status == 1
-        assert len(err) == 2
-        assert err[0].startswith("There is no data/mine/dem.tif and 5 more, which 01-prepare-data")
-        assert "correct its path in the study file" in err[1]
+    status, _, err = front_door(scratch, "map", "config/mine.yaml")
+    assert status == 1
+    assert len(err) == 2
+    assert err[0].startswith("There is no data/mine/dem.tif and 5 more, which 01-prepare-data")
+    assert "correct its path in the study file" in err[1]
+    status, out, _ = front_door(scratch, "check", "config/mine.yaml")
+    assert status == 1
+    problems = [line for line in out if line.startswith("problem: There is no data/mine/")]
+    assert any("data/mine/dem.tif, which `source.dem` names" in line for line in problems)
+    assert len(problems) == len(set(problems)) == 3  # a setting each
 
 
 def test_a_missing_table_has_a_name(scratch):

@@ -4,7 +4,6 @@ Coast, borders and provinces come from the committed base layers, never from a d
 """
 
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -82,11 +81,12 @@ def style() -> None:
     Notebooks show figures in their own size, as they are saved.
     """
     mpl.rcParams.update(_STYLE)
-    if "ipykernel" in sys.modules:
+    if "inline" in str(mpl.get_backend(auto_select=False)):
         from matplotlib_inline.config import InlineBackend
 
         # It would cut margins, and for that draw each figure twice.
-        InlineBackend.instance().print_figure_kwargs = {"bbox_inches": None}
+        whole: dict[str, Any] = {"bbox_inches": None}
+        InlineBackend.instance().print_figure_kwargs = whole
 
 
 def panels(
@@ -290,6 +290,7 @@ def _draw_colour_bar(image: AxesImage, panel: Panel, axes: Axes) -> None:
     look["extend"] = extend.get((bool(below), bool(above)), "neither")
     bar = axes.figure.colorbar(image, cax=axes, **look)
     # Rasterized, as by default, each bar would take a canvas of the whole figure while it is saved.
+    assert bar.solids is not None
     bar.solids.set(rasterized=False, edgecolor="face", linewidth=0.2)
     bar.outline.set_linewidth(0.4)
     bar.ax.tick_params(pad=1)

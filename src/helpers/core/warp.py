@@ -93,7 +93,7 @@ def stream(
     # threads.
     floats = source.dtypes[0].startswith("float")
     nodata = np.nan if source.nodata is None and floats else source.nodata
-    settings = {"src_nodata": nodata, "nodata": np.nan if floats else nodata} | options
+    settings: dict[str, Any] = {"src_nodata": nodata, "nodata": np.nan if floats else nodata}
     with WarpedVRT(
         source,
         src_crs=source_crs(source),
@@ -103,7 +103,7 @@ def stream(
         width=geobox.shape[1],
         resampling=Resampling[resampling],
         num_threads=THREADS,
-        **settings,
+        **settings | options,
     ) as warped:
         return warped.read(list(bands))
 

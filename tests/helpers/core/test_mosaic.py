@@ -7,6 +7,7 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 
 from helpers.core import mosaic, rasters, user_rasters
+from helpers.core.warp import warp
 
 GRID = GeoBox((40, 50), Affine(1000, 0, 500_000, 0, -1000, 5_300_000), "EPSG:32651")
 
@@ -28,7 +29,7 @@ def degrees(west, north, step=0.01):
 def test_one_file_is_warped_as_by_warp(tmp_path):
     values = np.random.default_rng(0).normal(500, 50, (80, 100)).astype(np.float32)
     path = write(tmp_path / "a.tif", values, degrees(122.9, 47.9), nodata=np.nan)
-    expected = rasters.warp(path, GRID, "bilinear")
+    expected = warp(path, GRID, "bilinear")
     np.testing.assert_array_equal(mosaic.warp_tiles([path], GRID, "bilinear"), expected)
 
 

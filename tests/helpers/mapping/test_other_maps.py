@@ -152,7 +152,7 @@ def test_bad_maps_are_refused_by_name(project):
             {"file": ones, "classes": {1: 0}, "compares": "class", "depth": (1, 2)},
             "ours has the layers",
         ),
-        ({"file": str(folder / "no.tif"), "above": 1}, "no.tif is missing"),
+        ({"file": str(folder / "no.tif"), "above": 1}, "no raster no.tif"),
         ({"covariate": "frost", "above": 1}, "no covariate frost"),
     ]
     for settings, text in cases:

@@ -9,6 +9,7 @@ from odc.geo.geobox import GeoBox
 
 from helpers.core import grid, rasters
 from helpers.core.settings import ALBERS
+from helpers.core.warp import warp
 from helpers.prepare import terrain
 from helpers.prepare.registry import CovariateError, covariates
 
@@ -64,7 +65,7 @@ def write_tilted_plane(path, longitude, latitude, azimuth, slope):
 def test_a_tilted_plane_keeps_its_true_slope_and_aspect(tmp_path, longitude, latitude, azimuth):
     geobox = local_grid(longitude, latitude)
     path = write_tilted_plane(tmp_path / "plane.tif", longitude, latitude, azimuth, slope=5)
-    elevation = rasters.warp(path, geobox, "bilinear")
+    elevation = warp(path, geobox, "bilinear")
     east, north = terrain.gradient(elevation, RESOLUTION, grid.local_factors(geobox))
     northness, eastness = terrain.aspect_vector(east, north)
     middle = (slice(30, 50), slice(30, 50))
