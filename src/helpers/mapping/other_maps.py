@@ -5,24 +5,22 @@ frost number above 0.5. It is brought onto the reference grid: the nearest cell 
 metres of ice.
 """
 
-import contextlib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import rasterio
-from rasterio.errors import RasterioError
 from rasterio.features import rasterize
 
 from helpers.core import qgis, scores
 from helpers.core.classes import NO_TYPE, TARGETS, Target, layer_name
 from helpers.core.files import write_json
 from helpers.core.grid import cell_areas, crs_wkt, reference_grid
+from helpers.core.mosaic import read_mosaic
 from helpers.core.rasters import read_band, write_raster
 from helpers.core.settings import OtherMap
 from helpers.core.study import Study
-from helpers.core.warp import warp
+from helpers.core.user_rasters import Reading, raster_files
 from helpers.mapping.files import MapError, difference_files, map_files
 from helpers.prepare.registry import read_covariates
 
@@ -53,6 +51,13 @@ def read_other(study: Study, other: OtherMap) -> np.ndarray:
         values = np.where(np.isfinite(values), values > other.above, np.nan)
     elif other.classes and not polygons:
         values = _recoded(other, values)
+    if other.compares == "storage" and (impossible := values < 0).any():
+        row, column = np.argwhere(impossible)[0]
+        raise MapError(
+            f"The map {other.name} has less than no ice in {impossible.sum()} cells, such as "
+            f"{values[row, column]:g} m in row {row}, column {column} of the grid.",
+            "give its value for no data a tag in the file, with gdal_edit.py -a_nodata",
+        )
     codes = np.unique(values[np.isfinite(values)])
     if not codes.size:
         raise MapError(
@@ -76,18 +81,11 @@ def _target(study: Study, other: OtherMap) -> Target:
 
 
 def _raster(study: Study, other: OtherMap) -> np.ndarray:
-    """Return a raster's values on the reference grid."""
-    path = study.path(other.file)
-    nodata = None  # also of a file that cannot be opened: `warp` says so
-    with contextlib.suppress(RasterioError), rasterio.open(path) as source:
-        nodata = source.nodata
-
-    def decode(numbers: np.ndarray) -> np.ndarray:
-        values = numbers.astype(np.float64)
-        return np.where(values == nodata, np.nan, values)
-
+    """Return a raster's values on the reference grid; of classes, the codes as they are stored."""
     rule = "average" if other.compares == "storage" else "nearest"
-    return warp(path, reference_grid(study), rule, 1, decode)
+    reading = Reading(scaled=not other.classes, finer=rule, coarser=rule)
+    files = raster_files(study.path(other.file))
+    return read_mosaic(files, reference_grid(study), reading)[0].astype(float)
 
 
 def _recoded(other: OtherMap, values: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ import geopandas
 import numpy as np
 import pytest
 import rasterio
+from affine import Affine
 from shapely.geometry import box
 
 from helpers.core.errors import CompendiumError
@@ -184,3 +185,57 @@ def test_a_changed_file_is_another_input(tmp_path):
     assert first.key != study.changed({"compare_with": others}).key
     assert first.other_map_files == [path]
     assert first.compare_with[0].classes == {"1": 1}
+
+
+def test_scale_mask_and_rotation_of_a_users_map_are_respected(project):
+    """Thousandths of metres, an internal mask, and a grid that is turned by 10 degrees."""
+    study, geobox, _, folder = project
+    rows, columns = geobox.shape
+    profile = {"driver": "GTiff", "height": rows, "width": columns, "count": 1}
+    profile |= {"crs": geobox.crs.to_wkt(), "transform": geobox.transform}
+    with rasterio.open(folder / "scaled.tif", "w", dtype="int16", **profile) as target:
+        target.write(np.full((rows, columns), 1500, np.int16), 1)
+        target.scales = (0.001,)
+    storage = with_map(study, file=str(folder / "scaled.tif"), compares="storage")
+    assert np.unique(other_maps.read_other(storage, storage.compare_with[0])) == [1.5]
+
+    with (
+        rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
+        rasterio.open(folder / "masked.tif", "w", dtype="uint8", **profile) as target,
+    ):
+        target.write(np.full((rows, columns), 40, np.uint8), 1)
+        target.scales = (0.01,)
+        known = np.ones((rows, columns), bool)
+        known[:, : columns // 3] = False
+        target.write_mask(known)
+    masked = with_map(study, file=str(folder / "masked.tif"), above=0.5)
+    theirs = other_maps.read_other(masked, masked.compare_with[0])
+    np.testing.assert_array_equal(np.isnan(theirs), ~known)
+    assert not theirs[known].any()
+
+    turned = geobox.transform * Affine.rotation(10, (columns / 2, rows / 2))
+    with rasterio.open(
+        folder / "turned.tif", "w", dtype="float32", **profile | {"transform": turned}
+    ) as target:
+        target.write(np.tile(np.arange(columns, dtype=np.float32), (rows, 1)), 1)
+    rotated = with_map(study, file=str(folder / "turned.tif"), above=columns / 2)
+    theirs = other_maps.read_other(rotated, rotated.compare_with[0])
+    place = ~turned * (geobox.transform * (columns * 0.5 + 10.5, rows * 0.25 + 0.5))
+    assert theirs[rows // 4, columns // 2 + 10] == (int(place[0]) > columns / 2)
+    middle = ~turned * (geobox.transform * (columns * 0.5 + 0.5, 0.5))
+    assert theirs[0, columns // 2] == (int(middle[0]) > columns / 2) != theirs[-1, columns // 2]
+
+
+def test_metres_of_ice_below_zero_are_refused(project):
+    study, geobox, _, folder = project
+    theirs = np.full(geobox.shape, 1.5, np.float32)
+    theirs[3, :7] = -9999
+    profile = {"driver": "GTiff", "height": geobox.shape[0], "width": geobox.shape[1], "count": 1}
+    profile |= {"crs": geobox.crs.to_wkt(), "transform": geobox.transform, "dtype": "float32"}
+    with rasterio.open(folder / "ice.tif", "w", **profile) as target:
+        target.write(theirs, 1)
+    storage = with_map(study, file=str(folder / "ice.tif"), compares="storage")
+    with pytest.raises(
+        CompendiumError, match="less than no ice in 7 cells, such as -9999 m in row 3"
+    ):
+        other_maps.read_other(storage, storage.compare_with[0])
