@@ -11,12 +11,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 from matplotlib.figure import Figure
 
 from helpers.core.classes import layer_name
 from helpers.core.errors import CompendiumError
-from helpers.core.files import read_json, write_json
+from helpers.core.files import read_json, read_yaml, write_json
 from helpers.core.grid import reference_grid
 from helpers.core.plot import mark_label, panels, save
 from helpers.core.rasters import read_band, write_raster
@@ -82,8 +81,7 @@ def read_batch(path: str | Path) -> tuple[pd.DataFrame, list[str], dict[str, Pat
 
 def _differing(folders: Sequence[Path]) -> pd.DataFrame:
     """Return the settings, by dotted name, in which runs differ: one row a run."""
-    texts = [(folder / "study.yaml").read_text(encoding="utf-8") for folder in folders]
-    table = pd.json_normalize([yaml.safe_load(text) for text in texts])
+    table = pd.json_normalize([read_yaml(folder / "study.yaml") for folder in folders])
     table = table.map(json.dumps).replace("NaN", "")
     names = [name for name in table if str(name).split(".")[0] not in _IGNORED]
     return table[[name for name in names if len(set(table[name])) > 1]]

@@ -12,6 +12,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from helpers.core.errors import CompendiumError
+from helpers.core.files import read_yaml
 from helpers.core.settings import ROOT, Section
 from helpers.core.study import Study, StudyError, unknown_setting, valid_names
 
@@ -91,7 +92,7 @@ class Sweep(Section):
         """
         path = sweep_path(path)
         try:
-            settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+            settings = read_yaml(path)
             sweep = cls(**settings)
         except (yaml.YAMLError, UnicodeDecodeError, TypeError) as error:
             message = f"{path.name} is not readable as a sweep: {' '.join(str(error).split())}"

@@ -4,15 +4,29 @@ import hashlib
 import json
 import math
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import yaml
 
 if TYPE_CHECKING:  # a stage's process starts half a second earlier without it
     import pandas as pd
+
+
+_NUMBERS = {
+    "bool": (r"^(true|True|TRUE|false|False|FALSE)$", "tTfF"),
+    "int": (r"^[-+]?[0-9]+$", "-+0123456789"),
+    "float": (
+        r"^([-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?"
+        r"|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))$",
+        "-+.0123456789",
+    ),
+}
+"""What is a truth value or a number in YAML 1.2, and the characters that it begins with."""
 
 
 @contextmanager
@@ -52,6 +66,48 @@ def write_json(path: str | Path, value: Any) -> None:
 def read_json(path: str | Path) -> Any:
     """Return what a JSON file holds."""
     return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def read_yaml(path: str | Path) -> Any:
+    """Return what a YAML file holds, by the rules of YAML 1.2.
+
+    So ``no`` and ``off`` are words, and 010 is ten. yaml.YAMLError if it is not readable, or if a
+    key stands twice: the first would be lost without a word.
+    """
+    return yaml.load(Path(path).read_text(encoding="utf-8"), _Yaml)
+
+
+def to_yaml(value: Any) -> str:
+    """Return plain values as the text of a YAML file that `read_yaml` reads as they were."""
+    return yaml.dump(value, Dumper=_YamlText, sort_keys=False, allow_unicode=True)
+
+
+class _Yaml(yaml.SafeLoader):
+    """A loader that makes nothing but plain values, with YAML 1.2's words and numbers."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        lines: dict[str, int] = {}
+        for key, _ in node.value:
+            line, name = key.start_mark.line + 1, str(key.value)
+            if name in lines and name != "<<":
+                message = f"`{name}` stands twice, in lines {lines[name]} and {line}"
+                raise yaml.constructor.ConstructorError(problem=message)
+            lines[name] = line
+        return super().construct_mapping(node, deep)
+
+
+class _YamlText(yaml.SafeDumper):
+    """A writer that puts quotes about what is a number or a truth value in YAML 1.1 or 1.2."""
+
+
+_Yaml.yaml_implicit_resolvers = {
+    first: [(tag, rule) for tag, rule in rules if tag.rpartition(":")[2] not in _NUMBERS]
+    for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+for _kind, (_rule, _first) in _NUMBERS.items():
+    for _one in (_Yaml, _YamlText):
+        _one.add_implicit_resolver(f"tag:yaml.org,2002:{_kind}", re.compile(_rule), list(_first))
+_Yaml.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(node.value))
 
 
 def write_tables(path: str | Path, table: "pd.DataFrame", keys: Sequence[str]) -> dict[str, Any]:

@@ -448,8 +448,11 @@ class OtherMap(Section):
     @field_validator("classes", mode="before")
     @classmethod
     def _by_text(cls, classes: dict[Any, Any]) -> dict[Any, Any]:
-        numbers = int | float
-        return {f"{key:g}" if isinstance(key, numbers) else key: classes[key] for key in classes}
+        def text(key: Any) -> Any:
+            number = isinstance(key, int | float) and not isinstance(key, bool)
+            return f"{key:g}" if number else str(key)
+
+        return {text(key): code for key, code in classes.items()}
 
     @model_validator(mode="after")
     def _is_one_map(self) -> Self:

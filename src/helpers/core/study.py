@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 
 from helpers.core.classes import ICE_TYPES, TARGETS, IceType, Layer, Target
 from helpers.core.errors import CompendiumError
-from helpers.core.files import file_hash, short_hash, write_text
+from helpers.core.files import file_hash, read_yaml, short_hash, to_yaml, write_text
 from helpers.core.settings import (
     ROOT,
     Accuracy,
@@ -223,7 +223,7 @@ class Study(Section):
 
     def as_yaml(self) -> str:
         """Return all settings as the text of a study file."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        return to_yaml(self.model_dump(mode="json"))
 
     def path(self, relative: str) -> Path:
         """Return a path of a study file as an absolute one."""
@@ -383,7 +383,7 @@ def _find(path: str | Path) -> Path:
 def _read(path: Path, seen: Sequence[Path] = ()) -> dict[str, Any]:
     shown = relative_path(path)
     try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+        settings = read_yaml(path)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         message = f"{shown} is not readable as YAML: {reason}"

@@ -239,3 +239,16 @@ def test_metres_of_ice_below_zero_are_refused(project):
         CompendiumError, match="less than no ice in 7 cells, such as -9999 m in row 3"
     ):
         other_maps.read_other(storage, storage.compare_with[0])
+
+
+def test_yes_and_no_are_words_and_truth_values_of_a_column(project):
+    study, geobox, half, folder = project
+    polygons(geobox, half, zone=["yes", "no"], frozen=[True, False]).to_file(folder / "z.gpkg")
+    path = folder / "study.yaml"
+    for column, classes in (("zone", "{yes: 1, no: 0}"), ("frozen", "{true: 1, false: 0}")):
+        path.write_text(f"name: t\ncompare_with: [{{name: theirs, file: {folder / 'z.gpkg'}, "
+                        f"column: {column}, classes: {classes}}}]\n")  # fmt: skip
+        (other,) = Study.open(path).compare_with
+        assert other_maps.compare_all(with_map(study, **other.model_dump(exclude={"name"})))[
+            "theirs"
+        ]["kappa"] == pytest.approx(1)
