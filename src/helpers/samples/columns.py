@@ -27,7 +27,10 @@ class Column:
     aliases: tuple[str, ...] = ()
 
 
-_SITE_NAMES = ("孔号", "钻孔编号", "编号", "点号", "point", "hole", "borehole", "borehole_id")
+_SITE_NAMES = (
+    *("孔号", "钻孔编号", "编号", "点号"),
+    *("point", "site", "hole", "hole_id", "borehole", "borehole_id"),
+)
 
 # fmt: off
 COLUMNS = {
@@ -40,14 +43,16 @@ COLUMNS = {
         Column("elevation_m", "optional", "number", ("高程", "海拔", "elevation")),
         Column("depth_reached_m", "value", "depth", ("终孔深度", "孔深", "深度", "hole_depth")),
         Column("permafrost", "value", "word", ("多年冻土", "有无多年冻土")),
-        Column("permafrost_table_m", "column", "depth", ("多年冻土上限", "上限", "上限埋深")),
-        Column("permafrost_base_m", "column", "depth", ("多年冻土下限", "下限", "下限埋深")),
+        Column("permafrost_table_m", "column", "depth",
+               ("多年冻土上限", "冻土上限", "上限", "上限埋深")),
+        Column("permafrost_base_m", "column", "depth",
+               ("多年冻土下限", "冻土下限", "下限", "下限埋深")),
         Column("source", "optional", "text", ("来源", "资料来源")),
     ),
     "intervals": (
         Column("site_id", "value", "text", _SITE_NAMES),
-        Column("top_m", "value", "depth", ("顶深", "顶深度", "顶板深度")),
-        Column("bottom_m", "value", "depth", ("底深", "底深度", "底板深度")),
+        Column("top_m", "value", "depth", ("顶深", "顶深度", "顶板深度", "from", "depth_from")),
+        Column("bottom_m", "value", "depth", ("底深", "底深度", "底板深度", "to", "depth_to")),
         Column("depth_m", "optional", "depth", ("深度", "取样深度", "sample_depth")),
         Column("frozen", "value", "word", ("冻结", "是否冻结", "冻结状态")),
         Column("ice_content", "optional", "number", ("体积含冰量", "含冰量")),

@@ -23,7 +23,13 @@ _SHEETS = {"sites": ("钻孔", "孔位", "点位"), "intervals": ("岩芯", "岩
 
 _HALF_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {0x3000: " ", 0xA0: " "}
 
+_RAISED = str.maketrans("³⁻", "3-")
+
+_HEAD_ROWS = 10  # of a sheet, among which the header is: a title may stand above it
+
 _SUFFIX = re.compile(r"[\s_](cm|pct|percent|%)$", re.IGNORECASE)
+
+_AFTER_SLASH = re.compile(r"\s*/\s*(|%|cm|m|g/g|m3/m3|k?g[/·. ]?c?m-?3)$", re.IGNORECASE)
 
 _IN_BRACKETS = re.compile(r"\s*[\[(](.*?)[\])]")
 
@@ -100,9 +106,9 @@ def read_table(path: Path, file: str, kind: str, epsg: int) -> RawTable:
     except Exception as error:  # whatever a damaged file makes a reader raise, it is no table
         reason = " ".join(str(error).split())
         raise SampleError(f"{file} is not readable as a table: {reason}", remedy) from None
-    first = next((row for row, line in enumerate(records, start=1) if any(line)), None)
-    if first is None:
+    if not any(map(any, records)):
         raise SampleError(f"{file} is empty.", remedy)
+    first = _header_row(records, kind)[0] + 1
     typed = records[first - 1]
     plain = [_plain_header(name) for name in typed]
     # Beside a column of names, such as site_id, its aliases are other columns: a point's number.
@@ -122,6 +128,22 @@ def read_table(path: Path, file: str, kind: str, epsg: int) -> RawTable:
     units = dict(zip(header, map(_unit, typed), strict=True))
     text = _as_text(lines, header, kind)
     return RawTable(kind, file, text, text.astype(object), header, units, overlong)
+
+
+def _header_row(records: Sequence[Sequence[str]], kind: str) -> tuple[int, int]:
+    """Return which row names the most columns of a kind of table, from 0, and how many.
+
+    The first that has a value, if none names any.
+    """
+    known = {
+        alias: column.name
+        for column in COLUMNS[kind]
+        for alias in (column.name, column.name.removesuffix("_m"), *column.aliases)
+    }
+    filled = [row for row, line in enumerate(records) if any(line)][:_HEAD_ROWS]
+    named = {row: len(known.keys() & set(map(_plain_header, records[row]))) for row in filled}
+    best = max(filled, key=lambda row: (named[row], -row), default=0)
+    return best, named.get(best, 0)
 
 
 def read_places(path: Path, epsg: int) -> pd.DataFrame:
@@ -172,7 +194,9 @@ def _csv_records(path: Path) -> list[list[str]]:
             text = data.decode("gb18030")
     if "\0" in text:
         raise ValueError("it holds bytes that no text has")
-    separator = max(",;\t", key=text.partition("\n")[0].count)
+    # A blank line or a title may stand above the header.
+    head = next((line for line in text.splitlines() if set(",;\t") & set(line)), "")
+    separator = max(",;\t", key=head.count)
     lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     return [[_plain(value) for value in line] for line in lines]
 
@@ -180,14 +204,21 @@ def _csv_records(path: Path) -> list[list[str]]:
 def _excel_records(path: Path, kind: str) -> list[list[str]]:
     with pd.ExcelFile(path, engine="calamine") as book:
         name = _sheet_of(kind, book.sheet_names)
-        sheet = pd.read_excel(book, sheet_name=name, header=None, dtype=object, na_filter=False)
-    return [[_cell(value) for value in row] for row in sheet.itertuples(index=False)]
+        names = [name] if name else book.sheet_names
+        look = {"header": None, "dtype": object, "na_filter": False}
+        sheets = [pd.read_excel(book, sheet_name=one, **look) for one in names]
+    tables = [
+        [[_cell(value) for value in row] for row in sheet.itertuples(index=False)]
+        for sheet in sheets
+    ]
+    return max(tables, key=lambda records: _header_row(records, kind)[1])
 
 
 def _geopackage_records(path: Path, kind: str, epsg: int) -> list[list[str]]:
     import geopandas
 
-    layer = _sheet_of(kind, geopandas.list_layers(path)["name"].tolist())
+    names = geopandas.list_layers(path)["name"].tolist()
+    layer = _sheet_of(kind, names) or names[0]
     frame = geopandas.read_file(path, layer=layer)
     table = pd.DataFrame(frame)
     if isinstance(frame, geopandas.GeoDataFrame):
@@ -202,9 +233,9 @@ def _geopackage_records(path: Path, kind: str, epsg: int) -> list[list[str]]:
 
 
 def _sheet_of(kind: str, names: Sequence[str]) -> str:
-    """Return the name of the sheet or layer that holds a kind of table; the first by default."""
+    """Return the name of the sheet or layer that says that it holds a kind of table; or nothing."""
     by_header = {_plain_header(name): name for name in names}
-    return next((by_header[name] for name in (kind, *_SHEETS[kind]) if name in by_header), names[0])
+    return next((by_header[name] for name in (kind, *_SHEETS[kind]) if name in by_header), "")
 
 
 def _cell(value: Any) -> str:
@@ -223,13 +254,17 @@ def _plain(value: Any) -> str:
 
 def _plain_header(name: str) -> str:
     """Return a header in small letters, with underscores for spaces and without its unit."""
-    bare = _SUFFIX.sub("", _IN_BRACKETS.sub("", _plain(name)).strip())
+    bare = _IN_BRACKETS.sub("", _plain(name).translate(_RAISED)).strip()
+    bare = _SUFFIX.sub("", _AFTER_SLASH.sub("", bare))
     return re.sub(r"[\s-]+", "_", bare.lower())
 
 
 def _unit(header: str) -> str:
-    """Return the unit after a column's name, as in ``depth (cm)`` or ``depth_cm``; or nothing."""
-    brackets = _IN_BRACKETS.search(_plain(header))
-    if not brackets and (suffix := _SUFFIX.search(_plain(header))):
-        return "cm" if suffix[1].lower() == "cm" else "%"
-    return re.sub(r"[\s·^]", "", brackets[1].lower()).replace("³", "3") if brackets else ""
+    """Return the unit after a column's name: ``depth (cm)``, ``depth/cm``, ``depth_cm``; or ``""``.
+
+    Percent is ``%``, however it is written.
+    """
+    text = _plain(header).translate(_RAISED)
+    rules = (_IN_BRACKETS, _AFTER_SLASH, _SUFFIX)
+    unit = next((found[1] for rule in rules if (found := rule.search(text))), "").lower()
+    return re.sub(r"[\s·^]", "", re.sub("^(pct|percent)$", "%", unit))

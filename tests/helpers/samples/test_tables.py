@@ -724,3 +724,36 @@ def test_textures(tables, typed, read):
 def test_a_system_without_places_is_refused(code):
     with pytest.raises(ValueError, match=f"EPSG:{code}"):
         Study(name="t", samples={"epsg": code})
+
+
+GB_SITES = """{title}孔号,经度,纬度,孔深/m,多年冻土,冻土上限／m,多年冻土下限/m
+A,122.5,52.5,12,有,1.5,
+"""
+GB_CORES = """{title}孔号,顶深/cm,底深(cm),冻结,含水率/%,干密度/(g·cm⁻³)
+A,150,400,是,35,1.35
+A,400,1200,是,28,1.45
+"""
+
+
+@pytest.mark.parametrize("title", ["", "\n", "漠河钻孔一览表,,,\n", "2024 survey\n\n"])
+@pytest.mark.parametrize("separator", [",", ";"])
+def test_units_after_a_slash_and_titles_above_the_header(tables, title, separator):
+    texts = [text.format(title=title) for text in (GB_SITES, GB_CORES)]
+    study = tables(*(text.replace(",", separator) for text in texts))
+    sites, intervals, problems = read_tables(study)
+    assert sites["permafrost_table_m"].tolist() == [1.5]
+    assert intervals["bottom_m"].tolist() == [4, 12]
+    assert intervals["water_content"].tolist() == [0.35, 0.28]
+    assert intervals["dry_density"].tolist() == [1350, 1450]
+    assert set(problems["severity"]) == {"warn"}
+
+
+def test_sheets_without_a_telling_name_are_told_by_their_columns(tmp_path):
+    path = tmp_path / "book.xlsx"
+    with pd.ExcelWriter(path) as book:
+        for name, text in (("Sheet1", "note\nnothing\n"), ("Sheet2", INTERVALS), ("Sheet3", SITES)):
+            frame = pd.DataFrame([line.split(",") for line in text.splitlines()])
+            frame.to_excel(book, sheet_name=name, index=False, header=False)
+    study = Study(name="t", source=SOURCE, samples=dict.fromkeys(("sites", "intervals"), str(path)))
+    sites, intervals, problems = read_tables(study)
+    assert (len(sites), len(intervals), len(problems)) == (3, 5, 0)
