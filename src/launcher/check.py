@@ -21,6 +21,7 @@ from helpers.prepare.products import field_of, raw_files
 from helpers.prepare.registry import covariate_files, used_predictors
 from helpers.samples.areas import label_features
 from helpers.samples.columns import SampleError
+from helpers.samples.labels import label_layers
 from helpers.samples.readers import read_table
 from helpers.samples.tables import find_problems, read_tables, table_paths
 from launcher.run import show_stale
@@ -30,7 +31,11 @@ _DEFAULT_CELLS = 1.44e6  # of the default study, inside its area
 
 _LEAST_SECONDS = 10  # of a stage, however small the grid is
 
+_USUAL_SHARE = 0.5  # of the seconds that stages may take
+
 _BY_CELLS = 300  # MB a million cells: stages that need more take longer on larger grids
+
+_MOST_CODES = 30  # whole numbers that look like categories
 
 _MOST_PLACES = 3000  # are looked up in each raster
 
@@ -53,11 +58,12 @@ def check_study(path: str | Path, full: bool = False) -> int:
         with _noted(problems):
             geobox = reference_grid(study)
             _show_all(study, geobox, set(missing), problems, full)
-    for one in problems:
-        print(f"problem: {one.message} Remedy: {one.remedy}")
-    if geobox and not missing:  # which stages would name once more
+    told = list(dict.fromkeys(f"problem: {one.message} Remedy: {one.remedy}" for one in problems))
+    for line in told:
+        print(line)
+    if geobox and not told:
         show_stale(path, full)
-    return len(problems)
+    return len(told)
 
 
 def _show_all(
@@ -104,7 +110,7 @@ def _show_predictors(
     study: Study, geobox: GeoBox, own: Sequence[OwnPredictor], problems: Problems
 ) -> list[OwnPredictor]:
     """Print a line a predictor; return those without a problem."""
-    rows, good = [], []
+    rows, good, codes = [], [], []
     for one in own:
         with _noted(problems):
             facts = describe_own(study, one, geobox)
@@ -123,7 +129,11 @@ def _show_predictors(
             }
             rows.append(list(row.values()))
             good.append(one)
+            if one.kind == "number" and not as_is and 1 < facts["codes"] <= _MOST_CODES:
+                codes.append(f"{one.name} has {facts['codes']} whole numbers, which are averaged")
     _print_rows("predictor", rows)
+    for text in codes:
+        print(f"remark: {text}; if they are codes of categories, write `kind: category`")
     return good
 
 
@@ -143,8 +153,10 @@ def _show_samples(study: Study, missing: Set[str], problems: Problems) -> pd.Dat
             if errors:
                 message = f"The tables of boreholes have errors: {errors}."
                 raise SampleError(message, "correct them: `python -m launcher tables` lists all")
-            sites = read_tables(study)[0]
+            sites, intervals, _ = read_tables(study)
             found.append(sites)
+            labels = label_layers(study, sites, intervals)[0]
+            _print_rows("samples", _by_class(study, labels.assign(group=labels["site_id"])))
     for kind, other in (("points", "areas"), ("areas", "points")):
         if getattr(study.samples, kind) and f"samples.{kind}" not in missing:
             with _noted(problems):
@@ -198,6 +210,7 @@ def _show_costs(study: Study, geobox: GeoBox, cells: int, full: bool) -> None:
         max(_LEAST_SECONDS, one.seconds * growth) if one.memory_mb[1] > _BY_CELLS else one.seconds
         for one in map(STAGES.__getitem__, stages)
     )
+    seconds *= _USUAL_SHARE
     memory = max(memory_mb(study, name) for name in stages)
     maps = [*map_files(study), *trust_files(study)]
     probabilities = sum(name.startswith("class_probability") for name in maps)

@@ -27,6 +27,7 @@ title: {name}  # stands on figures
 
 # Raw rasters, of which covariates are made. Leave out what you do not have.
 # source:
+#   kind: files
 #   dem: {own}/dem.tif  # elevation, m: terrain
 #   landsat: {own}/landsat  # folder of scenes as downloaded: vegetation
 #   lst: {own}/modis  # folder of monthly MOD11: surface temperature
@@ -43,6 +44,7 @@ domain:
 # For an area of less than some hundred km: blocks of about a tenth of its width.
 # folds: {{block_km: 10}}  # also min_separation_km: nearer sites stay together
 # accuracy: {{block_km: 10}}
+# uncertainty: {{block_km: 10}}
 """
 
 _LIKE = """\

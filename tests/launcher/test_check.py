@@ -2,7 +2,9 @@
 
 import shutil
 
+import numpy as np
 import pytest
+import rasterio
 import yaml
 
 from helpers.core.settings import ROOT
@@ -55,7 +57,7 @@ def test_a_study_without_problems(stages, capsys):
     assert classes[1] == "samples.areas upper-metres Ice-poor: 19 units 264 samples"
     assert len(classes) == 4
     assert "samples: 1335 of 1335 places have a value of all own predictors" in out
-    assert out[-1].startswith("run: about 3 min on 2 cores, at most 1,237 MB of memory, about ")
+    assert out[-1].startswith("run: about 1 min on 2 cores, at most 1,237 MB of memory, about ")
 
 
 def test_one_problem_hides_no_other(stages, changed, capsys):
@@ -124,3 +126,21 @@ def test_tables_tell_sites_errors_and_remarks(stages, tmp_path, capsys):
             assert problems == 1
             assert lines[0].startswith("samples: 3 sites in sites.csv; 1 errors and 0 remarks")
             assert lines[1].startswith("problem: The tables of boreholes have errors: 1.")
+
+
+def test_codes_given_as_a_number_are_pointed_out(stages, changed, capsys, tmp_path):
+    with rasterio.open(ROOT / DATA / "veg.tif") as source:
+        profile, codes = source.profile, np.nan_to_num(source.read())
+    with rasterio.open(tmp_path / "codes.tif", "w", **profile) as target:
+        target.write(np.rint(np.where(codes > 100, 0, codes)).astype(profile["dtype"]))
+    own = [
+        {"name": "cover", "file": str(tmp_path / "codes.tif")},
+        {"name": "slope", "file": f"{DATA}/slp.tif"},
+    ]
+    grid = {"crs": "EPSG:3579", "resolution": 200, "fine_resolution": 100, "margin": 0}
+    area = {"box": [-139.4, 62.8, -139.2, 62.9]}
+    check.check_study(changed(predictors=own, grid=grid, area=area))
+    out = capsys.readouterr().out
+    remarks = [line for line in out.splitlines() if line.startswith("remark: cover has ")]
+    assert "whole numbers, which are averaged; if they are codes" in remarks[0]
+    assert "remark: slope" not in out

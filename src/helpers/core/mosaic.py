@@ -113,7 +113,8 @@ def describe_mosaic(files: Sequence[Path], geobox: GeoBox, reading: Reading) -> 
     description
         ``files`` (their number), ``crs``, ``cell_size`` in its units, ``nodata``, ``unit`` and
         ``resampling``: sets of what the files have, as text. ``share_of_grid`` within their bounds,
-        and ``minimum`` and ``maximum`` there, None where they have no value.
+        and ``minimum`` and ``maximum`` there, None where they have no value. ``codes``: how many
+        different values, if all are whole numbers, or else 0.
     """
     step = max(1, math.ceil(max(geobox.shape) / _LATTICE))
     eastings, northings = np.meshgrid(*(axis[step // 2 :: step] for axis in cell_centres(geobox)))
@@ -144,6 +145,7 @@ def describe_mosaic(files: Sequence[Path], geobox: GeoBox, reading: Reading) -> 
         "share_of_grid": float(covered.mean()),
         "minimum": float(values.min()) if values.size else None,
         "maximum": float(values.max()) if values.size else None,
+        "codes": len(np.unique(values)) if (values == np.rint(values)).all() else 0,
     }
 
 

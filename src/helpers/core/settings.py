@@ -56,7 +56,8 @@ def raster_grid(path: str) -> dict[str, Any]:
     except RasterioError as error:
         raise ValueError(f"the raster {path} of `like` cannot be read: {error}") from None
     if crs is None:
-        raise ValueError(f"{path} has no coordinate reference system: give it one (gdal_edit.py)")
+        remedy = "give it that which it was made in (rio edit-info --crs)"
+        raise ValueError(f"{path} has no coordinate reference system: {remedy}")
     if crs.is_geographic:
         raise ValueError(
             f"{path} is in degrees, and areas and distances need metres: "

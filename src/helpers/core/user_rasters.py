@@ -139,7 +139,7 @@ def source_crs(source: DatasetReader) -> rasterio.CRS:
         return rasterio.CRS.from_epsg(4326)
     raise RasterError(
         f"The raster {_name(source)} has no coordinate reference system.",
-        "assign one, for example with gdal_edit.py -a_srs EPSG:4326",
+        f"assign the one that it was made in: rio edit-info --crs EPSG:32651 {_name(source)}",
     )
 
 

@@ -56,7 +56,7 @@ def read_other(study: Study, other: OtherMap) -> np.ndarray:
         raise MapError(
             f"The map {other.name} has less than no ice in {impossible.sum()} cells, such as "
             f"{values[row, column]:g} m in row {row}, column {column} of the grid.",
-            "give its value for no data a tag in the file, with gdal_edit.py -a_nodata",
+            "write its value for no data into the file's tags: rio edit-info --nodata VALUE",
         )
     codes = np.unique(values[np.isfinite(values)])
     if not codes.size:

@@ -207,7 +207,7 @@ def _decoder(path: Path, encoding: products.Encoding | None) -> Callable[[np.nda
     if tags == (1, 0) and not floats:
         raise CovariateError(
             f"{path.name} holds whole numbers without a scale: {encoding.unit}, or tenths of it?",
-            "if they are tenths, write the scale into the file (gdal_edit.py -scale 0.1); "
+            "if they are tenths, write the scale, 0.1, into the file's tags; "
             f"if they are {encoding.unit}, save it as floats",
         )
 

@@ -150,7 +150,10 @@ def covariates(study: Study) -> dict[str, Covariate]:
     if len(by_name) < len(layers):
         names = [layer.name for layer in layers]
         twice = listed([name for name in by_name if names.count(name) > 1])
-        raise StudyError(f"`predictors`: two covariates have the name {twice}.", "rename your own")
+        raise StudyError(
+            f"`predictors`: two covariates have the name {twice}.",
+            "rename your own; or write the name alone, which takes that of `source`",
+        )
     return by_name
 
 

@@ -172,7 +172,16 @@ def _check_intervals(_study: Study, sites: RawTable, intervals: RawTable) -> Ite
         yield from intervals.problems_where(stray, "site_id", "interval without site")
     inverted = frame["bottom_m"] <= frame["top_m"]
     yield from intervals.problems_where(inverted, "bottom_m", "inverted interval")
-    yield from intervals.problems_where(_overlapping(frame), "top_m", "overlapping intervals")
+    name = "depth_m" if frame["depth_m"].notna().any() else "top_m"
+    yield from intervals.problems_where(_overlapping(frame), name, "overlapping intervals")
+    frozen = frame["frozen"] == "yes"
+    known = (
+        frame["dry_density"].notna() | frame["ice_content"].notna() | (frame["texture"] == "peat")
+    )
+    dry = frozen & frame["water_content"].notna() & ~known
+    if 2 * dry.sum() > frozen.sum():
+        number = f"{dry.sum()} of {frozen.sum()} frozen samples"
+        yield intervals.problem("dry_density", "no dry density", number)
     no_ice = (frame["ice_type"] == 0) & (frame["frozen"] == "yes") & frame["ice_content"].isna()
     yield from intervals.problems_where(no_ice, "ice_type", "unknown ice type")
     for name in ("ice_content", "ice_type"):

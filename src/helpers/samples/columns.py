@@ -77,14 +77,16 @@ WORDS = {
 """Columns in which only these words may stand, in English or Chinese."""
 
 TEXTURES = {
-    "rock": "rock|stone|granite|basalt|岩",
+    "rock": r"rock|\w+stone\b|granite|basalt|岩",
     "peat": r"\bpeat\b|泥炭(?!质)",
-    "clay": "clay|黏土|粘土",
-    "silt": "silt|loam|粉土|粉质|壤土",
-    "gravel": "gravel|砾|碎石|卵石",
-    "sand": "sand|砂",
+    "clay": r"clays?\b|黏土|粘土",
+    "silt": r"silts?\b|loam|粉土|粉质|壤土",
+    "gravel": r"gravels?\b|stones\b|砾|碎石|卵石",
+    "sand": r"sands?\b|砂",
 }
-"""Soil textures, by patterns of the words that name them; the first that a cell holds counts."""
+"""Soil textures, by patterns of the words that name them; the first that a cell holds counts.
+
+An adjective, as in sandy silt or gravelly sand, names none."""
 
 EXAMPLE = "example-"
 """Rows of the templates have a `site_id` that begins so, in any case."""
@@ -145,8 +147,8 @@ _ERRORS = {
 _WARNINGS = {
     "decimal comma": ("the decimal sign is a comma", "write a point"),
     "degrees, minutes, seconds": ("this is not in decimal degrees", "write decimal degrees"),
-    "content in percent": ("the column is in percent", "divided by 100; write fractions"),
-    "depths in centimetres": ("the depths are in centimetres", "divided by 100; write metres"),
+    "content in percent": ("the column is in percent", "divided by 100"),
+    "depths in centimetres": ("the depths are in centimetres", "divided by 100"),
     "dry density in another unit": ("the dry density is in g cm-3",
         "multiplied by 1000; write kg m-3"),
     "unused column": ("the column is not used", "rename it, if it was meant so"),
@@ -155,7 +157,10 @@ _WARNINGS = {
     "another datum": (
         "the elevations fit better where the coordinates are taken for GCJ-02 or BD-09",
         "ask where the coordinates come from, and set samples.datum"),
-    "derived value": ("the sheet has no value, and other columns tell it", "give the value"),
+    "derived value": ("the sheet has no value, and other columns tell it",
+        "give the value if you have it"),
+    "no dry density": ("these are taken as saturated, which gives dry ground too much ice",
+        "give dry_density where it was measured"),
     "no permafrost table": ("without this depth the site gives no label", "give the depth"),
     "interval below the hole": ("the interval ends below the borehole",
         "correct one of the two depths"),

@@ -49,10 +49,12 @@ def _empty(table: RawTable, name: str) -> bool:
 def _fill(table: RawTable, name: str, values: pd.Series, how: str) -> Iterator[Problem]:
     """Put values where a column has none, as if they had been typed."""
     use = (table.text[name] == "") & values.notna()
-    misspelt = name not in table.header and nearest([name], table.spare, 0.75)
-    if not use.any() or misspelt:
+    absent = name not in table.header
+    if not use.any() or (absent and nearest([name], table.spare, 0.75)):
         return
-    if name not in table.header:
+    if absent and name == "frozen" and values.isna().any():
+        return  # one word on the missing column, and not one on each sample
+    if absent:
         table.header.append(name)
     table.frame.loc[use, name] = values[use]
     table.text.loc[use, name] = values[use].map(str)

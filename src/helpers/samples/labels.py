@@ -39,7 +39,8 @@ def label_layers(
         (m3 m-3 of the permafrost part, NaN for class 0) and its standard deviation by the errors of
         measurement, permafrost_share (of the layer's thickness), ice_fraction (their product),
         sampled_share (of the permafrost part; for class 0, how much of the layer the borehole
-        passed), reason (of class 0: ``talik``, ``above table`` or ``below base``; empty otherwise).
+        passed), reason (of class 0: ``no permafrost``, ``above table`` or ``below base``; empty
+        otherwise).
     lost
         The other pairs of site and layer: site_id, layer, reason.
 
@@ -154,12 +155,12 @@ def _label(
         return NOT_REACHED
     class_zero = _CLASS_ZERO | {"sampled_share": passed}
     if site.permafrost == "no":
-        return class_zero | {"reason": "talik"}
+        return class_zero | {"reason": "no permafrost"}
     reached = min(bottom, site.depth_reached_m)
     if site.permafrost != "yes":
         unfrozen, share = ice.layer_mean(pieces[:, [0, 1, 4]], top, reached)
         enough = unfrozen == 1 and share >= least
-        return class_zero | {"reason": "talik"} if enough else UNKNOWN_STATE
+        return class_zero | {"reason": "no permafrost"} if enough else UNKNOWN_STATE
     table = site.permafrost_table_m
     if np.isnan(table):
         return UNKNOWN_TABLE

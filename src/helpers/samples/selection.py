@@ -136,10 +136,11 @@ def settle_rare_classes(
                 name = target.classes[kind].name
                 also = f"; so do {len(rare) - 1} other classes" if len(rare) > 1 else ""
                 few = f"{name} has {number} units in {layer}, fewer than {least}{also}"
-                raise SampleError(
-                    f"Too few samples: {few}.",
-                    "add sites, or set samples.rare_classes or samples.minimum_class_sites",
-                )
+                remedy = "add sites, or set samples.rare_classes to keep, or a smaller "
+                remedy += "samples.minimum_class_sites"
+                if how == "stop" and kind not in target.free:
+                    remedy = "add sites, or set samples.rare_classes to merge or to keep"
+                raise SampleError(f"Too few samples: {few}.", remedy)
             into = int(min(others, key=lambda code: (abs(code - kind), sites[code])))
             table.loc[rows & (table["ice_type"] == kind), "ice_type"] = into
             merged.append({"layer": layer, "from": kind, "into": into, "sites": number})

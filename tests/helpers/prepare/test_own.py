@@ -279,6 +279,7 @@ def test_a_description_says_how_the_file_gets_onto_the_grid(study, tmp_path):
     facts = own.describe_own(study, predictor, GRID)
     assert 50 <= facts.pop("minimum") < 90 < 110 < facts.pop("maximum") <= 150
     assert facts == {
+        "codes": 0,
         "files": 1,
         "crs": "WGS 84 / UTM zone 51N",
         "cell_size": "500",

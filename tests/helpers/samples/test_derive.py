@@ -48,7 +48,9 @@ def campaign(header="Depth"):
 
 def test_a_lab_sheet_is_read_as_it_is(study):
     sites, intervals, problems = read_tables(study(*campaign("Depth (m)")))
-    assert set(problems["kind"]) == {"derived value", "content in percent"}
+    assert set(problems["kind"]) == {"derived value", "content in percent", "no dry density"}
+    told = problems.set_index("kind").loc["no dry density"]
+    assert told["value"] == "528 of 528 frozen samples"
     derived = problems.query("kind == 'derived value'").set_index("column")["value"]
     assert set(derived.index) == {"depth_reached_m", "top_m", "bottom_m", "frozen"}
     assert derived["depth_reached_m"] == "34 values from the deepest sample of each hole"
@@ -105,7 +107,7 @@ def test_a_single_sample_stands_for_its_reach_alone(study):
 
 def test_two_samples_of_one_depth_are_an_error(study):
     sites, rows = campaign()
-    with pytest.raises(SampleError, match="overlaps another one"):
+    with pytest.raises(SampleError, match=r"column depth_m, .*overlaps another one .* \('0.3'\)"):
         read_tables(study(sites, rows + "\nP0,0.3,12,silt"))
 
 
@@ -135,10 +137,10 @@ def test_nothing_typed_is_changed_and_what_cannot_be_told_is_asked_for(study):
     sites = "site_id,longitude,latitude,depth_reached_m,permafrost,permafrost_table_m,"
     sites += "permafrost_base_m\nA,122.5,52.5,9,yes,1,\nB,122.6,52.5,8,unknown,,\n"
     rows = "site_id,depth_m,ice_content\nA,2,0.4\nB,2,0.2\nB,1,\n"
-    with pytest.raises(SampleError) as caught:
+    with pytest.raises(SampleError) as caught:  # whether B's piece without ice is frozen
         read_tables(study(sites, rows))
     missing = caught.value.problems
-    assert missing["kind"].tolist() == ["missing value"]  # whether B's piece without ice is frozen
+    assert missing["kind"].tolist() == ["missing column"]
     assert missing["column"].tolist() == ["frozen"]
     found, intervals, _ = read_tables(study(sites, rows.replace("B,1,\n", "")))
     assert found["depth_reached_m"].tolist() == [9, 8]

@@ -92,10 +92,10 @@ OUTCOMES = {
     "table below the layer": (site(table=5.0), WHOLE, (0, "above table")),
     "table below the layer, shallow hole": (site(table=5.0, depth=4), core(), (0, "above table")),
     "base above the layer": (site(base=3.0), WHOLE, (0, "below base")),
-    "no permafrost, passed through": (site(**NONE), core(), (0, "talik")),
-    "no permafrost, ended inside": (site(**NONE, depth=4), core(), (0, "talik")),
+    "no permafrost, passed through": (site(**NONE), core(), (0, "no permafrost")),
+    "no permafrost, ended inside": (site(**NONE, depth=4), core(), (0, "no permafrost")),
     "no permafrost, ended too early": (site(**NONE, depth=3.9), core(), NOT_REACHED),
-    "no permafrost, seasonal frost above": (site(**NONE), core((0, 3.5, 0.3)), (0, "talik")),
+    "no permafrost, seasonal frost": (site(**NONE), core((0, 3.5, 0.3)), (0, "no permafrost")),
     "not reached": (site(depth=2.5), core((1, 2.5, 0.4)), NOT_REACHED),
     "reached the table only": (site(table=4.0, depth=4.0), core(), NOT_REACHED),
     "ended inside, half sampled": (site(depth=4), core((1, 4, 0.4)), (4, "")),
@@ -107,12 +107,13 @@ OUTCOMES = {
     "unfrozen lens counts as no ice": (site(), core((3, 4, 0.3), (4, 5, "no")), (2, "")),
     "core above the table": (site(table=4.0), core((3, 4, 0.9), (4, 5, 0.05)), (1, "")),
     "unknown, not reached": (site(**UNKNOWN, depth=2.4), core((0, 2.4, "no")), NOT_REACHED),
-    "unknown, ended inside, unfrozen": (site(**UNKNOWN, depth=4), core((0, 4, "no")), (0, "talik")),
+    "unknown, ended inside, unfrozen": (
+        site(**UNKNOWN, depth=4), core((0, 4, "no")), (0, "no permafrost")),
     "unknown, frozen below": (
         site(**UNKNOWN, depth=4), core((0, 3.5, "no"), (3.5, 4, 0.2)), UNKNOWN_STATE),
     "table near the hole's end": (site(table=3.9, depth=4), core((3.9, 4, 0.4)), (4, "")),
     "unknown, frozen": (site(**UNKNOWN), WHOLE, UNKNOWN_STATE),
-    "unknown, unfrozen": (site(**UNKNOWN), core((0, 12, "no")), (0, "talik")),
+    "unknown, unfrozen": (site(**UNKNOWN), core((0, 12, "no")), (0, "no permafrost")),
     "unknown, no core": (site(**UNKNOWN), core(), UNKNOWN_STATE),
     "table unknown": (site(table=np.nan), WHOLE, UNKNOWN_TABLE),
 }  # fmt: skip
@@ -288,7 +289,7 @@ def mapped(tmp_path_factory):
     table["permafrost_share"] = (code > 0).astype(float)
     table["ice_fraction"] = table["ice_content"].fillna(0.0)
     table["sampled_share"] = 1.0
-    table["reason"] = np.where(code == 0, "talik", "")
+    table["reason"] = np.where(code == 0, "no permafrost", "")
     yield study, table
     patch.undo()
 
