@@ -167,7 +167,7 @@ def _draw_table(axes: Axes, rows: list[list[str]]) -> None:
     axes.axis("off")
     heads = ["layer", "domain", "judged on", "n"]
     heads += ["overall accuracy", "kappa", "macro F1", "quadratic kappa"]
-    widths = [0.09, 0.14, 0.11, 0.05, 0.16, 0.15, 0.15, 0.15]
+    widths = [0.08, 0.17, 0.12, 0.04, 0.155, 0.145, 0.145, 0.145]
     look = {"cellLoc": "left", "edges": "horizontal", "bbox": (0, 0, 1, 1)}
     table = axes.table(rows, colLabels=heads, colWidths=widths, **look)
     table.auto_set_font_size(False)
