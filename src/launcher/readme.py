@@ -19,20 +19,24 @@ _SHOWN = ("test", "random", "blocks", "cells")  # estimates of a study with poly
 def write_readme(path: str | Path) -> None:
     """Replace a study's results in the README by those of its last run.
 
-    They stand between two lines with its name. RunError if a stage has not run, or the README has
-    no such lines.
+    They stand between two lines with its name. Those of the last coverage study are replaced, too,
+    if there is one. RunError if a stage has not run, or the README has no such lines.
     """
     study = Study.open(path)
     readme = ROOT / "README.md"
+    blocks = {study.name: _polygons(study) if study.samples.areas else _results(study)}
+    if (coverage := ROOT / "results/batches/replicates/coverage.json").is_file():
+        blocks["replicates"] = _coverage(read_json(coverage))
     text = readme.read_text(encoding="utf-8")
-    opening, closing = f"<!-- {study.name}:begin", f"<!-- {study.name}:end -->"
-    begin, end = text.find(opening), text.find(closing)
-    if begin < 0 or end < begin:
-        message = f"{readme.name} has no place for the results of {study.name}."
-        raise RunError(message, f"put the lines `{opening} -->` and `{closing}` into it")
-    head = text[: text.index("\n", begin) + 1]
-    results = _polygons(study) if study.samples.areas else _results(study)
-    write_text(readme, f"{head}{results}\n{text[end:]}")
+    for name, results in blocks.items():
+        opening, closing = f"<!-- {name}:begin", f"<!-- {name}:end -->"
+        begin, end = text.find(opening), text.find(closing)
+        if begin < 0 or end < begin:
+            message = f"{readme.name} has no place for the results of {name}."
+            raise RunError(message, f"put the lines `{opening} -->` and `{closing}` into it")
+        head = text[: text.index("\n", begin) + 1]
+        text = f"{head}{results}\n{text[end:]}"
+    write_text(readme, text)
 
 
 def _polygons(study: Study) -> str:
@@ -79,7 +83,6 @@ def _results(study: Study) -> str:
         "" if study.target == "ice_type" else f"Target: {study.target}.",
         _table(_layers(tables)),
         f"{_total(tables)}. Version {last['version']}, code {last['code_digest']}.",
-        *_coverage(),
     ]
     return "\n\n".join(part for part in parts if part)
 
@@ -116,12 +119,8 @@ def _total(tables: Path) -> str:
     return text
 
 
-def _coverage() -> list[str]:
-    """Return the result of the last coverage study (`make batch SWEEP=replicates`), if any."""
-    path = ROOT / "results" / "batches" / "replicates" / "coverage.json"
-    if not path.is_file():
-        return []
-    record = read_json(path)
+def _coverage(record: dict[str, Any]) -> str:
+    """Return the result of a coverage study (`make batch SWEEP=replicates`)."""
     bias = pd.DataFrame(record["bias"]).query("score == 'overall_accuracy' and truth == 'holes'")
     test, best = (
         bias[bias["estimate"] == name].set_index("design") for name in ("test", "random_adjusted")
@@ -141,7 +140,7 @@ def _coverage() -> list[str]:
     }
     rows = pd.DataFrame(columns, index=total.index).reset_index().to_dict("records")
     title = "Estimated against true over hidden worlds drawn anew, on the coarse grid"
-    return [f"{title} (`make batch SWEEP=replicates`):", _table(rows)]
+    return f"{title} (`make batch SWEEP=replicates`):\n\n{_table(rows)}"
 
 
 def _table(rows: Iterable[Mapping[Any, str]]) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyproj
@@ -21,8 +21,11 @@ from odc.geo.geobox import GeoBox
 from rasterio.features import geometry_mask
 from shapely.geometry.base import BaseGeometry
 
-from helpers.core.errors import CompendiumError
+from helpers.core.errors import CompendiumError, listed
 from helpers.core.study import Study
+
+if TYPE_CHECKING:
+    import geopandas
 
 # Cells; keeps bounds that are whole multiples already from growing by rounding errors.
 _SNAP = 1e-9
@@ -30,6 +33,9 @@ _SNAP = 1e-9
 _EQUAL_AREA = 1e-5  # largest error of areas that counts as none
 
 _LATTICE_CELLS = 32  # spacing of the lattice on which projection factors are computed exactly
+
+
+_EARTH_RADIUS = 6_371_000.0  # m
 
 
 class StudyAreaError(CompendiumError):
@@ -68,7 +74,7 @@ def study_area(study: Study, crs: Any = "EPSG:4326", layer: str | None = None) -
         return _rectangle(study, wkt)
     path = study.path(study.area.polygons)
     modified = path.stat().st_mtime_ns if path.is_file() else None
-    return _outline(path, layer or study.area.layer, wkt, modified)
+    return _outline(path, layer or study.area.layer, wkt, study.grid.resolution, modified)
 
 
 def _rectangle(study: Study, wkt: str) -> BaseGeometry:
@@ -80,16 +86,31 @@ def _rectangle(study: Study, wkt: str) -> BaseGeometry:
     else:
         grid = reference_grid(study)
         bounds, crs = grid.boundingbox.bbox, crs_wkt(grid)
-    rectangle = shapely.box(*bounds)
-    if pyproj.CRS.from_user_input(crs) == pyproj.CRS.from_user_input(wkt):
-        return rectangle
-    # Straight edges are curves in another projection.
-    dense = rectangle.segmentize(rectangle.length / 400)
-    return geopandas.GeoSeries([dense], crs=crs).to_crs(wkt).iloc[0]
+    box = geopandas.GeoSeries([shapely.box(*bounds)], crs=crs)
+    return reprojected(box, wkt, study.grid.resolution).iloc[0]
+
+
+def reprojected(
+    shapes: "geopandas.GeoSeries", crs: Any, resolution: float
+) -> "geopandas.GeoSeries":
+    """Return shapes in another CRS, with vertices on their long edges: there, edges are curves.
+
+    A parallel of 15 degrees, drawn straight in Albers' projection, would be 20 km off in its
+    middle. Here an edge is off by about a twentieth of a cell, whose side is `resolution`, m.
+    """
+    if shapes.crs == pyproj.CRS.from_user_input(crs):
+        return shapes
+    unit = shapes.crs.axis_info[0].unit_conversion_factor  # radians or metres
+    # The sagitta of a chord c of a circle of radius r is c^2 / 8 r.
+    longest = math.sqrt(8 * _EARTH_RADIUS * 0.05 * resolution)
+    longest /= _EARTH_RADIUS if shapes.crs.is_geographic else 1
+    return shapes.segmentize(longest / unit).to_crs(crs)
 
 
 @cache
-def _outline(path: Path, layer: str, wkt: str, _modified: int | None) -> BaseGeometry:
+def _outline(
+    path: Path, layer: str, wkt: str, resolution: float, _modified: int | None
+) -> BaseGeometry:
     import geopandas
     from pyogrio.errors import DataLayerError, DataSourceError
 
@@ -105,7 +126,18 @@ def _outline(path: Path, layer: str, wkt: str, _modified: int | None) -> BaseGeo
         raise StudyAreaError(
             f"The study area {path.name} has {lack}.", "write the layer again with both"
         )
-    return polygons.to_crs(wkt).union_all()
+    problems = {
+        "no polygons": ~polygons.geom_type.isin(["Polygon", "MultiPolygon"]),
+        "outlines that cross themselves": ~polygons.is_valid,
+    }
+    for what, rows in problems.items():
+        if rows.any():
+            numbers = listed(np.flatnonzero(rows) + 1)
+            raise StudyAreaError(
+                f"The study area {path.name}, features {numbers}: {what}.",
+                "leave them out, or mend them (in QGIS: Fix geometries)",
+            )
+    return reprojected(polygons.geometry, wkt, resolution).union_all()
 
 
 def reference_grid(study: Study) -> GeoBox:

@@ -9,7 +9,7 @@ import shapely
 from odc.geo.geobox import GeoBox
 from shapely.geometry.base import BaseGeometry
 
-from helpers.core.grid import cell_centres, crs_wkt, reference_grid, study_area
+from helpers.core.grid import cell_centres, crs_wkt, reference_grid, reprojected, study_area
 from helpers.core.study import Study
 from helpers.mapping.files import MapError
 from helpers.prepare.columns import column_values, predictor_of
@@ -29,7 +29,7 @@ def study_regions(study: Study, geobox: GeoBox) -> tuple[list[str], list[tuple[B
         raise MapError(
             f"The regions of {path.name} have no column name.", "add it, or set area.regions_layer"
         )
-    shapes = regions.to_crs(crs_wkt(geobox)).geometry
+    shapes = reprojected(regions.geometry, crs_wkt(geobox), study.grid.resolution)
     return regions["name"].tolist(), list(zip(shapes, range(1, len(shapes) + 1), strict=True))
 
 

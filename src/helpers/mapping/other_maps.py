@@ -15,7 +15,7 @@ from rasterio.features import rasterize
 from helpers.core import qgis, scores
 from helpers.core.classes import NO_TYPE, TARGETS, Target, layer_name
 from helpers.core.files import write_json
-from helpers.core.grid import cell_areas, crs_wkt, reference_grid
+from helpers.core.grid import cell_areas, crs_wkt, reference_grid, reprojected
 from helpers.core.mosaic import read_mosaic
 from helpers.core.rasters import read_band, write_raster
 from helpers.core.settings import OtherMap
@@ -139,7 +139,7 @@ def _polygons(study: Study, other: OtherMap) -> np.ndarray:
         )
     kept = codes.notna() & ~table.geometry.is_empty
     geobox = reference_grid(study)
-    geometry = table.geometry[kept].to_crs(crs_wkt(geobox))
+    geometry = reprojected(table.geometry[kept], crs_wkt(geobox), study.grid.resolution)
     shapes = list(zip(geometry, codes[kept].astype(float), strict=True))
     return rasterize(shapes, geobox.shape, fill=np.nan, transform=geobox.transform, dtype="float64")
 

@@ -12,7 +12,14 @@ from rasterio.features import rasterize
 
 from helpers.core.classes import layer_name
 from helpers.core.errors import listed
-from helpers.core.grid import area_mask, cell_centres, crs_wkt, named_crs, reference_grid
+from helpers.core.grid import (
+    area_mask,
+    cell_centres,
+    crs_wkt,
+    named_crs,
+    reference_grid,
+    reprojected,
+)
 from helpers.core.points import values_at
 from helpers.core.study import Study
 from helpers.prepare.domain import cells_in_and_out
@@ -127,7 +134,8 @@ def _read_features(
             raise SampleError(f"{path.name}, features {numbers}: {what}.", remedy)
     if features.crs is None:
         raise SampleError(f"{path.name} has no coordinate reference system.", "save it with one")
-    return features.astype({"code": int}).to_crs(named_crs(study.grid.crs))
+    shapes = reprojected(features.geometry, named_crs(study.grid.crs), study.grid.resolution)
+    return features.astype({"code": int}).set_geometry(shapes)
 
 
 def _table_points(study: Study, path: Path) -> "geopandas.GeoDataFrame":

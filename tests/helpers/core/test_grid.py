@@ -1,9 +1,11 @@
 """Grids that fit, projection factors and means of blocks."""
 
+import geopandas
 import numpy as np
 import pyproj
 import pytest
 import rasterio
+import shapely
 from affine import Affine
 from hypothesis import given
 from hypothesis import strategies as st
@@ -206,3 +208,39 @@ def test_a_box_is_an_area(tmp_path):
     assert km2 == pytest.approx(true, rel=2e-3)
     with pytest.raises(ValueError, match="either `polygons` or a `box`"):
         Study(name="a", area={"polygons": "data/base/study-area.gpkg", **where})
+
+
+@pytest.mark.parametrize("resolution", [1000, 6000])
+def test_long_edges_follow_their_parallel(tmp_path, resolution):
+    """By their vertices alone, 902 cells of 6 km lay on the wrong side, up to 50.18 N."""
+    path = tmp_path / "area.gpkg"
+    box = shapely.box(115, 45, 130, 50)
+    geopandas.GeoSeries([box], crs="EPSG:4326").to_file(path)
+    sizes = {"resolution": resolution, "fine_resolution": resolution}
+    study = Study(name="a", area={"polygons": str(path)}, grid=sizes)
+    geobox = grid.reference_grid(study)
+    back = pyproj.Transformer.from_crs(study.grid.crs, 4326, always_xy=True)
+    longitude, latitude = back.transform(*np.meshgrid(*grid.cell_centres(geobox)))
+    true = shapely.contains_xy(box, longitude, latitude)
+    wrong = true != grid.area_mask(study, geobox)
+    edge = shapely.distance(shapely.points(longitude[wrong], latitude[wrong]), box.boundary)
+    assert (edge * 111_000 < 0.06 * resolution).all()
+    assert wrong.sum() < 0.001 * true.sum()
+
+
+@pytest.mark.parametrize(
+    ("shapes", "message"),
+    [
+        ([shapely.box(120, 50, 121, 51), shapely.LineString([(0, 0), (1, 1)])], "2: no polygons"),
+        (
+            [shapely.Polygon([(120, 50), (121, 51), (121, 50), (120, 51)])],
+            "1: outlines that cross themselves",
+        ),
+    ],
+    ids=["line", "bow tie"],
+)
+def test_features_that_bound_no_area_are_named(tmp_path, shapes, message):
+    path = tmp_path / "area.gpkg"
+    geopandas.GeoSeries(shapes, crs="EPSG:4326").to_file(path)
+    with pytest.raises(grid.StudyAreaError, match=f"features {message}"):
+        grid.study_area(Study(name="a", area={"polygons": str(path)}))

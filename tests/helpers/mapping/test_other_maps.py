@@ -4,13 +4,14 @@ import json
 
 import geopandas
 import numpy as np
+import pyproj
 import pytest
 import rasterio
 from affine import Affine
 from shapely.geometry import box
 
 from helpers.core.errors import CompendiumError
-from helpers.core.grid import reference_grid
+from helpers.core.grid import cell_centres, reference_grid
 from helpers.core.rasters import write_raster
 from helpers.core.settings import OtherMap
 from helpers.core.study import Study, StudyError
@@ -97,8 +98,7 @@ def polygons(geobox, half, **columns):
 def test_polygons_by_a_column_of_words(project, kind):
     study, geobox, half, folder = project
     table = polygons(geobox, half, zone=["continuous", "none"])
-    # Long edges bend between two projections, so those of GeoJSON, in degrees, are cut.
-    table.geometry = table.geometry.segmentize(5000)
+    table.geometry = table.geometry.segmentize(5000)  # straight in the grid's projection
     table.to_crs("EPSG:4326").to_file(folder / f"zones.{kind}")
     study = with_map(
         study,
@@ -252,3 +252,15 @@ def test_yes_and_no_are_words_and_truth_values_of_a_column(project):
         assert other_maps.compare_all(with_map(study, **other.model_dump(exclude={"name"})))[
             "theirs"
         ]["kappa"] == pytest.approx(1)
+
+
+def test_a_long_edge_of_a_map_follows_its_parallel(project):
+    study, geobox, _, folder = project
+    table = geopandas.GeoDataFrame({"zone": ["a"]}, geometry=[box(105, 50, 145, 60)], crs=4326)
+    table.to_file(folder / "zones.gpkg")
+    named = {"file": str(folder / "zones.gpkg"), "column": "zone", "classes": {"a": 1}}
+    theirs = other_maps.read_other(study, with_map(study, **named).compare_with[0])
+    back = pyproj.Transformer.from_crs(geobox.crs.to_wkt(), 4326, always_xy=True)
+    latitude = back.transform(*np.meshgrid(*cell_centres(geobox)))[1]
+    wrong = np.isfinite(theirs) != (latitude > 50)
+    assert (np.abs(latitude[wrong] - 50) * 111_000 < 0.06 * study.grid.resolution).all()
