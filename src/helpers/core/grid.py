@@ -96,13 +96,15 @@ def reprojected(
     """Return shapes in another CRS, with vertices on their long edges: there, edges are curves.
 
     A parallel of 15 degrees, drawn straight in Albers' projection, would be 20 km off in its
-    middle. Here an edge is off by about a twentieth of a cell, whose side is `resolution`, m.
+    middle. Here an edge is off by about a tenth of a cell, whose side is `resolution`, m.
     """
     if shapes.crs == pyproj.CRS.from_user_input(crs):
         return shapes
+    # pyrefly: ignore[missing-attribute]  # all callers' shapes have a CRS
     unit = shapes.crs.axis_info[0].unit_conversion_factor  # radians or metres
     # The sagitta of a chord c of a circle of radius r is c^2 / 8 r.
-    longest = math.sqrt(8 * _EARTH_RADIUS * 0.05 * resolution)
+    longest = math.sqrt(8 * _EARTH_RADIUS * 0.1 * resolution)
+    # pyrefly: ignore[missing-attribute]
     longest /= _EARTH_RADIUS if shapes.crs.is_geographic else 1
     return shapes.segmentize(longest / unit).to_crs(crs)
 

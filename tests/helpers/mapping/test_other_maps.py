@@ -263,4 +263,4 @@ def test_a_long_edge_of_a_map_follows_its_parallel(project):
     back = pyproj.Transformer.from_crs(geobox.crs.to_wkt(), 4326, always_xy=True)
     latitude = back.transform(*np.meshgrid(*cell_centres(geobox)))[1]
     wrong = np.isfinite(theirs) != (latitude > 50)
-    assert (np.abs(latitude[wrong] - 50) * 111_000 < 0.06 * study.grid.resolution).all()
+    assert (np.abs(latitude[wrong] - 50) * 111_000 < 0.12 * study.grid.resolution).all()
