@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import rasterio
+from extract import seconds
 from rasterio.enums import Resampling
 from rasterio.transform import from_bounds, from_origin
 from rasterio.warp import reproject
@@ -26,7 +27,6 @@ from helpers.core.study import Study
 from helpers.prepare import own, vegetation
 from helpers.prepare.products import LANDSAT_BANDS
 
-REPEATS = 3
 DEGREES = (114.0, 37.5, 136.5, 54.5)  # west, south, east, north: more than the study's grid
 CELLS = (6800, 9000)  # of 250 m
 SCENE_M, PIXEL_M = 180_000, 30
@@ -102,16 +102,6 @@ def plain_loop(study, geobox):
     return layers
 
 
-def best(call):
-    """Return the shortest time of some calls, and the result."""
-    times = []
-    for _ in range(REPEATS):
-        start = time.perf_counter()
-        result = call()
-        times.append(time.perf_counter() - start)
-    return min(times), result
-
-
 def scenes(folder, dates):
     """Write a scene, and link it under the names of so many dates."""
     rng = np.random.default_rng(2)
@@ -166,8 +156,8 @@ def main(dates="12"):
         entries = user_files(Path(name))
         study = Study(name="benchmark", source={"kind": "files"}, predictors=entries)
         geobox = reference_grid(study)
-        seconds, ours = best(lambda: own.make(study))
-        peer_seconds, theirs = best(lambda: plain_loop(study, geobox))
+        taken, ours = seconds(lambda: own.make(study))
+        peer_taken, theirs = seconds(lambda: plain_loop(study, geobox))
         for layer, values in ours.items():
             both = np.isfinite(values) & np.isfinite(theirs[layer])
             apart = np.abs(values[both] - theirs[layer][both]).mean() / theirs[layer][both].std()
@@ -175,9 +165,9 @@ def main(dates="12"):
             assert apart < 0.01, layer  # both take places in the file for a little off
     some, many = in_process(int(dates)), in_process(4 * int(dates))
     print(f"{dates} dates {some[0]:.0f} s, {4 * int(dates)} dates {many[0]:.0f} s")
-    result = {"name": "prepare", "seconds": round(seconds, 2)}
-    result |= {"peer": "rasterio's reproject, file by file", "peer_seconds": round(peer_seconds, 2)}
-    result |= {"ratio": round(peer_seconds / seconds, 2), "peak_mb": round(some[1])}
+    result = {"name": "prepare", "seconds": round(taken, 2)}
+    result |= {"peer": "rasterio's reproject, file by file", "peer_seconds": round(peer_taken, 2)}
+    result |= {"ratio": round(peer_taken / taken, 2), "peak_mb": round(some[1])}
     print(json.dumps(result | {"peak_mb_of_four_times": round(many[1])}))
 
 

@@ -180,7 +180,7 @@ def plot_residuals(study: Study, table: pd.DataFrame, by_distance: pd.DataFrame)
         bar = above.colorbar(points, ax=list(axes), shrink=0.7, aspect=25, location="bottom")
         bar.set_label("mapped less reference class, out of fold (grey: right)")
     else:
-        above.supxlabel("mapped class out of fold (brown: wrong, grey: right)")
+        above.supxlabel("mapped class out of fold (brown: wrong, grey: right)", size=7)
     axes = below.subplots()
     look = {"markersize": 3, "linewidth": 1, "elinewidth": 0.6, "capsize": 1.5}
     chosen = by_distance[by_distance["domain"] == study.domains[-1]]

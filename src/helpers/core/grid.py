@@ -34,7 +34,6 @@ _EQUAL_AREA = 1e-5  # largest error of areas that counts as none
 
 _LATTICE_CELLS = 32  # spacing of the lattice on which projection factors are computed exactly
 
-
 _EARTH_RADIUS = 6_371_000.0  # m
 
 
@@ -96,7 +95,8 @@ def reprojected(
     """Return shapes in another CRS, with vertices on their long edges: there, edges are curves.
 
     A parallel of 15 degrees, drawn straight in Albers' projection, would be 20 km off in its
-    middle. Here an edge is off by about a tenth of a cell, whose side is `resolution`, m.
+    middle. Here an edge is off by about a tenth of a cell, whose side is `resolution`, m; near the
+    poles, where parallels bend more, by some tenths.
     """
     if shapes.crs == pyproj.CRS.from_user_input(crs):
         return shapes

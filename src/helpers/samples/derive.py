@@ -46,6 +46,10 @@ def _empty(table: RawTable, name: str) -> bool:
     return bool((table.text[name] == "").all())
 
 
+def _by_site(sites: RawTable) -> pd.DataFrame:
+    return sites.frame.drop_duplicates("site_id").set_index("site_id")
+
+
 def _fill(table: RawTable, name: str, values: pd.Series, how: str) -> Iterator[Problem]:
     """Put values where a column has none, as if they had been typed."""
     use = (table.text[name] == "") & values.notna()
@@ -76,7 +80,7 @@ def _ends(study: Study, sites: RawTable, intervals: RawTable) -> tuple[pd.Series
     ends = ordered.assign(top=ordered["depth"] - above, bottom=ordered["depth"] + below)
     ends = ends.set_index(["site", "depth"])
     found = ends.reindex(pd.MultiIndex.from_arrays([site, depth])).set_index(depth.index)
-    bottom_of_hole = sites.frame.drop_duplicates("site_id").set_index("site_id")["depth_reached_m"]
+    bottom_of_hole = _by_site(sites)["depth_reached_m"]
     # No sample stands for ground that the hole did not reach, unless it lies there itself.
     most = np.fmax(site.map(bottom_of_hole).astype(float), depth)
     return found["top"].clip(lower=0), found["bottom"].clip(upper=most)
@@ -84,7 +88,7 @@ def _ends(study: Study, sites: RawTable, intervals: RawTable) -> tuple[pd.Series
 
 def _tables(sites: RawTable, intervals: RawTable) -> dict[str, float]:
     """Return the depth of the permafrost table by site, m, where samples show it."""
-    bases = sites.frame.drop_duplicates("site_id").set_index("site_id")["permafrost_base_m"]
+    bases = _by_site(sites)["permafrost_base_m"]
     frame, tables = intervals.frame.sort_values("top_m", kind="stable"), {}
     for site, rows in frame.groupby("site_id"):
         base = bases.get(site, np.nan)
@@ -98,7 +102,7 @@ def _tables(sites: RawTable, intervals: RawTable) -> dict[str, float]:
 
 def _states(sites: RawTable, intervals: RawTable) -> pd.Series:
     """Return yes or no, whether each sample is frozen ground; missing where nothing tells."""
-    known = sites.frame.drop_duplicates("site_id").set_index("site_id")
+    known = _by_site(sites)
     site = intervals.frame["site_id"]
     permafrost = site.map(known["permafrost"])
     table, base = (

@@ -112,12 +112,8 @@ def read_table(path: Path, file: str, kind: str, epsg: int) -> RawTable:
     typed = records[first - 1]
     plain = [_plain_header(name) for name in typed]
     # Beside a column of names, such as site_id, its aliases are other columns: a point's number.
-    names = {
-        alias: column.name
-        for column in COLUMNS[kind]
-        if column.kind != "text" or column.name not in plain
-        for alias in (column.name, column.name.removesuffix("_m"), *column.aliases)
-    }
+    given = {one.name for one in COLUMNS[kind] if one.kind == "text" and one.name in plain}
+    names = {alias: name for alias, name in _aliases(kind).items() if name not in given}
     header = [names.get(name, name) for name in plain]
     if twice := sorted({name for name in header if name and header.count(name) > 1}):
         message = f"{file} has two columns for {', '.join(twice)}."
@@ -130,16 +126,21 @@ def read_table(path: Path, file: str, kind: str, epsg: int) -> RawTable:
     return RawTable(kind, file, text, text.astype(object), header, units, overlong)
 
 
+def _aliases(kind: str) -> dict[str, str]:
+    """Return the name of each column of a kind of table by all headers that mean it."""
+    return {
+        alias: column.name
+        for column in COLUMNS[kind]
+        for alias in (column.name, column.name.removesuffix("_m"), *column.aliases)
+    }
+
+
 def _header_row(records: Sequence[Sequence[str]], kind: str) -> tuple[int, int]:
     """Return which row names the most columns of a kind of table, from 0, and how many.
 
     The first that has a value, if none names any.
     """
-    known = {
-        alias: column.name
-        for column in COLUMNS[kind]
-        for alias in (column.name, column.name.removesuffix("_m"), *column.aliases)
-    }
+    known = _aliases(kind)
     filled = [row for row, line in enumerate(records) if any(line)][:_HEAD_ROWS]
     named = {row: len(known.keys() & set(map(_plain_header, records[row]))) for row in filled}
     best = max(filled, key=lambda row: (named[row], -row), default=0)

@@ -110,12 +110,12 @@ def convert_units(_study: Study, sites: RawTable, intervals: RawTable) -> Iterat
     mineral = (frame["texture"] != "peat") & ~room
     water = frame["water_content"][mineral]
     yield from _convert_percent(intervals, "ice_content", 1.0, frame["ice_content"])
-    before = frame["water_content"].copy()
-    yield from _convert_percent(intervals, "water_content", _MOST_WATER, water)
+    converted = list(_convert_percent(intervals, "water_content", _MOST_WATER, water))
+    yield from converted
     unit, wet = intervals.units.get("water_content"), water > _MOST_WATER
     # Excess ice is real. But where few values are so high, they may be percent, or all may be.
     doubtful = wet.any() if not unit else wet.sum() >= _MOST * (water > 0).sum() > 0
-    if frame["water_content"].equals(before) and doubtful:
+    if doubtful and not converted:
         value = f"{wet.sum()} of {(water > 0).sum()} values above {_MOST_WATER:g}"
         yield intervals.problem("water_content", "unclear unit of water contents", value)
 
