@@ -17,7 +17,7 @@ from helpers.core.study import Study, relative_path
 from helpers.mapping.files import map_files, trust_files
 from helpers.prepare.domain import domain_covariates
 from helpers.prepare.own import describe_own, own_at, read_own
-from helpers.prepare.products import field_of, raw_files
+from helpers.prepare.products import field_of, user_files
 from helpers.prepare.registry import covariate_files, used_predictors
 from helpers.samples.areas import label_features
 from helpers.samples.columns import SampleError
@@ -98,12 +98,12 @@ def _user_files(study: Study) -> Iterator[tuple[str, Path]]:
     named = {"area.polygons": study.area.polygons}
     kinds = ("sites", "intervals", "points", "areas", "permafrost_mask")
     named |= {f"samples.{kind}": getattr(study.samples, kind) for kind in kinds}
-    named |= {f"predictors.{one.name}": one.file for one in study.own_predictors}
+    own = {f"predictors.{one.name}": one.file for one in study.own_predictors}
+    named |= {name: file for name, file in own.items() if isinstance(file, str)}
     named |= {f"compare_with.{one.name}": one.file for one in study.compare_with}
     yield from ((name, study.path(file)) for name, file in named.items() if file)
-    if study.source.kind == "files":
-        for name, file in raw_files(study).items():
-            yield f"source.{field_of(name)}", file
+    for name, file in user_files(study).items():
+        yield f"source.{field_of(name)}", file
 
 
 def _show_predictors(

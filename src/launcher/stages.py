@@ -108,9 +108,10 @@ _field_tables = _files("helpers.samples.tables:table_paths", "testbed.truth:trut
 
 def _user_rasters(study: Study) -> list[Path]:
     """Return the user's raw rasters, and those of own predictors."""
-    files = list(_raw_files(study)) if study.source.kind == "files" else []
+    files = resolve_name("helpers.prepare.products:user_files")(study).values()
     tiles = resolve_name("helpers.core.user_rasters:tiles")
-    own = [tiles(study.path(predictor.file)) for predictor in study.own_predictors]
+    named = [one.file for one in study.own_predictors if isinstance(one.file, str)]
+    own = [tiles(study.path(file)) for file in named]
     return list(dict.fromkeys(itertools.chain(files, *own)))
 
 

@@ -85,12 +85,13 @@ def warp_tiles(files: Sequence[Path], geobox: GeoBox, resampling: str) -> np.nda
     """Read the first band of tiles onto a grid as float32, (y, x), NaN where there is none.
 
     As `read_mosaic`, but GDAL streams the numbers: for files without values that only a valid range
-    would find. On the grid's own cells they are resampled, too.
+    would find. On the grid's own cells they are resampled, too; and overviews are read where their
+    cells are fine enough.
     """
     mosaic = np.full(geobox.shape, np.nan, np.float32)
     overlaps = False
-    for group in joined(files, Reading()):
-        with open_joined(group, Reading()) as (source, _):
+    for group in joined(files, Reading(), geobox):
+        with open_joined(group, Reading(), geobox) as (source, _):
             missing = np.isnan(mosaic)
             if missing.any() and window_of(source, geobox):
                 overlaps = True

@@ -69,21 +69,54 @@ def raster_grid(path: str) -> dict[str, Any]:
     return {"crs": crs.to_wkt(), "resolution": affine.a}
 
 
-class Source(BaseModel):
-    """Where the raw rasters come from: files of the user, or a package with settings of its own.
+class OpenData(Section):
+    """Open data that are fetched: items of a STAC collection, or rasters at an address."""
+
+    collection: str = ""  # of the STAC API of the source
+    assets: list[str] = []  # of its items; those that the covariates need by default
+    years: tuple[int, int] | None = None  # first and last; a collection without dates has none
+    months: list[Annotated[int, Field(ge=1, le=12)]] = []  # all by default
+    platforms: list[str] = []  # such as landsat-8, or terra; all by default
+    cloud: Annotated[float, Field(ge=0, le=100)] = 100  # % of an item at most
+    leave_out: list[str] = []  # ids of items
+    # Of a raster, or of a service that cuts out a window. Names in braces are filled in:
+    # {variable}, {depth}; {west}, {south}, {east}, {north} in degrees; {first}, {last}: the years.
+    address: Annotated[str, Field(pattern=r"^$|^https?://[^?]")] = ""
+    licence: Annotated[str, Field(min_length=1)]
+
+    def __str__(self) -> str:
+        """Return the collection, or the address."""
+        return self.collection or self.address
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Self:
+        if bool(self.collection) == bool(self.address):
+            raise ValueError("open data need either a `collection` or an `address`")
+        if self.years and self.years[0] > self.years[1]:
+            raise ValueError("`years` are the first and the last one: [2023, 2024]")
+        return self
+
+
+class Source(Section):
+    """Where the raw rasters come from: files, open data, or a package with settings of its own.
 
     Each file is a raster or a folder of tiles. What has no file is not made, such as vegetation
-    indices without Landsat scenes.
+    indices without Landsat scenes. With ``kind: stac`` any of them may be open data instead.
     """
 
-    model_config = ConfigDict(extra="allow", frozen=True)
     kind: str = "files"
-    dem: str = ""  # m
-    landsat: str = ""  # folder of scenes, Collection 2 Level 2, as they are downloaded
-    lst: str = ""  # folder of monthly MOD11 rasters: LST_Day_1km, QC_Day, LST_Night_1km, QC_Night
-    air_temperature: str = ""  # 12 bands, a band a month, degC
-    precipitation: str = ""  # 12 bands, mm
-    soil: str = ""  # folder of sand, silt, clay and soc of SoilGrids
+    dem: str | OpenData = ""  # m
+    # Folder of scenes, Collection 2 Level 2, as they are downloaded
+    landsat: str | OpenData = ""
+    # Folder of monthly MOD11 rasters, or of 8-day composites (MOD11A2, MYD11A2), as GeoTIFF:
+    # LST_Day_1km, QC_Day, LST_Night_1km, QC_Night
+    lst: str | OpenData = ""
+    air_temperature: str | OpenData = ""  # 12 bands, a band a month, degC
+    precipitation: str | OpenData = ""  # 12 bands, mm
+    soil: str | OpenData = ""  # folder of sand, silt, clay and soc of SoilGrids
+    api: Annotated[str, Field(pattern=r"^$|^https?://[^?]+$")] = ""  # root of the STAC API
+    # Address of what gives a token for a collection, named after it; empty: no signing.
+    sign: Annotated[str, Field(pattern=r"^$|^https?://[^?]+$")] = ""
 
     @model_validator(mode="before")
     @classmethod
@@ -94,10 +127,16 @@ class Source(BaseModel):
     @field_validator("kind")
     @classmethod
     def _has_maker(cls, kind: str) -> str:
-        if kind != "files" and kind not in source_makers().names:
-            names = ", ".join(["files", *sorted(source_makers().names)])
+        if kind not in ("files", "stac", *source_makers().names):
+            names = ", ".join(["files", "stac", *sorted(source_makers().names)])
             raise ValueError(f"no source has this name; there are {names}")
         return kind
+
+    @property
+    def open_data(self) -> dict[str, OpenData]:
+        """The fields that are open data."""
+        fields = ((name, getattr(self, name)) for name in type(self).model_fields)
+        return {name: value for name, value in fields if isinstance(value, OpenData)}
 
 
 class Area(Section):
@@ -174,7 +213,7 @@ class OwnPredictor(Section):
     """A raster of the user that is a predictor: a number, a category, or degrees of a circle."""
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
-    file: str  # GeoTIFF, VRT or NetCDF, or a folder of tiles
+    file: str | OpenData  # GeoTIFF, VRT or NetCDF, or a folder of tiles; or fetched
     kind: Literal["number", "category", "circular"] = "number"
     band: Count = 1
     variable: str = ""  # of a NetCDF file with several
@@ -186,11 +225,13 @@ class OwnPredictor(Section):
     resampling: Literal["", "nearest", "bilinear", "cubic", "average", "mode"] = ""
     valid_range: tuple[float, float] | None = None  # other values are no data
     nearest_code: bool = False  # of a category whose codes somebody averaged: the nearest one
+    no_ice: tuple[int, ...] = ()  # codes where there is no ground ice: water, built-up land, rock
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if self.nearest_code and self.kind != "category":
-            raise ValueError(f"{self.name} is no category, which nearest_code is for")
+        for setting in ("nearest_code", "no_ice"):
+            if getattr(self, setting) and self.kind != "category":
+                raise ValueError(f"{self.name} is no category, which {setting} is for")
         if self.kind == "category" and self.resampling not in ("", "nearest", "mode"):
             raise ValueError(f"the category {self.name} has no {self.resampling}: nearest or mode")
         if self.valid_range and self.valid_range[0] >= self.valid_range[1]:
@@ -471,3 +512,4 @@ class Compute(Section):
 
     # Address of a dask.distributed scheduler, such as tcp://10.0.0.5:8786; empty: this machine.
     scheduler: Annotated[str, Field(pattern=r"^$|://.|:\d+$")] = ""
+    bandwidth: Positive = 20  # Mbit/s, to tell how long open data take

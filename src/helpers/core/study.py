@@ -5,7 +5,7 @@ import itertools
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self, get_origin
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args, get_origin
 
 import numpy as np
 import yaml
@@ -27,6 +27,7 @@ from helpers.core.settings import (
     Ice,
     Maps,
     Name,
+    OpenData,
     OtherMap,
     OwnPredictor,
     Regression,
@@ -107,6 +108,15 @@ class Study(Section):
         if isinstance(grid, dict) and grid.get("like") and "area" not in value:
             return {**value, "area": {"polygons": ""}}
         return value
+
+    @model_validator(mode="after")
+    def _can_fetch(self) -> Self:
+        if self.open_data and self.source.kind != "stac":
+            raise ValueError("open data need `source: {kind: stac}`")
+        collections = any(one.collection for one in self.open_data.values())
+        if collections and not getattr(self.source, "api", ""):
+            raise ValueError("a collection needs source.api, the root of a STAC API")
+        return self
 
     @model_validator(mode="after")
     def _has_area(self) -> Self:
@@ -305,6 +315,22 @@ class Study(Section):
         return [one for one in self.predictors if isinstance(one, OwnPredictor)]
 
     @property
+    def open_data(self) -> dict[str, OpenData]:
+        """What is fetched, by the setting that names it: source.dem, predictors.land_cover."""
+        fields = getattr(self.source, "open_data", {})
+        own = {one.name: one.file for one in self.own_predictors}
+        named = {f"source.{name}": one for name, one in fields.items()}
+        fetched = {name: one for name, one in own.items() if isinstance(one, OpenData)}
+        return named | {f"predictors.{name}": one for name, one in fetched.items()}
+
+    @property
+    def open_data_list(self) -> Path:
+        """The list of what was fetched for this study, and of what is to be."""
+        wanted = [one.model_dump(mode="json") for one in self.open_data.values()]
+        key = short_hash([*self.open_data, getattr(self.source, "api", ""), *wanted])
+        return self.raw_dir / f"open-data-{key}.json"
+
+    @property
     def sample_files(self) -> list[Path]:
         """The user's files of samples: both tables, training areas and permafrost mask."""
         samples = self.samples
@@ -344,8 +370,17 @@ class Study(Section):
 
     @property
     def raw_dir(self) -> Path:
-        """Folder of the raw rasters, shared by all runs with the same settings upstream."""
-        return ROOT / "data" / "raw" / f"{self.name}-{self.raw_key}"
+        """Folder of the raw rasters, shared by all runs with the same settings upstream.
+
+        That of open data depends on area and grid alone: with other dates or collections, what has
+        been fetched stays.
+        """
+        key = self.raw_key
+        if self.source.kind == "stac":
+            files = [file_hash(path) for path in self.grid_files if path.is_file()]
+            place = [section.model_dump(mode="json") for section in (self.area, self.grid)]
+            key = short_hash([*place, *files])
+        return ROOT / "data" / "raw" / f"{self.name}-{key}"
 
     @property
     def processed_dir(self) -> Path:
@@ -439,13 +474,14 @@ def _problems(error: ValidationError, study_class: type[Study]) -> list[str]:
             lines.append(f"the setting `{name}` is missing")
         else:
             shown = "" if isinstance(value, dict | BaseModel) else f" (given: {value!r})"
-            lines.append(f"`{name}`: {problem['msg'].removeprefix('Value error, ')}{shown}")
+            place = f"`{name}`: " if name else ""
+            lines.append(f"{place}{problem['msg'].removeprefix('Value error, ')}{shown}")
     return lines
 
 
 def _setting(place: tuple[str | int, ...]) -> str:
     """Return the dotted name of a setting, without the kinds that pydantic tried on the way."""
-    kinds = {"str", "int", "float", "none", "OwnPredictor"}
+    kinds = {"str", "int", "float", "none", "OwnPredictor", "OpenData"}
     parts = [p for p in place if isinstance(p, int) or not (p in kinds or "[" in p or "-" in p)]
     return ".".join(map(str, parts))
 
@@ -454,12 +490,11 @@ def valid_names(model: type[BaseModel], prefix: str = "") -> dict[str, bool]:
     """Return the dotted names of all settings of a section, and whether keys below are free."""
     names = {}
     for name, field in model.model_fields.items():
-        section = field.annotation
-        if isinstance(section, type) and issubclass(section, BaseModel):
-            names[prefix + name] = section.model_config.get("extra") == "allow"
-            names |= valid_names(section, f"{prefix}{name}.")
-        else:
-            names[prefix + name] = get_origin(section) is dict
+        kinds = field.annotation, *get_args(field.annotation)
+        names[prefix + name] = get_origin(field.annotation) is dict
+        for section in kinds:
+            if isinstance(section, type) and issubclass(section, BaseModel):
+                names |= valid_names(section, f"{prefix}{name}.")
     return names
 
 

@@ -9,13 +9,14 @@ from xml.etree import ElementTree
 import numpy as np
 import rasterio
 from affine import Affine
+from odc.geo.geobox import GeoBox
 from rasterio.enums import MaskFlags
 from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 
 from helpers.core.errors import listed
 from helpers.core.rasters import RasterError
-from helpers.core.user_rasters import SAME_PLACE, Reading, open_source
+from helpers.core.user_rasters import SAME_PLACE, Reading, open_source, overview_for
 
 
 @dataclass(frozen=True)
@@ -30,13 +31,19 @@ class Tile:
     nodata: float | None
     packing: tuple[float, float, str]  # scale, offset, unit
     joinable: bool
+    overview: int | None = None  # that is read
 
 
-def joined(files: Sequence[Path], reading: Reading) -> list[list[Tile]]:
-    """Return rasters in groups of one CRS and one lattice of cells, each in the files' order."""
+def joined(
+    files: Sequence[Path], reading: Reading, geobox: GeoBox | None = None
+) -> list[list[Tile]]:
+    """Return rasters in groups of one CRS and one lattice of cells, each in the files' order.
+
+    For a grid, of the overviews that `helpers.core.user_rasters.overview_for` names.
+    """
     groups: list[list[Tile]] = []
     for path in files:
-        tile = _tile(path, reading)
+        tile = _tile(path, reading, geobox)
         for group in groups:
             if len(files) > 1 and _fit(group[0], tile):
                 group.append(tile)
@@ -46,8 +53,12 @@ def joined(files: Sequence[Path], reading: Reading) -> list[list[Tile]]:
     return groups
 
 
-def _tile(path: Path, reading: Reading) -> Tile:
-    with open_source(path, reading) as source:
+def _tile(path: Path, reading: Reading, geobox: GeoBox | None) -> Tile:
+    overview = None
+    if geobox is not None:
+        with open_source(path, reading) as source:
+            overview = overview_for(source, geobox)
+    with open_source(path, reading, geobox) as source:
         band = reading.band - 1
         flags = set(source.mask_flag_enums[band])
         straight = source.transform.b == source.transform.d == 0
@@ -61,6 +72,7 @@ def _tile(path: Path, reading: Reading) -> Tile:
             source.nodatavals[band],
             (source.scales[band], source.offsets[band], source.units[band] or ""),
             joinable=straight and plain and source.crs is not None,
+            overview=overview,
         )
 
 
@@ -83,10 +95,12 @@ def _place(first: Tile, other: Tile, corner: tuple[int, int]) -> tuple[float, fl
 
 
 @contextlib.contextmanager
-def open_joined(group: Sequence[Tile], reading: Reading) -> Iterator[tuple[DatasetReader, Reading]]:
+def open_joined(
+    group: Sequence[Tile], reading: Reading, geobox: GeoBox | None = None
+) -> Iterator[tuple[DatasetReader, Reading]]:
     """Give an open raster of tiles of one lattice, and how to read it; errors as `open_source`."""
     if len(group) == 1:
-        with open_source(group[0].path, reading) as source:
+        with open_source(group[0].path, reading, geobox) as source:
             yield source, reading
         return
     try:
@@ -122,6 +136,10 @@ def _virtual_raster(group: Sequence[Tile], band: int) -> str:
     for tile, (column, row) in zip(group[::-1], corners[::-1], strict=True):  # GDAL's last counts
         source = ElementTree.SubElement(target, "ComplexSource")
         ElementTree.SubElement(source, "SourceFilename", relativeToVRT="0").text = tile.address
+        if tile.overview is not None:
+            options = ElementTree.SubElement(source, "OpenOptions")
+            level = ElementTree.SubElement(options, "OOI", key="OVERVIEW_LEVEL")
+            level.text = f"{tile.overview}"
         _add(source, "SourceBand", band)
         size = {"xSize": f"{tile.shape[1]}", "ySize": f"{tile.shape[0]}"}
         ElementTree.SubElement(source, "SrcRect", xOff="0", yOff="0", **size)

@@ -1,6 +1,7 @@
 """Rasters as users have them: opening them, their values, and the windows that a grid needs."""
 
 import contextlib
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ Block = tuple[slice, slice, Window]
 _HDF4 = b"\x0e\x03\x13\x01"  # the first bytes of such a file
 _SPARE_CELLS = 4  # of a file around a block, for resampling
 _FINER = 1.001  # source cells in a cell of the grid; also for rounding errors
+_METRES_PER_DEGREE = 111_320.0
 
 
 @dataclass(frozen=True)
@@ -76,8 +78,13 @@ def raster_files(path: Path) -> list[Path]:
 
 
 @contextlib.contextmanager
-def open_source(path: Path, reading: Reading) -> Iterator[DatasetReader]:
-    """Give an open raster that has the band; RasterError names the file, also while it is read."""
+def open_source(
+    path: Path, reading: Reading, geobox: GeoBox | None = None
+) -> Iterator[DatasetReader]:
+    """Give an open raster that has the band; RasterError names the file, also while it is read.
+
+    For a grid, the overview is opened that `overview_for` names.
+    """
     try:
         with _quiet_open(str(path)) as source:
             names = [name.rpartition(":")[2] for name in source.subdatasets]
@@ -91,9 +98,30 @@ def open_source(path: Path, reading: Reading) -> Iterator[DatasetReader]:
                     f"{path.name} has no band {reading.band}: it has {source.count}.",
                     "correct `band` in the study file",
                 )
-            yield source
+            level = None if geobox is None else overview_for(source, geobox)
+            if level is None:
+                yield source
+        if level is not None:
+            with rasterio.open(address, overview_level=level) as source:
+                yield source
     except RasterioError as error:
         raise _unreadable(path, error) from None
+
+
+def overview_for(source: DatasetReader, geobox: GeoBox) -> int | None:
+    """Return the coarsest overview of an open raster whose cells are no larger than a grid's.
+
+    None where that are the raster's own cells. Cells count by their nominal size, so that all parts
+    of a grid get the same overview.
+    """
+    affine, crs = source.transform, source_crs(source)
+    metres = 1.0 if crs.is_geographic else crs.linear_units_factor[1]
+    if crs.is_geographic:
+        latitude = (source.bounds.bottom + source.bounds.top) / 2
+        metres = _METRES_PER_DEGREE * math.sqrt(math.cos(math.radians(latitude)))
+    factor = geobox.resolution.x / (math.sqrt(abs(affine.determinant)) * metres) * _FINER
+    levels = [level for level, size in enumerate(source.overviews(1)) if size <= factor]
+    return levels[-1] if levels else None
 
 
 def _quiet_open(address: str) -> DatasetReader:
@@ -187,13 +215,29 @@ def resampling_of(source: DatasetReader, geobox: GeoBox, reading: Reading) -> st
     """Return how an open raster gets onto a grid; ``none`` if it has the grid's own cells."""
     if first_cell(source, geobox):
         return "none"
+    across, down = _cell_in(source, geobox)
+    return reading.finer if abs(np.linalg.det([across, down])) > _FINER else reading.coarser
+
+
+def kernel(source: DatasetReader, geobox: GeoBox) -> dict[str, float]:
+    """Return how large a grid's cells are in those of an open raster, for GDAL's kernels.
+
+    GDAL would take it from the file's extent in each block, so that a file cut to the study area
+    would give other values than the whole one.
+    """
+    across, down = _cell_in(source, geobox)
+    return {"XSCALE": 1 / math.hypot(*across), "YSCALE": 1 / math.hypot(*down)}
+
+
+def _cell_in(source: DatasetReader, geobox: GeoBox) -> np.ndarray:
+    """Return a step to the right and one down, in the grid's middle, in cells of a raster."""
     rows, columns = geobox.shape
     middle = np.array([columns / 2, rows / 2])
     points = [geobox.transform * tuple(middle + step) for step in ((0, 0), (1, 0), (0, 1))]
     axes = (list(axis) for axis in zip(*points, strict=True))
     places = transform(crs_wkt(geobox), source_crs(source), *axes)
     cells = np.array([~source.transform * point for point in zip(*places, strict=True)])
-    return reading.finer if abs(np.linalg.det(cells[1:] - cells[0])) > _FINER else reading.coarser
+    return cells[1:] - cells[0]
 
 
 def shared_cells(source: DatasetReader, geobox: GeoBox) -> Iterator[Block]:

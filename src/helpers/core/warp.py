@@ -18,7 +18,14 @@ from rasterio.warp import reproject
 from helpers.core.errors import listed
 from helpers.core.grid import crs_wkt
 from helpers.core.rasters import THREADS, RasterError
-from helpers.core.user_rasters import Reading, open_source, outside_error, source_crs, window_of
+from helpers.core.user_rasters import (
+    Reading,
+    kernel,
+    open_source,
+    outside_error,
+    source_crs,
+    window_of,
+)
 
 Bands = int | Sequence[int] | None
 Decode = Callable[[np.ndarray], np.ndarray]
@@ -31,7 +38,7 @@ def warp(
     bands: Bands = None,
     decode: Decode | None = None,
 ) -> np.ndarray:
-    """Read a raster file onto a grid in one step.
+    """Read a raster file onto a grid in one step, from its overview if cells there are fine enough.
 
     Parameters
     ----------
@@ -60,12 +67,12 @@ def warp(
     paths = [Path(p) for p in ([path] if isinstance(path, str | os.PathLike) else path)]
     with rasterio.Env(GDAL_NUM_THREADS=THREADS):
         if decode is None and len(paths) == 1:
-            with open_source(paths[0], Reading()) as source:
+            with open_source(paths[0], Reading(), geobox) as source:
                 if window_of(source, geobox) is None:
                     raise outside_error(paths, geobox, Reading())
                 values = stream(source, geobox, resampling, _band_numbers(source, bands))
         else:
-            parts = [_read_part(p, geobox, bands) for p in paths]
+            parts = [read_part(p, geobox, bands) for p in paths]
             grids = [(part.numbers.shape[1:], part.transform, part.crs) for part in parts]
             others = [p.name for p, grid in zip(paths, grids, strict=True) if grid != grids[0]]
             if others:
@@ -94,6 +101,7 @@ def stream(
     floats = source.dtypes[0].startswith("float")
     nodata = np.nan if source.nodata is None and floats else source.nodata
     settings: dict[str, Any] = {"src_nodata": nodata, "nodata": np.nan if floats else nodata}
+    settings |= kernel(source, geobox)
     with WarpedVRT(
         source,
         src_crs=source_crs(source),
@@ -109,8 +117,8 @@ def stream(
 
 
 @dataclass(frozen=True)
-class _Part:
-    """The part of a raster that a grid needs; numbers of shape (band, y, x)."""
+class Part:
+    """A part of a raster; numbers of shape (band, y, x)."""
 
     numbers: np.ndarray
     transform: Affine
@@ -118,18 +126,19 @@ class _Part:
     nodata: float | None
 
 
-def _read_part(path: Path, geobox: GeoBox, bands: Bands) -> _Part:
-    with open_source(path, Reading()) as source:
+def read_part(path: Path, geobox: GeoBox, bands: Bands = None) -> Part:
+    """Return the part of a raster that a grid needs, as `warp` reads it; the same errors."""
+    with open_source(path, Reading(), geobox) as source:
         window = window_of(source, geobox)
         if window is None:
             raise outside_error([path], geobox, Reading())
         numbers = source.read(_band_numbers(source, bands), window=window)
         place = source.window_transform(window)
-        return _Part(numbers, place, source_crs(source), source.nodata)
+        return Part(numbers, place, source_crs(source), source.nodata)
 
 
 def _warp_parts(
-    parts: Sequence[_Part], geobox: GeoBox, resampling: str, decode: Decode | None
+    parts: Sequence[Part], geobox: GeoBox, resampling: str, decode: Decode | None
 ) -> np.ndarray:
     """Return the stacked bands of rasters of one grid on another, decoded before resampling."""
     stack, nodata = np.concatenate([part.numbers for part in parts]), parts[0].nodata

@@ -5,19 +5,31 @@ canopy. Its means are biased against all-weather ones, mostly warm in summer day
 nights; thawing and freezing index from it are *surface* indices in that sense.
 """
 
-from collections.abc import Callable
+import itertools
+import math
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
 import numpy as np
+import rasterio
 import shapely
+from affine import Affine
+from odc.geo.geobox import GeoBox
 
 from helpers.core.grid import area_mask, reference_grid, study_area
 from helpers.core.rasters import THREADS
 from helpers.core.study import Study
-from helpers.core.user_rasters import Reading, open_source
-from helpers.core.warp import warp
+from helpers.core.user_rasters import (
+    MOST_CELLS,
+    Reading,
+    blocks,
+    open_source,
+    outside_error,
+    resampling_of,
+)
+from helpers.core.warp import read_part, resample, warp
 from helpers.prepare import products
 from helpers.prepare.registry import CovariateError, on_grid
 
@@ -227,18 +239,29 @@ def _decoder(path: Path, encoding: products.Encoding | None) -> Callable[[np.nda
 
 
 def _land_surface_temperature(study: Study, inside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return monthly means (12, cell), degC, gaps filled, and the share of valid values before."""
-    names = ("lst_day", "qc_day", "lst_night", "qc_night")
-    raw = [_monthly(study, name)[:, inside] for name in names]
+    """Return monthly means (12, cell), degC, gaps filled, and the share of valid values before.
+
+    Day and night are filled apart: a month that only one of them has is no mean of both.
+    """
     settings = study.covariates.climate
-    mean = np.empty(raw[0].shape, np.float32)
+    composites = products.lst_composites(study)
+    if composites:
+        months = _months_of_composites(study, composites)[:, :, inside]
+    else:
+        names = ("lst_day", "qc_day", "lst_night", "qc_night")
+        raw = [_monthly(study, name)[:, inside] for name in names]
+    mean = np.empty((12, np.count_nonzero(inside)), np.float32)
     share = np.empty(mean.shape[1], np.float32)
 
     def work(start: int) -> None:
         chunk = slice(start, start + _CHUNK)
         filled, valid = [], []
-        for numbers, quality in (raw[:2], raw[2:]):
-            lst = decode_lst(numbers[:, chunk], quality[:, chunk], settings.lst_max_error)
+        for time in range(2):
+            if composites:
+                lst = months[time, :, chunk]
+            else:
+                numbers, quality = (part[:, chunk] for part in raw[2 * time : 2 * time + 2])
+                lst = decode_lst(numbers, quality, settings.lst_max_error)
             valid.append(np.isfinite(lst).mean(axis=0, dtype=np.float32))
             filled.append(fill_harmonic(lst, settings.harmonics, settings.minimum_months))
         mean[:, chunk] = (filled[0] + filled[1]) / 2
@@ -247,3 +270,56 @@ def _land_surface_temperature(study: Study, inside: np.ndarray) -> tuple[np.ndar
     with ThreadPoolExecutor(THREADS) as pool:
         list(pool.map(work, range(0, mean.shape[1], _CHUNK)))
     return mean, share
+
+
+def _months_of_composites(study: Study, composites: Sequence[products.Composite]) -> np.ndarray:
+    """Return means of the months of all years from 8-day composites, on the reference grid.
+
+    Each composite is decoded and screened by its quality bits on its own cells, and counts in each
+    month by its days there. Shape (2, 12, y, x): by day and by night, degC.
+    """
+    geobox = reference_grid(study)
+    months = np.full((24, *geobox.shape), np.nan, np.float32)
+    overlaps = False
+    for _, tile in itertools.groupby(composites, key=lambda one: one.tile):
+        with_grid = list(tile)
+        with open_source(with_grid[0].files[0], Reading(), geobox) as source:
+            how = resampling_of(source, geobox, Reading(finer="nearest")).replace("none", "nearest")
+            parts = list(blocks(source, geobox, MOST_CELLS / 4, math.inf))
+        for rows, columns, _ in parts:
+            overlaps = True
+            means, place = _mean_months(study, with_grid, geobox[rows, columns])
+            part = months[:, rows, columns]
+            warped = resample(means, place, geobox[rows, columns], how)
+            np.copyto(part, warped, where=np.isnan(part))
+    if not overlaps:
+        raise outside_error([one.files[0] for one in composites], geobox, Reading())
+    return months.reshape(2, 12, *geobox.shape)
+
+
+def _mean_months(
+    study: Study, composites: Sequence[products.Composite], geobox: GeoBox
+) -> tuple[np.ndarray, tuple[Affine, rasterio.CRS]]:
+    """Return means of months on a tile's own cells, (24, y, x), and their transform and CRS."""
+    total = count = place = None
+    for one in composites:
+        parts = [read_part(path, geobox) for path in one.files]
+        places = [(part.transform, part.crs, part.numbers.shape) for part in parts]
+        place = place or places[0]
+        if other := [p.name for p, own in zip(one.files, places, strict=True) if own != place]:
+            raise CovariateError(
+                f"{other[0]} has another grid than {composites[0].files[0].name}.",
+                "give whole tiles, or the same part of all dates",
+            )
+        if total is None:
+            total = np.zeros((2, 12, *parts[0].numbers.shape[1:]), np.float32)
+            count = np.zeros(total.shape, np.float32)
+        for time, pair in enumerate((parts[:2], parts[2:])):
+            numbers, quality = (part.numbers[0] for part in pair)
+            lst = decode_lst(numbers, quality, study.covariates.climate.lst_max_error)
+            known = np.isfinite(lst)
+            for month, days in one.days.items():
+                total[time, month - 1] += np.where(known, days * lst, np.float32(0))
+                count[time, month - 1] += np.where(known, np.float32(days), np.float32(0))
+    means = np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
+    return means.reshape(24, *means.shape[2:]), place[:2]

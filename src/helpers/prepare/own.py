@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,9 @@ from helpers.core.mosaic import describe_mosaic, mosaic_at, read_mosaic
 from helpers.core.rasters import THREADS, RasterError
 from helpers.core.settings import OwnPredictor
 from helpers.core.study import Study
-from helpers.core.user_rasters import Reading, raster_files
-from helpers.prepare.registry import CovariateError, own_names
+from helpers.core.user_rasters import Reading
+from helpers.prepare.products import predictor_files
+from helpers.prepare.registry import GROUND_SHARE, CovariateError, own_names
 
 MOST_CATEGORIES = 255
 
@@ -25,6 +27,9 @@ def make(study: Study) -> dict[str, np.ndarray]:
     """Make the covariates of all the user's own predictors, float32 on the reference grid."""
     geobox = reference_grid(study)
     layers: dict[str, np.ndarray] = {}
+    for one in study.own_predictors:
+        if one.no_ice:
+            layers[GROUND_SHARE] = ground_share(study, one, geobox)
     with ThreadPoolExecutor(THREADS) as pool:  # while one is read, another is resampled
         for made in pool.map(lambda one: read_own(study, one, geobox), study.own_predictors):
             layers |= made
@@ -43,7 +48,7 @@ def read_own(study: Study, predictor: OwnPredictor, geobox: GeoBox) -> dict[str,
     """
     decode = _sine_and_cosine if predictor.kind == "circular" else None
     with _named(predictor):
-        files = raster_files(study.path(predictor.file))
+        files = predictor_files(study, predictor)
         bands = read_mosaic(files, geobox, _reading(predictor), decode)
     if not np.isfinite(bands).any():
         raise CovariateError(
@@ -56,13 +61,28 @@ def read_own(study: Study, predictor: OwnPredictor, geobox: GeoBox) -> dict[str,
     return dict(zip(own_names(predictor), bands, strict=True))
 
 
+def ground_share(study: Study, predictor: OwnPredictor, geobox: GeoBox) -> np.ndarray:
+    """Return the share of cells of a category's rasters that may hold ice, float32 on a grid.
+
+    Errors as from `read_own`.
+    """
+
+    def holds_ice(codes: np.ndarray) -> np.ndarray:
+        shares = np.where(np.isin(codes, predictor.no_ice), np.float32(0), np.float32(1))
+        return np.where(np.isnan(codes), codes, shares)[np.newaxis]
+
+    reading = replace(_reading(predictor), finer="average", coarser="nearest")
+    with _named(predictor):
+        return read_mosaic(predictor_files(study, predictor), geobox, reading, holds_ice)[0]
+
+
 def describe_own(study: Study, predictor: OwnPredictor, geobox: GeoBox) -> dict[str, Any]:
     """Return what a predictor's rasters are, as `helpers.core.mosaic.describe_mosaic`.
 
     The unit is that of the study file, if it has one.
     """
     with _named(predictor):
-        files = raster_files(study.path(predictor.file))
+        files = predictor_files(study, predictor)
         facts = describe_mosaic(files, geobox, _reading(predictor))
     return facts | ({"unit": predictor.unit} if predictor.unit else {})
 
@@ -75,7 +95,7 @@ def own_at(
     CovariateError as from `read_own`.
     """
     with _named(predictor):
-        files = raster_files(study.path(predictor.file))
+        files = predictor_files(study, predictor)
         values = mosaic_at(files, geobox, places, _reading(predictor))
     if predictor.kind == "category" and not predictor.nearest_code:
         _check_codes(predictor, values)

@@ -17,10 +17,14 @@ from helpers.core.rasters import THREADS, RasterError, write_raster
 from helpers.core.settings import OwnPredictor
 from helpers.core.study import Study, StudyError
 from helpers.core.user_rasters import Reading, open_source, tiles
+from helpers.prepare.open_data import provenance
 from helpers.prepare.products import has_raw
 
 if TYPE_CHECKING:
     import xarray
+
+GROUND_SHARE = "ground_share"
+"""Covariate: the share of a cell that is no water, built-up land or rock, if a study has it."""
 
 SOIL_GAP_KM = 20
 """Gaps of soil maps are filled from the nearest valid cell within this distance."""
@@ -139,11 +143,7 @@ def covariates(study: Study) -> dict[str, Covariate]:
     Those whose raw rasters the study has, and the user's own ones. StudyError if one of these has
     the name of another layer.
     """
-    layers = [
-        layer
-        for layer in _built_in(study)
-        if has_raw(study, _MADE_FROM.get(layer.name) or _MADE_FROM[layer.family])
-    ]
+    layers = [layer for layer in _built_in(study) if has_raw(study, _field(layer))]
     layers += [layer for predictor in study.own_predictors for layer in _own(study, predictor)]
     layers.sort(key=lambda layer: _ROLES.index(layer.role))
     by_name = {layer.name: layer for layer in layers}
@@ -155,6 +155,20 @@ def covariates(study: Study) -> dict[str, Covariate]:
             "rename your own; or write the name alone, which takes that of `source`",
         )
     return by_name
+
+
+def _field(layer: Covariate) -> str:
+    """Return the field of the source that a built-in layer is made from."""
+    return _MADE_FROM.get(layer.name) or _MADE_FROM[layer.family]
+
+
+def setting_of(study: Study, layer: Covariate) -> str:
+    """Return the setting whose rasters a layer is made from, such as ``source.dem``."""
+    if layer.family != "own":
+        return f"source.{_field(layer)}"
+    makers = {GROUND_SHARE: [one.name for one in study.own_predictors if one.no_ice]}
+    makers |= {name: [one.name] for one in study.own_predictors for name in own_names(one)}
+    return f"predictors.{makers[layer.name][0]}"
 
 
 def _built_in(study: Study) -> Iterator[Covariate]:
@@ -179,14 +193,23 @@ def own_names(predictor: OwnPredictor) -> list[str]:
 
 def _own(study: Study, predictor: OwnPredictor) -> Iterator[Covariate]:
     long_name = predictor.long_name or predictor.name.replace("_", " ").capitalize()
-    unit = predictor.unit or _unit_of_file(study.path(predictor.file), predictor)
+    unit = predictor.unit or (
+        _unit_of_file(study.path(predictor.file), predictor)
+        if isinstance(predictor.file, str)
+        else "1"
+    )
     how = f"{predictor.kind}, {predictor.resampling or 'by its cells'}"
     parts = [("", unit)]
     if predictor.kind == "circular":
         parts = [(", sine", "1"), (", cosine", "1")]
     for name, (part, part_unit) in zip(own_names(predictor), parts, strict=True):
         whole = long_name + part
-        yield Covariate(name, whole, whole, part_unit, "own", how, predictor.file)
+        yield Covariate(name, whole, whole, part_unit, "own", how, str(predictor.file))
+    if predictor.no_ice:
+        title, whole = "Ground", "Share of ground that may hold ice"
+        rule = "share of the raster's cells"
+        more = (str(predictor.file), "auxiliary")
+        yield Covariate(GROUND_SHARE, title, whole, "1", "own", rule, *more)
 
 
 @cache
@@ -304,6 +327,8 @@ def write_covariates(study: Study, arrays: Mapping[str, np.ndarray]) -> list[Pat
         layer = layers[name]
         described = {"names": name, "units": layer.unit, "long_names": layer.long_name}
         tags = {key: getattr(layer, key) for key in ("family", "role", "aggregation", "source")}
+        tags["valid_share"] = f"{np.isfinite(values[inside]).mean():.4f}"
+        tags |= provenance(study, setting_of(study, layer))
         if not numeric(study, name):
             codes = np.unique(values[np.isfinite(values)])
             tags["categories"] = " ".join(f"{code:g}" for code in codes)

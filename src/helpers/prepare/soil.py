@@ -7,7 +7,7 @@ from helpers.core.grid import reference_grid
 from helpers.core.study import Study
 from helpers.core.warp import warp
 from helpers.prepare import products
-from helpers.prepare.products import SOIL_CARBON, SOIL_FRACTION, SOIL_LAYERS
+from helpers.prepare.products import SOIL_CARBON, SOIL_DEPTHS, SOIL_FRACTION, SOIL_LAYERS
 from helpers.prepare.registry import SOIL_GAP_KM
 
 _COVARIATES = ("sand", "silt", "clay", "organic_carbon")  # as SOIL_LAYERS
@@ -27,12 +27,16 @@ def make(study: Study) -> dict[str, np.ndarray]:
     """Make all soil covariates: float32 arrays on the reference grid, in percent by weight.
 
     Soil maps leave out water, towns and rock; those gaps are filled from the nearest soil within
-    `SOIL_GAP_KM`, so that a forest can go by the cell's other covariates. None without soil maps.
+    `SOIL_GAP_KM`, so that a forest can go by the cell's other covariates. Maps of single depths are
+    averaged by their thickness. None without soil maps.
     """
     if not products.has_raw(study, "soil"):
         return {}
     files = products.raw_files(study)
-    paths = [files[name] for name in SOIL_LAYERS]
+    names = SOIL_LAYERS
+    if names[0] not in files:
+        names = tuple(f"{layer}_{depth}" for layer in SOIL_LAYERS for depth in SOIL_DEPTHS)
+    paths = [files[name] for name in names]
     values = warp(paths, reference_grid(study), "bilinear", decode=_decode)
     return {
         name: fill_nearest(layer, study.grid.resolution, SOIL_GAP_KM * 1000)
@@ -41,5 +45,11 @@ def make(study: Study) -> dict[str, np.ndarray]:
 
 
 def _decode(bands: np.ndarray) -> np.ndarray:
-    pairs = zip(_ENCODINGS, bands, strict=True)
-    return np.stack([encoding.decode(numbers) for encoding, numbers in pairs])
+    """Return four layers from as many bands, or from one band a layer and depth."""
+    depths = len(bands) // len(_ENCODINGS)
+    thickness = list(SOIL_DEPTHS.values()) if depths > 1 else [1]
+    weights = np.array(thickness, np.float32) / np.float32(sum(thickness))
+    parts = zip(_ENCODINGS, bands.reshape(-1, depths, *bands.shape[1:]), strict=True)
+    return np.stack(
+        [np.einsum("d,d...->...", weights, encoding.decode(numbers)) for encoding, numbers in parts]
+    )

@@ -206,7 +206,7 @@ def _day(
     numbers = None
     for files in scenes.values():
         paths = list(files.values())
-        with open_source(paths[0], Reading()) as source:
+        with open_source(paths[0], Reading(), geobox) as source:
             parts = list(blocks(source, geobox, _MOST_PIXELS, math.inf))
         for rows, columns, _ in parts:
             stack = warp(paths, geobox[rows, columns])

@@ -46,7 +46,7 @@ def study_file(tmp_path, text, name="mine.yaml"):
         ),
         pytest.param(
             "name: a\nsource: vitrual",
-            ["`source.kind`", "there are files, virtual", "given: 'vitrual'"],
+            ["`source.kind`", "there are files, stac, virtual", "given: 'vitrual'"],
             id="unknown source",
         ),
         pytest.param(
@@ -160,19 +160,19 @@ def test_an_old_name_names_the_new_one(old, new):
 
 def test_a_source_decides_the_class_and_files_need_none(tmp_path):
     assert isinstance(Study.open("config/quick.yaml"), VirtualStudy)
-    text = "name: mine\nsource: {kind: files, scene_dates: [2023-06-18]}"
+    text = "name: mine\nsource: {kind: files, dem: a.tif}"
     study = Study.open(study_file(tmp_path, text))
     assert type(study) is Study
     assert study.source.kind == "files"
     assert not study.label
-    assert study.changed({"source.scene_dates": ["2023-07-20"]}).raw_key != study.raw_key
+    assert study.changed({"source.dem": "b.tif"}).raw_key != study.raw_key
 
 
 def test_a_changed_source_changes_the_class(tmp_path):
     study = Study.open(study_file(tmp_path, "name: mine"))
     virtual = {"source.kind": "virtual", "label": "SIMULATED"}
     assert isinstance(study.changed(virtual), VirtualStudy)
-    with pytest.raises(StudyError, match="there are files, virtual"):
+    with pytest.raises(StudyError, match="there are files, stac, virtual"):
         study.changed({"source.kind": "moon"})
 
 

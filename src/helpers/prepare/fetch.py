@@ -1,0 +1,284 @@
+"""Fetching open data: windows of rasters, by range requests; again after errors; never twice.
+
+What is fetched is the window that the grid needs, from the overview whose cells are fine enough,
+as it is stored. GDAL reads it through HTTP; this module adds what servers of open data ask for:
+tokens that end, requests that are refused when they come too fast, connections that break.
+"""
+
+import re
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import rasterio
+from odc.geo.geobox import GeoBox
+from rasterio.errors import RasterioError
+from rasterio.io import DatasetReader
+from rasterio.windows import Window
+
+from helpers.core.errors import listed
+from helpers.core.files import file_hash, write_aside
+from helpers.core.parallel import show_progress
+from helpers.core.study import Study
+from helpers.core.user_rasters import MOST_CELLS, overview_for, window_of
+from helpers.prepare.open_data import (
+    MONTHLY,
+    SECONDS,
+    OpenDataError,
+    Part,
+    Plan,
+    arrived,
+    check_server,
+    target_grid,
+    without_query,
+    write_plan,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+WAITS = (1, 2, 4, 8)
+"""Seconds before each further try."""
+
+_AT_ONCE = 8  # files; most of the time is waiting
+_MOST_FAILURES = 20  # in a row: the server is gone
+_BEFORE_END = timedelta(minutes=2)  # a token is renewed so long before it ends
+_STEP = 512  # rows of blocks of most files
+
+_GDAL: dict[str, Any] = {
+    # A file that was refused once must not count as missing.
+    "CPL_VSIL_CURL_NON_CACHED": "/vsicurl/",
+    "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
+    "GDAL_HTTP_CONNECTTIMEOUT": SECONDS,
+    "GDAL_HTTP_TIMEOUT": 120,
+    "GDAL_HTTP_MAX_RETRY": 0,  # tries again, with a new token, are ours
+    "VRT_SHARED_SOURCE": 0,
+}
+
+
+class _Refused(OpenDataError):
+    """A file that the server does not give, however often it is asked."""
+
+
+class Tokens:
+    """Tokens of collections, renewed before they end; they leave this object in addresses alone."""
+
+    def __init__(self, service: str) -> None:
+        self._service = service
+        self._tokens: dict[str, tuple[str, datetime]] = {}
+        self._lock = threading.Lock()
+
+    def signed(self, address: str, collection: str) -> str:
+        """Return an address with the token of its collection; as it is, if none is needed."""
+        if not (self._service and collection):
+            return address
+        with self._lock:  # or all threads would ask at once
+            token, end = self._tokens.get(collection, ("", datetime.min.replace(tzinfo=UTC)))
+            if datetime.now(UTC) + _BEFORE_END > end:
+                token, end = self._ask(collection)
+                self._tokens[collection] = token, end
+        return f"{address}?{token}"
+
+    def forget(self, collection: str) -> None:
+        """Drop the token of a collection that a server did not take."""
+        with self._lock:
+            self._tokens.pop(collection, None)
+
+    def _ask(self, collection: str) -> tuple[str, datetime]:
+        import requests
+
+        answer = requests.get(f"{self._service}/{collection}", timeout=SECONDS)
+        answer.raise_for_status()
+        record = answer.json()
+        end = datetime.fromisoformat(record["msft:expiry"])
+        return record["token"], end if end.tzinfo else end.replace(tzinfo=UTC)
+
+
+def fetch(study: Study, plan: Plan, waits: Sequence[float] = WAITS) -> Plan:
+    """Fetch all files of a plan that are not there yet; return it with sizes and checksums.
+
+    Interrupt it as you like: a file is whole or not there. OpenDataError names files that could not
+    be fetched, after all others have been.
+    """
+    plan = arrived(study, plan)
+    todo = [part for part in plan.parts if part.bytes is None]
+    done = {part.file: part for part in plan.parts if part.bytes is not None}
+    if todo:
+        for address in {_root(part.addresses[0]) for part in todo}:
+            check_server(address)
+    tokens, failures, in_row, size = Tokens(study.source.sign), {}, 0, 0.0
+    pool = ThreadPoolExecutor(_AT_ONCE)
+    try:
+        jobs = {pool.submit(_fetch_part, study, part, tokens, waits): part for part in todo}
+        steps = show_progress(as_completed(jobs), len(jobs), "files")
+        for job in steps:
+            part = jobs[job]
+            try:
+                done[part.file] = job.result()
+                in_row = 0
+                size += done[part.file].bytes / 1e6
+                steps.set_postfix_str(f"{size:,.1f} MB", refresh=False)
+            except OpenDataError as error:
+                failures[part] = error.message
+                in_row += 1
+                if in_row >= _MOST_FAILURES:
+                    break
+    finally:
+        pool.shutdown(cancel_futures=True)
+    parts = tuple(_hashed(study, done.get(part.file, part)) for part in plan.parts)
+    plan = replace(plan, parts=parts, complete=not failures)
+    write_plan(study, plan)
+    if failures:
+        raise _failed(failures, len(plan.parts))
+    return plan
+
+
+def _hashed(study: Study, part: Part) -> Part:
+    if not part.bytes or part.sha256:
+        return part
+    return replace(part, sha256=file_hash(study.raw_dir / part.file))
+
+
+def _failed(failures: dict[Part, str], number: int) -> OpenDataError:
+    items = listed(dict.fromkeys(part.item for part in failures), 3)
+    first, reason = next(iter(failures.items()))
+    return OpenDataError(
+        f"{len(failures)} of {number} files of open data could not be fetched, of the items "
+        f"{items}; the first one, {Path(first.file).name} of `{first.setting}`: {reason}",
+        "run again: what has arrived stays. If an item stays broken, name it in `leave_out`",
+    )
+
+
+def _root(address: str) -> str:
+    return "/".join(address.split("/")[:3]) + "/"
+
+
+def _fetch_part(study: Study, part: Part, tokens: Tokens, waits: Sequence[float]) -> Part:
+    """Fetch a file, with further tries after waits; OpenDataError says why it cannot be."""
+    import requests
+
+    path = study.raw_dir / part.file
+    collection = study.open_data[part.setting].collection
+    reason = ""
+    for wait in (0, *waits):
+        time.sleep(wait)
+        try:
+            if part.setting in MONTHLY:
+                _fetch_months(part, path)
+            else:
+                address = tokens.signed(part.addresses[0], collection)
+                _fetch_window(study, part, address, path)
+            size = path.stat().st_size if path.is_file() else 0
+            return replace(part, bytes=size)
+        except _Refused:
+            raise
+        except (RasterioError, requests.RequestException, OSError) as error:
+            reason = without_query(str(error.__cause__ or error))
+            if re.search(r"\b(401|403)\b", reason):
+                tokens.forget(collection)
+            if re.search(r"\b(404|410)\b", reason):
+                break
+    raise OpenDataError(f"{reason}.", "run again")
+
+
+@contextmanager
+def _open(address: str, geobox: GeoBox) -> "Iterator[DatasetReader]":
+    """Give an open raster at a web address, by the overview that a grid needs."""
+    # Overviews of a virtual raster lie beside it.
+    beside = "TRUE" if ".vrt" in address else "EMPTY_DIR"
+    with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN=beside, **_GDAL):
+        with rasterio.open(f"/vsicurl/{address}") as source:
+            level = overview_for(source, geobox)
+            if level is None:
+                yield source
+                return
+        with rasterio.open(f"/vsicurl/{address}", overview_level=level) as source:
+            yield source
+
+
+def _fetch_window(study: Study, part: Part, address: str, path: Path) -> None:
+    """Write the window of a raster that the grid needs; nothing if it has none."""
+    geobox = target_grid(study, part.setting)
+    with _open(address, geobox) as source:
+        window = window_of(source, geobox)
+        if window is None:
+            return
+        options: dict[str, Any] = {
+            "driver": "GTiff",
+            "count": source.count,
+            "height": window.height,
+            "width": window.width,
+            "dtype": source.dtypes[0],
+            "crs": source.crs,
+            "transform": source.window_transform(window),
+            "nodata": source.nodata,
+            "tiled": True,
+            "blockxsize": 256,
+            "blockysize": 256,
+            "compress": "deflate",
+            "predictor": 3 if source.dtypes[0].startswith("float") else 2,
+        }
+        # In steps, so that memory does not grow with the raster.
+        rows = max(_STEP, MOST_CELLS // max(1, window.width) // _STEP * _STEP)
+        with write_aside(path) as whole, rasterio.open(whole, "w", **options) as target:
+            target.scales, target.offsets = source.scales, source.offsets
+            target.units = [unit or "" for unit in source.units]
+            target.update_tags(
+                item=part.item,
+                asset=part.asset,
+                address=without_query(part.addresses[0]),
+                date=part.date,
+                licence=study.open_data[part.setting].licence,
+            )
+            for top in range(0, window.height, rows):
+                height = min(rows, window.height - top)
+                there = Window(window.col_off, window.row_off + top, window.width, height)
+                target.write(source.read(window=there), window=Window(0, top, window.width, height))
+
+
+def _fetch_months(part: Part, path: Path) -> None:
+    """Write means of the months of all years, from what a service cuts out as NetCDF.
+
+    Several variables, such as the mean daily maximum and minimum, are averaged.
+    """
+    import requests
+    import xarray
+
+    means = []
+    for variable, address in zip(part.asset.split(), part.addresses, strict=True):
+        with write_aside(path.with_name(f"{variable}.nc")) as whole:
+            with requests.get(address, stream=True, timeout=(SECONDS, 300)) as answer:
+                if 400 <= answer.status_code < 500 and answer.status_code != 429:
+                    raise _Refused(f"{answer.status_code} {answer.reason}.", "correct the address")
+                answer.raise_for_status()
+                with open(whole, "wb") as stream:
+                    for chunk in answer.iter_content(2**20):
+                        stream.write(chunk)
+            with xarray.open_dataset(whole, engine="netcdf4") as data:
+                if variable not in data:
+                    raise _Refused(f"the answer has no variable {variable}.", "correct `assets`")
+                means.append(data[variable].groupby("time.month").mean("time").load())
+        path.with_name(f"{variable}.nc").unlink()
+    mean = sum(means) / len(means)
+    north_up = mean.sortby("lat", ascending=False).sortby("lon").transpose("month", "lat", "lon")
+    if north_up.sizes["month"] != 12:
+        number = north_up.sizes["month"]
+        raise _Refused(f"the answer has {number} months.", "name whole years as `years`")
+    lon, lat = north_up["lon"].to_numpy(), north_up["lat"].to_numpy()
+    steps = (lon[-1] - lon[0]) / (len(lon) - 1), (lat[0] - lat[-1]) / (len(lat) - 1)
+    place = rasterio.transform.from_origin(lon[0] - steps[0] / 2, lat[0] + steps[1] / 2, *steps)
+    options = {"driver": "GTiff", "count": 12, "height": len(lat), "width": len(lon)}
+    options |= {"dtype": "float32", "crs": "EPSG:4326", "transform": place, "nodata": np.nan}
+    with (
+        write_aside(path) as whole,
+        rasterio.open(whole, "w", compress="deflate", **options) as out,
+    ):
+        out.write(north_up.to_numpy().astype(np.float32))
+        out.update_tags(address=without_query(part.addresses[0]), variables=part.asset)
