@@ -166,7 +166,8 @@ def execute(
 
     `parameters` are values for the cell tagged ``parameters``. A name that the notebook does not
     have is refused, where papermill itself would warn and run with the defaults. `on_cell` is
-    called with the heading above each code cell before it runs. RunError if a parameter is unknown,
+    called with the heading above each code cell before it runs, and with what a progress bar in it
+    shows. RunError if a parameter is unknown,
     a cell failed, or the kernel died.
     """
     # jsonschema would build a grammar to check web addresses, two seconds at each start;
@@ -182,8 +183,11 @@ def execute(
         raise RunError(f"{notebook.name} {message}.", remedy)
     headings = {source: heading for heading, _, source in _code_cells(notebook)}
 
+    progress = _Progress(on_cell)
+
     def report(cell: Any, cell_index: int) -> None:
-        on_cell(headings.get(cell.source, "parameters"))
+        progress.heading = headings.get(cell.source, "parameters")
+        on_cell(progress.heading)
 
     try:
         papermill.execute_notebook(
@@ -194,6 +198,7 @@ def execute(
             kernel_name="python3",
             cwd=str(ROOT),
             on_cell_execute=report,
+            stdout_file=progress,
             extra_arguments=["--log-level=ERROR"],  # no remark on the kernel's connection
         )
     except papermill.PapermillExecutionError as error:
@@ -202,6 +207,21 @@ def execute(
     except nbclient.exceptions.DeadKernelError:
         message = "its kernel died; most often memory ran out."
         raise RunError(message, "close other programs and start again") from None
+
+
+class _Progress(io.StringIO):
+    """Takes what cells print, and hands on the last line of a bar, after the cell's heading."""
+
+    def __init__(self, on_cell: Callable[[str], None]) -> None:
+        super().__init__()
+        self.heading, self._on_cell = "", on_cell
+
+    def write(self, text: str) -> int:
+        """Hand on the line, if it is of a progress bar."""
+        line = text.rstrip().rpartition("\r")[2]
+        if "%|" in line:
+            self._on_cell(f"{self.heading}: {line.strip()}")
+        return len(text)
 
 
 def _cell_error(stage: str, heading: str, name: str, value: str) -> RunError:

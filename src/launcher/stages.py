@@ -140,6 +140,17 @@ def _evaluations(study: Study) -> list[Path]:
 
 _STAGES = (
     Stage(
+        "00-open-data",
+        "what is fetched of open data, before it is, and what came",
+        after=(),
+        outputs=lambda study: [study.open_data_list],
+        seconds=3600,
+        memory_mb=(600, 100),
+        folder="raw",
+        cores=1,
+        applies=lambda study: bool(study.open_data),
+    ),
+    Stage(
         "testbed/1-landscape",
         "raw rasters of a virtual Northeast China, in the formats of the real products",
         after=(),
@@ -152,7 +163,7 @@ _STAGES = (
     Stage(
         "01-prepare-data",
         "terrain, vegetation and water, climate and soil on the reference grid",
-        after=("testbed/1-landscape",),
+        after=("00-open-data", "testbed/1-landscape"),
         outputs=_files(
             "helpers.prepare.registry:covariate_files", "helpers.prepare.registry:fine_files"
         ),

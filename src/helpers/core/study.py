@@ -325,7 +325,7 @@ class Study(Section):
 
     @property
     def open_data_list(self) -> Path:
-        """The list of what was fetched for this study, and of what is to be."""
+        """The list of what was fetched for this study, once all of it is there."""
         wanted = [one.model_dump(mode="json") for one in self.open_data.values()]
         key = short_hash([*self.open_data, getattr(self.source, "api", ""), *wanted])
         return self.raw_dir / f"open-data-{key}.json"

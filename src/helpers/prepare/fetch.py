@@ -38,7 +38,7 @@ from helpers.prepare.open_data import (
     check_server,
     target_grid,
     without_query,
-    write_plan,
+    write_list,
 )
 
 if TYPE_CHECKING:
@@ -132,11 +132,10 @@ def fetch(study: Study, plan: Plan, waits: Sequence[float] = WAITS) -> Plan:
                     break
     finally:
         pool.shutdown(cancel_futures=True)
-    parts = tuple(_hashed(study, done.get(part.file, part)) for part in plan.parts)
-    plan = replace(plan, parts=parts, complete=not failures)
-    write_plan(study, plan)
     if failures:
         raise _failed(failures, len(plan.parts))
+    plan = replace(plan, parts=tuple(_hashed(study, done[part.file]) for part in plan.parts))
+    write_list(study, plan)
     return plan
 
 

@@ -8,8 +8,8 @@ import math
 import re
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields, replace
-from pathlib import PurePosixPath
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -50,6 +50,7 @@ _NAMES = {"source.landsat": SCENE, "source.lst": COMPOSITE}  # of files that can
 _PLATFORMS = {"MOD": "terra", "MYD": "aqua"}  # of items that do not say theirs
 _PAGE = 250  # items
 _BEYOND = 0.02  # degrees; cells at the study area's edge need what lies beside it
+_BEYOND_OF_SERIES = 0.5  # their cells may be large
 _KM_PER_DEGREE = 111.32
 
 
@@ -73,8 +74,8 @@ class Part:
         Its path in the folder of raw rasters.
     date, platform, cloud
         Of the item: the day as YYYY-MM-DD, the satellite, and the clouds in percent.
-    bounds
-        West, south, east and north in degrees.
+    footprint
+        Of the item, in degrees, as well-known text; empty for an address.
     megabytes
         About how large the window is that the grid needs, not compressed; None if unknown.
     bytes, sha256
@@ -89,7 +90,7 @@ class Part:
     date: str = ""
     platform: str = ""
     cloud: float | None = None
-    bounds: tuple[float, float, float, float] = (-180, -90, 180, 90)
+    footprint: str = ""
     megabytes: float | None = None
     bytes: int | None = None
     sha256: str = ""
@@ -101,7 +102,6 @@ class Plan:
 
     parts: tuple[Part, ...]
     left_out: tuple[dict[str, str], ...]
-    complete: bool = False
 
 
 def target_grid(study: Study, setting: str) -> GeoBox:
@@ -117,8 +117,9 @@ def make_plan(study: Study) -> Plan:
 
     OpenDataError if a server does not answer, or has nothing for the area and the dates.
     """
-    if study.open_data_list.is_file():
-        return _read(study)
+    path = _plan_path(study)
+    if path.is_file():
+        return _read(path)
     parts: list[Part] = []
     left_out: list[dict[str, str]] = []
     for setting, one in study.open_data.items():
@@ -129,30 +130,34 @@ def make_plan(study: Study) -> Plan:
             found = list(_from_address(study, setting, one))
         parts += found
     plan = Plan(tuple(parts), tuple(left_out))
-    write_plan(study, plan)
+    _write(study, plan, path)
     return plan
 
 
-def _read(study: Study) -> Plan:
-    record = read_json(study.open_data_list)
-    names = [field.name for field in fields(Part)]
-    parts = []
-    for entry in record["parts"]:
-        own = {name: entry[name] for name in names}
-        own |= {name: tuple(own[name]) for name in ("addresses", "bounds")}
-        parts.append(Part(**own))
-    return Plan(tuple(parts), tuple(record["left_out"]), record["complete"])
+def _plan_path(study: Study) -> Path:
+    # Not the list itself, which is written once all is there.
+    return study.open_data_list.with_suffix(".plan.json")
 
 
-def write_plan(study: Study, plan: Plan) -> None:
-    """Write the list of open data."""
+def _read(path: Path) -> Plan:
+    record = read_json(path)
+    parts = (Part(**{**one, "addresses": tuple(one["addresses"])}) for one in record["parts"])
+    return Plan(tuple(parts), tuple(record["left_out"]))
+
+
+def write_list(study: Study, plan: Plan) -> None:
+    """Write the list of open data that are all there."""
+    _write(study, plan, study.open_data_list)
+
+
+def _write(study: Study, plan: Plan, path: Path) -> None:
     record = {
         "label": study.label,
         "api": study.source.api,
         "licences": {setting: one.licence for setting, one in study.open_data.items()},
         **asdict(plan),
     }
-    write_json(study.open_data_list, record)
+    write_json(path, record)
 
 
 def arrived(study: Study, plan: Plan) -> Plan:
@@ -161,9 +166,7 @@ def arrived(study: Study, plan: Plan) -> Plan:
     def there(part: Part) -> Part:
         path = study.raw_dir / part.file
         size = path.stat().st_size if path.is_file() else None
-        if part.bytes == 0 or size == part.bytes:
-            return part
-        return replace(part, bytes=size, sha256="")
+        return replace(part, bytes=size)
 
     return replace(plan, parts=tuple(map(there, plan.parts)))
 
@@ -175,7 +178,7 @@ def _outline(study: Study, setting: str) -> BaseGeometry:
     """Return where rasters of a setting are needed, in degrees."""
     if setting == "source.dem":
         return target_grid(study, setting).geographic_extent.geom
-    return study_area(study).buffer(_BEYOND)
+    return study_area(study).buffer(_BEYOND_OF_SERIES if setting in MONTHLY else _BEYOND)
 
 
 def _from_collection(
@@ -214,7 +217,7 @@ def _from_collection(
                     _day(item),
                     _platform(item),
                     item["properties"].get("eo:cloud_cover"),
-                    shape.bounds,
+                    shapely.to_wkt(shape, rounding_precision=3),
                     _megabytes(item, asset, covered, cell),
                 )
             )
@@ -358,7 +361,7 @@ def _from_address(study: Study, setting: str, one: OpenData) -> Iterator[Part]:
         addresses = tuple(address(variable=variable) for variable in variables)
         wanted = short_hash([addresses], 6)
         file = f"{folder}-{wanted}/{name}_monthly.tif"
-        yield Part(setting, host, " ".join(variables), addresses, file, bounds=bounds)
+        yield Part(setting, host, " ".join(variables), addresses, file)
         return
     depths = SOIL_DEPTHS if setting == "source.soil" else [""]
     for variable in variables:
@@ -367,7 +370,7 @@ def _from_address(study: Study, setting: str, one: OpenData) -> Iterator[Part]:
             path = PurePosixPath(urlsplit(one_address).path)
             asset = f"{variable} {depth}".strip() or path.stem
             file = f"{folder}/{path.stem}.tif"
-            yield Part(setting, host, asset, (one_address,), file, bounds=bounds)
+            yield Part(setting, host, asset, (one_address,), file)
 
 
 def _host(address: str) -> str:

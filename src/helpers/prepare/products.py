@@ -286,18 +286,18 @@ def fetched_parts(study: Study, setting: str) -> list[dict[str, Any]]:
     Errors as `fetched`.
     """
     path = study.open_data_list
-    record = _read_list(path, path.stat().st_mtime_ns if path.is_file() else None)
-    if not record.get("complete"):
+    if not path.is_file():
         raise RasterError(
-            f"The open data of {setting} are not all fetched.", "run notebooks/00-open-data.ipynb"
+            f"The open data of `{setting}` are not all fetched.", "run notebooks/00-open-data.ipynb"
         )
-    parts = [part for part in record["parts"] if part["setting"] == setting]
-    return [part for part in parts if part["bytes"]]  # the others lie beside the grid
+    parts = _read_list(path, path.stat().st_mtime_ns)["parts"]
+    # Those without bytes lie beside the grid.
+    return [part for part in parts if part["setting"] == setting and part["bytes"]]
 
 
 @cache
-def _read_list(path: Path, modified: int | None) -> dict[str, Any]:
-    return read_json(path) if modified else {}
+def _read_list(path: Path, _modified: int) -> dict[str, Any]:
+    return read_json(path)
 
 
 def _soil_depths(study: Study) -> dict[str, Path]:
