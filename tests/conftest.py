@@ -119,6 +119,20 @@ def world(tmp_path_factory):
         yield study, table, {"ice_type_2-3m": types, "borehole_type_2-3m": boreholes}
 
 
+@pytest.fixture(scope="session")
+def open_world(tmp_path_factory):
+    """Return a world of open data, its file server, and the root of a STAC API that lists it."""
+    import open_server
+
+    folder = tmp_path_factory.mktemp("open")
+    files = folder / "files"
+    files.mkdir()
+    with open_server.file_server(files) as server:
+        world = open_server.World(files, server.url)
+        with open_server.stac_api(world.items, folder) as api:
+            yield world, server, api
+
+
 @pytest.fixture
 def raster_equal():
     """Return a function that compares two raster files: values, place, CRS, nodata, bands."""

@@ -22,12 +22,13 @@ import uvicorn
 import xarray
 from affine import Affine
 from rasterio.warp import transform_geom
+from scipy.ndimage import zoom
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-BOX = (119.76, 50.02, 120.24, 50.3)
+BOX = (119.84, 50.05, 120.16, 50.25)
 """West, south, east and north in degrees; UTM zones 50 and 51 meet in it."""
 
 EDGES = ("west", "south", "east", "north")
@@ -37,6 +38,7 @@ BANDS = {
     "qa_pixel": "QA_PIXEL",
 }  # fmt: skip
 CLEAR, CLOUD, FILL = 21824, 22280, 1
+SIDE = 1024  # pixels of a scene
 SINUSOIDAL = "+proj=sinu +lon_0=0 +x_0=0 +y_0=0 +R=6371007.181 +units=m +no_defs"
 MODIS_CELL = 926.625433138333
 HOMOLOSINE = "+proj=igh +lon_0=0 +x_0=0 +y_0=0 +datum=WGS84 +units=m +no_defs"
@@ -47,12 +49,12 @@ class FileServer:
 
     ``/control`` gives the counts, and takes settings: `failures` map the end of a path to how often
     it fails, and how (a status, or ``cut``); files in the folder `protected` need a token, which
-    lives for so many seconds (`lives`).
+    lives for so many seconds (`lives`); earlier tokens are not taken any more.
     """
 
     def __init__(self, folder):
         self.start({})
-        self.number, self.valid = 0, ""
+        self.number = 0
         routes = [
             Route("/control", self.control, methods=["GET", "POST"]),
             Route("/token/{collection}", self.token),
@@ -63,6 +65,7 @@ class FileServer:
 
     def start(self, settings):
         self.requests, self.bytes = collections.Counter(), collections.Counter()
+        self.valid = set()
         self.seen, self.failures = collections.Counter(), settings.get("failures", {})
         self.protected, self.lives = settings.get("protected", ""), settings.get("lives", 3600)
 
@@ -88,7 +91,7 @@ class FileServer:
     def failure(self, scope):
         path = scope["path"]
         signed = self.protected and path.startswith(f"/files/{self.protected}/")
-        if signed and scope["query_string"].decode() != self.valid:
+        if signed and scope["query_string"].decode() not in self.valid:
             return 403
         for end, (times, how) in self.failures.items():
             if path.endswith(end) and (how != "cut" or scope["method"] == "GET"):
@@ -104,13 +107,16 @@ class FileServer:
 
     async def token(self, request):
         self.number += 1
-        self.valid = f"sig=secret{self.number}"
+        token = f"sig=secret{self.number}"
+        self.valid.add(token)
         ends = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + self.lives))
-        return JSONResponse({"token": self.valid, "msft:expiry": ends})
+        return JSONResponse({"token": token, "msft:expiry": ends})
 
     async def months(self, request):
         """Answer as a subset service: a window of a series as NetCDF."""
         asked = request.query_params
+        if request.path_params["variable"] not in ("tmax", "tmin", "ppt"):
+            return Response("no such variable", 400)
         west, south, east, north = (
             float(asked[edge]) for edge in ("west", "south", "east", "north")
         )
@@ -266,7 +272,8 @@ class World:
         x, y = place * (columns, rows)
         to_degrees = pyproj.Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
         lon, lat = to_degrees.transform(x[::8, ::8], y[::8, ::8])
-        lon, lat = (np.kron(a, np.ones((8, 8)))[: shape[0], : shape[1]] for a in (lon, lat))
+        lon, lat = (zoom(axis, 8, order=1, grid_mode=True, mode="nearest") for axis in (lon, lat))
+        lon, lat = (axis[: shape[0], : shape[1]] for axis in (lon, lat))
         hills = np.sin(40 * lon) * np.cos(50 * lat) + 0.5 * np.sin(90 * lat + 60 * lon)
         return hills, lat, self.rng.normal(size=shape)
 
@@ -283,14 +290,14 @@ class World:
             self.add(name, "cop-dem-glo-90", "EPSG:4326", place, (1200, 1200), files, **day)
 
     def scene(self, number, path, zone, day, platform, change):
-        crs, shape = f"EPSG:326{zone}", (1280, 1280)
+        crs, shape = f"EPSG:326{zone}", (SIDE, SIDE)
         middle = pyproj.Transformer.from_crs("EPSG:4326", crs, always_xy=True).transform(120, 50.16)
-        shift = (-9000, 6000, 0)[number % 3]
-        corner = [30 * round(v / 30) for v in (middle[0] - 19_200 + shift, middle[1] + 19_200)]
+        shift, half = (-6000, 4000, 0)[number % 3], SIDE * 15
+        corner = [30 * round(v / 30) for v in (middle[0] - half + shift, middle[1] + half)]
         place = Affine(30, 0, corner[0], 0, -30, corner[1])
         hills, _, noise = self.fields(place, shape, crs)
         qa = np.full(shape, CLEAR, np.uint16)
-        qa[np.add.outer(np.arange(1280), np.arange(1280)) < 300] = FILL
+        qa[np.add.outer(np.arange(SIDE), np.arange(SIDE)) < 200] = FILL
         if change == "clouds":
             qa[(hills > 0.6) & (qa == CLEAR)] = CLOUD
         prefix = {"landsat-8": "LC08", "landsat-9": "LC09", "landsat-7": "LE07"}[platform]
@@ -300,14 +307,16 @@ class World:
         for asset, band in BANDS.items():
             if change == f"no {asset}":
                 continue
-            level = {"blue": 8400, "green": 9200, "red": 9000, "nir08": 15_000, "swir16": 12_000}
+            level = {"blue": 8400, "green": 9200, "red": 9800, "nir08": 15_000, "swir16": 12_000}
             values = qa
             if asset != "qa_pixel":
-                wave = 1500 * hills * (-1 if asset == "red" else 1)
+                wave = 500 * hills * (-1 if asset == "red" else 1)
                 values = (level[asset] + wave + 40 * noise + 30 * number).astype(np.uint16)
                 values[qa == FILL] = 0
             file = f"landsat/{name}/{name}_{band}.TIF"
-            write_cog(self.folder / file, values, place, crs, 0 if asset != "qa_pixel" else None)
+            if change in ("", "clouds") and platform != "landsat-7":  # nobody asks for the others
+                nodata = 0 if asset != "qa_pixel" else None
+                write_cog(self.folder / file, values, place, crs, nodata)
             raster = {"spatial_resolution": 30, "data_type": "uint16"}
             files[asset] = (f"{self.url}/{file}", {"raster:bands": [raster]})
         when = f"{day[:4]}-{day[4:6]}-{day[6:]}T02:40:00Z"

@@ -29,7 +29,7 @@ from launcher.stages import (
 )
 
 QUICK = "config/quick.yaml"
-ALL = [name for name, stage in STAGES.items() if not stage.full]
+ALL = [name for name in STAGES if name in stages_of(Study.open(QUICK))]
 FROM_01 = ALL[1:]
 
 

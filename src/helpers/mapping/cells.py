@@ -10,10 +10,11 @@ from odc.geo.geobox import GeoBox
 from shapely.geometry.base import BaseGeometry
 
 from helpers.core.grid import cell_centres, crs_wkt, reference_grid, reprojected, study_area
+from helpers.core.rasters import read_band
 from helpers.core.study import Study
 from helpers.mapping.files import MapError
 from helpers.prepare.columns import column_values, predictor_of
-from helpers.prepare.registry import covariate_files
+from helpers.prepare.registry import GROUND_SHARE, covariate_files
 
 
 def study_regions(study: Study, geobox: GeoBox) -> tuple[list[str], list[tuple[BaseGeometry, int]]]:
@@ -33,6 +34,17 @@ def study_regions(study: Study, geobox: GeoBox) -> tuple[list[str], list[tuple[B
     return regions["name"].tolist(), list(zip(shapes, range(1, len(shapes) + 1), strict=True))
 
 
+def ground_share(study: Study) -> np.ndarray | None:
+    """Return the share of each cell that may hold ice, float32 (y, x); None if all of all may.
+
+    A cell without land cover counts as ground.
+    """
+    files = covariate_files(study)
+    if GROUND_SHARE not in files:
+        return None
+    return np.nan_to_num(read_band(files[GROUND_SHARE]), nan=1)
+
+
 @dataclass(frozen=True)
 class Cells:
     """A systematic sample of the map's cells: every so many-th in both directions.
@@ -45,6 +57,8 @@ class Cells:
         Place in the sample's own lattice.
     region : shape (n,)
         Number of the province or league, in the order of `names`.
+    ground : shape (n,)
+        Share that may hold ice, as `ground_share`.
     side
         Distance between neighbours, m: each stands for a square of this side.
     """
@@ -53,6 +67,7 @@ class Cells:
     row: np.ndarray
     column: np.ndarray
     region: np.ndarray
+    ground: np.ndarray
     names: list[str]
     side: float
 
@@ -81,4 +96,8 @@ def sample_cells(study: Study, predictors: Sequence[str], wanted: int) -> Cells:
         raise MapError("No cell of the sample has all predictors.", "set more `uncertainty.cells`")
     values = np.ascontiguousarray(values[:, row, column].T)
     side = step * study.grid.resolution
-    return Cells(values, row, column, region[row, column], names, side)
+    share = ground_share(study)
+    ground = np.ones(len(values), np.float32)
+    if share is not None:
+        ground = share[rows[row], columns[column]]
+    return Cells(values, row, column, region[row, column], ground, names, side)

@@ -143,7 +143,7 @@ class _Layer:
             content = np.einsum("nk,k->n", probability, contents)
             if moved:
                 content = confine_to_permafrost(content, 1 - probability[:, self.free])
-            sums.append(np.bincount(cells.region, content, len(cells.names)))
+            sums.append(np.bincount(cells.region, content * cells.ground, len(cells.names)))
         return np.stack(sums) * (self.depth * cells.side**2 / 1e9)
 
     def expected(self, logs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -261,7 +261,7 @@ def _field(layers: Sequence[_Layer], cells: Cells, farthest: float) -> tuple[np.
     loads = np.zeros((len(cells.names), len(layers), *lattice))
     for index, layer in enumerate(layers):
         sd = layer.expected(layer.at_cells)[1]
-        load = sd * (layer.depth * cells.side**2 / 1e9)
+        load = sd * cells.ground * (layer.depth * cells.side**2 / 1e9)
         loads[cells.region, index, cells.row, cells.column] = load
     lags = block_covariance(variogram, lattice, cells.side)
     covariance = field_covariance(loads, _between(layers, residuals), lags)

@@ -17,12 +17,12 @@ from helpers.folds.weights import area_weights
 from helpers.forest import cards
 from helpers.forest.paths import model_path
 from helpers.forest.regression import fit
-from helpers.mapping.cells import sample_cells, study_regions
+from helpers.mapping.cells import ground_share, sample_cells, study_regions
 from helpers.mapping.extent import confine_to_permafrost
 from helpers.mapping.files import grid_windows, layer_files, map_files, open_rasters
 from helpers.mapping.predict import predict
 from helpers.prepare.columns import forest_columns
-from helpers.prepare.registry import covariate_files
+from helpers.prepare.registry import GROUND_SHARE, covariate_files
 from helpers.samples.rows import layer_rows
 
 _UNITS = {
@@ -30,6 +30,7 @@ _UNITS = {
     "water_km3": "km3 of water",
     "mapped_km2": "km2",
     "extent_km2": "km2",
+    "no_ice_km2": "km2",
     "area_km2": "km2",
     "mean_thickness_m": "m of ice",
     "mean_mass_kg_m2": "kg of ice per m2",
@@ -69,7 +70,8 @@ def compare_totals(study: Study, table: pd.DataFrame, cells: int = 25_000) -> pd
         scale = (bottom - top) * sample.side**2 / 1e9
         for way, content in expected.items():
             confined = confine_to_permafrost(content, 1 - chances[:, free].sum(axis=1))
-            volume[way] = np.bincount(sample.region, confined, len(sample.names)) * scale
+            inside = confined * sample.ground
+            volume[way] = np.bincount(sample.region, inside, len(sample.names)) * scale
         volumes[layer] = volume
     volumes["all"] = sum(volumes.values())
     for volume in volumes.values():
@@ -80,10 +82,12 @@ def compare_totals(study: Study, table: pd.DataFrame, cells: int = 25_000) -> pd
 def map_storage(study: Study) -> Path | None:
     """Write the raster of ground-ice storage over all layers, by the rasters of `map_layer`.
 
+    A mean over the cell: water, built-up land and rock in it hold none, where land cover is known.
     None where the study's classes have no ice content, or its layers no depths.
     """
     if not study.has_storage:
         return None
+    share = ground_share(study)
     geobox = reference_grid(study)
     path = map_files(study)["ice_storage"]
     top, bottom = study.depths[0][0], study.depths[-1][1]
@@ -103,6 +107,7 @@ def map_storage(study: Study) -> Path | None:
         for part in grid_windows(geobox):
             fractions = [content.read(1, window=part) for content in contents]
             thickness = ice.thickness(fractions, study.depths)
+            thickness = thickness if share is None else thickness * share[part]
             if np.isfinite(thickness).any():
                 highest = max(highest, float(np.nanmax(thickness)))
                 water = 1000 * ice.water_equivalent(thickness)
@@ -122,7 +127,8 @@ def storage_totals(study: Study) -> dict[str, pd.DataFrame]:
     -------
     regions, elevation_bands
         One row each and one for the whole area (`all`), with `ice_km3_<layer>` of each layer,
-        `ice_km3`, `water_km3` of all, `mapped_km2`, `extent_km2` with permafrost in any layer, and
+        `ice_km3`, `water_km3` of all, `mapped_km2`, `extent_km2` of ground with permafrost in any
+        layer, with `no_ice_km2` of water, built-up land and rock where land cover is known, and
         means over the latter: `mean_thickness_m_<layer>` and `mean_thickness_m` of ice, its mass
         `mean_mass_kg_m2`, and `mean_water_equivalent_mm`.
     types
@@ -131,13 +137,15 @@ def storage_totals(study: Study) -> dict[str, pd.DataFrame]:
     geobox = reference_grid(study)
     target = study.target_classes
     areas = cell_areas(geobox)
+    share = ground_share(study)
+    ground = areas if share is None else areas * share
     regions, shapes = study_regions(study, geobox)
     width = study.maps.elevation_band
     layers = [layer_name(layer) for layer in study.layers]
     first, last = (int(np.floor(height / width)) for height in (-500, 9000))  # m, of any ground
     bands = [f"{n * width:g}-{(n + 1) * width:g}m" for n in range(first, last + 1)]
     bands.append("without elevation")
-    by_region, by_band = (np.zeros((len(names), 2 + len(layers))) for names in (regions, bands))
+    by_region, by_band = (np.zeros((len(names), 3 + len(layers))) for names in (regions, bands))
     by_type = np.zeros((len(layers), len(target.classes), 2))
     elevations = [path for name, path in covariate_files(study).items() if name == "elevation"]
     with (
@@ -157,9 +165,9 @@ def storage_totals(study: Study) -> dict[str, pd.DataFrame]:
                 for fraction, (top, bottom) in zip(ices, study.depths, strict=True)
             ]
             frozen = np.any([depth > 0 for depth in depths], axis=0)
-            area = areas[part][mapped]
-            volumes = [depth * area for depth in depths]
-            columns = [area, frozen * area, *volumes]
+            area, own = areas[part][mapped], ground[part][mapped]
+            volumes = [depth * own for depth in depths]
+            columns = [area, frozen * own, area - own, *volumes]
             height = np.full(np.count_nonzero(mapped), np.inf)
             for model in elevation:
                 height = np.nan_to_num(model.read(1, window=part)[mapped], nan=np.inf) / width
@@ -188,11 +196,13 @@ def _storage_table(study: Study, index: pd.Index, sums: np.ndarray) -> pd.DataFr
     """Return a table of storage.
 
     The columns of `sums` are those over cells, times their area (km2), of 1, whether there is
-    permafrost, and metres of ice in each layer.
+    permafrost, the share that holds no ice, and metres of ice in each layer.
     """
     table = pd.DataFrame({"mapped_km2": sums[:, 0], "extent_km2": sums[:, 1]}, index=index)
+    if GROUND_SHARE in covariate_files(study):
+        table["no_ice_km2"] = sums[:, 2]
     names = [layer_name(layer) for layer in study.layers]
-    for name, column in zip(names, sums.T[2:], strict=True):
+    for name, column in zip(names, sums.T[3:], strict=True):
         table[f"ice_km3_{name}"] = column / 1000
     table.loc["all"] = table.sum()
     table["ice_km3"] = table.filter(like="ice_km3_").sum(axis=1)

@@ -8,6 +8,7 @@ tokens that end, requests that are refused when they come too fast, connections 
 import re
 import threading
 import time
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import rasterio
 from odc.geo.geobox import GeoBox
-from rasterio.errors import RasterioError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
@@ -86,10 +87,11 @@ class Tokens:
                 self._tokens[collection] = token, end
         return f"{address}?{token}"
 
-    def forget(self, collection: str) -> None:
-        """Drop the token of a collection that a server did not take."""
+    def forget(self, collection: str, address: str) -> None:
+        """Drop the token in an address that a server did not take, if no newer one is there."""
         with self._lock:
-            self._tokens.pop(collection, None)
+            if self._tokens.get(collection, ("", None))[0] == address.partition("?")[2]:
+                self._tokens.pop(collection, None)
 
     def _ask(self, collection: str) -> tuple[str, datetime]:
         import requests
@@ -114,29 +116,38 @@ def fetch(study: Study, plan: Plan, waits: Sequence[float] = WAITS) -> Plan:
         for address in {_root(part.addresses[0]) for part in todo}:
             check_server(address)
     tokens, failures, in_row, size = Tokens(study.source.sign), {}, 0, 0.0
-    pool = ThreadPoolExecutor(_AT_ONCE)
-    try:
+    with _pool() as pool:
         jobs = {pool.submit(_fetch_part, study, part, tokens, waits): part for part in todo}
-        steps = show_progress(as_completed(jobs), len(jobs), "files")
+        steps = show_progress(as_completed(jobs), len(jobs), "0.0 MB")
         for job in steps:
             part = jobs[job]
             try:
                 done[part.file] = job.result()
                 in_row = 0
                 size += done[part.file].bytes / 1e6
-                steps.set_postfix_str(f"{size:,.1f} MB", refresh=False)
+                steps.set_description_str(f"{size:,.1f} MB", refresh=False)
             except OpenDataError as error:
                 failures[part] = error.message
                 in_row += 1
                 if in_row >= _MOST_FAILURES:
                     break
-    finally:
-        pool.shutdown(cancel_futures=True)
     if failures:
         raise _failed(failures, len(plan.parts))
     plan = replace(plan, parts=tuple(_hashed(study, done[part.file]) for part in plan.parts))
     write_list(study, plan)
     return plan
+
+
+@contextmanager
+def _pool() -> "Iterator[ThreadPoolExecutor]":
+    """Give threads that end with the block, without what has not begun."""
+    with warnings.catch_warnings():  # of files that are cut off, which `_open` finds
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        pool = ThreadPoolExecutor(_AT_ONCE)
+        try:
+            yield pool
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _hashed(study: Study, part: Part) -> Part:
@@ -165,7 +176,7 @@ def _fetch_part(study: Study, part: Part, tokens: Tokens, waits: Sequence[float]
 
     path = study.raw_dir / part.file
     collection = study.open_data[part.setting].collection
-    reason = ""
+    reason = address = ""
     for wait in (0, *waits):
         time.sleep(wait)
         try:
@@ -181,7 +192,7 @@ def _fetch_part(study: Study, part: Part, tokens: Tokens, waits: Sequence[float]
         except (RasterioError, requests.RequestException, OSError) as error:
             reason = without_query(str(error.__cause__ or error))
             if re.search(r"\b(401|403)\b", reason):
-                tokens.forget(collection)
+                tokens.forget(collection, address)
             if re.search(r"\b(404|410)\b", reason):
                 break
     raise OpenDataError(f"{reason}.", "run again")
@@ -194,6 +205,8 @@ def _open(address: str, geobox: GeoBox) -> "Iterator[DatasetReader]":
     beside = "TRUE" if ".vrt" in address else "EMPTY_DIR"
     with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN=beside, **_GDAL):
         with rasterio.open(f"/vsicurl/{address}") as source:
+            if source.crs is None or source.transform.is_identity:
+                raise OSError("it does not say where it lies; it may be cut off")
             level = overview_for(source, geobox)
             if level is None:
                 yield source

@@ -21,7 +21,7 @@ from shapely.geometry.base import BaseGeometry
 
 from helpers.core.errors import CompendiumError, listed
 from helpers.core.files import read_json, short_hash, write_json
-from helpers.core.grid import fine_grid, reference_grid, study_area
+from helpers.core.grid import crs_wkt, fine_grid, reference_grid, reprojected, study_area
 from helpers.core.settings import OpenData
 from helpers.core.study import Study
 from helpers.prepare.products import (
@@ -176,8 +176,12 @@ def arrived(study: Study, plan: Plan) -> Plan:
 
 def _outline(study: Study, setting: str) -> BaseGeometry:
     """Return where rasters of a setting are needed, in degrees."""
+    import geopandas
+
     if setting == "source.dem":
-        return target_grid(study, setting).geographic_extent.geom
+        grid = target_grid(study, setting)
+        box = geopandas.GeoSeries([shapely.box(*grid.boundingbox.bbox)], crs=crs_wkt(grid))
+        return reprojected(box, "EPSG:4326", study.grid.resolution).iloc[0]
     return study_area(study).buffer(_BEYOND_OF_SERIES if setting in MONTHLY else _BEYOND)
 
 
