@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ from odc.geo.geobox import GeoBox
 
 from helpers.core.classes import layer_name
 from helpers.core.errors import CompendiumError
+from helpers.core.files import read_json
 from helpers.core.grid import area_mask, named_crs, reference_grid
 from helpers.core.points import projected
 from helpers.core.settings import OwnPredictor
@@ -25,7 +27,7 @@ from helpers.samples.labels import label_layers
 from helpers.samples.readers import read_table
 from helpers.samples.tables import find_problems, read_tables, table_paths
 from launcher.run import show_stale
-from launcher.stages import STAGES, RunError, memory_mb, stages_of
+from launcher.stages import STAGES, RunError, fine_share, memory_mb, stages_of
 
 _DEFAULT_CELLS = 1.44e6  # of the default study, inside its area
 
@@ -74,7 +76,13 @@ def _show_all(
     sides = f"{geobox.shape[0]} rows x {geobox.shape[1]} columns of {study.grid.resolution:g} m"
     crs = named_crs(study.grid.crs).name
     print(f"grid: {sides}, {crs}; {cells:,} cells in the area")
-    own = [one for one in study.own_predictors if f"predictors.{one.name}" not in missing]
+    _show_open_data(study)
+    there = study.open_data_list.is_file()
+    own = [
+        one
+        for one in study.own_predictors
+        if f"predictors.{one.name}" not in missing and (there or isinstance(one.file, str))
+    ]
     own = _show_predictors(study, geobox, own, problems)
     places = _show_samples(study, missing, problems)
     _show_coverage(study, geobox, own, places, problems)
@@ -104,6 +112,27 @@ def _user_files(study: Study) -> Iterator[tuple[str, Path]]:
     yield from ((name, study.path(file)) for name, file in named.items() if file)
     for name, file in user_files(study).items():
         yield f"source.{field_of(name)}", file
+
+
+def _show_open_data(study: Study) -> None:
+    """Print a line for each setting of open data, and how much of it is there; asks no server."""
+    rows = []
+    for setting, one in study.open_data.items():
+        place = urlsplit(one.address or study.source.api).netloc
+        years = "-".join(map(str, dict.fromkeys(one.years or ())))
+        rows.append([f"{setting}:", one.collection or "", f"from {place}", years, one.licence])
+    _print_rows("open data", rows)
+    if not rows:
+        return
+    if study.open_data_list.is_file():
+        parts = read_json(study.open_data_list)["parts"]
+        size = sum(part["bytes"] for part in parts) / 1e6
+        print(f"open data: all fetched, {len(parts):,} files of {size:,.0f} MB")
+    else:
+        print(
+            f"open data: not all fetched; 00-open-data lists them, with sizes and hours at "
+            f"{study.compute.bandwidth:g} Mbit/s, and fetches them"
+        )
 
 
 def _show_predictors(
@@ -206,8 +235,11 @@ def _show_coverage(
 def _show_costs(study: Study, geobox: GeoBox, cells: int, full: bool) -> None:
     """Print about how long a run takes, and its memory and disk."""
     stages, growth = stages_of(study, full=full), cells / _DEFAULT_CELLS
+    stages = [name for name in stages if name != "00-open-data"]  # it depends on the network
     seconds = sum(
-        max(_LEAST_SECONDS, one.seconds * growth) if one.memory_mb[1] > _BY_CELLS else one.seconds
+        max(_LEAST_SECONDS, one.seconds * growth * fine_share(study, one.name))
+        if one.memory_mb[1] > _BY_CELLS
+        else one.seconds
         for one in map(STAGES.__getitem__, stages)
     )
     seconds *= _USUAL_SHARE
@@ -217,6 +249,7 @@ def _show_costs(study: Study, geobox: GeoBox, cells: int, full: bool) -> None:
     bands = len(maps) + probabilities * (len(study.target_classes.codes) - 1)
     size = np.prod(geobox.shape) * (len(covariate_files(study)) + bands) * 4 / 1e6
     about = f"about {max(1, round(seconds / 60))} min on 2 cores, at most {memory:,} MB of memory"
+    about = f"then {about}" if study.open_data else about
     print(f"run: {about}, about {size:,.0f} MB of disk for covariates and maps")
 
 

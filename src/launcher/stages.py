@@ -45,6 +45,7 @@ class Stage:
     outputs: Files  # they show that it is done, beside the executed notebook
     seconds: int  # that it may take in the default study on 2 cores
     memory_mb: tuple[int, int]  # at most: for itself, and for each million cells of the grid
+    fine: bool = False  # whether it works on the fine grid; both numbers are for half the cell size
     # Sections of the study, or settings of one, that it reads and no folder's name has.
     settings: tuple[str, ...] = ()
     reads: Files = lambda study: []  # files of the user
@@ -170,6 +171,7 @@ _STAGES = (
         reads=_user_rasters,
         seconds=60,
         memory_mb=(1200, 700),
+        fine=True,
         folder="processed",
     ),
     Stage(
@@ -368,7 +370,13 @@ def stage_outputs(study: Study, name: str) -> list[Path]:
 def memory_mb(study: Study, name: str) -> int:
     """Return the memory that a stage may take at most, MB, for batches and clusters."""
     fixed, each = STAGES[name].memory_mb
-    return round(fixed + each * _million_cells(study))
+    return round(fixed + each * _million_cells(study) * fine_share(study, name))
+
+
+def fine_share(study: Study, name: str) -> float:
+    """Return how many fine cells a stage works on, where a cell with four of them counts as 1."""
+    divisor = study.grid.resolution / study.grid.fine_resolution
+    return (divisor / 2) ** 2 if STAGES[name].fine else 1.0
 
 
 def _million_cells(study: Study) -> float:
