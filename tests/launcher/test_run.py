@@ -17,7 +17,7 @@ import pytest
 from project import assert_same_rasters, environment, front_door
 
 from helpers.core.study import Study
-from launcher.notebooks import _cell_error, execute
+from launcher.notebooks import _cell_error, _Progress, execute
 from launcher.run import StageProgress
 from launcher.stages import (
     STAGES,
@@ -208,6 +208,16 @@ def test_progress_keeps_two_stages_apart():
 
 
 @pytest.mark.soak
+def test_a_bar_of_a_cell_is_handed_on_and_nothing_else_that_it_prints():
+    told = []
+    bars = _Progress(told.append)
+    bars.heading = "Fetch"
+    bars.write("forests: 12\n")
+    bars.write("\r0.0 MB:   0%|          | 0/72\r7.2 MB:  58%|#####     | 42/72 ")
+    bars.write("\n")
+    assert told == ["Fetch: 7.2 MB:  58%|#####     | 42/72"]
+
+
 def test_of_two_stages_at_once_one_fails_and_the_other_ends(copy):
     edit_cell(
         copy / "notebooks/06-publication-figures.ipynb",

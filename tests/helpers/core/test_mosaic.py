@@ -98,3 +98,48 @@ def test_one_of_many_tiles_cut_off_is_named(tmp_path):
         how = "bilinear" if read is mosaic.warp_tiles else user_rasters.Reading()
         with pytest.raises(rasters.RasterError, match=r"tiles .* cannot be read.*b\.tif"):
             read([first, second], GRID, how)
+
+
+@pytest.mark.parametrize("cells", [4, 8, 16])
+def test_a_file_cut_to_the_area_gives_what_the_whole_one_gives(tmp_path, cells):
+    """However few cells are left around the grid that a kernel does not reach."""
+    values = np.random.default_rng(0).normal(500, 50, (900, 900)).astype(np.float32)
+    place = degrees(122.8, 48.2, 0.0012)
+    whole = write(tmp_path / "whole.tif", values, place)
+    with rasterio.open(whole) as source:
+        window = user_rasters.window_of(source, GRID)
+        spare = cells - 4
+        window = rasterio.windows.Window(
+            window.col_off - spare,
+            window.row_off - spare,
+            window.width + 2 * spare,
+            window.height + 2 * spare,
+        )
+        part = source.read(1, window=window)
+        cut = write(tmp_path / "cut.tif", part, source.window_transform(window))
+    expected = mosaic.warp_tiles([whole], GRID, "bilinear")
+    np.testing.assert_array_equal(mosaic.warp_tiles([cut], GRID, "bilinear"), expected)
+    assert expected.std() < 20  # a mean over the cell, not one of its pixels
+
+
+def test_overviews_are_read_where_their_cells_are_fine_enough(tmp_path):
+    """Overviews that hold another number tell which one was read; so for tiles joined to one."""
+    paths = []
+    for name, west in (("a", 122.9), ("b", 123.156)):
+        values = np.full((512, 512), 1, np.float32)
+        path = write(tmp_path / f"{name}.tif", values, degrees(west, 48.0, 0.0005), tiled=True)
+        with rasterio.open(path, "r+") as target:
+            target.build_overviews([2, 4, 8, 16], rasterio.enums.Resampling.nearest)
+        for level in range(4):
+            with rasterio.open(path, "r+", overview_level=level) as target:
+                target.write(np.full(target.shape, 2 ** (level + 1), np.float32), 1)
+        paths.append(path)
+    # 0.0005 degrees are 55 by 37 m at 48 N, 45 m on average.
+    for resolution, factor in ((1000, 16), (400, 8), (200, 4), (100, 2), (60, 1)):
+        grid = GeoBox((20, 20), Affine(resolution, 0, 503_000, 0, -resolution, 5_310_000), GRID.crs)
+        one = mosaic.warp_tiles(paths[:1], grid, "bilinear")
+        np.testing.assert_array_equal(np.unique(one[np.isfinite(one)]), [factor])
+        both = mosaic.warp_tiles(paths, grid, "bilinear")
+        np.testing.assert_array_equal(np.unique(both[np.isfinite(both)]), [factor])
+        nearest = warp(paths[0], grid)
+        np.testing.assert_array_equal(np.unique(nearest[np.isfinite(nearest)]), [factor])

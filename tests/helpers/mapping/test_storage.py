@@ -10,6 +10,7 @@ from conftest import SOURCE
 from helpers.core.grid import area_mask, reference_grid
 from helpers.core.rasters import write_raster
 from helpers.core.study import Study
+from helpers.mapping import storage
 from helpers.mapping.cells import study_regions
 from helpers.mapping.files import map_files
 from helpers.mapping.storage import map_storage, storage_totals
@@ -77,6 +78,17 @@ def test_totals_of_three_cells_by_hand(tmp_path, monkeypatch):
     write_covariates(study, {"elevation": elevation})
     without = storage_totals(study)["elevation_bands"]["ice_km3"]
     assert without.round(6).to_dict() == {"0-100m": 0.6, "without elevation": 0.04, "all": 0.64}
+    # Half of the first cell is water, and nobody knows of the second one.
+    share = np.ones(geobox.shape, np.float32)
+    share.ravel()[cells[:2]] = 0.5, np.nan
+    monkeypatch.setattr(storage, "ground_share", lambda study: np.nan_to_num(share, nan=1))
+    monkeypatch.setattr(storage, "GROUND_SHARE", "elevation")  # a covariate that the study has
+    row = storage_totals(study)["regions"].loc["all"]
+    assert row["ice_km3"] == pytest.approx(0.64 - 0.18)
+    assert row[["mapped_km2", "extent_km2", "no_ice_km2"]].tolist() == [1200, 1000, 200]
+    assert row["mean_thickness_m"] == pytest.approx(0.46)
+    with rasterio.open(map_storage(study)) as source:
+        np.testing.assert_allclose(source.read(1).ravel()[cells], [0.45, 0.6, 0.1], rtol=1e-6)
     types = result["types"]
     assert types["area_km2_2-3m"].tolist() == [400, 400, 0, 0, 0, 400]
     np.testing.assert_allclose(types["ice_km3_3-5m"], [0, 0, 0, 0.16, 0.24, 0], rtol=1e-6)

@@ -11,7 +11,7 @@ from rasterio.warp import reproject
 
 from helpers.core.settings import OwnPredictor
 from helpers.prepare import own
-from helpers.prepare.registry import CovariateError
+from helpers.prepare.registry import CovariateError, covariates
 
 GRID = GeoBox((12, 16), Affine(1000, 0, 500_000, 0, -1000, 5_300_000), "EPSG:32651")
 ROWS, COLUMNS = GRID.shape
@@ -291,3 +291,19 @@ def test_a_description_says_how_the_file_gets_onto_the_grid(study, tmp_path):
     on_grid = OwnPredictor(name="mine", file=str(write(path, noise())), unit="m")
     facts = own.describe_own(study, on_grid, GRID)
     assert (facts["resampling"], facts["unit"], facts["share_of_grid"]) == ("none", "m", 1)
+
+
+def test_the_share_that_may_hold_ice(study, tmp_path):
+    """Of four pixels in a cell: one of water, three of it, and one without a code."""
+    codes = np.full((2 * ROWS, 2 * COLUMNS), 30, np.uint8)
+    codes[0, 0] = codes[0, 2] = codes[1, 2] = codes[0, 3] = 80
+    codes[0, 4] = 255
+    path = write(tmp_path / "cover.tif", codes, divided(2), nodata=255)
+    cover = OwnPredictor(name="cover", file=str(path), kind="category", no_ice=[50, 80])
+    share = own.ground_share(study, cover, GRID)
+    np.testing.assert_allclose(share[0, :3], [0.75, 0.25, 1])
+    assert (share[1:] == 1).all()
+    layers = covariates(study.changed({"predictors": [cover.model_dump()]}))
+    assert layers["ground_share"].role == "auxiliary"
+    with pytest.raises(ValueError, match="no category, which no_ice is for"):
+        OwnPredictor(name="cover", file="a.tif", no_ice=[80])
