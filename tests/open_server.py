@@ -333,6 +333,7 @@ class World:
             first = np.datetime64("2023-01-01") + 8 * (4 * month - month // 6)
             doy = int((first - np.datetime64("2023-01-01")).astype(int)) + 1
             name = f"{satellite}11A2.A2023{doy:03d}.h25v03.061.2023{doy:03d}120000"
+            last = first + (25 if month == 11 else 7)  # the last one reaches into the next year
             files = {}
             for asset in ("LST_Day_1km", "QC_Day", "LST_Night_1km", "QC_Night"):
                 hills, lat, noise = self.fields(place, (120, 120), SINUSOIDAL)
@@ -348,7 +349,7 @@ class World:
                 raster = {"spatial_resolution": 1000, "data_type": str(values.dtype)}
                 files[asset] = (f"{self.url}/{file}", {"raster:bands": [raster]})
             dates = {"datetime": None, "start_datetime": f"{first}T00:00:00Z"}
-            dates |= {"end_datetime": f"{first + 7}T23:59:59Z", "platform": ""}
+            dates |= {"end_datetime": f"{last}T23:59:59Z", "platform": ""}
             shape = (120, 120)
             self.add(name, "modis-11A2-061", SINUSOIDAL, place, shape, files, **dates)
 

@@ -198,12 +198,13 @@ def _from_collection(
             "name one as `assets`, such as [data]",
         )
     cell = target_grid(study, setting).resolution.x
-    parts, left_out, seen = [], [], 0
+    parts, left_out, seen = [], [], set()
     for item in _search(study.source.api, one, outline.bounds):
         shape = shapely.geometry.shape(item["geometry"])
-        if not outline.intersects(shape) or not _in_months(item, one):
+        # A composite of the last days of a year is found in the next one, too.
+        if item["id"] in seen or not (_in_season(item, one) and outline.intersects(shape)):
             continue
-        seen += 1
+        seen.add(item["id"])
         if reason := _unfit(item, one, assets, setting):
             left_out.append({"setting": setting, "item": item["id"], "reason": reason})
             continue
@@ -226,7 +227,7 @@ def _from_collection(
                 )
             )
     if not parts:
-        why = f"; all {seen} are left out: {left_out[0]['reason']}" if left_out else ""
+        why = f"; all {len(seen)} are left out: {left_out[0]['reason']}" if left_out else ""
         raise OpenDataError(
             f"The collection {one.collection} of `{setting}` has no item for the study area and "
             f"its dates at {_host(study.source.api)}{why}.",
@@ -288,9 +289,14 @@ def check_server(address: str) -> None:
         )
 
 
-def _in_months(item: dict[str, Any], one: OpenData) -> bool:
+def _in_season(item: dict[str, Any], one: OpenData) -> bool:
+    """Return whether an item begins in one of the years and months."""
     day = _day(item)
-    return not one.months or (bool(day) and int(day[5:7]) in one.months)
+    if not (one.years or one.months):
+        return True
+    first, last = one.years or (0, 9999)
+    within = bool(day) and first <= int(day[:4]) <= last
+    return within and (not one.months or int(day[5:7]) in one.months)
 
 
 def _unfit(item: dict[str, Any], one: OpenData, assets: Sequence[str], setting: str) -> str:
