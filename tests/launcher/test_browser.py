@@ -10,7 +10,9 @@ import time
 import urllib.request
 
 import nbformat
+import open_server
 import pytest
+import yaml
 from project import assert_same_rasters, environment
 
 from helpers.core.files import write_text
@@ -21,6 +23,7 @@ pytestmark = pytest.mark.browser
 
 MENU = "//div[@class='lm-MenuBar-itemLabel' and text()='Run']"
 NOTEBOOKS = [*STAGES, "07-compare-runs"]
+OPEN = "00-open-data"
 
 
 def set_study(project, old, new):
@@ -198,13 +201,21 @@ def run_notebooks(browser, address, project, names):
         path.write_text(clean, encoding="utf-8")
 
 
-def test_the_notebooks_run_in_jupyterlab_with_the_same_results(lab, browser, quick):
+def test_the_notebooks_run_in_jupyterlab_with_the_same_results(lab, browser, quick, open_world):
     project, address = lab
     wait_for_server(address)
-    run_notebooks(browser, address, project, NOTEBOOKS)
+    run_notebooks(browser, address, project, [name for name in NOTEBOOKS if name != OPEN])
     assert_same_rasters(project, quick, "data/raw", "data/processed", "results/quick")
     # A study of polygons and the user's rasters, which has fewer notebooks.
     set_study(project, "config/quick.yaml", "config/yukon.yaml")
     study = Study.open("config/yukon.yaml")
     run_notebooks(browser, address, project, stages_of(study))
     assert (project / "results/yukon/main/maps/ice_type_upper-metres.tif").is_file()
+    # Open data, from servers on loopback.
+    _, server, api = open_world
+    settings = open_server.settings(api, server.url, f"{server.url}/token") | {"name": "open"}
+    text = yaml.safe_dump(json.loads(json.dumps(settings)))
+    write_text(project / "config/open.yaml", text)
+    set_study(project, "config/northeast-china.yaml", "config/open.yaml")
+    run_notebooks(browser, address, project, [OPEN])
+    assert len(list((project / "data/raw").glob("open-*/landsat/*/*/*.TIF"))) == 24

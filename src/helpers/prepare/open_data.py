@@ -417,11 +417,11 @@ def table_of_plan(study: Study, plan: Plan) -> pd.DataFrame:
             "first": days[0] if days else "",
             "last": days[-1] if days else "",
             "cloud": np.mean(list(clouds.values())) if clouds else np.nan,
-            "mb": np.nan if None in sizes else known,
+            "MB": np.nan if None in sizes else known,
         }
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("setting")
-    table["hours"] = table["mb"] * 8 / study.compute.bandwidth / 3600
-    sums = table[["items", "files", "mb", "hours"]].sum()
+    table["hours"] = table["MB"] * 8 / study.compute.bandwidth / 3600
+    sums = table[["items", "files", "MB", "hours"]].sum()
     table.loc["all"] = {"from": "", "licence": "", "first": "", "last": "", **sums}
     return table
 
@@ -443,7 +443,7 @@ def table_of_files(study: Study, plan: Plan) -> pd.DataFrame:
             "files": sum(bool(part.bytes) for part in parts),
             "beside the grid": sum(part.bytes == 0 for part in parts),
             "missing": sum(part.bytes is None for part in parts),
-            "mb": sum(part.bytes or 0 for part in parts) / 1e6,
+            "MB": sum(part.bytes or 0 for part in parts) / 1e6,
         }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("setting")
 

@@ -78,8 +78,8 @@ def test_the_plan_takes_what_fits_and_says_why_not(opened):
     ]
     # Clear in size and time: 6 bands of uint16 in cells of 240 m over the box.
     square = 4 * 24e3 * 23e3 / 240**2 * 12 / 1e6
-    assert table.loc["source.landsat", "mb"] == pytest.approx(square, rel=0.35)
-    hours = table.loc["source.landsat", "mb"] * 8 / study.compute.bandwidth / 3600
+    assert table.loc["source.landsat", "MB"] == pytest.approx(square, rel=0.35)
+    hours = table.loc["source.landsat", "MB"] * 8 / study.compute.bandwidth / 3600
     assert table.loc["source.landsat", "hours"] == pytest.approx(hours)
     assert open_data.make_plan(study) == plan  # as it was written
 
