@@ -59,6 +59,8 @@ class FileServer:
             Route("/control", self.control, methods=["GET", "POST"]),
             Route("/token/{collection}", self.token),
             Route("/months/{variable}", self.months),
+            Route("/api", self.api),
+            Route("/api/search", self.search, methods=["POST"]),
             Mount("/files", StaticFiles(directory=folder)),
         ]
         self.app = Starlette(routes=routes)
@@ -104,6 +106,24 @@ class FileServer:
         if request.method == "POST":
             self.start(await request.json())
         return JSONResponse({"requests": self.requests, "bytes": self.bytes})
+
+    async def api(self, request):
+        """Answer as the root of a small STAC API, whose search may fail."""
+        own = str(request.base_url)
+        links = [{"rel": "root", "href": f"{own}api"}]
+        links.append({"rel": "search", "href": f"{own}api/search", "method": "POST"})
+        links[-1]["type"] = "application/geo+json"
+        conforms = ["https://api.stacspec.org/v1.0.0/core"]
+        conforms.append("https://api.stacspec.org/v1.0.0/item-search")
+        root = {"type": "Catalog", "id": "a", "stac_version": "1.0.0", "description": "a"}
+        return JSONResponse(root | {"links": links, "conformsTo": conforms})
+
+    async def search(self, request):
+        place = Affine(0.01, 0, 119, 0, -0.01, 51)
+        files = {"data": (f"{request.base_url}files/dem.tif", {})}
+        found = item("one", "dem", "EPSG:4326", place, (200, 200), files, datetime=None)
+        answer = {"type": "FeatureCollection", "features": [found], "links": []}
+        return JSONResponse(answer)
 
     async def token(self, request):
         self.number += 1

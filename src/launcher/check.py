@@ -127,7 +127,9 @@ def _show_open_data(study: Study) -> None:
     if study.open_data_list.is_file():
         parts = read_json(study.open_data_list)["parts"]
         size = sum(part["bytes"] for part in parts) / 1e6
-        print(f"open data: all fetched, {len(parts):,} files of {size:,.0f} MB")
+        there = sum((study.raw_dir / part["file"]).is_file() for part in parts if part["bytes"])
+        beside = sum(not part["bytes"] for part in parts)
+        print(f"open data: {there + beside:,} of {len(parts):,} files are there, {size:,.0f} MB")
     else:
         print(
             f"open data: not all fetched; 00-open-data lists them, with sizes and hours at "

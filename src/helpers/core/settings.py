@@ -17,6 +17,8 @@ ALBERS = (
     "+proj=aea +lat_1=25 +lat_2=47 +lat_0=0 +lon_0=105 +x_0=0 +y_0=0 +datum=WGS84 +units=m +no_defs"
 )
 
+_WEB = r"^$|^https?://[^/?@]+(/|$)"  # of an address on the web, without a password
+
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Probability = Annotated[float, Field(gt=0, lt=1)]
@@ -81,12 +83,12 @@ class OpenData(Section):
     leave_out: list[str] = []  # ids of items
     # Of a raster, or of a service that cuts out a window. Names in braces are filled in:
     # {variable}, {depth}; {west}, {south}, {east}, {north} in degrees; {first}, {last}: the years.
-    address: Annotated[str, Field(pattern=r"^$|^https?://[^?]")] = ""
+    address: Annotated[str, Field(pattern=_WEB)] = ""
     licence: Annotated[str, Field(min_length=1)]
 
     def __str__(self) -> str:
-        """Return the collection, or the address."""
-        return self.collection or self.address
+        """Return the collection, or the address without its query."""
+        return self.collection or self.address.partition("?")[0]
 
     @model_validator(mode="after")
     def _is_one(self) -> Self:
@@ -114,9 +116,9 @@ class Source(Section):
     air_temperature: str | OpenData = ""  # 12 bands, a band a month, degC
     precipitation: str | OpenData = ""  # 12 bands, mm
     soil: str | OpenData = ""  # folder of sand, silt, clay and soc of SoilGrids
-    api: Annotated[str, Field(pattern=r"^$|^https?://[^?]+$")] = ""  # root of the STAC API
+    api: Annotated[str, Field(pattern=_WEB)] = ""  # root of the STAC API
     # Address of what gives a token for a collection, named after it; empty: no signing.
-    sign: Annotated[str, Field(pattern=r"^$|^https?://[^?]+$")] = ""
+    sign: Annotated[str, Field(pattern=_WEB)] = ""
 
     @model_validator(mode="before")
     @classmethod
@@ -234,6 +236,8 @@ class OwnPredictor(Section):
                 raise ValueError(f"{self.name} is no category, which {setting} is for")
         if self.kind == "category" and self.resampling not in ("", "nearest", "mode"):
             raise ValueError(f"the category {self.name} has no {self.resampling}: nearest or mode")
+        if isinstance(self.file, OpenData) and self.kind == "number" and not self.unit:
+            raise ValueError(f"{self.name} is fetched: give its `unit`")
         if self.valid_range and self.valid_range[0] >= self.valid_range[1]:
             raise ValueError(f"valid_range of {self.name} does not go from low to high")
         return self

@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import rasterio
 from odc.geo.geobox import GeoBox
+from rasterio.enums import MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
-from rasterio.io import DatasetReader
+from rasterio.io import DatasetReader, DatasetWriter
 from rasterio.windows import Window
 
 from helpers.core.errors import listed
@@ -38,6 +39,7 @@ from helpers.prepare.open_data import (
     arrived,
     check_server,
     target_grid,
+    told,
     without_query,
     write_list,
 )
@@ -112,10 +114,13 @@ def fetch(study: Study, plan: Plan, waits: Sequence[float] = WAITS) -> Plan:
     plan = arrived(study, plan)
     todo = [part for part in plan.parts if part.bytes is None]
     done = {part.file: part for part in plan.parts if part.bytes is not None}
-    if todo:
-        for address in {_root(part.addresses[0]) for part in todo}:
-            check_server(address)
     tokens, failures, in_row, size = Tokens(study.source.sign), {}, 0, 0.0
+    for root in {_root(part) for part in todo}:
+        try:
+            check_server(root, answers=False)
+        except OpenDataError as error:
+            failures |= {part: error.message for part in todo if _root(part) == root}
+    todo = [part for part in todo if part not in failures]
     with _pool() as pool:
         jobs = {pool.submit(_fetch_part, study, part, tokens, waits): part for part in todo}
         steps = show_progress(as_completed(jobs), len(jobs), "0.0 MB")
@@ -166,8 +171,8 @@ def _failed(failures: dict[Part, str], number: int) -> OpenDataError:
     )
 
 
-def _root(address: str) -> str:
-    return "/".join(address.split("/")[:3]) + "/"
+def _root(part: Part) -> str:
+    return "/".join(part.addresses[0].split("/")[:3])
 
 
 def _fetch_part(study: Study, part: Part, tokens: Tokens, waits: Sequence[float]) -> Part:
@@ -181,7 +186,7 @@ def _fetch_part(study: Study, part: Part, tokens: Tokens, waits: Sequence[float]
         time.sleep(wait)
         try:
             if part.setting in MONTHLY:
-                _fetch_months(part, path)
+                _fetch_months(study, part, path)
             else:
                 address = tokens.signed(part.addresses[0], collection)
                 _fetch_window(study, part, address, path)
@@ -190,11 +195,13 @@ def _fetch_part(study: Study, part: Part, tokens: Tokens, waits: Sequence[float]
         except _Refused:
             raise
         except (RasterioError, requests.RequestException, OSError) as error:
-            reason = without_query(str(error.__cause__ or error))
+            reason = told(error)
             if re.search(r"\b(401|403)\b", reason):
                 tokens.forget(collection, address)
             if re.search(r"\b(404|410)\b", reason):
                 break
+        except Exception as error:  # an answer of another kind; the other files go on
+            raise OpenDataError(f"{type(error).__name__}: {told(error)}.", "run again") from None
     raise OpenDataError(f"{reason}.", "run again")
 
 
@@ -239,7 +246,9 @@ def _fetch_window(study: Study, part: Part, address: str, path: Path) -> None:
         }
         # In steps, so that memory does not grow with the raster.
         rows = max(_STEP, MOST_CELLS // max(1, window.width) // _STEP * _STEP)
-        with write_aside(path) as whole, rasterio.open(whole, "w", **options) as target:
+        masked = any(MaskFlags.per_dataset in flags for flags in source.mask_flag_enums)
+        inside = rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True)
+        with write_aside(path) as whole, inside, _whole(whole, options) as target:
             target.scales, target.offsets = source.scales, source.offsets
             target.units = [unit or "" for unit in source.units]
             target.update_tags(
@@ -252,10 +261,23 @@ def _fetch_window(study: Study, part: Part, address: str, path: Path) -> None:
             for top in range(0, window.height, rows):
                 height = min(rows, window.height - top)
                 there = Window(window.col_off, window.row_off + top, window.width, height)
-                target.write(source.read(window=there), window=Window(0, top, window.width, height))
+                here = Window(0, top, window.width, height)
+                target.write(source.read(window=there), window=here)
+                if masked:
+                    target.write_mask(source.dataset_mask(window=there), window=here)
 
 
-def _fetch_months(part: Part, path: Path) -> None:
+@contextmanager
+def _whole(path: Path, options: dict[str, Any]) -> "Iterator[DatasetWriter]":
+    """Give a new raster that is read once when it is written: a full disk may cut off its end."""
+    with rasterio.open(path, "w", **options) as target:
+        yield target
+    with rasterio.open(path) as written:
+        for _, window in written.block_windows(1):
+            written.read(1, window=window)
+
+
+def _fetch_months(study: Study, part: Part, path: Path) -> None:
     """Write means of the months of all years, from what a service cuts out as NetCDF.
 
     Several variables, such as the mean daily maximum and minimum, are averaged.
@@ -263,7 +285,8 @@ def _fetch_months(part: Part, path: Path) -> None:
     import requests
     import xarray
 
-    means = []
+    first, last = study.open_data[part.setting].years or (0, 0)
+    years, means = last - first + 1, []
     for variable, address in zip(part.asset.split(), part.addresses, strict=True):
         with write_aside(path.with_name(f"{variable}.nc")) as whole:
             with requests.get(address, stream=True, timeout=(SECONDS, 300)) as answer:
@@ -276,21 +299,21 @@ def _fetch_months(part: Part, path: Path) -> None:
             with xarray.open_dataset(whole, engine="netcdf4") as data:
                 if variable not in data:
                     raise _Refused(f"the answer has no variable {variable}.", "correct `assets`")
+                if data.sizes["time"] != 12 * years:
+                    has = f"the answer has {data.sizes['time']} months, not those of {years} years"
+                    raise _Refused(f"{has}.", "name years as `years` that it has whole")
+                names = {"latitude": "lat", "longitude": "lon"}
+                data = data.rename({old: new for old, new in names.items() if old in data.dims})
                 means.append(data[variable].groupby("time.month").mean("time").load())
         path.with_name(f"{variable}.nc").unlink()
     mean = sum(means) / len(means)
     north_up = mean.sortby("lat", ascending=False).sortby("lon").transpose("month", "lat", "lon")
-    if north_up.sizes["month"] != 12:
-        number = north_up.sizes["month"]
-        raise _Refused(f"the answer has {number} months.", "name whole years as `years`")
     lon, lat = north_up["lon"].to_numpy(), north_up["lat"].to_numpy()
     steps = (lon[-1] - lon[0]) / (len(lon) - 1), (lat[0] - lat[-1]) / (len(lat) - 1)
     place = rasterio.transform.from_origin(lon[0] - steps[0] / 2, lat[0] + steps[1] / 2, *steps)
     options = {"driver": "GTiff", "count": 12, "height": len(lat), "width": len(lon)}
     options |= {"dtype": "float32", "crs": "EPSG:4326", "transform": place, "nodata": np.nan}
-    with (
-        write_aside(path) as whole,
-        rasterio.open(whole, "w", compress="deflate", **options) as out,
-    ):
+    options["compress"] = "deflate"
+    with write_aside(path) as whole, _whole(whole, options) as out:
         out.write(north_up.to_numpy().astype(np.float32))
         out.update_tags(address=without_query(part.addresses[0]), variables=part.asset)

@@ -6,6 +6,7 @@ rasters has arrived. From there on a study of open data is read like one of file
 
 import math
 import re
+import socket
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -50,7 +51,11 @@ _NAMES = {"source.landsat": SCENE, "source.lst": COMPOSITE}  # of files that can
 _PLATFORMS = {"MOD": "terra", "MYD": "aqua"}  # of items that do not say theirs
 _PAGE = 250  # items
 _BEYOND = 0.02  # degrees; cells at the study area's edge need what lies beside it
-_BEYOND_OF_SERIES = 0.5  # their cells may be large
+_BEYOND_OF = {
+    # Cells of series may be large, and footprints of MODIS are four corners of a curved tile.
+    **dict.fromkeys(MONTHLY, 0.5),
+    "source.lst": 3,
+}
 _KM_PER_DEGREE = 111.32
 
 
@@ -69,7 +74,7 @@ class Part:
     item, asset
         Of a STAC API; of an address its host and the variable.
     addresses
-        Where it comes from, without any token: several only of series that are averaged.
+        Where it comes from, without the token of an API: several only of series that are averaged.
     file
         Its path in the folder of raw rasters.
     date, platform, cloud
@@ -182,7 +187,7 @@ def _outline(study: Study, setting: str) -> BaseGeometry:
         grid = target_grid(study, setting)
         box = geopandas.GeoSeries([shapely.box(*grid.boundingbox.bbox)], crs=crs_wkt(grid))
         return reprojected(box, "EPSG:4326", study.grid.resolution).iloc[0]
-    return study_area(study).buffer(_BEYOND_OF_SERIES if setting in MONTHLY else _BEYOND)
+    return study_area(study).buffer(_BEYOND_OF.get(setting, _BEYOND))
 
 
 def _from_collection(
@@ -246,7 +251,13 @@ def _search(api: str, one: OpenData, bounds: Sequence[float]) -> Iterator[dict[s
 
     check_server(api)
     # Servers of open data refuse requests that come too fast, and say when to come again.
-    busy = Retry(total=6, connect=2, backoff_factor=0.5, status_forcelist=[429, 500, 502, 503, 504])
+    busy = Retry(
+        total=6,
+        connect=2,
+        backoff_factor=0.5,
+        status_forcelist=[429, 500, 502, 503, 504],
+        allowed_methods=None,  # a search is a POST
+    )
     years = range(one.years[0], one.years[1] + 1) if one.years else [None]
     try:
         client = Client.open(api, stac_io=StacApiIO(max_retries=busy, timeout=(SECONDS, 60)))
@@ -260,21 +271,30 @@ def _search(api: str, one: OpenData, bounds: Sequence[float]) -> Iterator[dict[s
             ).items_as_dicts()
     except (requests.RequestException, APIError, OSError) as error:
         raise OpenDataError(
-            f"{_host(api)} did not say what {one.collection} has: {without_query(str(error))}",
+            f"{_host(api)} did not say what {one.collection} has: {told(error)}.",
             "check the network and `source.api`, and run again: what has arrived stays",
         ) from None
 
 
-def check_server(address: str) -> None:
-    """Raise OpenDataError if a server does not answer within `SECONDS`, whatever the answer."""
+def check_server(address: str, answers: bool = True) -> None:
+    """Raise OpenDataError if a server does not answer within `SECONDS`, whatever the answer.
+
+    Without `answers`, it is enough that it takes a connection.
+    """
     import requests
 
     causes: list[str] = []
+    parts = urlsplit(address)
+    port = parts.port or {"http": 80, "https": 443}[parts.scheme]
 
     def ask() -> None:
         try:
-            requests.get(address, timeout=SECONDS / 2, stream=True).close()
-        except requests.RequestException as error:
+            if answers:
+                options: dict[str, Any] = {"stream": True, "allow_redirects": False}
+                requests.get(address, timeout=SECONDS / 2, **options).close()
+            else:
+                socket.create_connection((parts.hostname, port), SECONDS / 2).close()
+        except (requests.RequestException, OSError) as error:
             causes.append(type(error).__name__)
 
     # In a thread, since looking up a name without a network may take as long as it likes.
@@ -349,7 +369,7 @@ def _from_address(study: Study, setting: str, one: OpenData) -> Iterator[Part]:
     filled = dict(zip(("west", "south", "east", "north"), bounds, strict=True))
     if one.years:
         filled |= dict(zip(("first", "last"), one.years, strict=True))
-    folder = f"{setting.partition('.')[2]}/{short_hash(str(one), 6)}"
+    folder = setting.partition(".")[2]
     host = _host(one.address)
 
     def address(**more: str) -> str:
@@ -369,22 +389,27 @@ def _from_address(study: Study, setting: str, one: OpenData) -> Iterator[Part]:
             )
         name = setting.partition(".")[2]
         addresses = tuple(address(variable=variable) for variable in variables)
-        wanted = short_hash([addresses], 6)
-        file = f"{folder}-{wanted}/{name}_monthly.tif"
+        file = f"{folder}/{short_hash(addresses, 6)}/{name}_monthly.tif"
         yield Part(setting, host, " ".join(variables), addresses, file)
         return
     depths = SOIL_DEPTHS if setting == "source.soil" else [""]
-    for variable in variables:
-        for depth in depths:
-            one_address = address(variable=variable, depth=depth)
-            path = PurePosixPath(urlsplit(one_address).path)
-            asset = f"{variable} {depth}".strip() or path.stem
-            file = f"{folder}/{path.stem}.tif"
-            yield Part(setting, host, asset, (one_address,), file)
+    filled_in = {address(variable=v, depth=d): f"{v} {d}" for v in variables for d in depths}
+    for one_address, asset in filled_in.items():
+        stem = PurePosixPath(urlsplit(one_address).path).stem
+        # Other years, say, may have the same name.
+        file = f"{folder}/{short_hash(one_address, 6)}/{stem}.tif"
+        yield Part(setting, host, asset.strip() or stem, (one_address,), file)
 
 
 def _host(address: str) -> str:
     return urlsplit(address).netloc
+
+
+def told(error: BaseException) -> str:
+    """Return what an error says, without queries of addresses: tokens are there."""
+    cause = error.__cause__ or error
+    status = getattr(error, "status_code", None)
+    return without_query(str(cause)) or f"{type(cause).__name__} {status or ''}".strip()
 
 
 def without_query(text: str) -> str:

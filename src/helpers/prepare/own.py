@@ -68,6 +68,7 @@ def ground_share(study: Study, predictor: OwnPredictor, geobox: GeoBox) -> np.nd
     """
 
     def holds_ice(codes: np.ndarray) -> np.ndarray:
+        codes = np.rint(codes) if predictor.nearest_code else codes
         shares = np.where(np.isin(codes, predictor.no_ice), np.float32(0), np.float32(1))
         return np.where(np.isnan(codes), codes, shares)[np.newaxis]
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from helpers.core.errors import listed
 from helpers.core.files import read_json
 from helpers.core.settings import OpenData, OwnPredictor
 from helpers.core.study import Study
@@ -275,7 +276,7 @@ def predictor_files(study: Study, predictor: OwnPredictor) -> list[Path]:
 def fetched(study: Study, setting: str) -> list[Path]:
     """Return the files that notebook 00 fetched for a setting such as ``source.dem``.
 
-    RasterError if they are not all there.
+    RasterError if they are not all there, or none has a cell in the grid.
     """
     return [study.raw_dir / part["file"] for part in fetched_parts(study, setting)]
 
@@ -292,7 +293,13 @@ def fetched_parts(study: Study, setting: str) -> list[dict[str, Any]]:
         )
     parts = _read_list(path, path.stat().st_mtime_ns)["parts"]
     # Those without bytes lie beside the grid.
-    return [part for part in parts if part["setting"] == setting and part["bytes"]]
+    there = [part for part in parts if part["setting"] == setting and part["bytes"]]
+    if not there:
+        raise RasterError(
+            f"No file of the open data of `{setting}` has a cell in the grid.",
+            "correct its address, or leave the setting out",
+        )
+    return there
 
 
 @cache
@@ -328,7 +335,13 @@ def _at_any_depth(study: Study, field: str) -> Iterator[Path]:
 def _one_raster(study: Study, field: str, file: str) -> Path:
     """Return the raster that a field names, or that has this name in its folder."""
     if isinstance(getattr(study.source, field, ""), OpenData):
-        return next(iter(fetched(study, f"source.{field}")), study.raw_dir / file)
+        found = fetched(study, f"source.{field}")
+        if one := [path for path in found if path.name == file]:
+            return one[0]
+        raise RasterError(
+            f"The open data of `source.{field}` have no {file}, but {listed([found[0].name])}.",
+            "correct its address or assets",
+        )
     place = _place(study, field)
     return (
         place if place.suffix.lower() in ENDINGS else min(place.rglob(file), default=place / file)

@@ -13,12 +13,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from odc.geo.geobox import GeoBox
+from rasterio.warp import transform_bounds
 
 from helpers.core.errors import listed
-from helpers.core.grid import area_mask, block_mean, fine_grid, reference_grid
+from helpers.core.grid import area_mask, block_mean, crs_wkt, fine_grid, reference_grid
 from helpers.core.rasters import THREADS
 from helpers.core.study import Study
-from helpers.core.user_rasters import Reading, blocks, open_source
+from helpers.core.user_rasters import Reading, blocks, open_source, source_crs
 from helpers.core.warp import warp
 from helpers.prepare import products
 from helpers.prepare.registry import CovariateError, on_grid
@@ -30,8 +31,11 @@ Days = Mapping[str, Mapping[str, Mapping[str, Path]]]
 
 _LEAST_SHARE = 0.25  # of a reference cell's fine cells; below, its indices are missing
 _FILL = 1 << products.QA_BITS["fill"]  # QA_PIXEL of what no scene covers
+_CLEAR = 1 << products.QA_BITS["clear"]
+_CLOUD = 1 << products.QA_BITS["cloud"] | 1 << products.QA_BITS["dilated_cloud"]
+_MOST_WRONG = 0.01  # of the pixels' flags; delivered files have none
 _MOST_PIXELS = 32_000_000  # of a band that are in memory at once; a scene has 60 million
-_CELLS_AT_ONCE = 20_000  # of the reference grid, whose medians are in memory at once
+_VALUES_AT_ONCE = 1_000_000  # of an index, of all dates, whose medians are in memory at once
 _MOST_VALUES = 100_000_000  # of all indices and dates that are in memory at once
 
 
@@ -77,22 +81,16 @@ def spectral_indices(
 def median_over_dates(values: Sequence[np.ndarray]) -> np.ndarray:
     """Return the median of float32 arrays, one a date, passing over NaN; NaN where all are.
 
-    A network of pairwise minima and maxima sorts them, which for the few dates of a composite is
-    ten times faster than `numpy.nanmedian`.
+    `numpy.nanmedian` gives the same, many times slower.
     """
-    count = sum(np.isfinite(v).astype(np.int16) for v in values)
-    # Missing values come last.
-    ranked = [np.where(np.isnan(v), np.float32(np.inf), v) for v in values]
-    for turn in range(len(ranked)):
-        for i in range(turn % 2, len(ranked) - 1, 2):
-            low = np.minimum(ranked[i], ranked[i + 1])
-            ranked[i + 1] = np.maximum(ranked[i], ranked[i + 1])
-            ranked[i] = low
-    median = np.full_like(ranked[0], np.nan)
-    for n in range(1, len(ranked) + 1):
-        middle = (ranked[(n - 1) // 2] + ranked[n // 2]) / 2
-        np.copyto(median, middle, where=count == n)
-    return median
+    ranked = np.stack(values, axis=-1)
+    ranked.sort(axis=-1)  # missing values come last
+    count = np.isfinite(ranked).sum(axis=-1)
+
+    def at(place: np.ndarray) -> np.ndarray:
+        return np.take_along_axis(ranked, place[..., np.newaxis], axis=-1)[..., 0]
+
+    return (at(np.maximum(count - 1, 0) // 2) + at(count // 2)) / 2
 
 
 def index_correlation(layers: Mapping[str, npt.ArrayLike]) -> float:
@@ -124,8 +122,23 @@ def make(study: Study) -> dict[str, np.ndarray]:
     layers = {name: np.full(inside.shape, np.nan, np.float32) for name in INDICES}
     layers["landsat_valid_share"] = layers["ndvi"].copy()
     found = False
-    for rows in _row_blocks(inside, len(days) * _divisor(study) ** 2 * len(INDICES)):
-        part, any_scene = _compose(study, days, inside[rows], rows)
+    reach = _rows_of_scenes(study, days)
+    dates = np.zeros(len(inside), int)  # that have a scene in a row
+    for scenes in days.values():
+        within = np.zeros(len(inside), bool)
+        for scene in scenes:
+            within[reach[scene]] = True
+        dates += within
+    for rows in _row_blocks(inside, dates * (_divisor(study) ** 2 * len(INDICES))):
+        near = {
+            day: {
+                scene: files
+                for scene, files in scenes.items()
+                if reach[scene].start < rows.stop and rows.start < reach[scene].stop
+            }
+            for day, scenes in days.items()
+        }
+        part, any_scene = _compose(study, near, inside[rows], rows)
         found |= any_scene
         for name, values in part.items():
             layers[name][rows] = values
@@ -147,9 +160,28 @@ def _divisor(study: Study) -> int:
     return round(study.grid.resolution / study.grid.fine_resolution)
 
 
-def _row_blocks(inside: np.ndarray, values_each: int) -> Iterator[slice]:
-    """Give blocks of rows whose cells in the study area have no more values than fit in memory."""
-    so_far = np.cumsum(inside.sum(axis=1)) * values_each
+def _rows_of_scenes(study: Study, days: Days) -> dict[str, slice]:
+    """Return the rows of the reference grid that each scene may reach, none if it lies beside it.
+
+    So that of many scenes only those are opened again that lie in a block of rows.
+    """
+    geobox = reference_grid(study)
+    reach = {}
+    for scene, files in ((one, files) for scenes in days.values() for one, files in scenes.items()):
+        with open_source(next(iter(files.values())), Reading()) as source:
+            bounds = transform_bounds(source_crs(source), crs_wkt(geobox), *source.bounds)
+        edges = (geobox.boundingbox.top - np.array([bounds[3], bounds[1]])) / geobox.resolution.x
+        first, last = np.clip([np.floor(edges[0]) - 1, np.ceil(edges[1]) + 1], 0, geobox.shape[0])
+        reach[scene] = slice(int(first), int(last))
+    return reach
+
+
+def _row_blocks(inside: np.ndarray, values_each: np.ndarray) -> Iterator[slice]:
+    """Give blocks of rows whose cells in the study area have no more values than fit in memory.
+
+    `values_each` are those of a cell of each row.
+    """
+    so_far = np.cumsum(inside.sum(axis=1) * values_each)
     start = 0
     while start < len(so_far):
         limit = (so_far[start - 1] if start else 0) + _MOST_VALUES
@@ -171,9 +203,9 @@ def _compose(
         return {**dict.fromkeys(INDICES, empty), "landsat_valid_share": on_grid(0, inside)}, False
 
     def layer(name: str) -> np.ndarray:
-        means = []
-        for start in range(0, max(len(cells), 1), _CELLS_AT_ONCE):
-            part = slice(start, start + _CELLS_AT_ONCE)
+        means, step = [], max(1, _VALUES_AT_ONCE // (len(found) * divisor**2))
+        for start in range(0, max(len(cells), 1), step):
+            part = slice(start, start + step)
             composite = median_over_dates([day[name][part] for day in found])
             means.append(block_mean(composite, divisor, _LEAST_SHARE)[:, 0, 0])
         return on_grid(np.concatenate(means), inside)
@@ -210,6 +242,7 @@ def _day(
             parts = list(blocks(source, geobox, _MOST_PIXELS, math.inf))
         for rows, columns, _ in parts:
             stack = warp(paths, geobox[rows, columns])
+            _check_flags(stack[0], paths[0])
             if numbers is None:
                 numbers = np.zeros((len(stack), *geobox.shape), stack.dtype)
                 numbers[0] = _FILL
@@ -223,6 +256,23 @@ def _day(
     reflectance = [products.LANDSAT_REFLECTANCE.decode(band) for band in bands]
     indices = spectral_indices(*reflectance)
     return {name: np.where(clear, values, np.float32(np.nan)) for name, values in indices.items()}
+
+
+def _check_flags(qa: np.ndarray, path: Path) -> None:
+    """Raise CovariateError where QA_PIXEL contradicts itself, as means of flags do.
+
+    Its bit ``clear`` is set just where neither cloud nor dilated cloud is. Overviews that somebody
+    made by averaging would be read as if they were flags.
+    """
+    covered = ((qa & np.uint16(_FILL)) == 0) & (qa != 0)  # 0 beyond files that declare no nodata
+    cloud, clear = ((qa & np.uint16(bits)) != 0 for bits in (_CLOUD, _CLEAR))
+    wrong = np.count_nonzero(covered & (cloud == clear))
+    if wrong > _MOST_WRONG * np.count_nonzero(covered):
+        raise CovariateError(
+            f"{path.name}: quality bits of {wrong} pixels say both clear and cloud, or neither: "
+            "the file or its overviews were averaged.",
+            "give the file as the USGS delivers it, or remove its overviews (gdaladdo -clean)",
+        )
 
 
 def _usable(stack: np.ndarray, masked: Iterable[str]) -> np.ndarray:

@@ -17,8 +17,9 @@ import yaml
 from affine import Affine
 
 from helpers.core.grid import fine_grid
+from helpers.core.rasters import RasterError
 from helpers.core.settings import ROOT
-from helpers.core.study import Study
+from helpers.core.study import Study, StudyError
 from helpers.core.user_rasters import overview_for
 from helpers.prepare import climate, fetch, open_data, products
 from helpers.prepare.make import make_covariates
@@ -305,6 +306,7 @@ def test_only_windows_of_overviews_are_read(tmp_path, monkeypatch):
             predictors=[
                 {
                     "name": "scene",
+                    "unit": "1",
                     "file": {"address": f"{server.url}/files/scene.tif", "licence": "test"},
                 }
             ],
@@ -392,3 +394,84 @@ def test_the_list_has_checksums_and_no_token(opened, open_world):
     assert "sig=" not in study.open_data_list.read_text()
     with contextlib.suppress(FileNotFoundError):
         assert not list(study.raw_dir.rglob(".*.part"))
+
+
+def test_a_search_that_is_refused_is_asked_again(opened, open_world):
+    _, server, _ = open_world
+    study = opened("dem", dem={"collection": "dem"}).changed({"source.api": f"{server.url}/api"})
+    server.start(failures={"/api/search": [1, 503]})
+    plan = open_data.make_plan(study)
+    assert [part.item for part in plan.parts] == ["one"]
+    other = opened("dem", dem={"collection": "dem2"}).changed({"source.api": f"{server.url}/api"})
+    server.start(failures={"/api/search": [99, 400]})
+    with pytest.raises(OpenDataError, match=r"did not say what dem2 has: .+\.") as caught:
+        open_data.make_plan(other)
+    assert "has: ." not in caught.value.message
+
+
+def test_a_server_that_is_gone_does_not_keep_others_from_giving(opened, open_world):
+    _, server, _ = open_world
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        gone = f"http://127.0.0.1:{closed.getsockname()[1]}/{{variable}}_{{depth}}_mean.vrt"
+        study = opened("dem", "soil", soil={"address": gone})
+        with pytest.raises(OpenDataError, match="12 of 14 files") as caught:
+            fetched(study)
+    assert "cannot be reached" in caught.value.message
+    assert len(assets(server)) == 2
+
+
+def test_other_addresses_are_other_files(opened, open_world):
+    """Years that the file's name does not have; a layer's map is not taken for another's."""
+    _, server, _ = open_world
+    names = set()
+    for year in (2020, 2021):
+        address = server.url + "/files/{first}/burnt.tif"
+        burnt = {"address": address, "years": [year, year], "licence": "test"}
+        one = {"name": "burnt", "unit": "1", "file": burnt}
+        study = opened("dem").changed({"predictors": ["elevation", one]})
+        names |= {part.file for part in open_data.make_plan(study).parts if "burnt" in part.file}
+    assert len(names) == 2
+    study = opened("soil", soil={"address": server.url + "/files/soil/clay/clay_0-5cm_mean.vrt"})
+    assert len(fetched(study).parts) == 1
+    with pytest.raises(RasterError, match=r"have no sand_0-30cm_mean\.tif, but clay_0-5cm_mean"):
+        products.raw_files(study)
+    with pytest.raises(StudyError, match="String should match pattern"):
+        opened("soil").changed({"source.soil.address": "http://me:secret@server/a.tif"})
+
+
+def test_an_internal_mask_arrives(tmp_path, monkeypatch):
+    monkeypatch.setattr(Study, "raw_dir", property(lambda self: tmp_path / "raw"))
+    (tmp_path / "files").mkdir()
+    profile = {"driver": "GTiff", "height": 60, "width": 60, "count": 1, "dtype": "uint8"}
+    place = Affine(1000, 0, 480_000, 0, -1000, 5_590_000)
+    mask = np.full((60, 60), 255, np.uint8)
+    mask[:, :30] = 0
+    with (
+        rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
+        rasterio.open(
+            tmp_path / "files/a.tif", "w", crs="EPSG:32651", transform=place, **profile
+        ) as target,
+    ):
+        target.write(np.full((60, 60), 7, np.uint8), 1)
+        target.write_mask(mask)
+    with open_server.file_server(tmp_path / "files") as server:
+        file = {"address": f"{server.url}/files/a.tif", "licence": "test"}
+        study = Study(
+            name="mask",
+            source={"kind": "stac"},
+            area={"box": (122.9, 50.1, 123.4, 50.3)},
+            grid={"crs": "EPSG:32651", "resolution": 1000, "fine_resolution": 1000},
+            predictors=[{"name": "a", "kind": "category", "file": file}],
+        )
+        plan = fetched(study)
+    with rasterio.open(study.raw_dir / plan.parts[0].file) as source:
+        masked = source.read_masks(1)
+        left, _ = ~place * (source.bounds.left, source.bounds.top)
+    np.testing.assert_array_equal(masked[:, : 30 - round(left)], 0)
+    assert (masked[:, 30 - round(left) :] == 255).all()
+
+
+def test_a_series_with_a_gap_is_refused(opened):
+    with pytest.raises(OpenDataError, match="24 months, not those of 3 years"):
+        fetched(opened("precipitation", precipitation={"years": [2023, 2025]}))

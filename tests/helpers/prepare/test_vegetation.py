@@ -205,3 +205,13 @@ def test_scenes_without_a_clear_pixel_are_refused(study, tmp_path, crs, qa, mess
         rasters.write_raster(path, numbers, geobox, study=study, names="band", units="1")
     with pytest.raises(CovariateError, match=message):
         vegetation.make(study)
+
+
+def test_averaged_flags_are_refused(tmp_path):
+    """Half clear, half cloud: as they are, and as means of two, such as overviews may have."""
+    flags = np.tile(np.array([21824, 22280, 1, 0], np.uint16), (4, 5))
+    path = tmp_path / "LC08_QA_PIXEL.TIF"
+    vegetation._check_flags(flags, path)
+    averaged = (flags.astype(int) + np.roll(flags, 1, axis=1)) // 2
+    with pytest.raises(CovariateError, match=r"LC08_QA_PIXEL\.TIF: quality bits of \d+ pixels"):
+        vegetation._check_flags(averaged.astype(np.uint16), path)
