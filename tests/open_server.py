@@ -105,7 +105,8 @@ class FileServer:
     async def control(self, request):
         if request.method == "POST":
             self.start(await request.json())
-        return JSONResponse({"requests": self.requests, "bytes": self.bytes})
+        counts = {"requests": self.requests, "bytes": self.bytes, "refused": self.seen}
+        return JSONResponse(counts)
 
     async def api(self, request):
         """Answer as the root of a small STAC API, whose search may fail."""
@@ -160,7 +161,7 @@ class Server:
 
     @property
     def counts(self):
-        """Return requests and bytes by path."""
+        """Return requests and bytes by path, and how often `failures` were met."""
         return requests.get(f"{self.url}/control", timeout=5).json()
 
 

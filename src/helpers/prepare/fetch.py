@@ -9,7 +9,7 @@ import re
 import threading
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import replace
@@ -114,33 +114,54 @@ def fetch(study: Study, plan: Plan, waits: Sequence[float] = WAITS) -> Plan:
     plan = arrived(study, plan)
     todo = [part for part in plan.parts if part.bytes is None]
     done = {part.file: part for part in plan.parts if part.bytes is not None}
-    tokens, failures, in_row, size = Tokens(study.source.sign), {}, 0, 0.0
-    for root in {_root(part) for part in todo}:
-        try:
-            check_server(root, answers=False)
-        except OpenDataError as error:
-            failures |= {part: error.message for part in todo if _root(part) == root}
-    todo = [part for part in todo if part not in failures]
+    tokens, failures, size = Tokens(study.source.sign), {}, 0.0
+    gone = _not_there(study, todo, tokens, waits)
+    in_row: dict[str, int] = {}
+
+    def work(part: Part) -> Part:
+        for needed in (_root(part), study.open_data[part.setting].collection):
+            if needed in gone:
+                raise OpenDataError(gone[needed], "run again")
+        return _fetch_part(study, part, tokens, waits)
+
     with _pool() as pool:
-        jobs = {pool.submit(_fetch_part, study, part, tokens, waits): part for part in todo}
+        jobs = {pool.submit(work, part): part for part in todo}
         steps = show_progress(as_completed(jobs), len(jobs), "0.0 MB")
         for job in steps:
-            part = jobs[job]
+            part, root = jobs[job], _root(jobs[job])
             try:
                 done[part.file] = job.result()
-                in_row = 0
+                in_row[root] = 0
                 size += done[part.file].bytes / 1e6
                 steps.set_description_str(f"{size:,.1f} MB", refresh=False)
             except OpenDataError as error:
                 failures[part] = error.message
-                in_row += 1
-                if in_row >= _MOST_FAILURES:
-                    break
+                in_row[root] = in_row.get(root, 0) + 1
+                if in_row[root] >= _MOST_FAILURES:
+                    gone.setdefault(root, f"{_MOST_FAILURES} files in a row failed before it.")
     if failures:
         raise _failed(failures, len(plan.parts))
     plan = replace(plan, parts=tuple(_hashed(study, done[part.file]) for part in plan.parts))
     write_list(study, plan)
     return plan
+
+
+def _not_there(
+    study: Study, parts: Sequence[Part], tokens: Tokens, waits: Sequence[float]
+) -> dict[str, str]:
+    """Return the servers of files, and the collections, that do not answer or give no token."""
+    gone = {}
+    for root in {_root(part) for part in parts}:
+        try:
+            check_server(root, answers=False)
+        except OpenDataError as error:
+            gone[root] = error.message
+    for collection in {study.open_data[part.setting].collection for part in parts}:
+        try:
+            _again(lambda collection=collection: tokens.signed("", collection), waits)
+        except OpenDataError as error:
+            gone[collection] = f"There is no token for {collection}: {error.message}"
+    return gone
 
 
 @contextmanager
@@ -177,30 +198,51 @@ def _root(part: Part) -> str:
 
 def _fetch_part(study: Study, part: Part, tokens: Tokens, waits: Sequence[float]) -> Part:
     """Fetch a file, with further tries after waits; OpenDataError says why it cannot be."""
-    import requests
-
     path = study.raw_dir / part.file
     collection = study.open_data[part.setting].collection
-    reason = address = ""
+    address = ""
+
+    def once() -> None:
+        nonlocal address
+        if part.setting in MONTHLY:
+            _fetch_months(study, part, path)
+        else:
+            address = tokens.signed(part.addresses[0], collection)
+            _fetch_window(study, part, address, path)
+
+    def failed(reason: str) -> None:
+        if re.search(r"\b(401|403)\b", reason):
+            tokens.forget(collection, address)
+
+    _again(once, waits, failed)
+    return replace(part, bytes=path.stat().st_size if path.is_file() else 0)
+
+
+def _again(
+    work: Callable[[], object],
+    waits: Sequence[float],
+    failed: Callable[[str], None] = lambda reason: None,
+) -> None:
+    """Do something, and again after waits where a server refuses or breaks off.
+
+    `failed` is told the reason each time. OpenDataError with the last one.
+    """
+    import requests
+
+    reason = ""
     for wait in (0, *waits):
         time.sleep(wait)
         try:
-            if part.setting in MONTHLY:
-                _fetch_months(study, part, path)
-            else:
-                address = tokens.signed(part.addresses[0], collection)
-                _fetch_window(study, part, address, path)
-            size = path.stat().st_size if path.is_file() else 0
-            return replace(part, bytes=size)
+            work()
+            return
         except _Refused:
             raise
         except (RasterioError, requests.RequestException, OSError) as error:
             reason = told(error)
-            if re.search(r"\b(401|403)\b", reason):
-                tokens.forget(collection, address)
+            failed(reason)
             if re.search(r"\b(404|410)\b", reason):
                 break
-        except Exception as error:  # an answer of another kind; the other files go on
+        except Exception as error:  # an answer of another kind; other files go on
             raise OpenDataError(f"{type(error).__name__}: {told(error)}.", "run again") from None
     raise OpenDataError(f"{reason}.", "run again")
 

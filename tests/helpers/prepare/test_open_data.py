@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import open_server
@@ -223,7 +224,7 @@ def test_tokens_that_end_soon_are_not_used(opened, open_world):
     plan = open_data.make_plan(study)
     server.start(lives=30)
     fetch.fetch(study, plan, NO_WAIT)
-    assert server.counts["requests"]["/token/landsat-c2-l2"] == 24
+    assert server.counts["requests"]["/token/landsat-c2-l2"] == 1 + 24
 
 
 def test_a_truncated_file_is_named_and_may_be_left_out(opened, open_world):
@@ -266,14 +267,28 @@ def test_no_server_is_told_within_ten_seconds(opened):
             assert "check the network" in caught.value.remedy
 
 
-def test_a_server_that_goes_away_ends_the_fetch(opened, open_world, monkeypatch):
-    _, server, _ = open_world
-    study = opened("lst")
+def test_a_server_that_goes_away_ends_the_fetch_and_no_other(opened, open_world, tmp_path):
+    world, server, _ = open_world
+    study = opened("lst", "dem")
     plan = open_data.make_plan(study)
     server.start(failures={".tif": [10_000, 500]})
-    with pytest.raises(OpenDataError, match="of 96 files"):
-        fetch.fetch(study, plan, NO_WAIT)
-    assert len(server.counts["requests"]) < 96  # not each file was tried
+    with open_server.file_server(world.folder) as second:
+        moved = tuple(p.addresses[0].replace(server.url, second.url) for p in plan.parts[:2])
+        dem = [replace(p, addresses=(a,)) for p, a in zip(plan.parts[:2], moved, strict=True)]
+        # Those of the other server come last.
+        plan = replace(plan, parts=(*plan.parts[2:], *dem))
+        with pytest.raises(OpenDataError, match="96 of 98 files"):
+            fetch.fetch(study, plan, NO_WAIT)
+        assert len(second.counts["requests"]) == 2
+    assert 20 <= len(server.counts["refused"]) < 60  # not each file was tried
+
+
+def test_without_tokens_others_go_on(opened, open_world):
+    _, server, _ = open_world
+    study = opened("dem", "soil", sign=f"{server.url}/nothing")
+    with pytest.raises(OpenDataError, match="2 of 14 files") as caught:
+        fetched(study)
+    assert "There is no token for cop-dem-glo-90: 404" in caught.value.message
 
 
 def test_nothing_in_the_area_is_an_error_with_a_remedy(opened):
