@@ -275,14 +275,15 @@ def blocks(
     if small or height * width == 1:
         yield rows, columns, window
         return
-    halves = [(half, columns) for half in _halves(rows)]
+    halves = [(half, columns) for half in halves_of(rows)]
     if width > height:
-        halves = [(rows, half) for half in _halves(columns)]
+        halves = [(rows, half) for half in halves_of(columns)]
     for half in halves:
         yield from blocks(source, geobox, most_pixels, most_cells, half)
 
 
-def _halves(whole: slice) -> tuple[slice, slice]:
+def halves_of(whole: slice) -> tuple[slice, slice]:
+    """Return both halves of rows or columns."""
     middle = (whole.start + whole.stop) // 2
     return slice(whole.start, middle), slice(middle, whole.stop)
 

@@ -9,13 +9,13 @@ import re
 import threading
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import rasterio
@@ -44,9 +44,6 @@ from helpers.prepare.open_data import (
     write_list,
 )
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 WAITS = (1, 2, 4, 8)
 """Seconds before each further try."""
 
@@ -62,7 +59,6 @@ _GDAL: dict[str, Any] = {
     "GDAL_HTTP_CONNECTTIMEOUT": SECONDS,
     "GDAL_HTTP_TIMEOUT": 120,
     "GDAL_HTTP_MAX_RETRY": 0,  # tries again, with a new token, are ours
-    "VRT_SHARED_SOURCE": 0,
 }
 
 
@@ -165,7 +161,7 @@ def _not_there(
 
 
 @contextmanager
-def _pool() -> "Iterator[ThreadPoolExecutor]":
+def _pool() -> Iterator[ThreadPoolExecutor]:
     """Give threads that end with the block, without what has not begun."""
     with warnings.catch_warnings():  # of files that are cut off, which `_open` finds
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
@@ -248,7 +244,7 @@ def _again(
 
 
 @contextmanager
-def _open(address: str, geobox: GeoBox) -> "Iterator[DatasetReader]":
+def _open(address: str, geobox: GeoBox) -> Iterator[DatasetReader]:
     """Give an open raster at a web address, by the overview that a grid needs."""
     # Overviews of a virtual raster lie beside it.
     beside = "TRUE" if ".vrt" in address else "EMPTY_DIR"
@@ -310,7 +306,7 @@ def _fetch_window(study: Study, part: Part, address: str, path: Path) -> None:
 
 
 @contextmanager
-def _whole(path: Path, options: dict[str, Any]) -> "Iterator[DatasetWriter]":
+def _whole(path: Path, options: dict[str, Any]) -> Iterator[DatasetWriter]:
     """Give a new raster that is read once when it is written: a full disk may cut off its end."""
     with rasterio.open(path, "w", **options) as target:
         yield target

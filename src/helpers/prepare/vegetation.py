@@ -8,6 +8,7 @@ over a cell.
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from helpers.core.errors import listed
 from helpers.core.grid import area_mask, block_mean, crs_wkt, fine_grid, reference_grid
 from helpers.core.rasters import THREADS
 from helpers.core.study import Study
-from helpers.core.user_rasters import Reading, blocks, open_source, source_crs
+from helpers.core.user_rasters import Reading, blocks, halves_of, open_source, source_crs
 from helpers.core.warp import warp
 from helpers.prepare import products
 from helpers.prepare.registry import CovariateError, on_grid
@@ -122,26 +123,12 @@ def make(study: Study) -> dict[str, np.ndarray]:
     layers = {name: np.full(inside.shape, np.nan, np.float32) for name in INDICES}
     layers["landsat_valid_share"] = layers["ndvi"].copy()
     found = False
-    reach = _rows_of_scenes(study, days)
-    dates = np.zeros(len(inside), int)  # that have a scene in a row
-    for scenes in days.values():
-        within = np.zeros(len(inside), bool)
-        for scene in scenes:
-            within[reach[scene]] = True
-        dates += within
-    for rows in _row_blocks(inside, dates * (_divisor(study) ** 2 * len(INDICES))):
-        near = {
-            day: {
-                scene: files
-                for scene, files in scenes.items()
-                if reach[scene].start < rows.stop and rows.start < reach[scene].stop
-            }
-            for day, scenes in days.items()
-        }
-        part, any_scene = _compose(study, near, inside[rows], rows)
+    for block in _blocks(inside, _scene_boxes(study, days), len(INDICES) * _divisor(study) ** 2):
+        near = {day: {one: days[day][one] for one in scenes} for day, scenes in block.days.items()}
+        part, any_scene = _compose(study, near, len(days), inside[block.place], block.place)
         found |= any_scene
         for name, values in part.items():
-            layers[name][rows] = values
+            layers[name][block.place] = values
     if not found:
         names = listed([scene for scenes in days.values() for scene in scenes], 3)
         raise CovariateError(
@@ -160,43 +147,73 @@ def _divisor(study: Study) -> int:
     return round(study.grid.resolution / study.grid.fine_resolution)
 
 
-def _rows_of_scenes(study: Study, days: Days) -> dict[str, slice]:
-    """Return the rows of the reference grid that each scene may reach, none if it lies beside it.
+@dataclass(frozen=True)
+class _Block:
+    """A part of the reference grid, and by date the scenes that may lie there."""
 
-    So that of many scenes only those are opened again that lie in a block of rows.
+    place: tuple[slice, slice]
+    days: Mapping[str, Sequence[str]]
+
+
+def _scene_boxes(study: Study, days: Days) -> dict[str, dict[str, np.ndarray]]:
+    """Return by date and scene the first row and column that it may reach, and the last ones.
+
+    So that of many scenes only those are opened again that lie in a block.
     """
     geobox = reference_grid(study)
-    reach = {}
-    for scene, files in ((one, files) for scenes in days.values() for one, files in scenes.items()):
-        with open_source(next(iter(files.values())), Reading()) as source:
-            bounds = transform_bounds(source_crs(source), crs_wkt(geobox), *source.bounds)
-        edges = (geobox.boundingbox.top - np.array([bounds[3], bounds[1]])) / geobox.resolution.x
-        first, last = np.clip([np.floor(edges[0]) - 1, np.ceil(edges[1]) + 1], 0, geobox.shape[0])
-        reach[scene] = slice(int(first), int(last))
-    return reach
+    boxes: dict[str, dict[str, np.ndarray]] = {}
+    for day, scenes in days.items():
+        for scene, files in scenes.items():
+            with open_source(next(iter(files.values())), Reading()) as source:
+                bounds = transform_bounds(source_crs(source), crs_wkt(geobox), *source.bounds)
+            corners = [~geobox.transform * corner for corner in (bounds[:2], bounds[2:])]
+            low, high = np.sort(corners, axis=0)
+            box = np.array([np.floor(low[::-1]) - 1, np.ceil(high[::-1]) + 1])
+            boxes.setdefault(day, {})[scene] = box
+    return boxes
 
 
-def _row_blocks(inside: np.ndarray, values_each: np.ndarray) -> Iterator[slice]:
-    """Give blocks of rows whose cells in the study area have no more values than fit in memory.
+def _blocks(
+    inside: np.ndarray,
+    boxes: Mapping[str, Mapping[str, np.ndarray]],
+    values_each: int,
+    place: tuple[slice, slice] | None = None,
+) -> Iterator[_Block]:
+    """Give blocks whose cells in the study area have no more values than fit in memory.
 
-    `values_each` are those of a cell of each row.
+    The grid is halved until they fit; `values_each` are those of a cell and date.
     """
-    so_far = np.cumsum(inside.sum(axis=1) * values_each)
-    start = 0
-    while start < len(so_far):
-        limit = (so_far[start - 1] if start else 0) + _MOST_VALUES
-        stop = max(start + 1, int(np.searchsorted(so_far, limit, side="right")))
-        yield slice(start, stop)
-        start = stop
+    rows, columns = place or tuple(slice(0, size) for size in inside.shape)
+    first, end = np.array([rows.start, columns.start]), np.array([rows.stop, columns.stop])
+    days = {
+        day: [
+            one for one, (low, high) in scenes.items() if (low < end).all() and (first < high).all()
+        ]
+        for day, scenes in boxes.items()
+    }
+    days = {day: scenes for day, scenes in days.items() if scenes}
+    cells = np.count_nonzero(inside[rows, columns])
+    if cells * len(days) * values_each <= _MOST_VALUES or cells == 1:
+        yield _Block((rows, columns), days)
+        return
+    height, width = end - first
+    halves = [(half, columns) for half in halves_of(rows)]
+    if width > height:
+        halves = [(rows, half) for half in halves_of(columns)]
+    for half in halves:
+        yield from _blocks(inside, boxes, values_each, half)
 
 
 def _compose(
-    study: Study, days: Days, inside: np.ndarray, rows: slice
+    study: Study, days: Days, number: int, inside: np.ndarray, place: tuple[slice, slice]
 ) -> tuple[dict[str, np.ndarray], bool]:
-    """Return the layers of some rows of the reference grid, and whether any scene lies there."""
+    """Return the layers of a part of the reference grid, and whether any scene lies there.
+
+    `number` is that of all dates, also of those that have no scene there.
+    """
     divisor = _divisor(study)
     cells = _fine_cells(inside, divisor)
-    geobox = fine_grid(study)[rows.start * divisor : rows.stop * divisor, :]
+    geobox = fine_grid(study)[tuple(slice(s.start * divisor, s.stop * divisor) for s in place)]
     found = [day for scenes in days.values() if (day := _day(study, scenes, geobox, cells))]
     if not found:
         empty = on_grid(np.nan, inside)
@@ -212,7 +229,7 @@ def _compose(
 
     with ThreadPoolExecutor(THREADS) as pool:
         layers = dict(zip(INDICES, pool.map(layer, INDICES), strict=True))
-    valid = sum(np.isfinite(day["ndvi"]).mean(axis=(1, 2)) for day in found) / len(days)
+    valid = sum(np.isfinite(day["ndvi"]).mean(axis=(1, 2)) for day in found) / number
     layers["landsat_valid_share"] = on_grid(valid, inside)
     return layers, True
 
