@@ -46,7 +46,10 @@ SOURCE = {
 }
 """Raw rasters of all kinds, so that a study has all covariates; none of the files is there."""
 
-LONGEST = ("test_one_process_gives_what_the_notebooks_give",)
+LONGEST = (
+    "test_one_process_gives_what_the_notebooks_give",
+    "test_open_data_and_the_same_files_go_on_to_the_same_map",
+)
 
 
 @pytest.fixture

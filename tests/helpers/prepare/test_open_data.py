@@ -23,9 +23,7 @@ from helpers.core.settings import ROOT
 from helpers.core.study import Study, StudyError
 from helpers.core.user_rasters import overview_for
 from helpers.prepare import climate, fetch, open_data, products
-from helpers.prepare.make import make_covariates
 from helpers.prepare.open_data import OpenDataError
-from helpers.prepare.registry import covariate_files
 
 NO_WAIT = (0, 0, 0, 0)
 SCENE = "LC08_L2SP_122050_20230618_20230618_02_T1"
@@ -86,49 +84,20 @@ def test_the_plan_takes_what_fits_and_says_why_not(opened):
     assert open_data.make_plan(study) == plan  # as it was written
 
 
-def test_predictors_are_those_of_the_same_files(opened, open_world, tmp_path):
-    """Three UTM zones, two scenes of a day, clouds; tiles, composites, soil depths, series."""
+def test_scenes_of_three_zones_arrive_as_they_are_stored(opened, open_world):
     world, _, _ = open_world
-    study = opened()
-    plan = fetched(study)
-    assert open_data.table_of_files(study, plan)["missing"].sum() == 0
+    study = opened("landsat")
+    fetched(study)
     zones = set()
     for path in products.fetched(study, "source.landsat"):
-        with rasterio.open(path) as source:
+        original = next((world.folder / "landsat").rglob(path.name))
+        with rasterio.open(path) as source, rasterio.open(original, overview_level=2) as whole:
             zones.add(source.crs.to_epsg())
+            window = rasterio.windows.from_bounds(*source.bounds, whole.transform)
+            rounded = window.round_offsets().round_lengths()
+            np.testing.assert_array_equal(source.read(1), whole.read(1, window=rounded))
+            assert source.nodata == whole.nodata
     assert zones == {32650, 32651, 32652}
-    list(make_covariates(study))
-
-    scenes = {part.item for part in plan.parts if part.setting == "source.landsat"}
-    source = open_server.as_files(world.folder, tmp_path / "own", scenes)
-    for part in plan.parts:
-        if part.setting in open_data.MONTHLY:
-            source[part.setting.partition(".")[2]] = str(study.raw_dir / part.file)
-    settings = study.model_dump(mode="json") | {"name": "files", "source": source}
-    files = {"land_cover": "cover", "bedrock_depth": "bedrock.tif"}
-    for one in settings["predictors"]:
-        if isinstance(one, dict):
-            one["file"] = str(world.folder / files[one["name"]])
-    other = Study(**settings)
-    list(make_covariates(other))
-    ours, theirs = covariate_files(study), covariate_files(other)
-    assert list(ours) == list(theirs)
-    assert len(ours) == 29
-    for name, path in ours.items():
-        with rasterio.open(path) as one, rasterio.open(theirs[name]) as two:
-            first, second = one.read(), two.read()
-        np.testing.assert_allclose(first, second, rtol=0, atol=1e-6, err_msg=name)
-        assert np.isfinite(first).sum() > 400, name
-
-    with rasterio.open(ours["ndvi"]) as raster:
-        tags = raster.tags()
-    assert tags["open_data"] == "landsat-c2-l2"
-    assert tags["items"].split(", ") == sorted(scenes)
-    assert (tags["dates"], tags["licence"]) == ("2023-06-18 to 2024-08-22", "test")
-    assert 0.9 < float(tags["valid_share"]) <= 1
-    assert tags["aggregation"].startswith("nearest onto the fine grid")
-    with rasterio.open(ours["lst_mean"]) as raster:
-        assert raster.tags()["items"].startswith("24 items, SHA-256 of their sorted ids ")
 
 
 def test_what_was_killed_goes_on_where_it_was(opened, open_world, tmp_path):
@@ -309,14 +278,14 @@ def test_only_windows_of_overviews_are_read(tmp_path, monkeypatch):
     Ideal is to read just the blocks with a cell of the grid, for no part of a block can be decoded.
     """
     monkeypatch.setattr(Study, "raw_dir", property(lambda self: tmp_path / "raw"))
-    numbers = np.random.default_rng(0).integers(8000, 30_000, (8192, 8192)).astype(np.uint16)
+    numbers = np.random.default_rng(0).integers(8000, 30_000, (4096, 4096)).astype(np.uint16)
     place = Affine(30, 0, 500_000, 0, -30, 5_600_000)
     open_server.write_cog(tmp_path / "files/scene.tif", numbers, place, "EPSG:32651", 0)
     with open_server.file_server(tmp_path / "files") as server:
         study = Study(
             name="bytes",
             source={"kind": "stac"},
-            area={"box": (123.4, 49.0, 125.4, 50.2)},
+            area={"box": (123.2, 49.6, 124.4, 50.35)},
             grid={"crs": "EPSG:32651", "resolution": 1000, "fine_resolution": 250},
             predictors=[
                 {
@@ -334,11 +303,11 @@ def test_only_windows_of_overviews_are_read(tmp_path, monkeypatch):
         for level in range(3):
             with rasterio.open(source.name, overview_level=level) as overview:
                 sizes[level] = overview.shape
-    assert sizes[2] == (1024, 1024)
+    assert sizes[2] == (512, 512)
     with rasterio.open(study.raw_dir / plan.parts[0].file) as window:
         assert window.res == (240, 240)
         shape = window.shape
-    assert min(shape) > 400
+    assert min(shape) > 300
     west, south, east, north = fine_grid(study).boundingbox.bbox
     columns, rows = (np.divide(edges, 240 * 256) for edges in [(west, east), (north, south)])
     columns, rows = columns - 500_000 / 240 / 256, 5_600_000 / 240 / 256 - rows
