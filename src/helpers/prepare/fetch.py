@@ -173,9 +173,7 @@ def _pool() -> Iterator[ThreadPoolExecutor]:
 
 
 def _hashed(study: Study, part: Part) -> Part:
-    if not part.bytes or part.sha256:
-        return part
-    return replace(part, sha256=file_hash(study.raw_dir / part.file))
+    return replace(part, sha256=file_hash(study.raw_dir / part.file)) if part.bytes else part
 
 
 def _failed(failures: dict[Part, str], number: int) -> OpenDataError:

@@ -243,13 +243,13 @@ def _from_collection(
 
 def _search(api: str, one: OpenData, bounds: Sequence[float]) -> Iterator[dict[str, Any]]:
     """Yield the items of a collection in bounds and years, as plain dictionaries."""
+    check_server(api)  # before imports that take seconds
     import requests
     from pystac_client import Client
     from pystac_client.exceptions import APIError
     from pystac_client.stac_api_io import StacApiIO
     from urllib3 import Retry
 
-    check_server(api)
     # Servers of open data refuse requests that come too fast, and say when to come again.
     busy = Retry(
         total=6,
@@ -387,9 +387,8 @@ def _from_address(study: Study, setting: str, one: OpenData) -> Iterator[Part]:
                 f"`{setting}` needs `years`, and as `assets` the variables of the service.",
                 "write years: [2023, 2024], and assets: [tmax, tmin] or [ppt]",
             )
-        name = setting.partition(".")[2]
         addresses = tuple(address(variable=variable) for variable in variables)
-        file = f"{folder}/{short_hash(addresses, 6)}/{name}_monthly.tif"
+        file = f"{folder}/{short_hash(addresses, 6)}/{folder}_monthly.tif"
         yield Part(setting, host, " ".join(variables), addresses, file)
         return
     depths = SOIL_DEPTHS if setting == "source.soil" else [""]
@@ -467,7 +466,6 @@ def table_of_files(study: Study, plan: Plan) -> pd.DataFrame:
         rows[setting] = {
             "files": sum(bool(part.bytes) for part in parts),
             "beside the grid": sum(part.bytes == 0 for part in parts),
-            "missing": sum(part.bytes is None for part in parts),
             "MB": sum(part.bytes or 0 for part in parts) / 1e6,
         }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("setting")
@@ -489,7 +487,7 @@ def provenance(study: Study, setting: str) -> dict[str, str]:
         days = [f"{year}" for year in one.years]
     many = f"{len(items)} items, SHA-256 of their sorted ids {short_hash(items, 64)}"
     return {
-        "open_data": without_query(str(one)),
+        "open_data": str(one),
         "items": many if len(items) > 10 else ", ".join(items),
         "dates": f"{days[0]} to {days[-1]}" if days else "",
         "licence": one.licence,

@@ -126,12 +126,17 @@ SOIL_CARBON = Encoding("%", 0.01, 0.0, "int16", -32768, 0, 10000)
 """Soil organic carbon of SoilGrids in dg kg-1, decoded to percent by weight."""
 
 
+def _from_package(study: Study) -> bool:
+    """Return whether a package makes the raw rasters, and no field of the source names them."""
+    return study.source.kind not in ("files", "stac")
+
+
 def has_raw(study: Study, field: str) -> bool:
     """Return whether a study has the raw rasters that a field of its source names.
 
     Only studies of ``source: files`` or ``stac`` can lack them.
     """
-    return study.source.kind not in ("files", "stac") or bool(getattr(study.source, field))
+    return _from_package(study) or bool(getattr(study.source, field))
 
 
 def raw_files(study: Study) -> dict[str, Path]:
@@ -173,7 +178,7 @@ def raw_files(study: Study) -> dict[str, Path]:
 
 def user_files(study: Study) -> dict[str, Path]:
     """Return those of `raw_files` that the user names: no open data, and none of a package."""
-    if study.source.kind not in ("files", "stac"):
+    if _from_package(study):
         return {}
     source = study.source.model_copy(update=dict.fromkeys(study.source.open_data, ""))
     return raw_files(study.model_copy(update={"source": source}))
@@ -198,7 +203,7 @@ def landsat_scenes(study: Study) -> dict[str, dict[str, dict[str, Path]]]:
     scenes: dict[str, dict[str, dict[str, Path]]] = {}
     if not has_raw(study, "landsat"):
         return scenes
-    if study.source.kind not in ("files", "stac"):
+    if _from_package(study):
         folder = study.raw_dir / "landsat"
         for day in scene_days(study):
             assets = ("qa_pixel", *LANDSAT_BANDS)
@@ -252,7 +257,7 @@ def lst_composites(study: Study) -> list[Composite]:
 
     Those of Terra and of Aqua, named as by NASA: MOD11A2 and MYD11A2.
     """
-    if study.source.kind not in ("files", "stac") or not has_raw(study, "lst"):
+    if _from_package(study) or not has_raw(study, "lst"):
         return []
     found = {}
     for path in _at_any_depth(study, "lst"):
@@ -309,7 +314,7 @@ def _read_list(path: Path, _modified: int) -> dict[str, Any]:
 
 def _soil_depths(study: Study) -> dict[str, Path]:
     """Return the soil maps of single depths, by layer and depth; none where one is missing."""
-    if study.source.kind not in ("files", "stac") or not has_raw(study, "soil"):
+    if _from_package(study) or not has_raw(study, "soil"):
         return {}
     by_name = {path.stem: path for path in _at_any_depth(study, "soil")}
     names = [f"{layer}_{depth}" for layer in SOIL_LAYERS for depth in SOIL_DEPTHS]
@@ -350,6 +355,6 @@ def _one_raster(study: Study, field: str, file: str) -> Path:
 
 def _place(study: Study, field: str) -> Path:
     """Return the file or folder of a field of the source."""
-    if study.source.kind in ("files", "stac"):
-        return study.path(getattr(study.source, field))
-    return study.raw_dir / _PLACES[field]
+    if _from_package(study):
+        return study.raw_dir / _PLACES[field]
+    return study.path(getattr(study.source, field))

@@ -1,6 +1,5 @@
 """Open data from real servers on loopback: what is fetched, what is read of it, what may fail."""
 
-import contextlib
 import json
 import os
 import signal
@@ -54,8 +53,8 @@ def fetched(study):
     return fetch.fetch(study, open_data.make_plan(study), NO_WAIT)
 
 
-def assets(server, but=()):
-    """Return how often each file of the server was asked for, its list of tokens left out."""
+def assets(server):
+    """Return how often each file of the server was asked for; tokens do not count."""
     return {p: n for p, n in server.counts["requests"].items() if p.startswith("/files")}
 
 
@@ -236,7 +235,7 @@ def test_no_server_is_told_within_ten_seconds(opened):
             assert "check the network" in caught.value.remedy
 
 
-def test_a_server_that_goes_away_ends_the_fetch_and_no_other(opened, open_world, tmp_path):
+def test_a_server_that_goes_away_ends_the_fetch_and_no_other(opened, open_world):
     world, server, _ = open_world
     study = opened("lst", "dem")
     plan = open_data.make_plan(study)
@@ -376,8 +375,7 @@ def test_the_list_has_checksums_and_no_token(opened, open_world):
     assert all(len(part.sha256) == 64 for part in plan.parts)
     assert record["licences"] == {"source.dem": "test"}
     assert "sig=" not in study.open_data_list.read_text()
-    with contextlib.suppress(FileNotFoundError):
-        assert not list(study.raw_dir.rglob(".*.part"))
+    assert not list(study.raw_dir.rglob(".*.part"))
 
 
 def test_a_search_that_is_refused_is_asked_again(opened, open_world):
