@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pandas as pd
+from odc.geo.geobox import GeoBox
 from scipy.sparse.csgraph import minimum_spanning_tree
 from scipy.spatial.distance import cdist
 
@@ -99,6 +100,7 @@ def _site_cells(study: VirtualStudy, ground: Ground, rng: np.random.Generator) -
     divisor = round(study.grid.resolution / study.grid.fine_resolution)
     area = area_mask(study, fine)
     valley = on_grid(ground.cells, ground.valley, fine)
+    sought = _odds_of_ice(study, ground, fine).ravel()
     inside = round(plan.sites * plan.domain_share)
     numbers = (inside, plan.sites - inside)
     chosen = []
@@ -109,9 +111,20 @@ def _site_cells(study: VirtualStudy, ground: Ground, rng: np.random.Generator) -
             continue
         if plan.design == "random":
             chosen.append(rng.choice(pool, number, replace=False))
+        elif plan.design == "ice_seeking":
+            odds = sought[pool] / sought[pool].sum()
+            chosen.append(rng.choice(pool, number, replace=False, p=odds))
         else:
             chosen.append(_clustered_cells(study, mask, valley, number, rng))
     return np.concatenate(chosen)
+
+
+def _odds_of_ice(study: VirtualStudy, ground: Ground, fine: GeoBox) -> np.ndarray:
+    """Return how much likelier each fine cell is drilled where people seek ice, shape (y, x)."""
+    frost, ice = study.campaign.boreholes.ice_odds
+    frozen = ground.table < max(bottom for _, bottom in study.layers)
+    rich = frozen & (ground.odds > np.median(ground.odds[frozen]))
+    return 1 + on_grid(ground.cells, frozen * (frost * np.where(rich, ice, 1)) - 1.0 * frozen, fine)
 
 
 def _clustered_cells(

@@ -190,7 +190,8 @@ class Boreholes(Section):
     sites: Annotated[int, Field(ge=30)] = 720
     pit_share: Share = 0.35
     domain_share: Share = 0.78  # of the sites lie in the potential-permafrost domain
-    design: Literal["random", "clustered", "roadside"] = "clustered"
+    design: Literal["random", "clustered", "roadside", "ice_seeking"] = "clustered"
+    ice_odds: tuple[Positive, Positive] = (4, 4)  # ice_seeking: of permafrost; of its icier half
     clusters: Number = 90
     cluster_radius: Positive = 6000  # m
     lowest_of: Number = 2  # places considered for a cluster: the nearest to a valley floor is taken
