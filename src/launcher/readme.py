@@ -42,7 +42,9 @@ def write_readme(path: str | Path) -> None:
 def _polygons(study: Study) -> str:
     """Return the accuracy of a study with polygons: by whole ones first, then by single cells."""
     samples = read_samples(study)
-    (layer, domains), *_ = _read(study.results_dir / "tables" / "validation.json").items()
+    (layer, domains), *_ = _read(study.results_dir / "tables" / "validation.json")[
+        "reference"
+    ].items()
     estimates = domains[study.domains[-1]]
     samples = samples[samples["layer"] == layer]
     rows = []
@@ -89,7 +91,7 @@ def _results(study: Study) -> str:
 
 def _layers(tables: Path) -> Iterator[dict[str, str]]:
     """Give the row of each layer: scores of the test, and the estimate by mapped area."""
-    estimates = _read(tables / "validation.json")
+    estimates = _read(tables / "validation.json")["reference"]
     whole, domain = DOMAINS
     for layer, report in _read(tables / "accuracy.json").items():
         best = estimates[layer][domain]["random_adjusted"]["samples"]

@@ -124,9 +124,9 @@ def _samples(study: Study) -> list[Path]:
 
 def _forests(study: Study) -> list[Path]:
     model_path = resolve_name("helpers.forest.paths:model_path")
-    kinds = ["map", "train", *(["regression"] if study.storage_from == "regression" else [])]
     layers = [layer_name(layer) for layer in study.layers]
-    return sorted({model_path(study, layer, kind) for layer in layers for kind in kinds})
+    parts = itertools.product(layers, ("map", "train"), ("forest", "ice"))
+    return sorted({model_path(study, *part) for part in parts})
 
 
 def _figures(study: Study) -> list[Path]:
@@ -135,7 +135,7 @@ def _figures(study: Study) -> list[Path]:
 
 
 def _evaluations(study: Study) -> list[Path]:
-    names = ["baselines", "optimism", "ice_fraction", "storage_ways", "local_effects"]
+    names = ["baselines", "optimism", "local_effects"]
     return [study.results_dir / "tables" / f"{name}.csv" for name in names]
 
 
@@ -220,15 +220,12 @@ _STAGES = (
     ),
     Stage(
         "03-grid-search",
-        "grid search by cross-validation on the training samples; the forests, calibrated",
+        "grid search by cross-validation on the training samples; forests, and models of ice",
         after=("02-extract-samples",),
         outputs=_forests,
         seconds=90,
         memory_mb=(900, 100),
-        settings=(
-            "forest", "folds", "predictors", "left_out", "domain", "target", "storage_from",
-            "regression",
-        ),
+        settings=("forest", "folds", "predictors", "left_out", "domain", "target"),
         in_process=True,
     ),
     Stage(
@@ -260,7 +257,7 @@ _STAGES = (
         ),
         seconds=130,
         memory_mb=(600, 1000),
-        settings=("target", "classes", "storage_from", "trust", "compare_with"),
+        settings=("target", "classes", "maps", "trust", "compare_with"),
         reads=lambda study: study.other_map_files,
         in_process=True,
     ),
@@ -271,7 +268,7 @@ _STAGES = (
         outputs=_files("helpers.mapping.files:interval_files", "tables/storage.json"),
         seconds=40,
         memory_mb=(700, 700),
-        settings=("target", "classes", "storage_from", "maps", "uncertainty"),
+        settings=("target", "classes", "maps", "uncertainty"),
         in_process=True,
         applies=lambda study: study.has_storage,
     ),
@@ -303,15 +300,12 @@ _STAGES = (
     ),
     Stage(
         "08-baselines",
-        "what the method is worth: baselines, what choosing costs, ice regressed",
+        "what the method is worth: baselines, what choosing costs, effects of predictors",
         after=("01-prepare-data", "02-extract-samples", "03-grid-search"),
         outputs=_evaluations,
         seconds=400,
         memory_mb=(900, 300),
-        settings=(
-            "accuracy", "forest", "folds", "predictors", "left_out", "domain",
-            "target", "regression",
-        ),
+        settings=("accuracy", "forest", "folds", "predictors", "left_out", "domain", "target"),
         full=True,
     ),
 )  # fmt: skip

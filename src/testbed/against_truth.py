@@ -4,7 +4,8 @@ Only a virtual study can be compared. Everything that a study of real ground has
 run's own files; the hidden truth is read here and nowhere else.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -65,12 +66,19 @@ def class_of_type(study: VirtualStudy) -> np.ndarray:
 # Accuracy -----------------------------------------------------------------------------------------
 
 
+def class_map(study: VirtualStudy, layer: str, which: str) -> Path:
+    """Return the raster of one of the two maps of classes."""
+    end = "_reference" if which == "reference" else ""
+    return map_files(study)[f"{study.target_classes.file_name}{end}_{layer}"]
+
+
 def accuracy_against_truth(
-    study: VirtualStudy, predictions: Predictions, truth: Rasters
+    study: VirtualStudy, predictions: Predictions, truth: Rasters, which: str
 ) -> pd.DataFrame:
     """Return estimates against the true class of the samples' cells, and the map's own accuracy.
 
-    The table is as from `helpers.accuracy.estimates.estimate_accuracy`, with reference ``cells``.
+    Predictions are those of the map `which` (of `helpers.accuracy.predictions.MAPS`). The table is
+    as from `helpers.accuracy.estimates.estimate_accuracy`, with reference ``cells``.
     The rows ``true_train`` and ``true_map`` are the accuracy of the forest of the training samples
     and of the map, over `helpers.accuracy.predictions.EVALUATION_CELLS` cells: against the class
     that most of a cell has (``cells``), and against what a borehole in it would find (``samples``).
@@ -89,7 +97,7 @@ def accuracy_against_truth(
             reference: classes[truth[f"{kind}_{layer}"].ravel()[predictions.cells]]
             for reference, kind in (("cells", "ice_type"), ("samples", "borehole_type"))
         }
-        whole = read_band(map_files(study)[f"{study.target_classes.file_name}_{layer}"])
+        whole = read_band(class_map(study, layer, which))
         forests = {"train": predictions.mapped[layer], "map": whole.ravel()[predictions.cells]}
         rows += [
             {"layer": layer, "domain": domain, "estimate": f"true_{which}", "reference": reference}
@@ -108,19 +116,19 @@ def promised_and_true(promised: pd.DataFrame, true: pd.DataFrame) -> pd.DataFram
     Parameters
     ----------
     promised
-        From `helpers.accuracy.estimates.estimate_accuracy`.
+        From `helpers.accuracy.estimates.estimate_accuracy`, with the column ``map``.
     true
-        From `accuracy_against_truth`.
+        From `accuracy_against_truth`, with the same.
 
     Returns
     -------
     pandas.DataFrame
-        One row a layer, domain, estimate and score: ``promised``, the ends ``lower`` and ``upper``
-        of its interval, ``true`` of the forest of the training samples as a borehole in each cell
+        One row a map, layer, domain, estimate and score: ``promised``, the ends ``lower`` and ``upper``
+        of its interval, ``true`` of the model of the training samples as a borehole in each cell
         would find it, ``difference`` (promised less true), ``held``, whether the interval holds the
         true score, and ``true_of_cells``, the score against the class that most of each cell has.
     """
-    keys = ["layer", "domain"]
+    keys = ["map", "layer", "domain"]
     by_reference = true[true["estimate"] == "true_train"].groupby("reference")
     scores = {name: part.set_index(keys) for name, part in by_reference}
     where = pd.MultiIndex.from_frame(promised[keys])
@@ -140,27 +148,26 @@ def promised_and_true(promised: pd.DataFrame, true: pd.DataFrame) -> pd.DataFram
 
 def true_class_areas(
     study: VirtualStudy,
-    predictions: Predictions,
+    predictions: Mapping[str, Predictions],
     truth: Rasters,
     areas: pd.DataFrame,
 ) -> pd.DataFrame:
     """Return the table of `helpers.accuracy.by_area.class_areas` with the true area, ``true_km2``.
 
-    ``mapped_bias`` and ``adjusted_bias`` are differences from it, km2.
+    Predictions are by map, and areas have the column ``map``. ``mapped_bias`` and ``adjusted_bias`` are differences from it, km2.
     """
     size = len(study.target_classes.codes)
     parts = []
-    for layer in predictions.rows:
-        types = truth[f"ice_type_{layer}"].ravel()[predictions.cells]
-        true = class_of_type(study)[types]
-        whole = mapped_areas(study, predictions, layer)
-        for domain, inside in by_domain(study, predictions.in_domain):
-            share = np.bincount(true[inside], minlength=size) / max(inside.sum(), 1)
-            part = areas[(areas["layer"] == layer) & (areas["domain"] == domain)]
-            part = part.assign(true_km2=whole[domain][1] * share)
-            part["mapped_bias"] = part["mapped_km2"] - part["true_km2"]
-            part["adjusted_bias"] = part["adjusted_km2"] - part["true_km2"]
-            parts.append(part)
+    for (which, layer, domain), part in areas.groupby(["map", "layer", "domain"], sort=False):
+        one = predictions[which]
+        true = class_of_type(study)[truth[f"ice_type_{layer}"].ravel()[one.cells]]
+        inside = dict(by_domain(study, one.in_domain))[domain]
+        whole = mapped_areas(study, one, layer)[domain][1]
+        share = np.bincount(true[inside], minlength=size) / max(inside.sum(), 1)
+        part = part.assign(true_km2=whole * share)
+        part["mapped_bias"] = part["mapped_km2"] - part["true_km2"]
+        part["adjusted_bias"] = part["adjusted_km2"] - part["true_km2"]
+        parts.append(part)
     return pd.concat(parts, ignore_index=True)
 
 

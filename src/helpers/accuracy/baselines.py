@@ -21,7 +21,6 @@ from threadpoolctl import threadpool_limits
 from helpers.core.scores import (
     HEADLINE_SCORES,
     bootstrap_matrices,
-    mapped_class,
     matrix_scores,
 )
 from helpers.core.study import Study
@@ -55,7 +54,7 @@ def compare_models(
     compared = []
     for (part, fold, _), probabilities in zip(jobs, out_of_fold(study, jobs, n_jobs), strict=True):
         reference = part["class"].to_numpy()
-        mapped = {"forest": mapped_class(probabilities, study.target_classes)}
+        mapped = {"forest": probabilities.argmax(axis=1)}
         for name, (estimator, columns) in _estimators(study).items():
             own = {name: part[name].to_numpy(float) for name in predictors_of(columns)}
             values = np.stack([column_values(one, own[predictor_of(one)]) for one in columns], 1)

@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
 from matplotlib.figure import Figure
-from sklearn.base import ClassifierMixin
 
 from helpers.core.classes import layer_name, layer_title
 from helpers.core.parallel import show_progress
@@ -22,8 +21,7 @@ from helpers.core.plot import mark_label, panels
 from helpers.core.scores import interval
 from helpers.core.study import Study
 from helpers.folds import blocks
-from helpers.forest.calibration import calibrate
-from helpers.forest.models import class_probabilities
+from helpers.forest.hurdle import Hurdle
 from helpers.prepare.registry import covariates
 from helpers.samples.rows import predictor_values
 
@@ -85,20 +83,20 @@ def local_effects(
 
 
 def explain_layer(
-    study: Study, model: ClassifierMixin, card: dict[str, Any], rows: pd.DataFrame, n_jobs: int = -1
+    study: Study, model: Hurdle, card: dict[str, Any], rows: pd.DataFrame, n_jobs: int = -1
 ) -> pd.DataFrame:
-    """Return accumulated local effects on the calibrated probabilities of a layer's classes.
+    """Return accumulated local effects on the probabilities of a layer's classes.
 
-    The effects are those of the forest among the samples of the layer, `rows`. There is one row a
-    predictor, class and value, with the interval of the effect over blocks of samples. Categories
-    have no order, and so no such effect.
+    The effects are those of the hurdle model in the domain, among the samples of the layer, `rows`.
+    There is one row a predictor, class and value, with the interval of the effect over blocks of
+    samples. Categories have no order, and so no such effect.
     """
-    predictors, classes = card["predictors"], card["classes"]
+    predictors, classes = card["predictors"], study.target_classes.codes
     values = predictor_values(rows, predictors)
     draws = blocks.bootstrap(study, rows)
 
     def predict(part: np.ndarray) -> np.ndarray:
-        return calibrate(class_probabilities(model, part, classes), card["calibration"])
+        return model.predict(part, np.ones(len(part), bool)).classes
 
     def effects_of(name: str) -> pd.DataFrame:
         edges, effects = local_effects(predict, values, predictors.index(name), draws)

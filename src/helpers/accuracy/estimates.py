@@ -25,7 +25,6 @@ from helpers.core.scores import (
     by_mapped_share,
     confusion_matrix,
     interval,
-    mapped_class,
     matrix_scores,
 )
 from helpers.core.study import Study
@@ -74,7 +73,8 @@ def evaluate_folds(study: Study, predictions: Predictions) -> dict[str, dict]:
     reports: dict[str, dict] = {}
     for (layer, kind), probabilities in predictions.out_of_fold.items():
         areas = mapped_areas(study, predictions, layer)
-        report = evaluate(study, predictions.rows[layer], probabilities, mapped=areas)
+        rows, mapped = predictions.rows[layer], predictions.classes_of(study, layer, probabilities)
+        report = evaluate(study, rows, probabilities, mapped, areas)
         reports.setdefault(kind, {})[layer] = report
     return reports
 
@@ -106,7 +106,7 @@ def estimate_accuracy(
         sources["test"] = predictions.tested[layer], predictions.test[layer]
         for name, (part, probabilities) in sources.items():
             classes = part["class"].to_numpy() if labels is None else labels(part)
-            mapped = mapped_class(probabilities, study.target_classes)
+            mapped = predictions.classes_of(study, layer, probabilities)
             for domain, inside in by_domain(study, part["in_domain"]):
                 distance = missed.get((name, domain), np.nan)
                 if not inside.any() or (name != "test" and np.isnan(distance)):

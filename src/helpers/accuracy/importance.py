@@ -54,10 +54,8 @@ def shapley_layer(
     number: int,
     n_jobs: int = -1,
 ) -> pd.DataFrame:
-    """Return Shapley values of the raw probabilities of a layer's classes, at some of its samples.
+    """Return Shapley values of the forest's probabilities of a layer's classes, at some samples.
 
-    Those of calibrated probabilities would need the calibration among the trees. Of a two-stage
-    model, class 0 is that of the first forest and types are those of the second, given permafrost.
     There is one row a site, predictor and class. Of the samples of the layer, `rows`, `number` are
     drawn where there are more.
     """
@@ -65,24 +63,22 @@ def shapley_layer(
     if len(chosen) > number:
         chosen = chosen.iloc[np.sort(rng.choice(len(chosen), number, replace=False))]
     values = predictor_values(chosen, card["predictors"])
-    stages = getattr(model, "stages_", [model])
     chunks = [values[first : first + _CHUNK] for first in range(0, len(values), _CHUNK)]
-    tasks = [delayed(shapley_values)(stage, chunk) for stage in stages for chunk in chunks]
-    explained = Parallel(n_jobs, prefer="threads", return_as="generator")(tasks)
-    explained = list(show_progress(explained, len(tasks), f"{card['layer']}, sites by {_CHUNK}"))
+    run = Parallel(n_jobs, prefer="threads", return_as="generator")
+    explained = run(delayed(shapley_values)(model, chunk) for chunk in chunks)
+    title = f"{card['layer']}, sites by {_CHUNK}"
+    bases, parts = zip(*show_progress(explained, len(chunks), title), strict=True)
+    parts = np.concatenate(parts)
     sites = np.tile(chosen["site_id"], values.shape[1])
     names = np.repeat(card["predictors"], len(chosen))
-    tables = []
-    for place, stage in enumerate(stages):
-        of_stage = explained[place * len(chunks) : (place + 1) * len(chunks)]
-        base = of_stage[0][0]
-        parts = np.concatenate([part for _, part in of_stage])
-        for column, code in enumerate(stage.classes_):
-            if len(stages) == 2 and place == 0 and code:
-                continue  # permafrost in the first stage is what class 0 is not
-            columns = {"site_id": sites, "predictor": names, "value": values.T.ravel()}
-            columns |= {"class": code, "base": base[column], "part": parts[..., column].T.ravel()}
-            tables.append(pd.DataFrame(columns))
+    columns = {"site_id": sites, "predictor": names, "value": values.T.ravel()}
+    tables = [
+        pd.DataFrame(
+            columns
+            | {"class": code, "base": bases[0][column], "part": parts[..., column].T.ravel()}
+        )
+        for column, code in enumerate(model.classes_)
+    ]
     return pd.concat(tables, ignore_index=True)
 
 

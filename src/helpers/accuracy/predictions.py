@@ -1,8 +1,9 @@
 """What forests predict for samples and cells that they were not grown from."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,19 @@ from sklearn.base import ClassifierMixin
 from helpers.core.classes import layer_name
 from helpers.core.files import write_aside
 from helpers.core.grid import area_mask, cell_areas, reference_grid
-from helpers.core.scores import AccuracyError, mapped_class
+from helpers.core.scores import AccuracyError
 from helpers.core.study import Study
 from helpers.folds import distances
 from helpers.folds.curves import fold_kinds
+from helpers.forest.hurdle import (
+    UNITS,
+    Hurdle,
+    fit_hurdle,
+    mapped_types,
+    permafrost_cut,
+    predict_held_out,
+    steps,
+)
 from helpers.forest.models import class_probabilities, fit
 from helpers.forest.out_of_fold import out_of_fold
 from helpers.prepare.columns import forest_columns
@@ -31,15 +41,18 @@ EVALUATION_CELLS = 25_000
 The standard error of a share is below 0.004 in the whole area, and 0.006 in the default domain.
 """
 
-_BY_LAYER = ("folds", "out_of_fold", "test", "mapped")  # fields that a file of predictions holds
+MAPS = {"reference": "map of the reference's method", "expected": "map of the expected area"}
+"""Both maps of classes: their keys in tables, and names."""
+
+_BY_LAYER = ("folds", "out_of_fold", "test", "mapped", "cuts")  # fields that a file holds
 
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """What forests predicted for samples and cells that they were not grown from.
+    """What the models of one map predicted for samples and cells that they were not grown from.
 
     Samples, classes and probabilities, shape (n, k), are by layer, and folds by layer and their
-    kind. Test samples and cells are predicted by the forest of the training samples.
+    kind. Test samples and cells are predicted by the model of the training samples.
     """
 
     rows: dict[str, pd.DataFrame]  # training samples
@@ -51,6 +64,19 @@ class Predictions:
     cells: np.ndarray  # flat indices of cells in regular steps that stand for the map
     in_domain: np.ndarray  # whether these cells lie in the domain
     mapped: dict[str, np.ndarray]  # class of these cells
+    cuts: dict[str, int]  # from which step of P the expected area is mapped; 0 in the reference's
+
+    def classes_of(self, study: Study, layer: str, probabilities: np.ndarray) -> np.ndarray:
+        """Return the class that the map has by probabilities, shape (n, k)."""
+        return _classes(study, probabilities, self.cuts[layer])
+
+
+def _classes(study: Study, probabilities: np.ndarray, cut: int) -> np.ndarray:
+    if not cut:
+        return probabilities.argmax(axis=1)
+    permafrost = study.target_classes.permafrost
+    chance = probabilities[:, permafrost].sum(axis=1)
+    return mapped_types(probabilities, steps(chance) >= cut, permafrost)
 
 
 def predict_samples(
@@ -58,12 +84,13 @@ def predict_samples(
     table: pd.DataFrame,
     params: dict[str, dict[str, Any]],
     forests: dict[str, ClassifierMixin] | None = None,
+    hurdles: dict[str, Hurdle] | None = None,
     n_jobs: int = -1,
-) -> Predictions:
-    """Predict samples and cells by forests that were not grown from them.
+) -> dict[str, Predictions]:
+    """Predict samples and cells by models that were not grown from them, for each of `MAPS`.
 
-    Hyperparameters are by layer, and so are the forests of the training samples, which by default
-    are grown here.
+    Hyperparameters of forests are by layer, and so are the models of the training samples, which by
+    default are grown here.
     """
     codes = study.target_classes.codes
     rows, tested = _split_rows(study, table)
@@ -74,23 +101,43 @@ def predict_samples(
         for kind, fold in fold_kinds(study, part, map_cells).items()
     }
     jobs = [(rows[layer], fold, params[layer]) for (layer, _), fold in folds.items()]
-    held_out = dict(zip(folds, out_of_fold(study, jobs, n_jobs), strict=True))
-    if forests is None:
-        forests = {layer: fit(study, table, layer, params[layer], "train") for layer in rows}
-    test = {
-        layer: class_probabilities(forests[layer], forest_predictors(study, part), codes)
-        for layer, part in tested.items()
-    }
+    held_out = out_of_fold(study, jobs, n_jobs)
+    expected = predict_held_out(study, [job[:2] for job in jobs], n_jobs)
+    forests = forests or {layer: fit(study, table, layer, params[layer], "train") for layer in rows}
+    hurdles = hurdles or {layer: fit_hurdle(study, part) for layer, part in rows.items()}
     values, cells, in_domain = evaluation_cells(study)
 
-    def mapped(layer: str) -> np.ndarray:
-        return mapped_class(
-            class_probabilities(forests[layer], values, codes), study.target_classes
-        )
+    def of_reference(layer: str, part: np.ndarray, _: np.ndarray) -> np.ndarray:
+        return class_probabilities(forests[layer], part, codes)
 
-    with ThreadPoolExecutor(cpu_count()) as pool:
-        classes = dict(zip(rows, pool.map(mapped, rows), strict=True))
-    return Predictions(rows, tested, folds, held_out, test, map_cells, cells, in_domain, classes)
+    def of_hurdle(layer: str, part: np.ndarray, inside: np.ndarray) -> np.ndarray:
+        return hurdles[layer].predict(part, inside).classes
+
+    found = {}
+    parts = held_out, [one.classes for one in expected]
+    for name, predict, of_folds in zip(MAPS, (of_reference, of_hurdle), parts, strict=True):
+        test = {
+            layer: predict(layer, forest_predictors(study, part), part["in_domain"].to_numpy(bool))
+            for layer, part in tested.items()
+        }
+        with ThreadPoolExecutor(cpu_count()) as pool:
+            answers = pool.map(predict, rows, repeat(values), repeat(in_domain))
+            chances = dict(zip(rows, answers, strict=True))
+        cuts = {layer: _cut(study, part, name) for layer, part in chances.items()}
+        mapped = {layer: _classes(study, part, cuts[layer]) for layer, part in chances.items()}
+        by_fold = dict(zip(folds, of_folds, strict=True))
+        found[name] = Predictions(
+            rows, tested, folds, by_fold, test, map_cells, cells, in_domain, mapped, cuts
+        )
+    return found
+
+
+def _cut(study: Study, probabilities: np.ndarray, name: str) -> int:
+    """Return the cut of a map by the probabilities of cells that stand for it."""
+    if name == "reference":
+        return 0
+    chance = probabilities[:, study.target_classes.permafrost].sum(axis=1)
+    return permafrost_cut(np.bincount(steps(chance), minlength=UNITS + 1))
 
 
 def _split_rows(study: Study, table: pd.DataFrame) -> Iterator[dict[str, pd.DataFrame]]:
@@ -105,39 +152,41 @@ def predictions_file(study: Study) -> Path:
     return study.results_dir / "tables" / "predictions.npz"
 
 
-def write_predictions(study: Study, predictions: Predictions) -> None:
-    """Write predictions as arrays, so that later notebooks need no forest to evaluate them."""
-    arrays = {"cells": predictions.cells, "in_domain": predictions.in_domain}
-    for name in _BY_LAYER:
-        for key, values in getattr(predictions, name).items():
-            arrays["/".join((name, *np.atleast_1d(key)))] = values
+def write_predictions(study: Study, predictions: Mapping[str, Predictions]) -> None:
+    """Write predictions as arrays, so that later notebooks need no model to evaluate them."""
+    first = next(iter(predictions.values()))
+    arrays: dict[str, Any] = {"cells": first.cells, "in_domain": first.in_domain}
+    for which, one in predictions.items():
+        for name in _BY_LAYER:
+            for key, values in getattr(one, name).items():
+                arrays["/".join((which, name, *np.atleast_1d(key)))] = values
     with write_aside(predictions_file(study)) as part, open(part, "wb") as stream:
         np.savez(stream, **arrays)
 
 
-def read_predictions(study: Study, table: pd.DataFrame) -> Predictions:
+def read_predictions(study: Study, table: pd.DataFrame) -> dict[str, Predictions]:
     """Read the predictions of a run's samples; raise AccuracyError if there are none."""
     path = predictions_file(study)
     if not path.is_file():
         raise AccuracyError(f"This run has no {path.name}.", "run 04-evaluate-accuracy")
     rows, tested = _split_rows(study, table)
-    fields = {name: {} for name in _BY_LAYER}
+    fields = {which: {name: {} for name in _BY_LAYER} for which in MAPS}
     with np.load(path) as arrays:
-        for key in arrays.files:
-            name, *keys = key.split("/")
-            if keys:
-                fields[name][tuple(keys) if len(keys) > 1 else keys[0]] = arrays[key]
-            else:
-                fields[name] = arrays[key]
-    if any(len(fold) != len(rows[layer]) for (layer, _), fold in fields["folds"].items()):
+        same = {name: arrays[name] for name in ("cells", "in_domain")}
+        for key in set(arrays.files) - set(same):
+            which, name, *keys = key.split("/")
+            fields[which][name][tuple(keys) if len(keys) > 1 else keys[0]] = arrays[key]
+    folds = fields["reference"]["folds"].items()
+    if any(len(fold) != len(rows[layer]) for (layer, _), fold in folds):
         raise AccuracyError(f"{path.name} is of other samples.", "run 04-evaluate-accuracy")
-    return Predictions(rows, tested, map_cells=distances.map_cells(study), **fields)
+    same |= {"rows": rows, "tested": tested, "map_cells": distances.map_cells(study)}
+    return {which: Predictions(**same, **of_map) for which, of_map in fields.items()}
 
 
 def mapped_areas(
     study: Study, predictions: Predictions, layer: str
 ) -> dict[str, tuple[np.ndarray, float]]:
-    """Return how much of the map has each class by the forest of the training samples.
+    """Return how much of the map has each class by the model of the training samples.
 
     For each of the study's `domains` it is the number of cells in regular steps that have
     each class, and the area of the whole domain, km2.

@@ -1,7 +1,6 @@
 """Reliability: whether a class occurs as often as its probability says."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,13 +12,15 @@ from helpers.core.classes import IceType
 from helpers.core.plot import mark_label, panels
 from helpers.core.scores import checked_probabilities, wilson
 from helpers.core.study import Study
-from helpers.forest.calibration import calibrate
 
 LEAST = 5
 """Samples of a bin that is drawn."""
 
-KINDS = {"raw": ("o", "0.45", "forest's own"), "calibrated": ("s", "#0072b2", "calibrated")}
-"""Kinds of probabilities: marker, colour and label."""
+KINDS = {
+    "reference": ("o", "0.45", "balanced forest"),
+    "expected": ("s", "#0072b2", "hurdle model, which ice follows from"),
+}
+"""Probabilities by their map (`helpers.accuracy.predictions.MAPS`): marker, colour and label."""
 
 _DRAWS = 200  # outcomes drawn from the probabilities, for the error of a perfect model
 
@@ -102,23 +103,18 @@ def _error(probabilities: np.ndarray, occurs: np.ndarray, bins: int) -> np.ndarr
 def evaluate_reliability(
     study: Study,
     tested: dict[str, pd.DataFrame],
-    probabilities: dict[str, np.ndarray],
-    calibrations: dict[str, dict[str, Any]],
+    probabilities: dict[str, dict[str, np.ndarray]],
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return `reliability` and `calibration_error` of raw and of calibrated probabilities.
+    """Return `reliability` and `calibration_error` of the probabilities behind both maps.
 
     Both tables begin with ``layer`` (and ``all`` layers together) and ``probabilities``, a key of
     `KINDS`.
 
-    Arguments are by layer: test samples with their class, the forest's own probabilities, and the
-    calibration of its card.
+    Test samples with their class are by layer, their probabilities by map and layer.
     """
     classes, bins = study.target_classes.codes, study.accuracy.bins
-    calibrated = {
-        layer: calibrate(part, calibrations[layer]) for layer, part in probabilities.items()
-    }
     curves, errors = [], []
-    for kind, by_layer in {"raw": probabilities, "calibrated": calibrated}.items():
+    for kind, by_layer in probabilities.items():
         pairs = {layer: (rows["class"], by_layer[layer]) for layer, rows in tested.items()}
         pairs["all"] = tuple(np.concatenate(parts) for parts in zip(*pairs.values(), strict=True))
         for layer, pair in pairs.items():

@@ -25,13 +25,11 @@ from helpers.core.scores import (
     interval,
     kappa_standard_error,
     log_loss,
-    mapped_class,
     matrix_scores,
     ratio,
 )
 from helpers.core.study import Study
 from helpers.folds.blocks import bootstrap
-from helpers.forest.calibration import calibrate
 from helpers.prepare.domain import by_domain
 
 
@@ -76,44 +74,37 @@ def evaluate(
     study: Study,
     rows: pd.DataFrame,
     probabilities: np.ndarray,
-    calibration: dict[str, Any] | None = None,
+    predicted: np.ndarray,
     mapped: Mapping[str, tuple[np.ndarray, float]] | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Evaluate predictions of samples that the forest was not grown from, in each domain.
+    """Evaluate predictions of samples that the model was not grown from, in each domain.
 
-    Each of the study's `domains` has its `accuracy_report`, with log loss and Brier score
-    of the forest's own and of its calibrated probabilities; ``permafrost``, the report of
-    permafrost (1) or none (0); and ``area_adjusted``, as from
+    Each of the study's `domains` has its `accuracy_report`, with log loss and Brier score;
+    ``permafrost``, the report of permafrost (1) or none (0); and ``area_adjusted``, as from
     `helpers.accuracy.by_area.area_adjusted`.
 
     Parameters
     ----------
     probabilities : shape (n, k)
-        The forest's own.
-    calibration
-        Of the forest, as on its card.
+    predicted : shape (n,)
+        Classes.
     mapped
         From `helpers.accuracy.predictions.mapped_areas`.
     """
     target = study.target_classes
     classes = list(target.codes)
     level = study.accuracy.interval
-    kinds = {"": probabilities}
-    if calibration:
-        kinds["_calibrated"] = calibrate(probabilities, calibration)
     reports = {}
     for domain, inside in by_domain(study, rows["in_domain"]):
         reference = rows["class"].to_numpy()[inside]
-        predicted = mapped_class(probabilities, target)[inside]
         draws = bootstrap(study, rows[inside]) if inside.any() else None
-        report = accuracy_report(reference, predicted, classes, draws, level)
+        report = accuracy_report(reference, predicted[inside], classes, draws, level)
         if not target.ordered:  # the distance between two codes means nothing
             report["quadratic_kappa"] = None
             report["intervals"].pop("quadratic_kappa", None)
-        for kind, values in kinds.items():
-            report[f"log_loss{kind}"] = log_loss(reference, values[inside], classes)
-            report[f"brier_score{kind}"] = brier_score(reference, values[inside], classes)
-        frozen = (target.permafrost[part].astype(int) for part in (reference, predicted))
+        report["log_loss"] = log_loss(reference, probabilities[inside], classes)
+        report["brier_score"] = brier_score(reference, probabilities[inside], classes)
+        frozen = (target.permafrost[part].astype(int) for part in (reference, predicted[inside]))
         report["permafrost"] = accuracy_report(*frozen, [0, 1], draws, level)
         if mapped:
             areas = *mapped[domain], level, study.samples.probability_sample
@@ -125,9 +116,8 @@ def evaluate(
 def summary_table(reports: Mapping[str, Mapping[str, dict[str, Any]]]) -> pd.DataFrame:
     """Return one row a layer and domain with the scores of the reports of `evaluate` by layer."""
     keys = ["n", "overall_accuracy", "kappa", "kappa_se", *(f"macro_{name}" for name in BY_CLASS)]
-    keys += ["quantity_disagreement", "allocation_disagreement", "log_loss", "log_loss_calibrated"]
+    keys += ["quantity_disagreement", "allocation_disagreement", "log_loss", "brier_score"]
     keys += ["quadratic_kappa", "balanced_accuracy", *(f"weighted_{name}" for name in BY_CLASS)]
-    keys += ["brier_score", "brier_score_calibrated"]
     rows = []
     for layer, domains in reports.items():
         for domain, report in domains.items():

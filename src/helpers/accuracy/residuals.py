@@ -11,7 +11,7 @@ from helpers.accuracy.predictions import Predictions
 from helpers.core.classes import layer_title
 from helpers.core.grid import reference_grid, study_area
 from helpers.core.plot import WIDTH_MM, mark_label, style
-from helpers.core.scores import mapped_class, wilson
+from helpers.core.scores import wilson
 from helpers.core.study import Study
 from helpers.folds.curves import CURVES
 from helpers.folds.distances import neighbour_distances, prediction_distances
@@ -92,7 +92,7 @@ def _errors(
     study: Study, rows: pd.DataFrame, probabilities: np.ndarray, estimate: str, away: np.ndarray
 ) -> pd.DataFrame:
     reference = rows["class"].to_numpy()
-    mapped = mapped_class(probabilities, study.target_classes)
+    mapped = probabilities.argmax(axis=1)
     columns = ["site_id", "group", "layer", "easting", "northing", "in_domain"]
     step = {"residual": mapped - reference} if study.target_classes.ordered else {}
     return rows[columns].assign(

@@ -49,8 +49,6 @@ class Target:
         probabilities.
     of_type
         Class of each type that samples have: of `ICE_TYPES`, or of the study's own classes.
-    two_stage
-        Whether one forest decides permafrost, and another, grown on permafrost alone, its class.
     ordered
         Whether classes go from little to much ice, so that it is worse to confuse distant ones.
     """
@@ -58,7 +56,6 @@ class Target:
     name: str
     classes: tuple[IceType, ...]
     of_type: tuple[int, ...]
-    two_stage: bool = False
     ordered: bool = True
 
     @property
@@ -107,7 +104,6 @@ TARGETS = {
     "ice_type": Target("ice type", ICE_TYPES, _SAME),
     "permafrost": Target("permafrost", _PERMAFROST, (0, 1, 1, 1, 1, 1)),
     "ice_level": Target("ice level", _LEVELS, (0, 1, 1, 2, 2, 2)),
-    "two_stage": Target("ice type", ICE_TYPES, _SAME, two_stage=True),
 }
 """Targets by their name in the study file. Samples keep their ice type;
 `helpers.samples.rows.layer_rows` recodes it."""

@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtr, ndtri, stdtrit
 
-from helpers.core.classes import DEFAULT_TARGET, Target
 from helpers.core.errors import CompendiumError
 
 HEADLINE_SCORES = ("overall_accuracy", "kappa", "macro_f1")
@@ -369,14 +368,3 @@ def ratio(part: npt.ArrayLike, whole: npt.ArrayLike) -> Any:
     part, whole = np.broadcast_arrays(np.asarray(part, float), np.asarray(whole, float))
     quotient = np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole != 0)
     return quotient if quotient.ndim else float(quotient)
-
-
-def mapped_class(probabilities: np.ndarray, target: Target = DEFAULT_TARGET) -> np.ndarray:
-    """Return the class that a forest maps, by its own probabilities (n, k): the most probable one.
-
-    In two stages permafrost is decided first, then its type: against each type alone, no permafrost
-    would win too often.
-    """
-    if not target.two_stage:
-        return probabilities.argmax(axis=1)
-    return np.where(probabilities[:, 0] >= 0.5, 0, 1 + probabilities[:, 1:].argmax(axis=1))

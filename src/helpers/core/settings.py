@@ -397,17 +397,6 @@ class Forest(Section):
         return values
 
 
-class Regression(Section):
-    """A quantile regression forest of the ice fraction, with `forest.n_estimators` trees.
-
-    Defaults are those that Breiman's random forest has for regression.
-    """
-
-    max_features: Annotated[float, Field(gt=0, le=1)] = 0.33  # share tried at a split
-    min_samples_leaf: Count = 5
-    interval: Probability = 0.9
-
-
 class Folds(Section):
     """How training samples get their folds, for search, calibration and estimates of accuracy."""
 
@@ -434,8 +423,6 @@ class Uncertainty(Section):
     draws: Annotated[int, Field(ge=20)] = 400
     cells: Annotated[int, Field(ge=100)] = 3000  # of a systematic sample, for the draws
     block_km: Positive = 50  # side of the blocks of sites that are resampled
-    bags: Annotated[int, Field(ge=2, multiple_of=2)] = 10  # half-samples, with a small forest each
-    trees: Count = 20  # of such a forest
     # Standard deviation with all forests refitted over that without: benchmarks/storage_interval.py
     refit_inflation: Annotated[float, Field(ge=1)] = 1.1
     farthest_km: Positive = 200  # longest distance in the variogram of residuals
@@ -461,8 +448,9 @@ class Domain(Section):
 
 
 class Maps(Section):
-    """How storage is summed up."""
+    """Of ice contents, and how storage is summed up."""
 
+    exceeded: Probability = 0.3  # ice fraction whose probability of being exceeded is mapped
     elevation_band: Positive = 200  # m
 
 

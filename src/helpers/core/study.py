@@ -30,7 +30,6 @@ from helpers.core.settings import (
     OpenData,
     OtherMap,
     OwnPredictor,
-    Regression,
     Samples,
     Section,
     Source,
@@ -84,13 +83,11 @@ class Study(Section):
     ]
     classes: list[StudyClass] = []  # from little to much ice; empty: the ice types by ice content
     ordered_classes: bool = True  # whether the study's own classes go from little to much ice
-    target: Literal["ice_type", "permafrost", "ice_level", "two_stage"] = "ice_type"
+    target: Literal["ice_type", "permafrost", "ice_level"] = "ice_type"
     ice: Ice = Ice()
     campaign: dict[str, Any] = {}  # settings of what makes the sample tables, if no person does
     samples: Samples = Samples()
     forest: Forest = Forest()
-    storage_from: Literal["classes", "regression"] = "classes"  # source of a cell's ice content
-    regression: Regression = Regression()
     folds: Folds = Folds()
     accuracy: Accuracy = Accuracy()
     domain: Domain = Domain()

@@ -13,23 +13,20 @@ from collections.abc import Sequence
 
 import numpy as np
 from numba import njit
-from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
+from sklearn.ensemble import RandomForestClassifier
 
 from helpers.forest.trees import NODES, forest_of_trees, make_tree
-from helpers.forest.two_stage import TwoStageForest
 
 _ARRAYS = ("params", "predictors", "classes", "counts", "nodes", "values")
 
 _MAX_DEPTH = 10_000  # levels; no tree of real samples has so many
 
-Forest = RandomForestClassifier | RandomForestRegressor
 
-
-def forest_bytes(model: Forest) -> bytes:
-    """Return the file of a forest, or of the two of a TwoStageForest."""
+def forest_bytes(*forests: RandomForestClassifier) -> bytes:
+    """Return the file of one or more forests."""
     target = io.BytesIO()
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file:
-        for number, forest in enumerate(getattr(model, "stages_", [model])):
+        for number, forest in enumerate(forests):
             for name, array in zip(_ARRAYS, _arrays(forest), strict=True):
                 # Opened by name a part is dated 1980: the same forest has the same bytes.
                 with file.open(f"{number}_{name}.npy", "w", force_zip64=True) as part:
@@ -37,41 +34,28 @@ def forest_bytes(model: Forest) -> bytes:
     return target.getvalue()
 
 
-def _arrays(forest: Forest) -> tuple[np.ndarray, ...]:
+def _arrays(forest: RandomForestClassifier) -> tuple[np.ndarray, ...]:
     """Return what a file holds of a forest, in the order of `_ARRAYS`."""
     trees = [grown.tree_ for grown in forest.estimators_]
     states = [tree.__getstate__() for tree in trees]
     return (
         np.array(json.dumps(forest.get_params())),
         np.array(forest.n_features_in_),
-        np.asarray(getattr(forest, "classes_", ()), np.int64),
+        np.asarray(forest.classes_, np.int64),
         np.array([tree.node_count for tree in trees], np.int64),
         np.concatenate([state["nodes"] for state in states]),
         np.concatenate([state["values"] for state in states]),
     )
 
 
-def read_model(
-    data: bytes, predictors: int, classes: Sequence[int] | None, two_stage: bool = False
-) -> Forest:
-    """Return the forest of a file, which predicts what was written to the last bit, with one job.
+def read_forests(
+    data: bytes, predictors: int, classes: Sequence[Sequence[int]]
+) -> list[RandomForestClassifier]:
+    """Return the forests of a file, which predict what was written to the last bit, with one job.
 
-    Classes are all that it may have, None those of a regressor. ValueError if the file does not
-    hold exactly such a forest, of so many predictors, or it is not sound.
+    Classes are all that each forest may have. ValueError if the file does not hold exactly such
+    forests, of so many predictors, or they are not sound.
     """
-    if not two_stage:
-        return _read_forests(data, predictors, [classes])[0]
-    model = TwoStageForest()
-    model.stages_ = _read_forests(data, predictors, [(0, 1), (classes or ())[1:]])
-    if model.stages_[0].classes_[-1] != 1:
-        raise ValueError("the first forest knows no permafrost")
-    return model
-
-
-def _read_forests(
-    data: bytes, predictors: int, classes: Sequence[Sequence[int] | None]
-) -> list[Forest]:
-    """Return the forests of a file, checked; None are the classes of one that regresses a share."""
     with np.load(io.BytesIO(data), allow_pickle=False) as file:
         if len(file.files) != len(classes) * len(_ARRAYS):
             raise ValueError(f"not {len(classes)} forests")
@@ -81,16 +65,18 @@ def _read_forests(
         ]
 
 
-def _checked(arrays: list[np.ndarray], predictors: int, allowed: Sequence[int] | None) -> Forest:
+def _checked(
+    arrays: list[np.ndarray], predictors: int, allowed: Sequence[int]
+) -> RandomForestClassifier:
     """Return a sound forest of its arrays; otherwise raise ValueError."""
     params, number, classes, counts, nodes, values = arrays
-    if number.shape != () or number != predictors or bool(len(classes)) != (allowed is not None):
+    if number.shape != () or number != predictors or not len(classes):
         raise ValueError(f"no random forest of {predictors} predictors")
     # One class does no harm: the permafrost samples of a layer may all be of one type.
-    if not set(classes.tolist()) <= set(allowed or ()) or (np.diff(classes) <= 0).any():
+    if not set(classes.tolist()) <= set(allowed) or (np.diff(classes) <= 0).any():
         raise ValueError("unknown classes")
     fits = nodes.dtype == NODES and nodes.ndim == 1 and values.dtype == np.float64
-    fits = fits and values.shape == (len(nodes), 1, max(1, len(classes)))
+    fits = fits and values.shape == (len(nodes), 1, len(classes))
     fits = fits and counts.dtype == np.int64 and counts.ndim == 1 and len(counts)
     # Sums of forged counts may overflow; none is larger than all nodes.
     fits = fits and ((counts > 0) & (counts <= len(nodes))).all() and counts.sum() == len(nodes)
@@ -99,8 +85,7 @@ def _checked(arrays: list[np.ndarray], predictors: int, allowed: Sequence[int] |
     sound = np.isfinite(nodes["threshold"]) & (nodes["feature"] < predictors)
     sound &= (nodes["feature"] >= 0) | (nodes["left_child"] == -1)
     sound &= (np.isfinite(values) & (values >= 0)).all(axis=(1, 2))
-    total = values.sum(axis=(1, 2))
-    sound &= total <= 1 if allowed is None else total > 0
+    sound &= values.sum(axis=(1, 2)) > 0
     trees = []
     for tree, (count, end) in enumerate(zip(counts, np.cumsum(counts), strict=True)):
         part = slice(end - count, end)
@@ -110,8 +95,6 @@ def _checked(arrays: list[np.ndarray], predictors: int, allowed: Sequence[int] |
         trees.append(make_tree(nodes[part], values[part], depth, predictors))
     # Threads run side by side over chunks of cells, and each adds up a whole forest in one order.
     params = {**json.loads(params.item()), "n_estimators": len(trees), "n_jobs": 1}
-    if allowed is None:
-        return forest_of_trees(RandomForestRegressor(**params), predictors, trees)
     return forest_of_trees(RandomForestClassifier(**params), predictors, trees, classes)
 
 

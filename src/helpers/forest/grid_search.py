@@ -11,7 +11,7 @@ from sklearn.model_selection import ParameterGrid
 
 from helpers.core.classes import DEFAULT_TARGET, Target
 from helpers.core.plot import colour_map, panels
-from helpers.core.scores import confusion_matrix, f1, kappa, log_loss, macro, mapped_class
+from helpers.core.scores import confusion_matrix, f1, kappa, log_loss, macro
 from helpers.core.study import Study
 from helpers.folds.kinds import sample_folds
 from helpers.forest.models import CHECKED_INPUT, check_classes, classifier
@@ -56,7 +56,7 @@ def score_probabilities(
     The reference has the shape (n,), probabilities (n, k).
     """
     classes = target.codes
-    matrix = confusion_matrix(reference, mapped_class(probabilities, target), classes)
+    matrix = confusion_matrix(reference, probabilities.argmax(axis=1), classes)
     return {
         "kappa": float(np.nan_to_num(kappa(matrix))),
         "macro_f1": macro(f1(matrix), matrix),

@@ -1,18 +1,19 @@
 """Where the forests of a run are kept."""
 
 from pathlib import Path
+from typing import Literal
 
 from helpers.core.study import Study
 
 
-def model_path(study: Study, layer: str, which: str = "map") -> Path:
-    """Return the file of a layer's forest; its card lies beside it, with the ending ``.json``.
+def model_path(
+    study: Study, layer: str, which: str = "map", kind: Literal["forest", "ice"] = "forest"
+) -> Path:
+    """Return the file of a layer's model; its card lies beside it, with the ending ``.json``.
 
-    It is the forest of the map, of the training samples alone (train; the same where
-    ``forest.map_fit`` is train), or of `helpers.forest.regression` (regression).
+    It is that of the map, or of the training samples alone (train; the same where
+    ``forest.map_fit`` is train): the balanced forest of classes, or the hurdle model of ice.
     """
     folder = study.results_dir / "models"
-    if which == "regression":
-        return folder / f"regression_{layer}.npz"
     apart = which == "train" and study.forest.map_fit == "all"
-    return folder / f"forest_{layer}{'_train' if apart else ''}.npz"
+    return folder / f"{kind}_{layer}{'_train' if apart else ''}.npz"

@@ -19,8 +19,6 @@ from sklearn.tree._classes import CRITERIA_CLF
 from sklearn.tree._splitter import BestSplitter
 from sklearn.tree._tree import NODE_DTYPE, DepthFirstTreeBuilder, Tree
 
-from helpers.forest.two_stage import TwoStageForest
-
 NODES = np.promote_types(NODE_DTYPE, NODE_DTYPE)
 """Type of a tree's nodes, without gaps between them."""
 
@@ -39,8 +37,6 @@ def grow(
 
     Values are finite 32-bit floats, shape (n, predictors), and classes (`types`) have shape (n,).
     """
-    if isinstance(estimator, TwoStageForest):
-        return clone(estimator).fit(values, types, grow)
     params = estimator.get_params()
     if not _grows_light(params):
         return clone(estimator).fit(values, types)
@@ -57,23 +53,47 @@ def make_tree(nodes: np.ndarray, values: np.ndarray, depth: int, predictors: int
     return tree
 
 
+def with_leaves(
+    model: RandomForestRegressor, values: np.ndarray, place: np.ndarray
+) -> RandomForestClassifier:
+    """Return a forest that predicts how many samples of a grown one's leaves are in each bin.
+
+    Samples are those that it was grown from: their predictors, shape (n, predictors), and bins,
+    (n,), without gaps.
+    """
+    kinds = np.eye(place.max() + 1)[place]
+    trees = []
+    for grown in model.estimators_:
+        tree = grown.tree_
+        shares = np.zeros((tree.node_count, kinds.shape[1]))
+        np.add.at(shares, tree.apply(values), kinds)
+        total = shares.sum(axis=1, keepdims=True)
+        # What is no leaf is never read; a reader of files asks for shares all the same.
+        shares = np.where(total > 0, shares / np.maximum(total, 1), 1 / kinds.shape[1])
+        nodes = tree.__getstate__()["nodes"].astype(NODES)
+        shares = shares[:, np.newaxis]
+        trees.append(make_tree(nodes, shares, tree.max_depth, values.shape[1]))
+    params = {"n_estimators": len(trees), "random_state": model.random_state, "n_jobs": 1}
+    forest = RandomForestClassifier(**params)
+    return forest_of_trees(forest, values.shape[1], trees, np.arange(kinds.shape[1]))
+
+
 def forest_of_trees(
-    model: RandomForestClassifier | RandomForestRegressor,
+    model: RandomForestClassifier,
     predictors: int,
     trees: Sequence[Tree],
-    classes: np.ndarray | None = None,
-) -> RandomForestClassifier | RandomForestRegressor:
+    classes: np.ndarray,
+) -> RandomForestClassifier:
     """Give grown trees to a forest that has none, with its number of predictors and its classes."""
     model.estimator_ = clone(model.estimator)
     params = {name: getattr(model, name) for name in model.estimator_params}
     first = clone(model.estimator).set_params(**params)
     model.n_features_in_ = first.n_features_in_ = predictors
     model.n_outputs_ = first.n_outputs_ = 1
-    if classes is not None:
-        model.classes_ = classes
-        # The trees of a forest number its classes.
-        first.classes_ = np.arange(len(classes), dtype=float)
-        model.n_classes_ = first.n_classes_ = len(classes)
+    model.classes_ = classes
+    # The trees of a forest number its classes.
+    first.classes_ = np.arange(len(classes), dtype=float)
+    model.n_classes_ = first.n_classes_ = len(classes)
     model.estimators_ = [copy(first) for _ in trees]
     for grown, tree in zip(model.estimators_, trees, strict=True):
         grown.tree_ = tree
@@ -155,11 +175,6 @@ def read_forest(
     are numbers of trees. Probabilities have the shape (sizes, rules, n, classes); leaves, of a tree
     on average, (rules,).
     """
-    if isinstance(model, TwoStageForest):
-        (first, leaves), (second, more) = (
-            read_forest(stage, values, rules, sizes) for stage in model.stages_
-        )
-        return model.combined(first, second), leaves + more
     depths = np.array([_UNLIMITED if depth is None else depth for depth, _ in rules], np.int64)
     splits = np.array([split for _, split in rules], np.int64)
     total = np.zeros((len(rules), len(values), model.n_classes_))

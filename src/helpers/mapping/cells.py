@@ -1,6 +1,5 @@
 """Cells of the map: the regions they lie in, and a systematic sample of them."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +12,8 @@ from helpers.core.grid import cell_centres, crs_wkt, reference_grid, reprojected
 from helpers.core.rasters import read_band
 from helpers.core.study import Study
 from helpers.mapping.files import MapError
-from helpers.prepare.columns import column_values, predictor_of
+from helpers.prepare.columns import column_values, forest_columns, predictor_of
+from helpers.prepare.domain import domain_of_cells
 from helpers.prepare.registry import GROUND_SHARE, covariate_files
 
 
@@ -59,6 +59,8 @@ class Cells:
         Number of the province or league, in the order of `names`.
     ground : shape (n,)
         Share that may hold ice, as `ground_share`.
+    in_domain : shape (n,)
+        Whether they lie in the potential-permafrost domain.
     side
         Distance between neighbours, m: each stands for a square of this side.
     """
@@ -68,12 +70,14 @@ class Cells:
     column: np.ndarray
     region: np.ndarray
     ground: np.ndarray
+    in_domain: np.ndarray
     names: list[str]
     side: float
 
 
-def sample_cells(study: Study, predictors: Sequence[str], wanted: int) -> Cells:
+def sample_cells(study: Study, wanted: int) -> Cells:
     """Return a systematic sample of about so many cells; only their rows are read."""
+    predictors = forest_columns(study)
     geobox = reference_grid(study)
     files = covariate_files(study)
     names, shapes = study_regions(study, geobox)
@@ -100,4 +104,5 @@ def sample_cells(study: Study, predictors: Sequence[str], wanted: int) -> Cells:
     ground = np.ones(len(values), np.float32)
     if share is not None:
         ground = share[rows[row], columns[column]]
-    return Cells(values, row, column, region[row, column], ground, names, side)
+    in_domain = domain_of_cells(study)[rows[row], columns[column]]
+    return Cells(values, row, column, region[row, column], ground, in_domain, names, side)

@@ -12,6 +12,9 @@ from helpers.core import classes
 from helpers.core.errors import CompendiumError
 from helpers.core.study import Study
 
+MISSING = 65535
+"""No probability, in rasters and chunks of them."""
+
 Part = tuple[slice, slice]
 """Rows and columns of a window."""
 
@@ -23,12 +26,13 @@ class MapError(CompendiumError):
 def map_files(study: Study) -> dict[str, Path]:
     """Return the rasters of the map by name.
 
-    Those of classes have the name of the target: ``ice_type_<layer>``, also of the target
-    two_stage, ``permafrost_<layer>`` or ``ice_level_<layer>``.
+    Those of classes have the name of the target: ``ice_type_<layer>``, ``permafrost_<layer>`` or
+    ``ice_level_<layer>``; by the reference's method ``ice_type_reference_<layer>``.
     """
     folder = study.results_dir / "maps"
-    kinds = [study.target_classes.file_name, "class_probability"]
-    kinds += ["ice_content"] if study.has_storage else []
+    name = study.target_classes.file_name
+    kinds = [f"{name}_reference", name, "permafrost_probability", "class_probability"]
+    kinds += ["ice_content", "ice_content_range"] if study.has_storage else []
     names = [f"{kind}_{classes.layer_name(layer)}" for layer in study.layers for kind in kinds]
     names += ["ice_storage"] if study.has_storage else []
     return {name: folder / f"{name}.tif" for name in names}

@@ -2,24 +2,18 @@
 
 A total errs for three reasons, and each is sampled:
 
-1. *Sites.* Other boreholes would have given other shares of the classes. Sites are resampled by
-   square blocks, because neighbours are not independent, and probabilities are calibrated anew.
-   What the calibration learns from are predictions of forests that were grown on the other half of
-   the blocks.
-2. *Class contents.* The mean ice of a class is taken over the same resampled sites.
+1. *Sites.* Other boreholes would have said something else of where permafrost is, and of what it
+   holds. Sites are resampled by square blocks, because neighbours are not independent. The logistic
+   regression is fitted anew, and so is what the leaves of both forests hold; the trees stay.
+2. *Contents.* Of these, what permafrost holds, apart from where it is.
 3. *Residual field.* Covariates explain only a part of the ice. What is left is correlated over some
    distance, and its mean over the map is not zero. The variogram of out-of-fold residuals parts
    the correlated part from the nugget (measurement, variation within a cell), which averages out
    over a map and is left out.
 
-Of single regions a fourth is added: ice that was moved into the extent of permafrost
-(`helpers.mapping.extent.confine_to_permafrost`) may lie where it had been expected. How much of it
-does is unknown; every share is as likely. The sum stays.
-
 The layers are drawn jointly: with the same blocks, and with one residual field whose correlation
 between layers is that of the residuals. Draws are taken on a systematic sample of cells, around the
-total of the whole map. With `storage_from: regression` that is the regression's, and the spread
-still that of the ice expected from classes.
+total of the whole map.
 """
 
 from collections.abc import Sequence
@@ -28,22 +22,21 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from scipy.special import expit
+from sklearn.ensemble import RandomForestClassifier
 from threadpoolctl import threadpool_limits
 
 from helpers.core.classes import layer_name
 from helpers.core.files import read_json, write_json, write_table
 from helpers.core.plot import WIDTH_MM, mark_label, panels
 from helpers.core.study import Study
-from helpers.folds import weights
 from helpers.folds.blocks import study_blocks
-from helpers.forest import cards, models
-from helpers.forest.calibration import calibrate, fit_calibration
+from helpers.folds.kinds import sample_folds
+from helpers.forest.cards import load_hurdle
+from helpers.forest.hurdle import PULL, Hurdle, Prediction, learning_rows, predict_held_out
 from helpers.forest.paths import model_path
-from helpers.forest.trees import grow
 from helpers.mapping.cells import Cells, sample_cells
-from helpers.mapping.extent import confine_to_permafrost
 from helpers.mapping.files import MapError, interval_files
-from helpers.mapping.half_samples import class_shares, half_samples, refit_shares
 from helpers.mapping.variogram import (
     Variogram,
     block_covariance,
@@ -52,9 +45,11 @@ from helpers.mapping.variogram import (
     fit_variogram,
 )
 from helpers.samples import store
-from helpers.samples.rows import layer_rows, predictor_values
+from helpers.samples.rows import forest_predictors, layer_rows
 
 _REPEATS = 200  # of the draws, for the standard errors of an interval's ends
+
+_NEWTON = 6  # steps of the logistic regression from that of all samples: the seventh is below 1e-6
 
 
 @dataclass(frozen=True)
@@ -63,106 +58,118 @@ class Draws:
 
     Parameters
     ----------
-    sites, classes, field, moved : shape (draws, regions)
-        By resampled sites, class means included; by resampled class means alone; by the residual
-        field; by ice that was moved into the extent of permafrost, which adds up to 0 over the
-        regions.
+    sites, contents, field : shape (draws, regions)
+        By resampled sites; by what permafrost holds alone; by the residual field.
     variogram
         Of the residuals; distances in m.
     """
 
     sites: np.ndarray
-    classes: np.ndarray
+    contents: np.ndarray
     field: np.ndarray
-    moved: np.ndarray
     variogram: Variogram
     cells: Cells
 
     @property
     def whole(self) -> np.ndarray:
         """Deviations of the sum of all regions for all reasons, shape (draws,)."""
-        return (self.sites + self.field + self.moved).sum(axis=1)
+        return (self.sites + self.field).sum(axis=1)
 
 
 @dataclass
 class _Layer:
-    """What draws of a layer are made from: its samples, and the systematic sample of cells.
+    """What draws of a layer are made from.
 
     Parameters
     ----------
     rows
-        Samples, with `block` and `weight`.
-    column : shape (n,)
-        Class of each sample, counted among those that occur.
-    at_samples, at_cells : shapes (n, k) and (cells, k)
-        Calibrated log-probabilities, out of fold at samples.
-    free
-        Column of no permafrost.
+        All samples of the layer, with `block`.
+    learnt
+        Those that the hurdle model has learned from.
+    at_samples, at_cells
+        What is expected of the samples, out of fold, and of the cells.
     depth
         Of the layer, m.
     """
 
     rows: pd.DataFrame
-    column: np.ndarray
-    at_samples: np.ndarray
-    at_cells: np.ndarray
-    free: int
+    learnt: pd.DataFrame
+    hurdle: Hurdle
+    at_samples: Prediction
+    at_cells: Prediction
     depth: float
 
-    def redrawn(self, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return what follows from how often each block is drawn, shape (draws, blocks).
+    def redrawn(
+        self, study: Study, counts: np.ndarray, cells: Cells
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return P and contents of the cells by how often each block is drawn, (draws, cells)."""
+        values = forest_predictors(study, self.learnt)
+        count = counts[:, self.learnt["block"]].astype(float)
+        frozen = study.target_classes.permafrost[self.learnt["class"]]
+        fraction = self.learnt["ice_fraction"].to_numpy(float)
+        forest, contents = self.hurdle.forests[:2]
+        votes = _redrawn_leaves(forest, values, frozen.astype(float), count, cells.values)
+        iced = values[frozen], fraction[frozen], count[:, frozen]
+        content = _redrawn_leaves(contents, *iced, cells.values)
+        return (votes + self._logistic(values, frozen, count, cells.values)) / 2, content
 
-        These are slope and intercepts of the calibration, shape (draws, 1 + k), and the mean ice
-        fraction of each class, (draws, k).
-        """
-        count = counts[:, self.rows["block"]].astype(float)
-        share = np.zeros_like(count)
-        weight = self.rows["weight"].to_numpy()
-        inside = self.rows["in_domain"].to_numpy()
-        for part in (inside, ~inside):  # either stands for its share of the area in every draw
-            drawn = np.maximum(count[:, part].sum(axis=1, keepdims=True), 1)
-            share[:, part] = count[:, part] / drawn * weight[part].sum()
-        share = share / share.sum(axis=1, keepdims=True)
-        kinds = np.eye(self.at_samples.shape[1])[self.column]
-        fraction = self.rows["ice_fraction"].to_numpy()
-        number = np.maximum(np.einsum("dn,nk->dk", count, kinds), 1)
-        means = np.einsum("dn,nk->dk", count * fraction, kinds) / number
-        means[:, self.free] = 0
-        return refit_shares(self.at_samples, self.column, share), means
-
-    def totals(
-        self, fitted: np.ndarray, means: np.ndarray, cells: Cells, moved: bool = True
+    def _logistic(
+        self, values: np.ndarray, frozen: np.ndarray, count: np.ndarray, cells: np.ndarray
     ) -> np.ndarray:
-        """Return km3 of ice in each region, within the extent if `moved`: (draws, regions)."""
-        sums = []
-        before = np.nan
-        for values, contents in zip(fitted, means, strict=True):
-            if np.any(values != before):
-                before = values
-                probability = class_shares(self.at_cells, values[np.newaxis])[0]
-            content = np.einsum("nk,k->n", probability, contents)
-            if moved:
-                content = confine_to_permafrost(content, 1 - probability[:, self.free])
-            sums.append(np.bincount(cells.region, content * cells.ground, len(cells.names)))
+        """Return P of the cells by the logistic regression of each draw, (draws, cells).
+
+        By Newton's method, from the fitted one, all draws at once.
+        """
+        mean, sd = values.mean(axis=0, dtype=float), values.std(axis=0, dtype=float)
+        sd[sd == 0] = 1
+        at, to = (
+            np.column_stack([np.ones(len(part)), (part - mean) / sd]) for part in (values, cells)
+        )
+        first = self.hurdle.intercept + np.dot(self.hurdle.slope, mean)
+        fitted = np.tile(np.append(first, self.hurdle.slope * sd), (len(count), 1))
+        pull = np.append(0, np.full(len(mean), 1 / PULL))
+        for _ in range(_NEWTON):
+            chance = expit(fitted @ at.T)
+            slope = (count * (chance - frozen)) @ at + pull * fitted
+            weight = count * np.maximum(chance * (1 - chance), 1e-6)
+            curve = np.einsum("dn,np,nq->dpq", weight, at, at, optimize=True) + np.diag(pull)
+            fitted = fitted - np.linalg.solve(curve, slope[:, :, np.newaxis])[:, :, 0]
+        return expit(fitted @ to.T)
+
+    def volume(self, content: np.ndarray, cells: Cells) -> np.ndarray:
+        """Return km3 of ice in each region, (draws, regions), by the ice fraction (draws, cells)."""
+        inside = np.where(cells.in_domain, content * cells.ground, 0)
+        sums = [np.bincount(cells.region, one, len(cells.names)) for one in inside]
         return np.stack(sums) * (self.depth * cells.side**2 / 1e9)
 
-    def expected(self, logs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return mean and standard deviation of the ice fraction by log-probabilities (n, k)."""
-        kinds = np.eye(logs.shape[1])[self.column]
-        fraction = self.rows["ice_fraction"].to_numpy()
-        number = kinds.sum(axis=0)
-        mean, square = (np.einsum("n,nk->k", fraction**power, kinds) / number for power in (1, 2))
-        probability = np.exp(logs)
-        expected = np.einsum("nk,k->n", probability, mean)
-        variance = np.einsum("nk,k->n", probability, square) - expected**2
-        return expected, np.sqrt(np.maximum(variance, 0))
+
+def _redrawn_leaves(
+    forest: RandomForestClassifier,
+    values: np.ndarray,
+    target: np.ndarray,
+    count: np.ndarray,
+    cells: np.ndarray,
+) -> np.ndarray:
+    """Return a forest's mean of a target over cells, by how often samples are drawn: (draws, cells).
+
+    Of a leaf without a drawn sample, it is that of all samples.
+    """
+    total = np.zeros((len(count), len(cells)))
+    for grown in forest.estimators_:
+        leaf = grown.tree_.apply(values)
+        there, place = np.unique(leaf, return_inverse=True)
+        own = np.eye(len(there))[place]
+        number = count @ own
+        usual = own.T @ target / own.sum(axis=0)
+        mean = np.where(number > 0, (count * target) @ own / np.maximum(number, 1), usual)
+        total += mean[:, np.searchsorted(there, grown.tree_.apply(cells))]
+    return total / len(forest.estimators_)
 
 
 def sample_storage(study: Study) -> Draws:
     """Draw how far the ice of provinces and leagues may be from the map's totals."""
     settings = study.uncertainty
     table = store.read_samples(study)
-    table["weight"] = weights.area_weights(study, table)
     table["block"] = study_blocks(study, table, settings.block_km)
     blocks = int(table["block"].max()) + 1
     if blocks < 4:
@@ -172,96 +179,63 @@ def sample_storage(study: Study) -> Draws:
             "set a smaller uncertainty.block_km",
         )
     rng = np.random.default_rng(settings.seed)
-    halves = half_samples(blocks, settings.bags, rng)
     counts = rng.multinomial(blocks, np.full(blocks, 1 / blocks), settings.draws)
-
-    card = cards.read_card(model_path(study, layer_name(study.layers[0])))
-    cells = sample_cells(study, card["predictors"], settings.cells)
-    layers = [_layer(study, table, layer, cells.values, halves) for layer in study.layers]
-
+    cells = sample_cells(study, settings.cells)
+    layers = _layers(study, table, cells)
     shape = (settings.draws, len(cells.names))
     sites = np.zeros(shape)
-    classes = np.zeros(shape)
-    moved = np.zeros(shape[1])
+    contents = np.zeros(shape)
     # Products of matrices add up in another order on more cores.
     with threadpool_limits(1):
         for layer in layers:
-            fitted, means = layer.redrawn(counts)
-            usual, mean = layer.redrawn(np.ones((1, blocks), int))
-            within, plain = (
-                layer.totals(usual, mean, cells, inside)[0] for inside in (True, False)
-            )
-            moved += plain - within
-            sites += layer.totals(fitted, means, cells)
-            classes += layer.totals(np.broadcast_to(usual[0], fitted.shape), means, cells)
+            chance, content = layer.redrawn(study, counts, cells)
+            sites += layer.volume(chance * content, cells)
+            contents += layer.volume(chance.mean(axis=0) * content, cells)
         covariance, variogram = _field(layers, cells, 1000 * settings.farthest_km)
         zeros = np.zeros(shape[1])
         field = rng.multivariate_normal(zeros, covariance, settings.draws, method="eigh")
     return Draws(
         sites=settings.refit_inflation * (sites - sites.mean(axis=0)),
-        classes=classes - classes.mean(axis=0),
+        contents=contents - contents.mean(axis=0),
         field=field,
-        moved=rng.random((settings.draws, 1)) * moved,
         variogram=variogram,
         cells=cells,
     )
 
 
-def _layer(
-    study: Study,
-    table: pd.DataFrame,
-    layer: tuple[float, float],
-    values: np.ndarray,
-    halves: np.ndarray,
-) -> _Layer:
-    """Grow forests of half the blocks each, and calibrate their predictions of the other half."""
-    import sklearn
-
-    name, settings = layer_name(layer), study.uncertainty
-    classes = study.target_classes.codes
-    rows = layer_rows(table, name, study.forest.map_fit, study.target_classes)
-    card = cards.read_card(model_path(study, name))
-    predictors = predictor_values(rows, card["predictors"])
-    types = rows["class"].to_numpy()
-    both = np.concatenate([predictors, values])
-    out_of_fold = np.zeros((len(rows), len(classes)))
-    mapped = np.zeros((len(values), len(classes)))
-    for number, half in enumerate(halves):
-        grown = half[rows["block"]]
-        params = cards.card_params(card)
-        params |= {"n_estimators": settings.trees, "random_state": settings.seed + number}
-        with sklearn.config_context(assume_finite=True, skip_parameter_validation=True):
-            model = grow(models.classifier(study, **params), predictors[grown], types[grown])
-        chosen = models.class_probabilities(model, both, classes)
-        out_of_fold[~grown] += chosen[: len(rows)][~grown]
-        mapped += chosen[len(rows) :]
-    # Each block is in one of every two halves.
-    out_of_fold = out_of_fold * 2 / len(halves)
-    mapped = mapped / len(halves)
-    calibration = fit_calibration(out_of_fold, types, rows["weight"])
-    present = calibration["classes"]
-    at_samples, at_cells = (
-        np.log(calibrate(part, calibration)[:, present]) for part in (out_of_fold, mapped)
-    )
-    column = np.searchsorted(present, types)
-    return _Layer(rows, column, at_samples, at_cells, present.index(0), layer[1] - layer[0])
+def _layers(study: Study, table: pd.DataFrame, cells: Cells) -> list[_Layer]:
+    """Return all layers, with the map's hurdle models and their predictions."""
+    rows = [
+        layer_rows(table, layer_name(layer), study.forest.map_fit, study.target_classes)
+        for layer in study.depths
+    ]
+    jobs = [(part, sample_folds(study, part)) for part in rows]
+    layers = []
+    for part, held_out, (top, bottom) in zip(
+        rows, predict_held_out(study, jobs), study.depths, strict=True
+    ):
+        path = model_path(study, layer_name((top, bottom)), kind="ice")
+        hurdle = load_hurdle(path, study.target)[0]
+        at_cells = hurdle.predict(cells.values, cells.in_domain)
+        learnt = learning_rows(study, part)
+        layers.append(_Layer(part, learnt, hurdle, held_out, at_cells, bottom - top))
+    return layers
 
 
 def _field(layers: Sequence[_Layer], cells: Cells, farthest: float) -> tuple[np.ndarray, Variogram]:
     """Return the covariance of the regions' totals by the residual field, and its variogram."""
     points, residuals, spread = [], [], []
     for layer in layers:
-        expected, sd = layer.expected(layer.at_samples)
-        inside = layer.rows["in_domain"].to_numpy()
+        inside = layer.rows["in_domain"].to_numpy(bool)
         points.append(layer.rows.loc[inside, ["easting", "northing"]].to_numpy())
-        residuals.append((layer.rows["ice_fraction"].to_numpy() - expected)[inside])
-        spread.append(sd[inside])
+        residual = layer.rows["ice_fraction"].to_numpy() - layer.at_samples.ice
+        residuals.append(residual[inside])
+        spread.append(layer.at_samples.ice_sd[inside])
     variogram = fit_variogram(*covariogram(points, residuals, spread, farthest), farthest)
     lattice = (cells.row.max() + 1, cells.column.max() + 1)
     loads = np.zeros((len(cells.names), len(layers), *lattice))
     for index, layer in enumerate(layers):
-        sd = layer.expected(layer.at_cells)[1]
-        load = sd * cells.ground * (layer.depth * cells.side**2 / 1e9)
+        load = layer.at_cells.ice_sd * cells.ground * (layer.depth * cells.side**2 / 1e9)
         loads[cells.region, index, cells.row, cells.column] = load
     lags = block_covariance(variogram, lattice, cells.side)
     covariance = field_covariance(loads, _between(layers, residuals), lags)
@@ -291,20 +265,18 @@ def intervals(totals: pd.Series, draws: Draws, probability: float) -> pd.DataFra
     table
         One row a region and one for all: `km3`, `lower` and `upper` end (not below 0, and `km3`
         always between them), `se`, the standard deviation of the draws, and its parts: `sites_se`
-        by resampled sites, of which `classes_se` by class means, `field_se` by the residual field,
-        and `moved_se` by ice moved into the extent. `draws` is their number.
+        by resampled sites, of which `contents_se` by what permafrost holds, and `field_se` by the
+        residual field. `draws` is their number.
     """
     parts = {}
-    for name in ("sites", "classes", "field", "moved"):
+    for name in ("sites", "contents", "field"):
         part = getattr(draws, name)
         parts[name] = np.column_stack([part, part.sum(axis=1)])
-    whole = parts["sites"] + parts["field"] + parts["moved"]
+    whole = parts["sites"] + parts["field"]
     low, high = np.quantile(whole, _ends(probability), axis=0)
     table = pd.DataFrame({"km3": totals})
-    # Ice is moved one way in a region, so that all draws of a small one may lie on one side of the
-    # map's total.
-    table["lower"] = np.maximum(totals + np.minimum(low, 0), 0)
-    table["upper"] = totals + np.maximum(high, 0)
+    table["lower"] = np.maximum(totals + low, 0)
+    table["upper"] = totals + high
     table["se"] = whole.std(axis=0, ddof=1)
     for name, part in parts.items():
         table[f"{name}_se"] = part.std(axis=0, ddof=1)
@@ -338,7 +310,6 @@ def write_intervals(study: Study, table: pd.DataFrame, draws: Draws) -> pd.DataF
         "label": study.label,
         "unit": "km3 of ice",
         "probability": settings.interval,
-        "spread_from": "classes",  # also where the map's ice is regressed
         "draws": settings.draws,
         "cells": len(draws.cells.values),
         "block_km": settings.block_km,

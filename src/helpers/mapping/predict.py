@@ -1,19 +1,18 @@
-"""The map: class, calibrated probabilities and expected ice content of every cell of a layer.
+"""The map: classes, probabilities and expected ice content of every cell of a layer.
 
-Classes are those of the study's target, by default the ice types. The class of a cell is what the
-balanced forest predicts, as in the reference's method. Ice is expected from the calibrated
-probabilities, because a balanced forest's own give rare classes too much; with
-`storage_from: regression`, by a forest of the ice fraction itself.
+Classes are those of the study's target, by default the ice types. There are two maps of them. That
+of the reference's method is what its balanced forest predicts; it gives rare classes too much
+area. The other one follows from the hurdle model (`helpers.forest.hurdle`), like the ice: its area
+of permafrost is the expected one.
 
 A map is made in two passes. The first predicts chunks side by side, and keeps each in a file of its
 own, so that an interrupted run continues with the missing ones; they hold whole numbers, whose sums
-are the same in any order. From these sums follows the extent of permafrost, and the second pass
+are the same in any order. From these sums follows the limit of permafrost, and the second pass
 writes the rasters. Memory depends on the size of a chunk, not on that of the map.
 """
 
 import contextlib
 import shutil
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -24,56 +23,47 @@ from odc.geo.geobox import GeoBox
 from sklearn.ensemble import RandomForestClassifier
 
 from helpers.core import qgis
-from helpers.core.classes import DEFAULT_TARGET, NO_TYPE, Layer, Target, layer_name
+from helpers.core.classes import NO_TYPE, Layer, layer_name
 from helpers.core.code import package_digest
 from helpers.core.files import file_hash, short_hash, write_aside
 from helpers.core.grid import reference_grid
 from helpers.core.parallel import in_parallel
 from helpers.core.rasters import BLOCK, open_raster
-from helpers.core.scores import mapped_class
 from helpers.core.study import Study
-from helpers.forest.calibration import calibrate
-from helpers.forest.cards import load_model, read_card
-from helpers.forest.class_means import REGRESSED
+from helpers.forest.cards import load_hurdle, load_model, read_card
+from helpers.forest.hurdle import (
+    PROBABILITY_SCALE,
+    UNITS,
+    Hurdle,
+    Prediction,
+    mapped_types,
+    permafrost_cut,
+    steps,
+)
 from helpers.forest.models import class_probabilities
 from helpers.forest.paths import model_path
-from helpers.forest.two_stage import TwoStageForest
-from helpers.mapping.extent import MISSING, PROBABILITY_SCALE, UNITS, permafrost_extent
-from helpers.mapping.files import MapError, Part, grid_windows, map_files
+from helpers.mapping.files import MISSING, MapError, Part, grid_windows, map_files
 from helpers.prepare.columns import forest_columns
+from helpers.prepare.domain import domain_covariates, in_domain_at
 from helpers.prepare.registry import covariate_files
 from helpers.samples.extract import open_predictor, read_predictors
 from helpers.samples.store import samples_path
 
-
-def predict(
-    model: RandomForestClassifier | TwoStageForest,
-    calibration: dict[str, Any],
-    values: np.ndarray,
-    target: Target = DEFAULT_TARGET,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return a forest's class of cells, shape (n,), and calibrated probabilities, shape (n, k).
-
-    The calibration is from `helpers.forest.calibration`. One thread does it, in one order.
-    """
-    raw = class_probabilities(model, values, target.codes)
-    return mapped_class(raw, target), calibrate(raw, calibration)
-
-
-# The rasters of a layer ---------------------------------------------------------------------------
+QUANTILES = {"p10": 0.1, "p50": 0.5, "p90": 0.9}
+"""Quantiles of a borehole's ice content that are mapped, by their names."""
 
 
 @dataclass(frozen=True)
 class _Plan:
     """What the chunks of a layer are predicted from; small enough to be sent to another machine.
 
-    `models` has path, target and SHA-256 of the classifier and, for storage from it, of the
-    regression forest; `folder` is that of finished chunks.
+    `models` has path and SHA-256 of the balanced forest and of the hurdle model; `folder` is that
+    of finished chunks.
     """
 
     study: Study
     layer: str
-    models: tuple[tuple[Path, str, str], ...]
+    models: tuple[tuple[Path, str], tuple[Path, str]]
     folder: Path
 
 
@@ -85,15 +75,13 @@ def map_layer(
 ) -> dict[str, Any]:
     """Predict one layer and write its rasters, each with a QGIS style beside it.
 
-    These are the class; the calibrated probability of each class; and, where the study has ice
-    contents and depths, the expected ice content within the extent of permafrost
-    (`confine_to_permafrost`) with its standard deviation, in two bands, m3 of ice per m3 of the
-    layer. The standard deviation is that of a borehole in the cell, by the law of total variance
-    from the probabilities, and mean and standard deviation of each class's samples: sum of p_k
-    (s_k^2 + m_k^2) less the square of the expected content, as it is before ice is moved. It shows
-    the doubt about the class also where ice is regressed.
+    These are the class by the reference's method; the class whose area of permafrost is the
+    expected one (`helpers.forest.hurdle.permafrost_cut`); the probabilities of permafrost and of
+    each class; and, where the study has ice contents and depths, the ice content, m3 of ice per m3
+    of the layer: expected, and where there is permafrost; and of a borehole in the cell the
+    quantiles of `QUANTILES` and the probability of more than `maps.exceeded`.
 
-    Finished chunks are kept as long as forests, covariates, settings and code are the same;
+    Finished chunks are kept as long as models, covariates, settings and code are the same;
     `remove_chunks` deletes them. With ``compute.scheduler`` a dask cluster predicts them; it must
     see the same files. No result depends on the number of threads, by default as many as cores, nor
     on the `block`, rows and columns of a chunk.
@@ -101,150 +89,142 @@ def map_layer(
     Returns
     -------
     summary
-        `cells` of each class by its code, the number of `chunks`, and how many of them were `kept`
-        from an earlier run.
+        `cells` of each class by its code, in both maps: `reference` and `expected`; the probability
+        from which permafrost is mapped, `cut`; the number of `chunks`, and how many of them were
+        `kept` from an earlier run.
 
     Raises
     ------
     MapError, helpers.prepare.registry.CovariateError
-        The forest does not fit the study, or the covariates not the forest.
+        The models do not fit the study, or the covariates not the models.
     """
     geobox = reference_grid(study)
-    plan, card = _plan(study, layer_name(layer), geobox, block)
+    plan = _plan(study, layer_name(layer), geobox, block)
     parts = grid_windows(geobox, block)
     kept = 0
-    sums = 0
-    cells = 0
-    for before, more, classes in in_parallel(study, partial(_finish_chunk, plan), parts, threads):
+    counts = np.zeros(UNITS + 1, int)
+    reference = np.zeros(NO_TYPE, int)
+    for before, chances, classes in in_parallel(
+        study, partial(_finish_chunk, plan), parts, threads
+    ):
         kept += before
-        sums = sums + more
-        cells = cells + classes
-    counts = {code: int(cells[code]) for code in np.flatnonzero(cells).tolist()}
-    summary = {"cells": counts, "chunks": len(parts), "kept": kept}
+        counts += chances
+        reference += classes
+    cut = permafrost_cut(counts)
+    expected = _write_layer(plan, parts, cut)
+    both = {"reference": reference, "expected": expected}
+    cells = {
+        which: {code: int(number[code]) for code in np.flatnonzero(number).tolist()}
+        for which, number in both.items()
+    }
+    return {"cells": cells, "cut": cut * PROBABILITY_SCALE, "chunks": len(parts), "kept": kept}
+
+
+def _raster_kinds(study: Study) -> dict[str, tuple[int, str, dict[str, Any]]]:
+    """Return the number of bands, the type and the profile of each kind of raster, in the order of
+    a chunk's bands.
+    """
+    target = study.target_classes
+    kind = target.file_name
+    titles = {f"{kind}_reference": f"{target.name}, method of the reference", kind: target.name}
+    classes = {"units": "1", "nodata": NO_TYPE, "overviews": "mode", "legend": target.legend}
+    shares = {"units": "1", "nodata": MISSING, "overviews": "average", "scale": PROBABILITY_SCALE}
+    kinds: dict[str, tuple[int, str, dict[str, Any]]] = {
+        name: (1, "uint8", {"names": name, "long_names": title, **classes})
+        for name, title in titles.items()
+    }
+    chance = {"names": "permafrost_probability", "long_names": "probability of permafrost"}
+    kinds["permafrost_probability"] = (1, "uint16", chance | shares)
+    chances = {"names": target.names, "long_names": "probability of the class"}
+    kinds["class_probability"] = (len(target.codes), "uint16", chances | shares)
     if not study.has_storage:
-        _write_layer(plan, parts)
-        return summary
-    means = np.array(card["class_means"])
-    sds = np.array(card["class_sds"])
-    regressed = len(plan.models) > 1
-    weights = [*np.zeros(len(means)), 1.0] if regressed else means
-    total = sum(weight * part for weight, part in zip(weights, sums[1:], strict=True))
-    extent = permafrost_extent(sums[0], total)
-    free = study.target_classes.free
-
-    def ice_content(columns: np.ndarray) -> np.ndarray:
-        return _ice_content(columns, free, weights, (means, sds), extent)
-
-    _write_layer(plan, parts, ice_content)
-    return summary
+        return kinds
+    contents = ("expected ice content of the layer", "the same where there is permafrost")
+    content = {"names": ["ice_content", "ice_content_of_permafrost"], "long_names": contents}
+    kinds["ice_content"] = (2, "float32", content | {"units": "m3 m-3", "overviews": "average"})
+    over = study.maps.exceeded
+    names = [*QUANTILES, f"above_{over:g}"]
+    of = "ice content of a borehole"
+    long_names = [f"{of}: it has less with a probability of {q:g}" for q in QUANTILES.values()]
+    long_names.append(f"probability that the {of} exceeds {over:g} m3 m-3")
+    units = [*["m3 m-3"] * len(QUANTILES), "1"]
+    ranges = {"names": names, "long_names": long_names}
+    kinds["ice_content_range"] = (len(names), "uint16", ranges | shares | {"units": units})
+    return kinds
 
 
-def _write_layer(
-    plan: _Plan, parts: list[Part], ice_content: Callable[[np.ndarray], np.ndarray] | None = None
-) -> None:
-    """Write rasters and styles of a layer from its finished chunks."""
-    target = plan.study.target_classes
-    kinds = (target.file_name, "class_probability", *(["ice_content"] if ice_content else []))
-    paths = [map_files(plan.study)[f"{kind}_{plan.layer}"] for kind in kinds]
-    names = target.names
-    ice_names = ["ice_content", "ice_content_sd"]
-    quantities = ("expected ice content", "standard deviation of the ice content")
-    classes = {"names": paths[0].stem, "long_names": target.name, "legend": target.legend}
-    chances = {"names": names, "long_names": "calibrated probability", "scale": PROBABILITY_SCALE}
-    ices = {"names": ice_names, "long_names": [f"{name} of the layer" for name in quantities]}
-    rasters = (
-        (1, "uint8", {"units": "1", "nodata": NO_TYPE, "overviews": "mode", **classes}),
-        (
-            len(names),
-            "uint16",
-            {"units": "1", "nodata": MISSING, "overviews": "average", **chances},
-        ),
-        (2, "float32", {"units": "m3 m-3", "overviews": "average", **ices}),
-    )
-    geobox = reference_grid(plan.study)
+def _write_layer(plan: _Plan, parts: list[Part], cut: int) -> np.ndarray:
+    """Write rasters and styles of a layer from its finished chunks; return cells of each class."""
+    study = plan.study
+    target = study.target_classes
+    kinds = _raster_kinds(study)
+    files = map_files(study)
+    paths = {kind: files[f"{kind}_{plan.layer}"] for kind in kinds}
+    geobox = reference_grid(study)
     highest = 0.0
+    counts = np.zeros(NO_TYPE + 1, int)
     with contextlib.ExitStack() as stack:
         targets = [
-            stack.enter_context(open_raster(path, geobox, count, dtype, study=plan.study, **more))
-            for path, (count, dtype, more) in zip(paths, rasters, strict=False)
+            stack.enter_context(open_raster(paths[kind], geobox, count, dtype, study=study, **more))
+            for kind, (count, dtype, more) in kinds.items()
         ]
         for part in parts:
             numbers = np.load(_chunk_file(plan, part))
-            if numbers.size:
-                bands = [numbers[:1].astype(np.uint8), numbers[1 : 1 + len(names)]]
-                if ice_content:
-                    bands.append(ice_content(numbers[1:]))
-                    highest = max(highest, float(np.nanmax(bands[2][0])))
-                for raster, data in zip(targets, bands, strict=True):
-                    raster.write(data, window=part)
-    qgis.write_class_style(paths[0], target.legend)
-    qgis.write_ramp_style(paths[1], 1.0, "")
-    if ice_content:
-        qgis.write_ramp_style(paths[2], highest or 1.0, "m³ m⁻³")
+            if not numbers.size:
+                continue
+            classes = numbers[2 : 2 + len(target.codes)]
+            missing = numbers[1] == MISSING
+            flat = classes.reshape(len(classes), -1).T.astype(int)
+            types = mapped_types(flat, numbers[1].ravel() >= cut, target.permafrost)
+            types = np.where(missing, NO_TYPE, types.reshape(missing.shape)).astype(np.uint8)
+            counts += np.bincount(types.ravel(), minlength=NO_TYPE + 1)
+            bands = [numbers[:1].astype(np.uint8), types[np.newaxis], numbers[1:2], classes]
+            if study.has_storage:
+                content = numbers[2 + len(classes)] * np.float32(PROBABILITY_SCALE)
+                ice = numbers[1] * np.float32(PROBABILITY_SCALE) * content
+                ices = np.where(missing, np.float32(np.nan), np.stack([ice, content]))
+                bands += [ices, numbers[3 + len(classes) :]]
+                highest = max(highest, float(np.nanmax(ices[0])))
+            for raster, data in zip(targets, bands, strict=True):
+                raster.write(data, window=part)
+    for path in list(paths.values())[:2]:
+        qgis.write_class_style(path, target.legend)
+    qgis.write_ramp_style(paths["permafrost_probability"], 1.0, "")
+    qgis.write_ramp_style(paths["class_probability"], 1.0, "")
+    if study.has_storage:
+        qgis.write_ramp_style(paths["ice_content"], highest or 1.0, "m³ m⁻³")
+        qgis.write_ramp_style(paths["ice_content_range"], highest or 1.0, "m³ m⁻³")
+    return counts[:NO_TYPE]
 
 
-def _ice_content(
-    columns: np.ndarray,
-    free: Sequence[int],
-    weights: Sequence[float],
-    spread: tuple[np.ndarray, np.ndarray],
-    extent: tuple[int, float],
-) -> np.ndarray:
-    """Return ice content and its standard deviation, float32, shape (2, y, x).
-
-    It is expected by `weights` of the columns, and moved into the extent of permafrost: by the
-    `extent` it grows where the probability of permafrost is at least the limit, in steps of the
-    scale. `free` are the columns of no permafrost, `spread` the means and standard deviations of
-    the classes.
-    """
-    means, sds = spread
-    limit, share = extent
-    valid = columns[0] != MISSING
-    steps = columns[:, valid]
-    # One class after the other: sums by matrix products depend on cores and on the array's shape.
-    expected, mean, square = (
-        PROBABILITY_SCALE * sum(one * column for one, column in zip(factors, steps, strict=False))
-        for factors in (weights, means, means**2 + sds**2)
-    )
-    inside = UNITS - steps[free].sum(axis=0, dtype=int) >= limit
-    values = np.full((2, *valid.shape), np.nan, np.float32)
-    values[0, valid] = np.where(inside, np.minimum(expected * share, 1), 0)
-    values[1, valid] = np.sqrt(np.maximum(square - mean**2, 0))
-    return values
-
-
-def _plan(
-    study: Study, layer: str, geobox: GeoBox, block: tuple[int, int]
-) -> tuple[_Plan, dict[str, Any]]:
-    """Return the plan of a layer and the classifier's card; refuse what does not fit together."""
-    paths = [(model_path(study, layer), study.target)]
-    if study.storage_from == "regression":
-        paths.append((model_path(study, layer, "regression"), REGRESSED))
-    models = []
-    for path, target in paths:
-        card = read_card(path)
+def _plan(study: Study, layer: str, geobox: GeoBox, block: tuple[int, int]) -> _Plan:
+    """Return the plan of a layer; refuse what does not fit together."""
+    paths = model_path(study, layer), model_path(study, layer, kind="ice")
+    cards = [read_card(path) for path in paths]
+    for path, card in zip(paths, cards, strict=True):
         _check_card(study, path, card)
-        models.append((path, target, card["sha256"]))
-        _load(*models[-1])
-    card = _load(*models[0])[1]
+    first, second = ((path, card["sha256"]) for path, card in zip(paths, cards, strict=True))
+    _load_both(first, second, study.target)
     files = covariate_files(study)
     states = []
-    for name, unit in _units(card).items():
-        open_predictor(files, name, geobox, unit).close()
+    units = _units(cards[0])
+    for name in [*units, *domain_covariates(study)]:
+        open_predictor(files, name, geobox, units.get(name)).close()
         # Time and size stand for the content: to read it would take minutes at 30 m.
         state = files[name].stat()
         states.append([name, state.st_mtime_ns, state.st_size])
-    hashes = [sha256 for *_, sha256 in models]
-    parts = [hashes, card["calibration"], states, list(geobox.shape), block, package_digest()]
+    settings = [study.domain.model_dump(), study.maps.model_dump()]
+    hashes = first[1], second[1]
+    parts = [hashes, settings, states, list(geobox.shape), block, package_digest()]
     folder = _chunks_dir(study) / f"{layer}_{short_hash(parts)}"
     for old in _chunks_dir(study).glob(f"{layer}_*"):
         if old != folder:
             shutil.rmtree(old)
-    return _Plan(study, layer, tuple(models), folder), card
+    return _Plan(study, layer, (first, second), folder)
 
 
 def _check_card(study: Study, path: Path, card: dict[str, Any]) -> None:
-    """Refuse a forest of another study, run, samples or predictors."""
+    """Refuse a model of another study, run, samples or predictors."""
     samples = samples_path(study)
     used = forest_columns(study)
     problem = None
@@ -257,7 +237,7 @@ def _check_card(study: Study, path: Path, card: dict[str, Any]) -> None:
         problem = f"has other predictors than the study: {', '.join(other[:5])}"
     elif card["predictors"] != used:
         problem = "has the study's predictors in another order"
-    elif study.target == card["target"] and not {"covariates", "class_sds"} <= card.keys():
+    elif "covariates" not in card:
         problem = "has a model card of an older version"
     if problem:
         raise MapError(f"{path.name} {problem}.", "run 03-grid-search for this study")
@@ -268,11 +248,12 @@ def _units(card: dict[str, Any]) -> dict[str, str]:
 
 
 @lru_cache(maxsize=2)
-def _load(path: Path, target: str, _sha256: str) -> tuple[Any, dict[str, Any]]:
-    """Return a forest for threads that predict side by side, and its card."""
-    model, card = load_model(path, target)
-    model.n_jobs = 1
-    return model, card
+def _load_both(
+    first: tuple[Path, str], second: tuple[Path, str], target: str
+) -> tuple[RandomForestClassifier, Hurdle, dict[str, Any]]:
+    """Return the models of a layer, for threads that predict side by side, and a card."""
+    forest, card = load_model(first[0], target)
+    return forest, load_hurdle(second[0], target)[0], card
 
 
 def _chunks_dir(study: Study) -> Path:
@@ -292,11 +273,9 @@ def _finish_chunk(plan: _Plan, part: Part) -> tuple[bool, np.ndarray, np.ndarray
     """Predict a window, unless that is done.
 
     Returned are whether it was done; the number of cells at each step of the probability of
-    permafrost, and the sum there of each band but the class; and the number of cells of each class.
-    All are whole numbers below 2^53, so that they add up exactly, in any order.
+    permafrost; and the number of cells of each class of the reference's map.
     """
     path = _chunk_file(plan, part)
-    free = plan.study.target_classes.free
     kept = path.is_file()
     if kept:
         numbers = np.load(path)
@@ -304,34 +283,51 @@ def _finish_chunk(plan: _Plan, part: Part) -> tuple[bool, np.ndarray, np.ndarray
         numbers = _predict_chunk(plan, part)
         with write_aside(path) as draft, open(draft, "wb") as stream:
             np.save(stream, numbers)
-    types, *columns = numbers[:, numbers[0] != NO_TYPE]
-    chance = UNITS - np.sum([columns[code] for code in free], axis=0, dtype=int)
-    sums = [np.bincount(chance, column, UNITS + 1) for column in (np.ones(len(chance)), *columns)]
-    return kept, np.stack(sums), np.bincount(types, minlength=NO_TYPE)
+    types, chance = numbers[:2, numbers[0] != NO_TYPE]
+    return kept, np.bincount(chance, minlength=UNITS + 1), np.bincount(types, minlength=NO_TYPE)
 
 
 def _predict_chunk(plan: _Plan, part: Part) -> np.ndarray:
     """Return the numbers of a window as uint16, shape (bands, y, x).
 
-    Bands are the class, the probabilities, and ice where it is regressed, both in steps of the
-    scale. There are no rows and columns where nothing can be predicted.
+    Bands are the class of the reference's map and, in steps of the scale, the probabilities of
+    permafrost and of each class; with ice contents also the content where there is permafrost, the
+    quantiles and the probability of more. There are no rows and columns where nothing can be
+    predicted.
     """
     study = plan.study
-    (model, card), *twin = (_load(*model) for model in plan.models)
+    forest, hurdle, card = _load_both(*plan.models, study.target)
+    target = study.target_classes
     values, cells = read_predictors(study, card["predictors"], part, _units(card))
+    size = 2 + len(target.codes) + (2 + len(QUANTILES)) * study.has_storage
     if not len(cells):
-        bands = 1 + len(study.target_classes.codes) + len(twin)
-        return np.empty((bands, 0, 0), np.uint16)
-    types, probabilities = predict(model, card["calibration"], values, study.target_classes)
-    shares = np.rint(probabilities / PROBABILITY_SCALE).astype(np.int32)
-    # Rounded shares would not add up to one: the most probable class takes what is over.
-    rows = np.arange(len(shares))
-    shares[rows, shares.argmax(axis=1)] += UNITS - shares.sum(axis=1)
-    ices = (np.rint(forest.predict(values) / PROBABILITY_SCALE) for forest, _ in twin)
-    bands = [types, *shares.T, *ices]
+        return np.empty((size, 0, 0), np.uint16)
+    prediction = hurdle.predict(values, in_domain_at(study, part, cells))
+    bands = [class_probabilities(forest, values, target.codes).argmax(axis=1)]
+    bands += _shares(prediction, target.permafrost)
+    if study.has_storage:
+        quantiles = [hurdle.quantile(prediction, level) for level in QUANTILES.values()]
+        more = hurdle.exceeding(prediction, study.maps.exceeded)
+        bands += map(steps, [prediction.content, *quantiles, more])
     shape = tuple(one.stop - one.start for one in part)
-    numbers = np.full((len(bands), shape[0] * shape[1]), MISSING, np.uint16)
+    numbers = np.full((size, shape[0] * shape[1]), MISSING, np.uint16)
     numbers[0] = NO_TYPE
     for row, band in zip(numbers, bands, strict=True):
         row[cells] = band
-    return numbers.reshape(-1, *shape)
+    return numbers.reshape(size, *shape)
+
+
+def _shares(prediction: Prediction, permafrost: np.ndarray) -> list[np.ndarray]:
+    """Return the probabilities of permafrost and of each class in whole steps.
+
+    Those of the permafrost classes add up to that of permafrost, and all to one.
+    """
+    frozen = steps(prediction.permafrost)
+    shares = steps(prediction.classes)
+    rows = np.arange(len(shares))
+    for group, whole in ((permafrost, frozen), (~permafrost, UNITS - frozen)):
+        codes = np.flatnonzero(group)
+        # The most probable class takes what rounding leaves over.
+        most = codes[prediction.classes[:, codes].argmax(axis=1)]
+        shares[rows, most] += whole - shares[:, codes].sum(axis=1)
+    return [frozen, *np.maximum(shares, 0).T]

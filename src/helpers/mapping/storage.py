@@ -13,17 +13,9 @@ from helpers.core.files import write_json
 from helpers.core.grid import cell_areas, reference_grid
 from helpers.core.rasters import open_raster
 from helpers.core.study import Study
-from helpers.folds.weights import area_weights
-from helpers.forest import cards
-from helpers.forest.paths import model_path
-from helpers.forest.regression import fit
-from helpers.mapping.cells import ground_share, sample_cells, study_regions
-from helpers.mapping.extent import confine_to_permafrost
+from helpers.mapping.cells import ground_share, study_regions
 from helpers.mapping.files import grid_windows, layer_files, map_files, open_rasters
-from helpers.mapping.predict import predict
-from helpers.prepare.columns import forest_columns
 from helpers.prepare.registry import GROUND_SHARE, covariate_files
-from helpers.samples.rows import layer_rows
 
 _UNITS = {
     "ice_km3": "km3 of ice",
@@ -36,47 +28,6 @@ _UNITS = {
     "mean_mass_kg_m2": "kg of ice per m2",
     "mean_water_equivalent_mm": "mm of water",
 }
-
-
-def compare_totals(study: Study, table: pd.DataFrame, cells: int = 25_000) -> pd.DataFrame:
-    """Return the ground ice of each region in both ways.
-
-    Both come from the same systematic sample of about so many of the map's cells, each within the
-    extent of permafrost: expected from the map's forest (notebook 03) and class means, and from a
-    regression forest of the same samples, `table` with all layers.
-
-    Returns
-    -------
-    ways
-        One row a layer and region, with ``all`` for all layers and for all regions: km3 of ice by
-        ``classes`` and by ``regression``.
-    """
-    sample = sample_cells(study, forest_columns(study), cells)
-    volumes = {}
-    free = study.target_classes.free
-    for top, bottom in study.depths:
-        layer = layer_name((top, bottom))
-        model, card = cards.load_model(model_path(study, layer), study.target)
-        rows = layer_rows(table, layer, card["fit"], study.target_classes)
-        rows["area_weight"] = area_weights(study, rows)
-        _, chances = predict(model, card["calibration"], sample.values, study.target_classes)
-        chances = chances.astype(np.float32)
-        regression = fit(study, rows, "area_weight")
-        expected = {
-            "classes": np.einsum("nk,k->n", chances, np.asarray(card["class_means"], np.float32)),
-            "regression": regression.predict(sample.values).astype(np.float32),
-        }
-        volume = pd.DataFrame(index=pd.Index(sample.names, name="region"))
-        scale = (bottom - top) * sample.side**2 / 1e9
-        for way, content in expected.items():
-            confined = confine_to_permafrost(content, 1 - chances[:, free].sum(axis=1))
-            inside = confined * sample.ground
-            volume[way] = np.bincount(sample.region, inside, len(sample.names)) * scale
-        volumes[layer] = volume
-    volumes["all"] = sum(volumes.values())
-    for volume in volumes.values():
-        volume.loc["all"] = volume.sum()
-    return pd.concat(volumes, names=["layer"]).reset_index()
 
 
 def map_storage(study: Study) -> Path | None:
@@ -127,12 +78,13 @@ def storage_totals(study: Study) -> dict[str, pd.DataFrame]:
     -------
     regions, elevation_bands
         One row each and one for the whole area (`all`), with `ice_km3_<layer>` of each layer,
-        `ice_km3`, `water_km3` of all, `mapped_km2`, `extent_km2` of ground with permafrost in any
-        layer, with `no_ice_km2` of water, built-up land and rock where land cover is known, and
+        `ice_km3`, `water_km3` of all, `mapped_km2`, `extent_km2` of ground that is mapped as
+        permafrost in any layer, with `no_ice_km2` of water, built-up land and rock where land cover is known, and
         means over the latter: `mean_thickness_m_<layer>` and `mean_thickness_m` of ice, its mass
         `mean_mass_kg_m2`, and `mean_water_equivalent_mm`.
     types
-        One row a class, with `area_km2_<layer>`, where it is mapped, and `ice_km3_<layer>` there.
+        One row a class, with `area_km2_<layer>`, where it is mapped, `ice_km3_<layer>` there, and
+        `reference_km2_<layer>`, where the reference's method maps it.
     """
     geobox = reference_grid(study)
     target = study.target_classes
@@ -146,11 +98,12 @@ def storage_totals(study: Study) -> dict[str, pd.DataFrame]:
     bands = [f"{n * width:g}-{(n + 1) * width:g}m" for n in range(first, last + 1)]
     bands.append("without elevation")
     by_region, by_band = (np.zeros((len(names), 3 + len(layers))) for names in (regions, bands))
-    by_type = np.zeros((len(layers), len(target.classes), 2))
+    by_type = np.zeros((len(layers), 2, len(target.classes), 2))
     elevations = [path for name, path in covariate_files(study).items() if name == "elevation"]
     with (
         open_rasters(layer_files(study, "ice_content")) as contents,
         open_rasters(layer_files(study, target.file_name)) as types,
+        open_rasters(layer_files(study, f"{target.file_name}_reference")) as references,
         open_rasters(elevations) as elevation,
     ):
         for part in grid_windows(geobox):
@@ -164,7 +117,11 @@ def storage_totals(study: Study) -> dict[str, pd.DataFrame]:
                 fraction[mapped].astype(float) * (bottom - top)
                 for fraction, (top, bottom) in zip(ices, study.depths, strict=True)
             ]
-            frozen = np.any([depth > 0 for depth in depths], axis=0)
+            codes = [
+                [kind.read(1, window=part)[mapped] for kind in pair]
+                for pair in zip(types, references, strict=True)
+            ]
+            frozen = np.any([target.permafrost[code] for code, _ in codes], axis=0)
             area, own = areas[part][mapped], ground[part][mapped]
             volumes = [depth * own for depth in depths]
             columns = [area, frozen * own, area - own, *volumes]
@@ -174,13 +131,14 @@ def storage_totals(study: Study) -> dict[str, pd.DataFrame]:
             band = np.clip(np.floor(height), first, last + 1).astype(int) - first
             by_region += _by_group(region[mapped] - 1, columns, len(by_region))
             by_band += _by_group(band, columns, len(by_band))
-            for sums, kinds, volume in zip(by_type, types, volumes, strict=True):
-                codes = kinds.read(1, window=part)[mapped]
-                sums += _by_group(codes, [area, volume], len(sums))
+            for sums, pair, volume in zip(by_type, codes, volumes, strict=True):
+                for part_of, code in zip(sums, pair, strict=True):
+                    part_of += _by_group(code, [area, volume], len(part_of))
     table = pd.DataFrame(index=pd.Index([kind.name for kind in target.classes], name="class"))
-    for layer, sums in zip(layers, by_type, strict=True):
+    for layer, (sums, reference) in zip(layers, by_type, strict=True):
         table[f"area_km2_{layer}"] = sums[:, 0]
         table[f"ice_km3_{layer}"] = sums[:, 1] / 1000
+        table[f"reference_km2_{layer}"] = reference[:, 0]
     by_region = _storage_table(study, pd.Index(regions, name="region"), by_region)
     by_band = _storage_table(study, pd.Index(bands, name="elevation"), by_band)
     by_band = by_band.query("mapped_km2 > 0")
@@ -223,7 +181,6 @@ def write_totals(study: Study, totals: dict[str, pd.DataFrame]) -> None:
         "depth_m": [study.depths[0][0], study.depths[-1][1]],
         "datum": "below the surface",
         "label": study.label,
-        "storage_from": study.storage_from,
         "units": _UNITS,
         **{name: table.round(6).to_dict(orient="index") for name, table in totals.items()},
     }

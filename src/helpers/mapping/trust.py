@@ -23,15 +23,20 @@ from helpers.core.rasters import BLOCK, open_raster
 from helpers.core.settings import Trust
 from helpers.core.study import Study
 from helpers.folds.kinds import sample_folds
-from helpers.folds.weights import area_weights
 from helpers.forest import out_of_fold
-from helpers.forest.calibration import calibrate_held_out
 from helpers.forest.cards import card_params, read_card
+from helpers.forest.hurdle import PROBABILITY_SCALE, predict_held_out
 from helpers.forest.paths import model_path
 from helpers.mapping import conformal
 from helpers.mapping.applicability import Applicability, fit, importance_weights
-from helpers.mapping.extent import MISSING, PROBABILITY_SCALE
-from helpers.mapping.files import Part, grid_windows, layer_files, open_rasters, trust_files
+from helpers.mapping.files import (
+    MISSING,
+    Part,
+    grid_windows,
+    layer_files,
+    open_rasters,
+    trust_files,
+)
 from helpers.prepare.columns import column_values, predictor_of, predictors_of
 from helpers.prepare.domain import domain_covariates
 from helpers.prepare.registry import covariate_files
@@ -88,23 +93,23 @@ def fit_trust(study: Study, table: pd.DataFrame) -> list[LayerTrust]:
     """Return what the samples say about where the map may be believed, layer by layer.
 
     Weights are permutation importances (`helpers.forest.out_of_fold.out_of_fold_importance`).
-    Prediction sets are calibrated on all samples of the map's forest, each predicted by forests,
-    and calibrated by samples, of other folds (`folds.kind`), which never part what belongs
-    together. So the sets are those of a forest from a few samples less.
+    Prediction sets are calibrated on all samples of the map's models, each predicted by models of
+    other folds (`folds.kind`), which never part what belongs together. So the sets are those of a
+    model from a few samples less.
     """
     cards = [read_card(model_path(study, layer_name(layer))) for layer in study.layers]
     jobs = []
     for card in cards:
         rows = layer_rows(table, card["layer"], card["fit"], study.target_classes)
         jobs.append((rows, sample_folds(study, rows), card_params(card)))
-    probabilities = out_of_fold.out_of_fold(study, jobs)
+    probabilities = predict_held_out(study, [job[:2] for job in jobs])
     importances = out_of_fold.out_of_fold_importance(study, jobs)
     coverage = study.trust.coverage
     trust = []
     fitted = zip(jobs, cards, probabilities, importances, strict=True)
-    for (rows, fold, _), card, raw, importance in fitted:
+    for (rows, fold, _), card, held_out, importance in fitted:
         types = rows["class"].to_numpy()
-        chances = calibrate_held_out(raw, types, fold, area_weights(study, rows))
+        chances = held_out.classes
         names = card["predictors"]
         weights = importance_weights(importance, names)
         members, has_limit = conformal.held_out_sets(chances, types, fold, coverage)

@@ -10,8 +10,8 @@ import pandas as pd
 from helpers.core.files import write_json, write_table
 from helpers.core.rasters import read_band
 from helpers.core.study import Study
+from helpers.forest.hurdle import PROBABILITY_SCALE
 from helpers.mapping import conformal
-from helpers.mapping.extent import PROBABILITY_SCALE
 from helpers.mapping.files import map_files, trust_files
 from helpers.mapping.trust import LEVELS, MEANINGS, LayerTrust, level_of
 from helpers.prepare.domain import by_domain, domain_of_cells

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import rasterio
 
 from helpers.core.grid import area_mask, reference_grid
 from helpers.core.study import Study
-from helpers.prepare.registry import check_predictor, read_covariates
+from helpers.prepare.registry import check_predictor, covariate_files, read_covariates
 
 
 def domain_covariates(study: Study) -> list[str]:
@@ -33,6 +34,15 @@ def in_domain(study: Study, table: pd.DataFrame) -> pd.Series:
 def domain_of_cells(study: Study) -> np.ndarray:
     """Return which cells of the reference grid lie in the domain, shape (y, x)."""
     return cells_in_and_out(study)[0]
+
+
+def in_domain_at(study: Study, part: tuple[slice, slice], cells: np.ndarray) -> np.ndarray:
+    """Return which cells of a window lie in the domain; `cells` are flat indices in the window."""
+    inside = np.ones(len(cells), bool)
+    for name in domain_covariates(study):
+        with rasterio.open(covariate_files(study)[name]) as source:
+            inside &= source.read(1, window=part).ravel()[cells] > study.domain.above
+    return inside
 
 
 def cells_in_and_out(study: Study) -> tuple[np.ndarray, np.ndarray]:
