@@ -16,8 +16,10 @@ import numpy as np
 
 from helpers.core.grid import area_mask, cell_centres, reference_grid
 from helpers.core.study import Study
-from helpers.folds import knndm, units
+from helpers.folds import knndm
 from helpers.folds.distances import Distribution, neighbour_distances, prediction_distances
+from helpers.folds.units import deal_units
+from helpers.samples.together import units
 
 
 def clustered_sites(cells, number, rng, clusters=90, radius=6000):
@@ -49,10 +51,10 @@ def main(path="config/virtual.yaml", number="700"):
     easting, northing = cell_centres(geobox)
     cells = np.stack([easting[column], northing[row]], axis=1)
     sites = clustered_sites(cells, int(number), rng)
-    types, unit = rng.integers(0, 6, len(sites)), units.units(sites, np.arange(len(sites)), 1000)
+    types, unit = rng.integers(0, 6, len(sites)), units(sites, np.arange(len(sites)), 1000)
     samples = knndm.SamplePoints(sites, unit, types, np.ones(len(sites), bool))
     whole, matched = seconds(lambda: knndm.knndm(samples, cells, 5, 1))
-    random = neighbour_distances(sites, units.deal_units(unit, types, 5, 1))
+    random = neighbour_distances(sites, deal_units(unit, types, 5, 1))
     by_chance = Distribution(matched.distances["Gij"]).wasserstein(random)
     print(
         f"kNNDM of {len(sites)} sites and {len(cells)} cells: {whole:.2f} s, "

@@ -42,9 +42,8 @@ def write_readme(path: str | Path) -> None:
 def _polygons(study: Study) -> str:
     """Return the accuracy of a study with polygons: by whole ones first, then by single cells."""
     samples = read_samples(study)
-    (layer, domains), *_ = _read(study.results_dir / "tables" / "validation.json")[
-        "reference"
-    ].items()
+    estimates = _read(study.results_dir / "tables" / "validation.json")["reference"]
+    (layer, domains), *_ = estimates.items()
     estimates = domains[study.domains[-1]]
     samples = samples[samples["layer"] == layer]
     rows = []

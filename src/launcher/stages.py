@@ -213,6 +213,7 @@ _STAGES = (
         memory_mb=(600, 700),
         settings=(
             "layers", "ice", "campaign", "samples", "predictors", "domain", "target", "classes",
+            "folds.min_separation_km",
         ),
         reads=lambda study: study.sample_files,
         in_process=True,

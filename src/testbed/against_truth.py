@@ -123,8 +123,8 @@ def promised_and_true(promised: pd.DataFrame, true: pd.DataFrame) -> pd.DataFram
     Returns
     -------
     pandas.DataFrame
-        One row a map, layer, domain, estimate and score: ``promised``, the ends ``lower`` and ``upper``
-        of its interval, ``true`` of the model of the training samples as a borehole in each cell
+        One row a map, layer, domain, estimate and score: ``promised``, the ends ``lower`` and
+        ``upper`` of its interval, ``true`` of the model of the training samples as a borehole in each cell
         would find it, ``difference`` (promised less true), ``held``, whether the interval holds the
         true score, and ``true_of_cells``, the score against the class that most of each cell has.
     """
@@ -154,7 +154,8 @@ def true_class_areas(
 ) -> pd.DataFrame:
     """Return the table of `helpers.accuracy.by_area.class_areas` with the true area, ``true_km2``.
 
-    Predictions are by map, and areas have the column ``map``. ``mapped_bias`` and ``adjusted_bias`` are differences from it, km2.
+    Predictions are by map, and areas have the column ``map``. ``mapped_bias`` and ``adjusted_bias``
+    are differences from it, km2.
     """
     size = len(study.target_classes.codes)
     parts = []

@@ -30,9 +30,9 @@ from helpers.core.scores import (
 from helpers.core.study import Study
 from helpers.folds.blocks import bootstrap
 from helpers.folds.distances import Distribution, neighbour_distances, prediction_distances
-from helpers.folds.units import coordinates
 from helpers.folds.weights import sampling_weights
 from helpers.prepare.domain import by_domain
+from helpers.samples.together import coordinates
 
 ESTIMATES = {
     "random": "random folds",

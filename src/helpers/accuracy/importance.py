@@ -72,13 +72,9 @@ def shapley_layer(
     sites = np.tile(chosen["site_id"], values.shape[1])
     names = np.repeat(card["predictors"], len(chosen))
     columns = {"site_id": sites, "predictor": names, "value": values.T.ravel()}
-    tables = [
-        pd.DataFrame(
-            columns
-            | {"class": code, "base": bases[0][column], "part": parts[..., column].T.ravel()}
-        )
-        for column, code in enumerate(model.classes_)
-    ]
+    tables = []
+    for base, part, code in zip(bases[0], np.moveaxis(parts, -1, 0), model.classes_, strict=True):
+        tables.append(pd.DataFrame(columns | {"class": code, "base": base, "part": part.T.ravel()}))
     return pd.concat(tables, ignore_index=True)
 
 

@@ -15,8 +15,9 @@ from helpers.core.scores import wilson
 from helpers.core.study import Study
 from helpers.folds.curves import CURVES
 from helpers.folds.distances import neighbour_distances, prediction_distances
-from helpers.folds.units import coordinates, unit_centres
+from helpers.folds.units import unit_centres
 from helpers.prepare.domain import by_domain
+from helpers.samples.together import coordinates
 
 _DISTANCE_KM = (0, 1, 2, 5, 10, 20, 50, 100, np.inf)
 

@@ -405,7 +405,7 @@ class Folds(Section):
     judged: Literal["potential_permafrost", "whole"] = "potential_permafrost"  # cells of kNNDM
     block_km: Positive = 100  # side of a block
     column: str = ""  # of the samples: those with one value stay together
-    min_separation_km: Annotated[float, Field(ge=0)] = 1.0  # sites nearer than this stay together
+    min_separation_km: Annotated[float, Field(ge=0)] = 1.0  # nearer sites are never parted
     seed: int = 20240606
     estimators: Count = 200  # trees of a forest in the estimates; more hardly change scores
 

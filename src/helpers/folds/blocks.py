@@ -5,7 +5,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from helpers.core.study import Study
-from helpers.folds.units import check_coordinates, coordinates, sample_units, unit_centres
+from helpers.folds.units import unit_centres
+from helpers.samples.together import check_coordinates, coordinates, sample_units
 
 DRAWS = 1000
 """Bootstrap samples behind an interval."""

@@ -14,7 +14,7 @@ from helpers.folds.distances import (
     prediction_distances,
 )
 from helpers.folds.kinds import sample_folds
-from helpers.folds.units import FoldError, coordinates, sample_units
+from helpers.samples.together import FoldError, coordinates, sample_units
 
 # Colours of Okabe and Ito, made for colour-blind readers; lines differ too, so that grey prints do.
 CURVES = {

@@ -13,14 +13,8 @@ from helpers.core.study import Study
 from helpers.folds.blocks import blocks
 from helpers.folds.distances import MapCells, map_cells
 from helpers.folds.knndm import CANDIDATES, SamplePoints, knndm, lacking_classes
-from helpers.folds.units import (
-    check_enough,
-    column_values,
-    components,
-    coordinates,
-    deal_units,
-    sample_units,
-)
+from helpers.folds.units import check_enough, deal_units
+from helpers.samples.together import column_values, components, coordinates, sample_units
 
 
 def sample_folds(

@@ -9,7 +9,8 @@ from scipy.cluster.hierarchy import cut_tree, ward
 from scipy.stats import ks_2samp
 
 from helpers.folds.distances import Distribution, neighbour_distances, prediction_distances
-from helpers.folds.units import FoldError, check_coordinates, check_enough, deal_units, unit_centres
+from helpers.folds.units import check_enough, deal_units, unit_centres
+from helpers.samples.together import FoldError, check_coordinates
 
 CANDIDATES = 100
 """Numbers of clusters that kNNDM tries, and ways of dealing blocks."""

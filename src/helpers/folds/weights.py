@@ -7,8 +7,8 @@ from scipy.optimize import brentq
 from scipy.spatial.distance import cdist, pdist
 
 from helpers.core.study import Study
-from helpers.folds.units import check_coordinates
 from helpers.prepare.domain import cells_in_and_out
+from helpers.samples.together import check_coordinates
 
 
 def sampling_weights(points: npt.ArrayLike, cells: npt.ArrayLike, cell_area: float) -> np.ndarray:

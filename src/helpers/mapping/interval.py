@@ -137,7 +137,7 @@ class _Layer:
         return expit(fitted @ to.T)
 
     def volume(self, content: np.ndarray, cells: Cells) -> np.ndarray:
-        """Return km3 of ice in each region, (draws, regions), by the ice fraction (draws, cells)."""
+        """Return km3 of ice by region, (draws, regions), from ice fractions (draws, cells)."""
         inside = np.where(cells.in_domain, content * cells.ground, 0)
         sums = [np.bincount(cells.region, one, len(cells.names)) for one in inside]
         return np.stack(sums) * (self.depth * cells.side**2 / 1e9)
@@ -150,7 +150,7 @@ def _redrawn_leaves(
     count: np.ndarray,
     cells: np.ndarray,
 ) -> np.ndarray:
-    """Return a forest's mean of a target over cells, by how often samples are drawn: (draws, cells).
+    """Return a forest's mean of a target by how often samples are drawn: (draws, cells).
 
     Of a leaf without a drawn sample, it is that of all samples.
     """

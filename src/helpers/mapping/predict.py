@@ -104,9 +104,8 @@ def map_layer(
     kept = 0
     counts = np.zeros(UNITS + 1, int)
     reference = np.zeros(NO_TYPE, int)
-    for before, chances, classes in in_parallel(
-        study, partial(_finish_chunk, plan), parts, threads
-    ):
+    finished = in_parallel(study, partial(_finish_chunk, plan), parts, threads)
+    for before, chances, classes in finished:
         kept += before
         counts += chances
         reference += classes
@@ -330,4 +329,4 @@ def _shares(prediction: Prediction, permafrost: np.ndarray) -> list[np.ndarray]:
         # The most probable class takes what rounding leaves over.
         most = codes[prediction.classes[:, codes].argmax(axis=1)]
         shares[rows, most] += whole - shares[:, codes].sum(axis=1)
-    return [frozen, *np.maximum(shares, 0).T]
+    return [frozen, *shares.T]

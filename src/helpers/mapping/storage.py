@@ -10,17 +10,27 @@ from rasterio.features import rasterize
 from helpers.core import ice, qgis
 from helpers.core.classes import layer_name
 from helpers.core.files import write_json
-from helpers.core.grid import cell_areas, reference_grid
+from helpers.core.grid import area_mask, cell_areas, reference_grid
 from helpers.core.rasters import open_raster
 from helpers.core.study import Study
 from helpers.mapping.cells import ground_share, study_regions
 from helpers.mapping.files import grid_windows, layer_files, map_files, open_rasters
 from helpers.prepare.registry import GROUND_SHARE, covariate_files
 
+MOST_MISSING = 0.02
+"""Share of a region without data above which it is flagged.
+
+Cells without data count as no ice, so that its totals are too low by about this share: more than
+that is not small against the interval of a total.
+"""
+
 _UNITS = {
     "ice_km3": "km3 of ice",
     "water_km3": "km3 of water",
     "mapped_km2": "km2",
+    "no_data_km2": "km2",
+    "no_data_share": "1",
+    "incomplete": f"no_data_share > {MOST_MISSING:g}",
     "extent_km2": "km2",
     "no_ice_km2": "km2",
     "area_km2": "km2",
@@ -78,9 +88,11 @@ def storage_totals(study: Study) -> dict[str, pd.DataFrame]:
     -------
     regions, elevation_bands
         One row each and one for the whole area (`all`), with `ice_km3_<layer>` of each layer,
-        `ice_km3`, `water_km3` of all, `mapped_km2`, `extent_km2` of ground that is mapped as
-        permafrost in any layer, with `no_ice_km2` of water, built-up land and rock where land cover is known, and
-        means over the latter: `mean_thickness_m_<layer>` and `mean_thickness_m` of ice, its mass
+        `ice_km3`, `water_km3` of all, `mapped_km2`, `no_data_km2` of the study area's cells without
+        a value on the map, their `no_data_share`, whether it is above `MOST_MISSING`
+        (`incomplete`), `extent_km2` of ground that is mapped as permafrost in any layer, with
+        `no_ice_km2` of water, built-up land and rock where land cover is known, and means over the
+        extent: `mean_thickness_m_<layer>` and `mean_thickness_m` of ice, its mass
         `mean_mass_kg_m2`, and `mean_water_equivalent_mm`.
     types
         One row a class, with `area_km2_<layer>`, where it is mapped, `ice_km3_<layer>` there, and
@@ -97,7 +109,8 @@ def storage_totals(study: Study) -> dict[str, pd.DataFrame]:
     first, last = (int(np.floor(height / width)) for height in (-500, 9000))  # m, of any ground
     bands = [f"{n * width:g}-{(n + 1) * width:g}m" for n in range(first, last + 1)]
     bands.append("without elevation")
-    by_region, by_band = (np.zeros((len(names), 3 + len(layers))) for names in (regions, bands))
+    study_cells = area_mask(study, geobox)
+    by_region, by_band = (np.zeros((len(names), 4 + len(layers))) for names in (regions, bands))
     by_type = np.zeros((len(layers), 2, len(target.classes), 2))
     elevations = [path for name, path in covariate_files(study).items() if name == "elevation"]
     with (
@@ -107,33 +120,35 @@ def storage_totals(study: Study) -> dict[str, pd.DataFrame]:
         open_rasters(elevations) as elevation,
     ):
         for part in grid_windows(geobox):
-            ices = [content.read(1, window=part) for content in contents]
-            if not np.isfinite(ices[0]).any():
-                continue
             inner = geobox[part]
             region = rasterize(shapes, inner.shape, transform=inner.transform, dtype="int32")
-            mapped = np.isfinite(ices[0]) & (region > 0)
+            inside = study_cells[part] & (region > 0)
+            if not inside.any():
+                continue
+            ices = [content.read(1, window=part)[inside] for content in contents]
+            mapped = np.isfinite(ices[0])
             depths = [
-                fraction[mapped].astype(float) * (bottom - top)
+                np.where(mapped, fraction, 0).astype(float) * (bottom - top)
                 for fraction, (top, bottom) in zip(ices, study.depths, strict=True)
             ]
             codes = [
-                [kind.read(1, window=part)[mapped] for kind in pair]
+                [kind.read(1, window=part)[inside] for kind in pair]
                 for pair in zip(types, references, strict=True)
             ]
-            frozen = np.any([target.permafrost[code] for code, _ in codes], axis=0)
-            area, own = areas[part][mapped], ground[part][mapped]
+            permafrost = np.flatnonzero(target.permafrost)
+            frozen = np.any([np.isin(code, permafrost) for code, _ in codes], axis=0)
+            area, own = areas[part][inside], ground[part][inside]
             volumes = [depth * own for depth in depths]
-            columns = [area, frozen * own, area - own, *volumes]
-            height = np.full(np.count_nonzero(mapped), np.inf)
+            columns = [area * mapped, area * ~mapped, frozen * own, (area - own) * mapped, *volumes]
+            height = np.full(len(mapped), np.inf)
             for model in elevation:
-                height = np.nan_to_num(model.read(1, window=part)[mapped], nan=np.inf) / width
+                height = np.nan_to_num(model.read(1, window=part)[inside], nan=np.inf) / width
             band = np.clip(np.floor(height), first, last + 1).astype(int) - first
-            by_region += _by_group(region[mapped] - 1, columns, len(by_region))
+            by_region += _by_group(region[inside] - 1, columns, len(by_region))
             by_band += _by_group(band, columns, len(by_band))
             for sums, pair, volume in zip(by_type, codes, volumes, strict=True):
                 for part_of, code in zip(sums, pair, strict=True):
-                    part_of += _by_group(code, [area, volume], len(part_of))
+                    part_of += _by_group(code[mapped], [area[mapped], volume[mapped]], len(part_of))
     table = pd.DataFrame(index=pd.Index([kind.name for kind in target.classes], name="class"))
     for layer, (sums, reference) in zip(layers, by_type, strict=True):
         table[f"area_km2_{layer}"] = sums[:, 0]
@@ -141,7 +156,7 @@ def storage_totals(study: Study) -> dict[str, pd.DataFrame]:
         table[f"reference_km2_{layer}"] = reference[:, 0]
     by_region = _storage_table(study, pd.Index(regions, name="region"), by_region)
     by_band = _storage_table(study, pd.Index(bands, name="elevation"), by_band)
-    by_band = by_band.query("mapped_km2 > 0")
+    by_band = by_band.query("mapped_km2 + no_data_km2 > 0")
     return {"regions": by_region, "elevation_bands": by_band, "types": table}
 
 
@@ -153,16 +168,20 @@ def _by_group(group: np.ndarray, columns: Sequence[np.ndarray], size: int) -> np
 def _storage_table(study: Study, index: pd.Index, sums: np.ndarray) -> pd.DataFrame:
     """Return a table of storage.
 
-    The columns of `sums` are those over cells, times their area (km2), of 1, whether there is
-    permafrost, the share that holds no ice, and metres of ice in each layer.
+    The columns of `sums` are those over cells, times their area (km2), of whether the map has a
+    value, whether it has none, whether there is permafrost, the share that holds no ice, and metres
+    of ice in each layer.
     """
-    table = pd.DataFrame({"mapped_km2": sums[:, 0], "extent_km2": sums[:, 1]}, index=index)
-    if GROUND_SHARE in covariate_files(study):
-        table["no_ice_km2"] = sums[:, 2]
+    columns = ["mapped_km2", "no_data_km2", "extent_km2", "no_ice_km2"]
+    table = pd.DataFrame(sums[:, :4], index, columns)
+    if GROUND_SHARE not in covariate_files(study):
+        del table["no_ice_km2"]
     names = [layer_name(layer) for layer in study.layers]
-    for name, column in zip(names, sums.T[3:], strict=True):
+    for name, column in zip(names, sums.T[4:], strict=True):
         table[f"ice_km3_{name}"] = column / 1000
     table.loc["all"] = table.sum()
+    table["no_data_share"] = table["no_data_km2"] / table[["mapped_km2", "no_data_km2"]].sum(axis=1)
+    table["incomplete"] = table["no_data_share"] > MOST_MISSING
     table["ice_km3"] = table.filter(like="ice_km3_").sum(axis=1)
     table["water_km3"] = table["ice_km3"] * ice.ICE_DENSITY / ice.WATER_DENSITY
     extent = table["extent_km2"].where(table["extent_km2"] > 0)

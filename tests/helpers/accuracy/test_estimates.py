@@ -22,11 +22,12 @@ from helpers.core.scores import (
     overall_accuracy,
 )
 from helpers.core.study import Study
-from helpers.folds import distances, kinds, units
+from helpers.folds import distances, kinds
 from helpers.folds.curves import distance_curves, fold_kinds, fold_summary, plot_distances
 from helpers.forest import grid_search, models, out_of_fold
 from helpers.prepare.registry import covariates
 from helpers.samples.rows import layer_rows, predictor_values
+from helpers.samples.together import FoldError
 
 PARAMS = {"max_depth": None, "min_samples_split": 2}
 LAYER = "2-3m"
@@ -149,7 +150,7 @@ def test_impossible_kinds_are_left_out_but_the_studys_own_is_refused(world):
     few = study.model_copy(update={"folds": study.folds.model_copy(update={"block_km": 9000})})
     assert set(fold_kinds(few, rows)) == {"random", "knndm"}
     own = few.model_copy(update={"folds": few.folds.model_copy(update={"kind": "blocks"})})
-    with pytest.raises(units.FoldError, match="groups of samples"):
+    with pytest.raises(FoldError, match="groups of samples"):
         fold_kinds(own, rows)
 
 

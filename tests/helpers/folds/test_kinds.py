@@ -11,11 +11,11 @@ from sklearn.dummy import DummyClassifier
 from sklearn.model_selection import PredefinedSplit, cross_val_score
 
 from helpers.core.study import Study
-from helpers.folds import blocks, distances, kinds, knndm, units
+from helpers.folds import blocks, distances, kinds, knndm
 from helpers.folds.curves import fold_summary
-from helpers.folds.units import FoldError
 from helpers.folds.weights import sampling_weights
 from helpers.samples.rows import ForestError
+from helpers.samples.together import FoldError
 
 SIDE = 100
 GRID = np.stack(np.meshgrid(np.arange(SIDE) + 0.5, np.arange(SIDE) + 0.5), axis=-1).reshape(-1, 2)
@@ -176,14 +176,7 @@ def test_same_seed_same_folds():
     assert not np.array_equal(one, other)
 
 
-# Units, blocks, columns
-
-
-def test_units_by_hand():
-    points = np.column_stack([[0, 1, 2, 10, 11.5, 30], np.zeros(6)])
-    assert units.units(points, list("abcdef"), 1).tolist() == [0, 0, 0, 1, 2, 3]
-    assert units.units(points, list("abcdaf"), 1).tolist() == [0, 0, 0, 1, 0, 2]
-    assert units.units(points, list("abcdef"), 0).tolist() == [0, 1, 2, 3, 4, 5]
+# Blocks, columns
 
 
 def test_a_block_holds_the_middle_of_a_unit():

@@ -12,13 +12,14 @@ from helpers.core.rasters import write_raster
 from helpers.core.study import Study
 from helpers.mapping import storage
 from helpers.mapping.cells import study_regions
-from helpers.mapping.files import map_files
+from helpers.mapping.files import grid_windows, map_files
 from helpers.mapping.storage import map_storage, storage_totals
 from helpers.prepare.registry import write_covariates
 
 
-def test_totals_of_three_cells_by_hand(tmp_path, monkeypatch):
-    """Of 400 km2: 0.5, 0, 0.1 of 2-3 m and 0.2, 0.3, 0 of 3-5 m are 0.9, 0.6, 0.1 m of ice."""
+@pytest.fixture
+def tiny(tmp_path, monkeypatch):
+    """Return a study of cells of 400 km2, its grid, names of regions, and their numbers by cell."""
     monkeypatch.setattr(Study, "processed_dir", property(lambda self: tmp_path / "processed"))
     monkeypatch.setattr(Study, "results_dir", property(lambda self: tmp_path))
     study = Study(
@@ -28,9 +29,23 @@ def test_totals_of_three_cells_by_hand(tmp_path, monkeypatch):
         layers=[(2, 3), (3, 5)],
         maps={"elevation_band": 100},
     )
-    geobox, files = reference_grid(study), map_files(study)
-    (names, shapes), inside = study_regions(study, geobox), area_mask(study, geobox)
+    geobox = reference_grid(study)
+    names, shapes = study_regions(study, geobox)
     region = rasterio.features.rasterize(shapes, geobox.shape, transform=geobox.transform)
+    return study, geobox, names, region
+
+
+def write_layer(study, layer, content, types):
+    for kind, data, nodata in (("ice_content", content, None), ("ice_type", types, 255)):
+        path = map_files(study)[f"{kind}_{layer}"]
+        geobox = reference_grid(study)
+        write_raster(path, data, geobox, study=study, names=kind, units="1", nodata=nodata)
+
+
+def test_totals_of_three_cells_by_hand(tiny, monkeypatch):
+    """Of 400 km2: 0.5, 0, 0.1 of 2-3 m and 0.2, 0.3, 0 of 3-5 m are 0.9, 0.6, 0.1 m of ice."""
+    study, geobox, names, region = tiny
+    inside = area_mask(study, geobox)
     cells = np.flatnonzero(inside & (region == 3))[:3]
     for layer, ices, types in (
         ("2-3m", [0.5, 0, 0.1], [5, 0, 1]),
@@ -41,9 +56,7 @@ def test_totals_of_three_cells_by_hand(tmp_path, monkeypatch):
             np.full(geobox.shape, 255, np.uint8),
         )
         content.ravel()[cells], kinds.ravel()[cells] = ices, types
-        for kind, data, nodata in (("ice_content", content, None), ("ice_type", kinds, 255)):
-            path = files[f"{kind}_{layer}"]
-            write_raster(path, data, geobox, study=study, names=kind, units="1", nodata=nodata)
+        write_layer(study, layer, content, kinds)
     elevation = np.full(geobox.shape, 50, np.float32)
     elevation.ravel()[cells[2]] = 700
     write_covariates(study, {"elevation": elevation})
@@ -92,6 +105,46 @@ def test_totals_of_three_cells_by_hand(tmp_path, monkeypatch):
     types = result["types"]
     assert types["area_km2_2-3m"].tolist() == [400, 400, 0, 0, 0, 400]
     np.testing.assert_allclose(types["ice_km3_3-5m"], [0, 0, 0, 0.16, 0.24, 0], rtol=1e-6)
+
+
+def test_a_region_that_lacks_more_than_two_percent_is_incomplete(tiny, monkeypatch):
+    study, geobox, names, region = tiny
+    # Some windows have no value at all.
+    monkeypatch.setattr(storage, "grid_windows", lambda geobox: grid_windows(geobox, (10, 10)))
+    whole = area_mask(study, geobox)
+    write_covariates(study, {"elevation": np.where(region == 3, 150, 50)})
+    holes = whole & (region != 3)
+    holes.ravel()[np.flatnonzero(region == 1)[:2]] = False
+    for mapped in (whole, holes):
+        for layer in ("2-3m", "3-5m"):
+            content = np.where(mapped, 0.1, np.nan).astype(np.float32)
+            write_layer(study, layer, content, np.where(mapped, 1, 255).astype(np.uint8))
+        totals = storage_totals(study)
+        tables = [totals["regions"], totals["elevation_bands"]]
+        for table in tables:
+            area = table["mapped_km2"] + table["no_data_km2"]
+            assert table.loc["all", "mapped_km2"] == 400 * mapped.sum()
+            assert area["all"] == 400 * whole.sum()
+            assert table["no_data_share"].tolist() == (table["no_data_km2"] / area).tolist()
+            if mapped is whole:
+                assert table["no_data_km2"].eq(0).all()
+                assert not table["incomplete"].any()
+    regions, bands = tables
+    lacking = {names[0]: 800, names[2]: 400 * (region == 3).sum()}
+    assert regions["no_data_km2"][lambda km2: km2 > 0].to_dict() == {
+        **lacking,
+        "all": sum(lacking.values()),
+    }
+    assert bands["no_data_km2"].tolist() == [*lacking.values(), sum(lacking.values())]
+    assert 0 < regions["no_data_share"][names[0]] < storage.MOST_MISSING
+    assert regions.index[regions["incomplete"]].tolist() == [names[2], "all"]
+    assert bands.index[bands["incomplete"]].tolist() == ["100-200m", "all"]
+    storage.write_totals(study, totals)
+    record = json.loads((study.results_dir / "tables" / "storage.json").read_text())
+    assert record["regions"][names[2]]["incomplete"] is True
+    assert set(record["regions"]["all"]) - set(record["units"]) <= {
+        f"{name}_{layer}" for name in ("ice_km3", "mean_thickness_m") for layer in ("2-3m", "3-5m")
+    }
 
 
 def test_totals_add_up(quick):

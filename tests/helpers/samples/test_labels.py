@@ -13,6 +13,7 @@ import shapely
 from conftest import SOURCE
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.spatial import cKDTree
 
 from helpers.core.grid import area_mask, cell_centres, named_crs, reference_grid
 from helpers.core.rasters import write_raster
@@ -37,8 +38,9 @@ from helpers.samples.selection import (
     group_cells,
     settle_rare_classes,
 )
-from helpers.samples.split import split_sites
+from helpers.samples.split import split_sites, thin_training
 from helpers.samples.store import SAMPLE_COLUMNS, read_samples, split_labels, write_samples
+from helpers.samples.together import sample_units, units
 
 # --- Labels
 
@@ -559,19 +561,26 @@ def test_an_unknown_covariate_brings_the_nearest_name(changed, mapped):
 # --- Split
 
 
-def deviations(table, split, share, group="site_id"):
+def test_units_by_hand():
+    points = np.column_stack([[0, 1, 2, 10, 11.5, 30], np.zeros(6)])
+    assert units(points, list("abcdef"), 1).tolist() == [0, 0, 0, 1, 2, 3]
+    assert units(points, list("abcdaf"), 1).tolist() == [0, 0, 0, 1, 0, 2]
+    assert units(points, list("abcdef"), 0).tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def deviations(table, split, share):
     """Return by layer and class how far the test samples miss their share beyond the tolerance."""
     keys = [table["layer"], table["ice_type"]]
     off = (split == "test").groupby(keys).sum() - share * table.groupby(keys).size()
-    largest = (
-        table.groupby([group, "layer", "ice_type"]).size().groupby(["layer", "ice_type"]).max()
-    )
+    largest = table.groupby(["unit", "layer", "ice_type"]).size()
+    largest = largest.groupby(["layer", "ice_type"]).max()
     return off.abs() - np.maximum(2, largest)
 
 
 def test_split_keeps_the_tolerance_and_the_site(mapped):
     study, table = mapped
-    table = table.assign(group=table["site_id"])
+    table = extract_covariates(study, table.assign(group=table["site_id"]))
+    table["unit"] = sample_units(study, table)
     split = split_sites(study, table, np.random.default_rng(study.samples.seed))
     assert split.groupby(table["site_id"]).nunique().max() == 1
     assert (deviations(table, split, 0.3) <= 0).all()
@@ -580,7 +589,7 @@ def test_split_keeps_the_tolerance_and_the_site(mapped):
 
 def test_same_seed_same_split_whatever_the_order(mapped):
     study, table = mapped
-    table = table.assign(group=table["site_id"])
+    table = extract_covariates(study, table.assign(group=table["site_id"]))
     first = split_sites(study, table, np.random.default_rng(5))
     shuffled = table.sample(frac=1, random_state=1)
     pd.testing.assert_series_equal(
@@ -598,24 +607,31 @@ def labelled(draw):
         pd.DataFrame({"layer": range(3)}), how="cross"
     )
     table["ice_type"] = [rng.choice(6, p=shares[layer]) for layer in table["layer"]]
-    table["cluster"] = (table["site_id"].astype(int) // draw(st.sampled_from([1, 2, 4]))).astype(
-        str
-    )
+    number = table["site_id"].astype(int)
+    table["group"] = (number // draw(st.sampled_from([1, 2, 4]))).astype(str)
+    side = draw(st.sampled_from([10_000, 30_000, 1_000_000]))
+    table["easting"], table["northing"] = rng.uniform(0, side, (2, sites))[:, number]
     return table[rng.random(len(table)) < draw(st.sampled_from([0.5, 0.8, 1.0]))], seed
 
 
 @settings(max_examples=60, deadline=None)
-@given(labelled(), st.sampled_from([0.2, 0.3, 0.5]), st.sampled_from(["site_id", "cluster"]))
-def test_split_never_parts_a_group_and_keeps_the_tolerance(case, share, group):
+@given(labelled(), st.sampled_from([0.2, 0.3, 0.5]))
+def test_split_never_parts_a_group_or_neighbours_and_keeps_the_tolerance(case, share):
     table, seed = case
     if table.empty:
         return
-    study = Study(name="t", samples={"test_share": share})
-    split = split_sites(study, table, np.random.default_rng(seed), group=group)
+    study = Study(name="t", samples={"test_share": share, "train_share": 0.5})
+    split = split_sites(study, table, np.random.default_rng(seed))
     assert set(split) <= {"train", "test"}
-    assert split.groupby(table[group]).nunique().max() == 1
+    assert split.groupby(table["group"]).nunique().max() == 1
+    one, other = cKDTree(table[["easting", "northing"]]).query_pairs(1000, output_type="ndarray").T
+    assert (split.to_numpy()[one] == split.to_numpy()[other]).all()
+    table = table.assign(unit=sample_units(study, table))
+    stays, _ = thin_training(study, table.assign(split=split), np.random.default_rng(seed))
+    whole = table[table["unit"].isin(stays["unit"])]
+    assert stays["site_id"].tolist() == whole["site_id"].tolist()
     # Single moves and exchanges end now and then just before a tolerance that could be had.
-    assert (deviations(table, split, share, group) <= 1).all()
+    assert (deviations(table, split, share) <= 1).all()
 
 
 # --- Files
