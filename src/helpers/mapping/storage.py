@@ -10,14 +10,14 @@ from rasterio.features import rasterize
 from helpers.core import ice, qgis
 from helpers.core.classes import layer_name
 from helpers.core.files import write_json
-from helpers.core.grid import cell_areas, reference_grid
+from helpers.core.grid import cell_areas, reference_grid, study_regions
 from helpers.core.rasters import open_raster
 from helpers.core.study import Study
 from helpers.folds.weights import area_weights
 from helpers.forest import cards
 from helpers.forest.paths import model_path
 from helpers.forest.regression import fit
-from helpers.mapping.cells import ground_share, sample_cells, study_regions
+from helpers.mapping.cells import ground_share, sample_cells
 from helpers.mapping.extent import confine_to_permafrost
 from helpers.mapping.files import grid_windows, layer_files, map_files, open_rasters
 from helpers.mapping.predict import predict
