@@ -24,6 +24,7 @@ from helpers.prepare.registry import covariate_files, used_predictors
 from helpers.samples.areas import label_features
 from helpers.samples.columns import SampleError
 from helpers.samples.labels import label_layers
+from helpers.samples.prevalence import describe, read_prevalence
 from helpers.samples.readers import read_table
 from helpers.samples.tables import find_problems, read_tables, table_paths
 from launcher.run import show_stale
@@ -106,7 +107,7 @@ def _noted(problems: Problems) -> Iterator[None]:
 def _user_files(study: Study) -> Iterator[tuple[str, Path]]:
     """Yield the setting that names a file of the user, and the file or folder."""
     named = {"area.polygons": study.area.polygons}
-    kinds = ("sites", "intervals", "points", "areas", "permafrost_mask")
+    kinds = ("sites", "intervals", "points", "areas", "permafrost_mask", "prevalence")
     named |= {f"samples.{kind}": getattr(study.samples, kind) for kind in kinds}
     own = {f"predictors.{one.name}": one.file for one in study.own_predictors}
     named |= {name: file for name, file in own.items() if isinstance(file, str)}
@@ -197,6 +198,9 @@ def _show_samples(study: Study, missing: Set[str], problems: Problems) -> pd.Dat
                 labels = label_features(alone, np.random.default_rng(study.samples.seed))
                 found.append(labels[labels["ice_type"].notna()])
                 _print_rows(f"samples.{kind}", _by_class(study, found[-1]))
+    if study.samples.prevalence and "samples.prevalence" not in missing:
+        with _noted(problems):
+            print(f"samples: {describe(read_prevalence(study))}")
     places = [table[["longitude", "latitude"]] for table in found]
     return pd.concat([pd.DataFrame(columns=["longitude", "latitude"]), *places]).drop_duplicates()
 

@@ -104,7 +104,9 @@ def _tables(*names: str) -> list[str]:
 
 _raw_files = _files("helpers.prepare.products:raw_files")
 _labels = _files("samples/labels.csv")
-_field_tables = _files("helpers.samples.tables:table_paths", "testbed.truth:truth_files")
+_field_tables = _files(
+    "helpers.samples.tables:table_paths", "testbed.truth:truth_files", "samples/prevalence.csv"
+)
 
 
 def _user_rasters(study: Study) -> list[Path]:
@@ -118,7 +120,7 @@ def _user_rasters(study: Study) -> list[Path]:
 
 def _samples(study: Study) -> list[Path]:
     made = (study.results_dir / "samples").glob("*")
-    others = ("sites.csv", "intervals.csv", "labels.csv")
+    others = ("sites.csv", "intervals.csv", "prevalence.csv", "labels.csv")
     return [path for path in made if path.name not in others]
 
 
@@ -176,7 +178,7 @@ _STAGES = (
     ),
     Stage(
         "testbed/2-boreholes",
-        "the hidden truth, and the two tables that a field campaign would hand in",
+        "the hidden truth, and the tables that a field campaign would hand in",
         after=("testbed/1-landscape", "01-prepare-data"),
         outputs=_field_tables,
         seconds=45,
@@ -222,11 +224,12 @@ _STAGES = (
     Stage(
         "03-grid-search",
         "grid search by cross-validation on the training samples; forests, and models of ice",
-        after=("02-extract-samples",),
+        after=("testbed/2-boreholes", "02-extract-samples"),
         outputs=_forests,
         seconds=90,
         memory_mb=(900, 100),
         settings=("forest", "folds", "predictors", "left_out", "domain", "target"),
+        reads=lambda study: study.prevalence_files,
         in_process=True,
     ),
     Stage(
@@ -249,7 +252,7 @@ _STAGES = (
     Stage(
         "05-map-ground-ice",
         "ice type, probabilities and ice content of every cell; storage; where to believe it",
-        after=("01-prepare-data", "02-extract-samples", "03-grid-search"),
+        after=("01-prepare-data", "testbed/2-boreholes", "02-extract-samples", "03-grid-search"),
         outputs=_files(
             "helpers.mapping.files:map_files", "helpers.mapping.files:trust_files",
             "helpers.mapping.files:difference_files",
@@ -265,7 +268,10 @@ _STAGES = (
     Stage(
         "05-storage",
         "ground ice by region, elevation and class, and the interval of its total",
-        after=("01-prepare-data", "02-extract-samples", "03-grid-search", "05-map-ground-ice"),
+        after=(
+            "01-prepare-data", "testbed/2-boreholes", "02-extract-samples", "03-grid-search",
+            "05-map-ground-ice",
+        ),
         outputs=_files("helpers.mapping.files:interval_files", "tables/storage.json"),
         seconds=40,
         memory_mb=(700, 700),

@@ -17,12 +17,11 @@ from helpers.accuracy.predictions import Predictions, mapped_areas
 from helpers.core import ice
 from helpers.core.classes import layer_name
 from helpers.core.files import read_json, write_json, write_table
-from helpers.core.grid import reference_grid
+from helpers.core.grid import reference_grid, study_regions
 from helpers.core.rasters import read_band
 from helpers.core.scores import HEADLINE_SCORES
 from helpers.core.study import DOMAINS
 from helpers.mapping import conformal, trust_tables
-from helpers.mapping.cells import study_regions
 from helpers.mapping.files import interval_files, layer_files, map_files
 from helpers.prepare.domain import by_domain, domain_of_cells
 from helpers.prepare.registry import used_predictors

@@ -30,21 +30,28 @@ LEAST_WORLDS = 10
 """Fewer replicates, each a truth and its boreholes, say nothing about how often intervals hold."""
 
 _Z = 1.645  # of a 90 % interval
-_DESIGNS = {"random": ("#0072b2", "o"), "clustered": ("#d55e00", "s"), "roadside": ("#009e73", "^")}
+_DESIGNS = {
+    "random": ("#0072b2", "o"),
+    "clustered": ("#d55e00", "s"),
+    "roadside": ("#009e73", "^"),
+    "ice_seeking": ("#cc79a7", "D"),
+    "ice_seeking, surveyed": ("#e69f00", "v"),
+}
 
 
 def worlds_of(folders: Mapping[str, Path]) -> dict[str, dict]:
     """Return run, design and seed of the runs whose truth can be read, by name.
 
-    Empty where there are too few of them, or several of one world and design, which are no
-    replicates of each other.
+    A design with a survey of the share of permafrost is one of its own. Empty where there are too
+    few of them, or several of one world and design, which are no replicates of each other.
     """
     worlds = {}
     for name, folder in folders.items():
         study = Study.open(folder / "study.yaml")
         if isinstance(study, VirtualStudy) and study.draws_boreholes:
-            world = {"design": study.campaign.boreholes.design, "seed": study.campaign.truth.seed}
-            worlds[name] = {"run": name, **world}
+            surveyed = ", surveyed" if study.campaign.survey_error else ""
+            design = study.campaign.boreholes.design + surveyed
+            worlds[name] = {"run": name, "design": design, "seed": study.campaign.truth.seed}
     different = {(world["design"], world["seed"]) for world in worlds.values()}
     return worlds if LEAST_WORLDS <= len(different) == len(worlds) else {}
 
@@ -229,7 +236,8 @@ def plot_bias(biases: pd.DataFrame) -> Figure:
         look = {"color": colour, "marker": marker, "linestyle": "", "markersize": 4}
         look |= {"elinewidth": 0.8, "label": design}
         shown = part[part["design"] == design]
-        places = shown["estimate"].map(names.index) + 0.22 * (1 - number)
+        off_centre = 0.66 * ((len(designs) - 1) / 2 - number) / len(designs)
+        places = shown["estimate"].map(names.index) + off_centre
         off.errorbar(shown["bias"], places, xerr=_Z * shown["bias_se"], **look)
         ends = shown["holds"] - shown["holds_lower"], shown["holds_upper"] - shown["holds"]
         held.errorbar(shown["holds"], places, xerr=np.abs(ends), **look)
@@ -273,7 +281,7 @@ def plot_totals(totals: pd.DataFrame) -> Figure:
             axes.vlines(shown.index, shown["lower"], shown["upper"], **look)
             axes.plot(shown.index, shown["km3"], ".", color=colour, markersize=2.5)
         axes.axhline(1, color="0.2", linewidth=0.7)
-        title = f"{design} sites: {100 * holds.mean():.0f} % hold"
+        title = f"{design}:\n{100 * holds.mean():.0f} % hold"
         axes.set(title=title, xlabel="worlds, by their total")
     row[0].set_ylabel("total over the true total")
     return _with_legend(figure, row[0])

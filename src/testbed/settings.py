@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from helpers.core.settings import Positive, Section, Share
+from helpers.core.settings import Positive, Probability, Section, Share
 from helpers.core.study import Study
 
 NotNegative = Annotated[float, Field(ge=0)]
@@ -191,7 +191,7 @@ class Boreholes(Section):
     pit_share: Share = 0.35
     domain_share: Share = 0.78  # of the sites lie in the potential-permafrost domain
     design: Literal["random", "clustered", "roadside", "ice_seeking"] = "clustered"
-    ice_odds: tuple[Positive, Positive] = (4, 4)  # ice_seeking: of permafrost; of its icier half
+    ice_odds: tuple[Positive, Positive] = (4, 1)  # ice_seeking: of permafrost; of its icier half
     clusters: Number = 90
     cluster_radius: Positive = 6000  # m
     lowest_of: Number = 2  # places considered for a cluster: the nearest to a valley floor is taken
@@ -205,10 +205,12 @@ class Boreholes(Section):
 
 
 class Campaign(Section):
-    """The hidden truth, and the boreholes that sample it."""
+    """The hidden truth, and the boreholes and the survey that sample it."""
 
     truth: Truth = Truth()
     boreholes: Boreholes = Boreholes()
+    # Relative error of a survey of the share of ground with permafrost; without it no survey
+    survey_error: Probability | None = None
 
 
 class VirtualStudy(Study):

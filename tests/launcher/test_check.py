@@ -69,13 +69,15 @@ def test_one_problem_hides_no_other(stages, changed, capsys):
         {"name": "steep", "file": f"{DATA}/slp.tif", "valid_range": [10, 90]},
     ]
     samples = {"areas": f"{DATA}/pmfst.gpkg", "class_column": "Type", "points": "data/nowhere.csv"}
+    samples["prevalence"] = "data/shares.csv"
     path = changed(predictors=own, samples=samples, domain={"covariate": "snow"})
-    assert check.check_study(path) == 6
+    assert check.check_study(path) == 7
     assert stages == []  # which would name the missing files once more
     out = capsys.readouterr().out.splitlines()
     problems = [line for line in out if line.startswith("problem: ")]
     expected = [
         "There is no data/nowhere.csv, which `samples.points` names.",
+        "There is no data/shares.csv, which `samples.prevalence` names.",
         "There is no data/nowhere.tif, which `predictors.slope` names.",
         "Predictor far: The raster topography.tif lies outside the grid",
         f"Predictor none: {DATA}/slp.tif has no value on the grid.",
@@ -88,6 +90,18 @@ def test_one_problem_hides_no_other(stages, changed, capsys):
     (kept,) = [line for line in out if "places have a value" in line]
     assert "; steep loses most, " in kept
     assert 0 < int(kept.split()[1]) < 1335
+
+
+def test_known_shares_are_told_and_checked(stages, changed, capsys, tmp_path):
+    path = tmp_path / "shares.csv"
+    samples = {"areas": f"{DATA}/pmfst.gpkg", "class_column": "Type", "prevalence": str(path)}
+    header = "region,from_m,to_m,layer,share,low,high,source\n"
+    path.write_text(f"{header},,,,0.4,0.3,0.5,a map\n")
+    assert check.check_study(changed(samples=samples)) == 0
+    assert said(capsys, "samples: permafrost") == ["samples: permafrost shares from a map"]
+    path.write_text(f"{header},,,,40,30,50,a map\n")
+    assert check.check_study(changed(samples=samples)) == 1
+    assert "shares.csv, column low, share, high, rows 2" in said(capsys, "problem: ")[0]
 
 
 def test_without_an_area_no_stage_is_listed(stages, changed, capsys):

@@ -202,6 +202,17 @@ def test_impossible_settings_are_named_and_the_others_run(tmp_path):
     assert "1.5" in runs[1].error
 
 
+def test_the_worlds_of_ice_seekers_are_surveyed_and_not():
+    runs = planned_runs(Sweep.open("replicates"))
+    surveys = [
+        one.study.campaign.survey_error
+        for one in runs
+        if one.study.campaign.boreholes.design == "ice_seeking"
+    ]
+    assert surveys.count(None) == surveys.count(0.1) == 70
+    assert len(runs) == 5 * 70
+
+
 @pytest.mark.parametrize(
     "path", sorted((ROOT / "config/sweeps").glob("*.yaml")), ids=lambda path: path.stem
 )

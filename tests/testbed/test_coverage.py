@@ -117,3 +117,24 @@ def test_runs_are_read_plotted_and_written(tmp_path, rng):
     assert not coverage.worlds_of(folders)
     assert all(table.empty for table in coverage.read_estimates(folders))
     assert coverage.read_applicability(folders).empty
+
+
+def test_a_survey_makes_another_design_of_the_same_worlds(tmp_path, rng):
+    quick = Study.open("config/quick.yaml").changed({"campaign.boreholes.design": "ice_seeking"})
+    folders = {}
+    for seed in range(coverage.LEAST_WORLDS):
+        for error in (None, 0.1):
+            name = f"{seed}-{error}"
+            settings = {"campaign.truth.seed": seed, "campaign.survey_error": error}
+            quick.changed(settings).write(tmp_path / name / "study.yaml")
+            folders[name] = tmp_path / name
+    worlds = coverage.worlds_of(folders)
+    assert len(worlds) == len(folders)
+    designs = [world["design"] for world in worlds.values()]
+    assert designs[:2] == ["ice_seeking", "ice_seeking, surveyed"]
+    # Both are drawn, side by side.
+    table = estimated(rng, 0.05, 0.8, worlds=5)
+    both = pd.concat([table.assign(design=design) for design in designs[:2]])
+    (off, _) = coverage.plot_bias(coverage.bias(both)).axes
+    assert off.get_legend_handles_labels()[1] == designs[:2]
+    assert not coverage.worlds_of(folders | {"twice": tmp_path / "0-0.1"})

@@ -142,6 +142,25 @@ def _outline(
     return reprojected(polygons.geometry, wkt, resolution).union_all()
 
 
+def study_regions(study: Study, geobox: GeoBox) -> tuple[list[str], list[tuple[BaseGeometry, int]]]:
+    """Return the names of the regions, and their shapes on the grid with numbers from 1.
+
+    StudyAreaError if the layer of regions has no names.
+    """
+    import geopandas
+
+    path = study.path(study.area.polygons)
+    layers = geopandas.list_layers(path)["name"].tolist() if study.area.polygons else []
+    if study.area.regions_layer not in layers:
+        return [study.title or study.name], [(study_area(study, crs_wkt(geobox)), 1)]
+    regions = geopandas.read_file(path, layer=study.area.regions_layer)
+    if "name" not in regions:
+        message = f"The regions of {path.name} have no column name."
+        raise StudyAreaError(message, "add it, or set area.regions_layer")
+    shapes = reprojected(regions.geometry, crs_wkt(geobox), study.grid.resolution)
+    return regions["name"].tolist(), list(zip(shapes, range(1, len(shapes) + 1), strict=True))
+
+
 def reference_grid(study: Study) -> GeoBox:
     """Return the grid of `grid.like`, or the area's bounds snapped outwards to whole cells."""
     return fine_grid(study, study.grid.resolution)

@@ -339,6 +339,9 @@ class Samples(Section):
     more_columns: list[str] = []  # of the sites table that samples keep, as for `folds.column`
     points: str = ""  # places with a class: CSV, xlsx, GeoPackage, GeoJSON or shapefile
     areas: str = ""  # polygons with a class: GeoPackage, GeoJSON or shapefile
+    # CSV of known shares of ground with permafrost (`helpers.samples.prevalence`); empty: none, or
+    # the one beside the tables in the run's folder.
+    prevalence: str = ""
     class_column: str = "ice_type"  # of points and polygons
     cells_per_area: Count = 20  # at most so many cells of a polygon are samples
     same_cell: Literal["together", "merge"] = "together"  # sites of a cell: one group or one sample

@@ -341,6 +341,11 @@ class Study(Section):
         return [self.path(path) for path in files if path]
 
     @property
+    def prevalence_files(self) -> list[Path]:
+        """The user's table of known shares of ground with permafrost, if there is one."""
+        return [self.path(self.samples.prevalence)] if self.samples.prevalence else []
+
+    @property
     def other_map_files(self) -> list[Path]:
         """The user's files of maps that ours is compared with."""
         return [self.path(other.file) for other in self.compare_with if other.file]
@@ -353,6 +358,7 @@ class Study(Section):
         """
         base = {f"data/base/{name}": digest for name, digest in self._base_hashes.items()}
         files = [*self.grid_files, *self.sample_files, *self.other_map_files]
+        files += self.prevalence_files
         return base | {relative_path(p): file_hash(p) if p.is_file() else "" for p in files}
 
     @cached_property

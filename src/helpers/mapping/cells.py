@@ -5,33 +5,14 @@ from dataclasses import dataclass
 import numpy as np
 import rasterio
 import shapely
-from odc.geo.geobox import GeoBox
-from shapely.geometry.base import BaseGeometry
 
-from helpers.core.grid import cell_centres, crs_wkt, reference_grid, reprojected, study_area
+from helpers.core.grid import cell_centres, reference_grid, study_regions
 from helpers.core.rasters import read_band
 from helpers.core.study import Study
 from helpers.mapping.files import MapError
 from helpers.prepare.columns import column_values, forest_columns, predictor_of
 from helpers.prepare.domain import domain_of_cells
 from helpers.prepare.registry import GROUND_SHARE, covariate_files
-
-
-def study_regions(study: Study, geobox: GeoBox) -> tuple[list[str], list[tuple[BaseGeometry, int]]]:
-    """Return the names of the regions, and their shapes on the grid with numbers from 1."""
-    import geopandas
-
-    path = study.path(study.area.polygons)
-    layers = geopandas.list_layers(path)["name"].tolist() if study.area.polygons else []
-    if study.area.regions_layer not in layers:
-        return [study.title or study.name], [(study_area(study, crs_wkt(geobox)), 1)]
-    regions = geopandas.read_file(path, layer=study.area.regions_layer)
-    if "name" not in regions:
-        raise MapError(
-            f"The regions of {path.name} have no column name.", "add it, or set area.regions_layer"
-        )
-    shapes = reprojected(regions.geometry, crs_wkt(geobox), study.grid.resolution)
-    return regions["name"].tolist(), list(zip(shapes, range(1, len(shapes) + 1), strict=True))
 
 
 def ground_share(study: Study) -> np.ndarray | None:

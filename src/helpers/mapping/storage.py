@@ -10,10 +10,10 @@ from rasterio.features import rasterize
 from helpers.core import ice, qgis
 from helpers.core.classes import layer_name
 from helpers.core.files import write_json
-from helpers.core.grid import area_mask, cell_areas, reference_grid
+from helpers.core.grid import area_mask, cell_areas, reference_grid, study_regions
 from helpers.core.rasters import open_raster
 from helpers.core.study import Study
-from helpers.mapping.cells import ground_share, study_regions
+from helpers.mapping.cells import ground_share
 from helpers.mapping.files import grid_windows, layer_files, map_files, open_rasters
 from helpers.prepare.registry import GROUND_SHARE, covariate_files
 

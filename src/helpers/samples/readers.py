@@ -181,10 +181,14 @@ def _records(path: Path, kind: str, epsg: int) -> list[list[str]]:
         case ".gpkg":
             return _geopackage_records(path, kind, epsg)
         case _:
-            return _csv_records(path)
+            return csv_records(path)
 
 
-def _csv_records(path: Path) -> list[list[str]]:
+def csv_records(path: Path) -> list[list[str]]:
+    """Return the cells of a CSV file, line by line, in any usual encoding and separator.
+
+    An error of any class if it is none.
+    """
     data = path.read_bytes()
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         text = data.decode("utf-16")
