@@ -79,7 +79,7 @@ def accuracy_against_truth(
     Predictions are those of the map `which` (of `helpers.accuracy.predictions.MAPS`). The table is
     as from `helpers.accuracy.estimates.estimate_accuracy`, with reference ``cells``.
     The rows ``true_train`` and ``true_map`` are the accuracy of the forest of the training samples
-    and of the map, over `helpers.accuracy.predictions.EVALUATION_CELLS` cells: against the class
+    and of the map, over `helpers.samples.extract.EVALUATION_CELLS` cells: against the class
     that most of a cell has (``cells``), and against what a borehole in it would find (``samples``).
     """
     geobox = reference_grid(study)
@@ -123,9 +123,10 @@ def promised_and_true(promised: pd.DataFrame, true: pd.DataFrame) -> pd.DataFram
     -------
     pandas.DataFrame
         One row a map, layer, domain, estimate and score: ``promised``, the ends ``lower`` and
-        ``upper`` of its interval, ``true`` of the model of the training samples as a borehole in each cell
-        would find it, ``difference`` (promised less true), ``held``, whether the interval holds the
-        true score, and ``true_of_cells``, the score against the class that most of each cell has.
+        ``upper`` of its interval, ``true`` of the model of the training samples as a borehole in
+        each cell would find it, ``difference`` (promised less true), ``held``, whether the interval
+        holds the true score, and ``true_of_cells``, the score against the class that most of each
+        cell has.
     """
     keys = ["map", "layer", "domain"]
     by_reference = true[true["estimate"] == "true_train"].groupby("reference")

@@ -105,7 +105,7 @@ def class_areas(study: Study, predictions: Predictions, reports: dict[str, Any])
     """Return the area of each class: among samples, mapped, and estimated from samples by area.
 
     There is one row a layer, domain and class. Areas mapped by the forest of the training samples
-    are counted among cells in regular steps (`helpers.accuracy.predictions.EVALUATION_CELLS`).
+    are counted among cells in regular steps (`helpers.samples.extract.EVALUATION_CELLS`).
     Reports are those of the test samples by layer, from `helpers.accuracy.report.evaluate`.
     """
     tables = []

@@ -21,7 +21,14 @@ from helpers.core.files import file_hash, write_aside, write_json
 from helpers.core.study import Study
 from helpers.forest.file import forest_bytes, read_forests
 from helpers.forest.grid_search import Search, search_grid
-from helpers.forest.hurdle import HURDLE_ARRAYS, TREES, Hurdle, fit_hurdle, hurdle_card
+from helpers.forest.hurdle import (
+    HURDLE_ARRAYS,
+    TREES,
+    Hurdle,
+    agree_with_shares,
+    fit_hurdle,
+    hurdle_card,
+)
 from helpers.forest.models import CHECKED_INPUT, classifier
 from helpers.forest.paths import model_path
 from helpers.forest.trees import grow
@@ -80,7 +87,7 @@ def _hurdle(
 ) -> tuple[Path, bytes, Card]:
     """Return a hurdle model as file and card."""
     layer = searched.layer
-    hurdle = fit_hurdle(study, rows)
+    hurdle = agree_with_shares(study, fit_hurdle(study, rows), layer)
     card = model_card(study, layer, kind, rows, {"n_estimators": TREES}) | hurdle_card(hurdle)
     return _path(study, layer, kind, "ice"), forest_bytes(*hurdle.forests), card
 
@@ -127,7 +134,8 @@ def load_hurdle(path: str | Path, target: str | None = None) -> tuple[Hurdle, Ca
     free = card["free"]
     allowed = [(0, 1), range(len(arrays["types"])), *([free] if len(free) > 1 else [])]
     forests = _load(path, card, target, allowed)
-    return Hurdle(forests, **arrays, intercept=card["intercept"], free=free), card
+    others = {name: card[name] for name in ("intercept", "free", "strata")}
+    return Hurdle(forests, **arrays, **others), card
 
 
 def _load(

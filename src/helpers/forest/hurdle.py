@@ -15,7 +15,7 @@ Meinshausen, N. (2006). Quantile regression forests. J. Mach. Learn. Res. 7, 983
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,10 @@ from threadpoolctl import threadpool_limits
 from helpers.core.study import Study
 from helpers.forest.models import leaf_means
 from helpers.forest.trees import grow, with_leaves
+from helpers.samples.extract import cell_points, evaluation_cells
+from helpers.samples.prevalence import Strata, fit_shifts, read_prevalence, shift_at, shifted
 from helpers.samples.rows import ForestError, forest_predictors
+from helpers.samples.together import coordinates
 
 LEAST_SAMPLES = 30
 """Units of samples in the domain, below which a layer is refused."""
@@ -100,6 +103,8 @@ class Hurdle:
         Shares of the classes in each bin.
     free
         Codes of the classes without permafrost.
+    strata
+        Known shares of permafrost, with the shift of log-odds that agrees with each.
     """
 
     forests: Sequence[RandomForestClassifier]
@@ -110,6 +115,7 @@ class Hurdle:
     edges: np.ndarray
     types: np.ndarray
     free: Sequence[int]
+    strata: Strata
 
     def predict(
         self, values: np.ndarray, inside: np.ndarray, shift: npt.ArrayLike = 0.0
@@ -131,8 +137,7 @@ class Hurdle:
             # einsum adds up in one order on any number of cores; a matrix product does not.
             score = np.einsum("np,p->n", values[inside], self.slope) + self.intercept
             permafrost[inside] = (forest + expit(score)) / 2
-            odds = np.exp(shift)
-            permafrost = permafrost * odds / (1 - permafrost + permafrost * odds)
+            permafrost = shifted(permafrost, shift)
         bins = leaf_means(self.forests[1], values)
         classes = permafrost[:, np.newaxis] * np.einsum("nb,bk->nk", bins, self.types)
         classes[:, self.free[0]] = 1 - permafrost
@@ -232,7 +237,22 @@ def fit_hurdle(study: Study, rows: pd.DataFrame, trees: int = TREES) -> Hurdle:
     mean, square = (np.bincount(place, fraction**power) / number for power in (1, 2))
     shares = np.stack([np.bincount(place, one) for one in types.T], axis=1)
     types = shares / number[:, np.newaxis]
-    return Hurdle(forests, slope, intercept, mean, square, edges, types, free)
+    return Hurdle(forests, slope, intercept, mean, square, edges, types, free, [])
+
+
+def agree_with_shares(study: Study, hurdle: Hurdle, layer: str) -> Hurdle:
+    """Return a hurdle whose P agrees with the known shares of permafrost, if there are any.
+
+    See `helpers.samples.prevalence`: shares hold for the cells of the domain.
+    """
+    table = read_prevalence(study)
+    rows = pd.DataFrame() if table is None else table[table["layer"] == layer]
+    if rows.empty:
+        return hurdle
+    values, cells, inside = evaluation_cells(study)
+    values, points = values[inside], cell_points(study, cells[inside])
+    chance = hurdle.predict(values, np.ones(len(values), bool)).permafrost
+    return replace(hurdle, strata=fit_shifts(study, rows, chance, values, points))
 
 
 def bins_of(fraction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -271,27 +291,27 @@ def _logistic(values: np.ndarray, frozen: np.ndarray) -> tuple[np.ndarray, float
     return slope, float(fitted.intercept_[0] - np.einsum("p,p->", slope, mean))
 
 
-HurdleJob = tuple[pd.DataFrame, np.ndarray]
-"""Samples of one layer with their class, and their folds."""
+HurdleJob = tuple[pd.DataFrame, np.ndarray, Strata]
+"""Samples of one layer with their class, their folds, and known shares (`Hurdle.strata`)."""
 
 
 def predict_held_out(study: Study, jobs: Sequence[HurdleJob], n_jobs: int = -1) -> list[Prediction]:
     """Predict samples by hurdles that were learned without their fold, one prediction a job.
 
-    Bins differ by fold, so `Prediction.bins` is empty. The result does not depend on the number of
-    threads.
+    Log-odds of permafrost are shifted as by the strata of the job. Bins differ by fold, so
+    `Prediction.bins` is empty. The result does not depend on the number of threads.
     """
     parts = [
-        (index, fold == number) for index, (_, fold) in enumerate(jobs) for number in set(fold)
+        (index, fold == number) for index, (_, fold, _) in enumerate(jobs) for number in set(fold)
     ]
     answers = Parallel(n_jobs, prefer="threads")(
-        delayed(_held_out)(study, jobs[index][0], held) for index, held in parts
+        delayed(_held_out)(study, jobs[index], held) for index, held in parts
     )
     size = len(study.target_classes.codes)
     shapes: dict[str, tuple[int, ...]] = {"permafrost": (), "classes": (size,), "bins": (0,)}
     shapes |= {"content": (), "square": ()}
     arrays = [
-        {name: np.zeros((len(rows), *shape)) for name, shape in shapes.items()} for rows, _ in jobs
+        {name: np.zeros((len(rows), *shape)) for name, shape in shapes.items()} for rows, *_ in jobs
     ]
     for (index, held), answer in zip(parts, answers, strict=True):
         for name, whole in arrays[index].items():
@@ -300,10 +320,17 @@ def predict_held_out(study: Study, jobs: Sequence[HurdleJob], n_jobs: int = -1) 
     return [Prediction(**one) for one in arrays]
 
 
-def _held_out(study: Study, rows: pd.DataFrame, held: np.ndarray) -> Prediction:
+def _held_out(study: Study, job: HurdleJob, held: np.ndarray) -> Prediction:
+    rows, _, strata = job
     hurdle = fit_hurdle(study, rows[~held], study.folds.estimators)
-    inside = rows.loc[held, "in_domain"].to_numpy(bool)
-    return hurdle.predict(forest_predictors(study, rows[held]), inside)
+    return predict_rows(study, replace(hurdle, strata=strata), rows[held])
+
+
+def predict_rows(study: Study, hurdle: Hurdle, rows: pd.DataFrame) -> Prediction:
+    """Return what a hurdle expects at samples."""
+    values = forest_predictors(study, rows)
+    shift = shift_at(study, hurdle.strata, values, coordinates(rows))
+    return hurdle.predict(values, rows["in_domain"].to_numpy(bool), shift)
 
 
 # The limit of permafrost --------------------------------------------------------------------------
@@ -353,4 +380,5 @@ HURDLE_ARRAYS = ("slope", "mean", "square", "edges", "types")
 def hurdle_card(hurdle: Hurdle) -> dict[str, Any]:
     """Return what the model card of a hurdle holds beside its forests."""
     arrays = {name: getattr(hurdle, name).tolist() for name in HURDLE_ARRAYS}
-    return arrays | {"intercept": hurdle.intercept, "free": hurdle.free}
+    others = {name: getattr(hurdle, name) for name in ("intercept", "free", "strata")}
+    return arrays | others

@@ -40,6 +40,8 @@ class Cells:
         Number of the province or league, in the order of `names`.
     ground : shape (n,)
         Share that may hold ice, as `ground_share`.
+    points : shape (n, 2)
+        Easting and northing, m.
     in_domain : shape (n,)
         Whether they lie in the potential-permafrost domain.
     side
@@ -51,6 +53,7 @@ class Cells:
     column: np.ndarray
     region: np.ndarray
     ground: np.ndarray
+    points: np.ndarray
     in_domain: np.ndarray
     names: list[str]
     side: float
@@ -86,4 +89,6 @@ def sample_cells(study: Study, wanted: int) -> Cells:
     if share is not None:
         ground = share[rows[row], columns[column]]
     in_domain = domain_of_cells(study)[rows[row], columns[column]]
-    return Cells(values, row, column, region[row, column], ground, in_domain, names, side)
+    points = np.stack([easting[row, column], northing[row, column]], axis=1)
+    region = region[row, column]
+    return Cells(values, row, column, region, ground, points, in_domain, names, side)

@@ -4,7 +4,8 @@ A total errs for three reasons, and each is sampled:
 
 1. *Sites.* Other boreholes would have said something else of where permafrost is, and of what it
    holds. Sites are resampled by square blocks, because neighbours are not independent. The logistic
-   regression is fitted anew, and so is what the leaves of both forests hold; the trees stay.
+   regression is fitted anew, and so is what the leaves of both forests hold; the trees stay. Where
+   shares of permafrost are known (`helpers.samples.prevalence`), they are drawn from their ranges.
 2. *Contents.* Of these, what permafrost holds, apart from where it is.
 3. *Residual field.* Covariates explain only a part of the ice. What is left is correlated over some
    distance, and its mean over the map is not zero. The variogram of out-of-fold residuals parts
@@ -45,6 +46,7 @@ from helpers.mapping.variogram import (
     fit_variogram,
 )
 from helpers.samples import store
+from helpers.samples.prevalence import shift_at, shift_to, shifted, strata_at
 from helpers.samples.rows import forest_predictors, layer_rows
 
 _REPEATS = 200  # of the draws, for the standard errors of an interval's ends
@@ -100,9 +102,13 @@ class _Layer:
     depth: float
 
     def redrawn(
-        self, study: Study, counts: np.ndarray, cells: Cells
+        self, study: Study, counts: np.ndarray, shares: np.ndarray, cells: Cells
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return P and contents of the cells by how often each block is drawn, (draws, cells)."""
+        """Return P and contents of the cells by how often each block is drawn, (draws, cells).
+
+        Where shares of permafrost are known, each draw has them from another place in their ranges
+        (`shares`, 0 to 1): one source errs one way everywhere.
+        """
         values = forest_predictors(study, self.learnt)
         count = counts[:, self.learnt["block"]].astype(float)
         frozen = study.target_classes.permafrost[self.learnt["class"]]
@@ -111,7 +117,14 @@ class _Layer:
         votes = _redrawn_leaves(forest, values, frozen.astype(float), count, cells.values)
         iced = values[frozen], fraction[frozen], count[:, frozen]
         content = _redrawn_leaves(contents, *iced, cells.values)
-        return (votes + self._logistic(values, frozen, count, cells.values)) / 2, content
+        chance = (votes + self._logistic(values, frozen, count, cells.values)) / 2
+        stratum = strata_at(study, self.hurdle.strata, cells.values, cells.points)
+        for number, row in enumerate(self.hurdle.strata):
+            inside = (stratum == number) & cells.in_domain
+            drawn = np.interp(shares, [0, 0.5, 1], [row["low"], row["share"], row["high"]])
+            for one, share in zip(chance, drawn, strict=True):
+                one[inside] = shifted(one[inside], shift_to(one[inside], share))
+        return chance, content
 
     def _logistic(
         self, values: np.ndarray, frozen: np.ndarray, count: np.ndarray, cells: np.ndarray
@@ -180,6 +193,7 @@ def sample_storage(study: Study) -> Draws:
         )
     rng = np.random.default_rng(settings.seed)
     counts = rng.multinomial(blocks, np.full(blocks, 1 / blocks), settings.draws)
+    shares = rng.random(settings.draws)
     cells = sample_cells(study, settings.cells)
     layers = _layers(study, table, cells)
     shape = (settings.draws, len(cells.names))
@@ -188,7 +202,7 @@ def sample_storage(study: Study) -> Draws:
     # Products of matrices add up in another order on more cores.
     with threadpool_limits(1):
         for layer in layers:
-            chance, content = layer.redrawn(study, counts, cells)
+            chance, content = layer.redrawn(study, counts, shares, cells)
             sites += layer.volume(chance * content, cells)
             contents += layer.volume(chance.mean(axis=0) * content, cells)
         covariance, variogram = _field(layers, cells, 1000 * settings.farthest_km)
@@ -209,14 +223,17 @@ def _layers(study: Study, table: pd.DataFrame, cells: Cells) -> list[_Layer]:
         layer_rows(table, layer_name(layer), study.forest.map_fit, study.target_classes)
         for layer in study.depths
     ]
-    jobs = [(part, sample_folds(study, part)) for part in rows]
+    paths = [model_path(study, layer_name(layer), kind="ice") for layer in study.depths]
+    hurdles = [load_hurdle(path, study.target)[0] for path in paths]
+    jobs = [
+        (part, sample_folds(study, part), hurdle.strata)
+        for part, hurdle in zip(rows, hurdles, strict=True)
+    ]
     layers = []
-    for part, held_out, (top, bottom) in zip(
-        rows, predict_held_out(study, jobs), study.depths, strict=True
-    ):
-        path = model_path(study, layer_name((top, bottom)), kind="ice")
-        hurdle = load_hurdle(path, study.target)[0]
-        at_cells = hurdle.predict(cells.values, cells.in_domain)
+    of_layers = zip(rows, hurdles, predict_held_out(study, jobs), study.depths, strict=True)
+    for part, hurdle, held_out, (top, bottom) in of_layers:
+        shift = shift_at(study, hurdle.strata, cells.values, cells.points)
+        at_cells = hurdle.predict(cells.values, cells.in_domain, shift)
         learnt = learning_rows(study, part)
         layers.append(_Layer(part, learnt, hurdle, held_out, at_cells, bottom - top))
     return layers

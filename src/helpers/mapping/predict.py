@@ -46,7 +46,8 @@ from helpers.mapping.files import MISSING, MapError, Part, grid_windows, map_fil
 from helpers.prepare.columns import forest_columns
 from helpers.prepare.domain import domain_covariates, in_domain_at
 from helpers.prepare.registry import covariate_files
-from helpers.samples.extract import open_predictor, read_predictors
+from helpers.samples.extract import cell_points, open_predictor, read_predictors
+from helpers.samples.prevalence import shift_at
 from helpers.samples.store import samples_path
 
 QUANTILES = {"p10": 0.1, "p50": 0.5, "p90": 0.9}
@@ -301,14 +302,17 @@ def _predict_chunk(plan: _Plan, part: Part) -> np.ndarray:
     size = 2 + len(target.codes) + (2 + len(QUANTILES)) * study.has_storage
     if not len(cells):
         return np.empty((size, 0, 0), np.uint16)
-    prediction = hurdle.predict(values, in_domain_at(study, part, cells))
+    shape = tuple(one.stop - one.start for one in part)
+    row, column = np.divmod(cells, shape[1])
+    places = (row + part[0].start) * reference_grid(study).shape[1] + column + part[1].start
+    shift = shift_at(study, hurdle.strata, values, cell_points(study, places))
+    prediction = hurdle.predict(values, in_domain_at(study, part, cells), shift)
     bands = [class_probabilities(forest, values, target.codes).argmax(axis=1)]
     bands += _shares(prediction, target.permafrost)
     if study.has_storage:
         quantiles = [hurdle.quantile(prediction, level) for level in QUANTILES.values()]
         more = hurdle.exceeding(prediction, study.maps.exceeded)
         bands += map(steps, [prediction.content, *quantiles, more])
-    shape = tuple(one.stop - one.start for one in part)
     numbers = np.full((size, shape[0] * shape[1]), MISSING, np.uint16)
     numbers[0] = NO_TYPE
     for row, band in zip(numbers, bands, strict=True):

@@ -102,7 +102,9 @@ def fit_trust(study: Study, table: pd.DataFrame) -> list[LayerTrust]:
     for card in cards:
         rows = layer_rows(table, card["layer"], card["fit"], study.target_classes)
         jobs.append((rows, sample_folds(study, rows), card_params(card)))
-    probabilities = predict_held_out(study, [job[:2] for job in jobs])
+    strata = [read_card(model_path(study, card["layer"], kind="ice"))["strata"] for card in cards]
+    parts = [(rows, fold, one) for (rows, fold, _), one in zip(jobs, strata, strict=True)]
+    probabilities = predict_held_out(study, parts)
     importances = out_of_fold.out_of_fold_importance(study, jobs)
     coverage = study.trust.coverage
     trust = []

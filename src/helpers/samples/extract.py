@@ -10,11 +10,12 @@ import rasterio
 from odc.geo.geobox import GeoBox
 
 from helpers.core.errors import listed
-from helpers.core.grid import crs_wkt, named_crs, reference_grid
+from helpers.core.grid import area_mask, cell_centres, crs_wkt, named_crs, reference_grid
 from helpers.core.points import projected, values_at
 from helpers.core.rasters import THREADS
 from helpers.core.study import Study
-from helpers.prepare.columns import column_values, predictor_of
+from helpers.prepare.columns import column_values, forest_columns, predictor_of
+from helpers.prepare.domain import domain_of_cells
 from helpers.prepare.registry import CovariateError, covariate_files
 from helpers.samples.columns import SampleError
 
@@ -109,3 +110,29 @@ def extract_covariates(study: Study, table: pd.DataFrame) -> pd.DataFrame:
         values = pool.map(lambda path: values_at(path, easting, northing), files.values())
         added = {"easting": easting, "northing": northing, **dict(zip(files, values, strict=True))}
     return pd.concat([table, pd.DataFrame(added, index=table.index)], axis=1)
+
+
+EVALUATION_CELLS = 25_000
+"""About so many cells, in regular steps, stand for the map.
+
+The standard error of a share is below 0.004 in the whole area, and 0.006 in the default domain.
+"""
+
+
+def evaluation_cells(study: Study) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return about `EVALUATION_CELLS` cells in regular steps over the map.
+
+    These are their predictors, shape (cells, predictors), their flat indices on the reference grid,
+    and whether they lie in the domain.
+    """
+    number = area_mask(study, reference_grid(study)).sum()
+    step = max(1, round(np.sqrt(number / EVALUATION_CELLS)))
+    values, cells = read_predictors(study, forest_columns(study), step=step)
+    return values, cells, domain_of_cells(study).ravel()[cells]
+
+
+def cell_points(study: Study, cells: np.ndarray) -> np.ndarray:
+    """Return easting and northing of cells by their flat indices on the grid, m, shape (n, 2)."""
+    easting, northing = cell_centres(reference_grid(study))
+    row, column = np.divmod(cells, len(easting))
+    return np.stack([easting[column], northing[row]], axis=1)

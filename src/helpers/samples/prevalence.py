@@ -8,10 +8,12 @@ stratum, until their mean probability over the cells of the map is this share.
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import shapely
 from scipy.optimize import brentq
 from scipy.special import expit, logit
 
@@ -19,7 +21,7 @@ from helpers.core.classes import layer_name
 from helpers.core.errors import listed
 from helpers.core.grid import reference_grid, study_regions
 from helpers.core.study import Study
-from helpers.prepare.registry import covariate_files
+from helpers.prepare.columns import forest_columns
 from helpers.samples.columns import SampleError
 from helpers.samples.readers import csv_records, nearest
 
@@ -113,13 +115,13 @@ def _check_rows(study: Study, file: str, text: pd.DataFrame, table: pd.DataFrame
     outside = ((shares <= 0) | (shares >= 1)).any(axis=1)
     turned = (table["low"] > table["share"]) | (table["share"] > table["high"])
     empty = table["from_m"] >= table["to_m"]
-    belts = (text[_BELT] != "").any(axis=1) & ("elevation" not in covariate_files(study))
+    belts = (text[_BELT] != "").any(axis=1) & ("elevation" not in forest_columns(study))
     three, two = ", ".join(_SHARES), ", ".join(_BELT)
     problems += [
         (three, outside, "not between 0 and 1", "write shares, such as 0.4 for 40 %"),
         (three, turned, "they do not increase", "write low <= share <= high"),
         (two, empty, "the belt is empty", "write from_m < to_m"),
-        (two, belts, "the study has no covariate elevation", "leave belts empty"),
+        (two, belts, "the study has no predictor elevation", "leave belts empty"),
         ("source", source, "there is no value", "say where the share is from"),
     ]
     found = [problem for problem in problems if problem[1].any()]
@@ -206,6 +208,72 @@ def shift_to(probability: npt.ArrayLike, share: float) -> float:
     # A shift that brings the largest, or the smallest, log-odds to those of the mean.
     ends = logit(mean) - free.max() - 1, logit(mean) - free.min() + 1
     return float(brentq(lambda shift: expit(free + shift).mean() - mean, *ends))
+
+
+Strata = list[dict[str, Any]]
+"""Rows of one layer of the table with their ``shift``, as model cards have them."""
+
+
+def fit_shifts(
+    study: Study,
+    rows: pd.DataFrame,
+    probability: np.ndarray,
+    values: np.ndarray,
+    points: np.ndarray,
+) -> Strata:
+    """Return the rows of one layer of the table with the ``shift`` of each stratum.
+
+    Cells stand for the domain of the map: their probability of permafrost has the shape (n,),
+    predictors (n, predictors), easting and northing (n, 2). SampleError for a stratum without a
+    cell.
+    """
+    strata = strata_at(study, rows.to_dict("records"), values, points)
+    fitted = []
+    for number, row in enumerate(rows.to_dict("records")):
+        inside = strata == number
+        if not inside.any():
+            where = row["region"] or "this belt"
+            message = f"The table of shares has a row for {where}, which has no cell of the domain."
+            raise SampleError(message, "leave the row out, or correct its region and belt")
+        fitted.append(row | {"shift": shift_to(probability[inside], row["share"])})
+    return fitted
+
+
+def shift_at(
+    study: Study, strata: Strata, values: np.ndarray, points: np.ndarray
+) -> np.ndarray | float:
+    """Return the shift at places, shape (n,), by their predictors, easting and northing.
+
+    It is 0 in no stratum.
+    """
+    if not strata:
+        return 0.0
+    shifts = np.array([*(one["shift"] for one in strata), 0.0])
+    return shifts[strata_at(study, strata, values, points)]
+
+
+def strata_at(study: Study, strata: Strata, values: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Return the number of the stratum of each place, shape (n,), -1 for none.
+
+    Arguments are those of `shift_at`.
+    """
+    rows = pd.DataFrame(strata, columns=[*COLUMNS, "shift"])
+    if rows.empty:
+        return np.full(len(values), -1)
+    # JSON has no infinite numbers.
+    rows = rows.astype({"from_m": float, "to_m": float}).fillna({"from_m": -np.inf, "to_m": np.inf})
+    region = np.full(len(values), "", object)
+    if (rows["region"] != "").any():
+        names, shapes = study_regions(study, reference_grid(study))
+        for name, (shape, _) in zip(names, shapes, strict=True):
+            if name in set(rows["region"]):
+                shapely.prepare(shape)
+                region[shapely.contains_xy(shape, *points.T)] = name
+    columns = forest_columns(study)
+    elevation = np.full(len(values), np.nan)
+    if "elevation" in columns:
+        elevation = values[:, columns.index("elevation")]
+    return stratum_of(rows, region, elevation)
 
 
 def describe(table: pd.DataFrame | None) -> str:
