@@ -5,10 +5,11 @@ where there is permafrost. The expected ice of a cell is P times the mean of tha
 stays where it is expected. Both are learned within the potential-permafrost domain, since outside
 of it there is none by rule; so no sample has to be weighted by the area that it stands for.
 
-P is the mean of a random forest's, which is not balanced, and a logistic regression's: the one
-bends, the other does not flatten at the ends. The contents are a forest's that regresses the ice
-fraction; its leaves hold how many samples are in each bin of contents (Meinshausen 2006). Classes
-without an ice content take the place of bins. `benchmarks/ice_ways.py` sets this beside other ways.
+The log-odds of P are the mean of a random forest's, which is not balanced, and a logistic
+regression's: the one bends, the other does not flatten at the ends. The contents are a forest's
+that regresses the ice fraction; its leaves hold how many samples are in each bin of contents
+(Meinshausen 2006). Classes without an ice content take the place of bins. `benchmarks/ice_ways.py`
+sets this beside other ways.
 
 Cragg, J. (1971). Some statistical models for limited dependent variables. Econometrica 39, 829-844.
 Meinshausen, N. (2006). Quantile regression forests. J. Mach. Learn. Res. 7, 983-999.
@@ -22,11 +23,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from joblib import Parallel, delayed
-from scipy.special import expit
+from scipy.special import expit, logit
 from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
+from helpers.core.scores import PROBABILITY_FLOOR
 from helpers.core.study import Study
 from helpers.forest.models import leaf_means
 from helpers.forest.trees import grow, with_leaves
@@ -136,7 +138,7 @@ class Hurdle:
             forest = leaf_means(self.forests[0], values[inside])[:, 1]
             # einsum adds up in one order on any number of cores; a matrix product does not.
             score = np.einsum("np,p->n", values[inside], self.slope) + self.intercept
-            permafrost[inside] = (forest + expit(score)) / 2
+            permafrost[inside] = joined(forest, score)
             permafrost = shifted(permafrost, shift)
         bins = leaf_means(self.forests[1], values)
         classes = permafrost[:, np.newaxis] * np.einsum("nb,bk->nk", bins, self.types)
@@ -170,6 +172,16 @@ class Hurdle:
         )
         share = np.einsum("nb,b->n", prediction.bins, np.clip(over, 0, 1))
         return prediction.permafrost * share
+
+
+def joined(forest: np.ndarray, score: np.ndarray) -> np.ndarray:
+    """Return P by a forest's probabilities and the log-odds of a logistic regression.
+
+    These are averaged. No forest is as sure as its votes: those of 0 or 1 count as a thousandth
+    from it.
+    """
+    odds = logit(np.clip(forest, PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR))
+    return expit((odds + score) / 2)
 
 
 def learning_rows(study: Study, rows: pd.DataFrame) -> pd.DataFrame:

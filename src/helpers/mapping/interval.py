@@ -34,7 +34,7 @@ from helpers.core.study import Study
 from helpers.folds.blocks import study_blocks
 from helpers.folds.kinds import sample_folds
 from helpers.forest.cards import load_hurdle
-from helpers.forest.hurdle import PULL, Hurdle, Prediction, learning_rows, predict_held_out
+from helpers.forest.hurdle import PULL, Hurdle, Prediction, joined, learning_rows, predict_held_out
 from helpers.forest.paths import model_path
 from helpers.mapping.cells import Cells, sample_cells
 from helpers.mapping.files import MapError, interval_files
@@ -117,7 +117,7 @@ class _Layer:
         votes = _redrawn_leaves(forest, values, frozen.astype(float), count, cells.values)
         iced = values[frozen], fraction[frozen], count[:, frozen]
         content = _redrawn_leaves(contents, *iced, cells.values)
-        chance = (votes + self._logistic(values, frozen, count, cells.values)) / 2
+        chance = joined(votes, self._logistic(values, frozen, count, cells.values))
         stratum = strata_at(study, self.hurdle.strata, cells.values, cells.points)
         for number, row in enumerate(self.hurdle.strata):
             inside = (stratum == number) & cells.in_domain
@@ -129,7 +129,7 @@ class _Layer:
     def _logistic(
         self, values: np.ndarray, frozen: np.ndarray, count: np.ndarray, cells: np.ndarray
     ) -> np.ndarray:
-        """Return P of the cells by the logistic regression of each draw, (draws, cells).
+        """Return the log-odds of the cells by the logistic regression of each draw, (draws, cells).
 
         By Newton's method, from the fitted one, all draws at once.
         """
@@ -147,7 +147,7 @@ class _Layer:
             weight = count * np.maximum(chance * (1 - chance), 1e-6)
             curve = np.einsum("dn,np,nq->dpq", weight, at, at, optimize=True) + np.diag(pull)
             fitted = fitted - np.linalg.solve(curve, slope[:, :, np.newaxis])[:, :, 0]
-        return expit(fitted @ to.T)
+        return fitted @ to.T
 
     def volume(self, content: np.ndarray, cells: Cells) -> np.ndarray:
         """Return km3 of ice by region, (draws, regions), from ice fractions (draws, cells)."""
