@@ -5,7 +5,9 @@ run's own files; the hidden truth is read here and nowhere else.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,10 +23,11 @@ from helpers.core.grid import reference_grid, study_regions
 from helpers.core.rasters import read_band
 from helpers.core.scores import HEADLINE_SCORES
 from helpers.core.study import DOMAINS
-from helpers.mapping import conformal, trust_tables
+from helpers.forest.hurdle import UNITS, fit_hurdle, mapped_types, permafrost_cut, steps
+from helpers.mapping import conformal, trust, trust_tables
 from helpers.mapping.files import interval_files, layer_files, map_files
+from helpers.prepare.columns import forest_columns
 from helpers.prepare.domain import by_domain, domain_of_cells
-from helpers.prepare.registry import used_predictors
 from helpers.samples.extract import read_predictors
 from testbed.settings import VirtualStudy
 from testbed.truth import Rasters, truth_files
@@ -41,11 +44,14 @@ REFERENCES = estimates.REFERENCES | {
 """What predictions are compared with: marker, colour and label."""
 
 CEILING = {"n_estimators": 25, "min_samples_leaf": 5, "max_samples": 0.3, "oob_score": True}
-"""The forest that is shown the true classes of `CEILING_CELLS` cells: no forest errs less."""
+"""The forest that is shown the true classes of about `CEILING_CELLS` cells of the domain."""
 
-CEILING_CELLS = 30_000
+CEILING_CELLS = 50_000
 
-ERRORS = ("error", "error_probable", "error_permafrost", "expected", "avoidable")
+WITHHELD = 0.2
+"""Share of the domain whose samples are withheld, the coldest."""
+
+ERRORS = ("error", "error_permafrost", "expected", "avoidable")
 """Columns of the table of errors, means over cells."""
 
 
@@ -197,7 +203,7 @@ def compare_storage(
     contents: Sequence[np.ndarray],
     truth: Sequence[np.ndarray],
     free: np.ndarray,
-) -> dict[str, float | None]:
+) -> dict[str, Any]:
     """Compare the storage by the mapped and by the true ice of each layer, over the mapped cells.
 
     `free` marks permafrost-free cells.
@@ -218,11 +224,18 @@ def compare_storage(
     mapped_km3, true_km3, free_km3 = (
         float(part.sum(dtype=float) * cell) for part in (mapped, true, mapped[~frozen])
     )
-    compared: dict[str, float | None] = {
+    compared: dict[str, Any] = {
         "mapped_km3": mapped_km3,
         "true_km3": true_km3,
         "bias": mapped_km3 / true_km3 - 1,
         "in_permafrost_free_cells": free_km3 / mapped_km3,
+    }
+    compared["layers"] = {
+        layer_name(layer): {
+            key: float(part[inside].sum(dtype=float) * (layer[1] - layer[0]) * cell)
+            for key, part in {"mapped_km3": own, "true_km3": right}.items()
+        }
+        for layer, own, right in zip(study.depths, contents, truth, strict=True)
     }
     error = mapped - true
     for name, part in {"": error, "_frozen": error[frozen]}.items():
@@ -252,7 +265,7 @@ def true_totals(study: VirtualStudy) -> pd.Series:
     return volume
 
 
-def write_storage(study: VirtualStudy) -> tuple[dict[str, float | None], pd.DataFrame]:
+def write_storage(study: VirtualStudy) -> tuple[dict[str, Any], pd.DataFrame]:
     """Write the comparison of storage, and the intervals beside the true totals.
 
     Returns
@@ -277,31 +290,81 @@ def write_storage(study: VirtualStudy) -> tuple[dict[str, float | None], pd.Data
     return comparison, table
 
 
+# The ceiling --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Ceiling:
+    """What a forest says that was shown the true classes of cells in regular steps.
+
+    Parameters
+    ----------
+    values : shape (n, predictors)
+    cells : shape (n,)
+        Flat indices of these cells of the domain.
+    classes
+        By layer, (n,): each cell's class by trees that were grown without it.
+    """
+
+    values: np.ndarray
+    cells: np.ndarray
+    classes: dict[str, np.ndarray]
+
+
+def ceiling(study: VirtualStudy, truth: Rasters) -> Ceiling:
+    """Return the ceiling of accuracy: no forest of these predictors errs less."""
+    from sklearn.ensemble import RandomForestClassifier
+
+    in_domain = domain_of_cells(study)
+    step = max(1, round(np.sqrt(np.count_nonzero(in_domain) / CEILING_CELLS)))
+    values, places = read_predictors(study, forest_columns(study), step=step)
+    chosen = in_domain.ravel()[places]
+    values, places = values[chosen], places[chosen]
+    classes = {}
+    for layer in map(layer_name, study.layers):
+        best = RandomForestClassifier(random_state=study.forest.seed, n_jobs=-1, **CEILING)
+        best.fit(values, class_of_type(study)[truth[f"ice_type_{layer}"].ravel()[places]])
+        # Sums over trees are rounded, as threads add them up in any order.
+        votes = best.oob_decision_function_.round(9)
+        classes[layer] = best.classes_[votes.argmax(axis=1)]
+    return Ceiling(values, places, classes)
+
+
+def ceiling_rows(study: VirtualStudy, truth: Rasters, best: Ceiling) -> pd.DataFrame:
+    """Return the accuracy of the ceiling in the domain, as rows of `accuracy_against_truth`."""
+    kinds = {"cells": "ice_type", "samples": "borehole_type"}
+    rows = [
+        {"layer": layer, "domain": study.domains[-1], "estimate": "ceiling", "reference": reference}
+        | estimates.headline_row(
+            study, class_of_type(study)[truth[f"{kind}_{layer}"].ravel()[best.cells]], classes
+        )
+        for layer, classes in best.classes.items()
+        for reference, kind in kinds.items()
+    ]
+    return estimates.estimates_table(rows)
+
+
 # Trust --------------------------------------------------------------------------------------------
 
 
-def trust_against_truth(study: VirtualStudy, truth: Rasters) -> tuple[pd.DataFrame, pd.DataFrame]:
+def trust_against_truth(
+    study: VirtualStudy, truth: Rasters, best: Ceiling
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return and write true errors by area of applicability and level of trust, and sets' coverage.
 
     Returns
     -------
     errors
-        One row a layer, domain and group of cells: ``error`` of the mapped class,
-        ``error_probable`` of the most probable one, its ``error_permafrost`` (yes or no),
-        ``expected``, what calibrated probabilities expect ``error_probable`` to be, and in the
-        domain ``avoidable``: by how much it exceeds the error of a forest that was shown true
-        cells. The rest no predictor shows, and no sample mends.
+        One row a layer and group of cells of the domain: ``error`` of the mapped class, its
+        ``error_permafrost`` (yes or no), ``expected``, what the map expects ``error`` to be, and
+        ``avoidable``: by how much it exceeds the error of a forest that was shown true cells. The
+        rest no predictor shows, and no sample mends.
     sets
-        One row a layer, domain and true class: its `cells`, and the coverage and mean size of
-        their prediction sets.
+        One row a layer and true class: its `cells`, and the coverage and mean size of their
+        prediction sets.
     """
     folder = study.results_dir / "tables"
     record = read_json(folder / "applicability.json")["layers"]
-    in_domain = domain_of_cells(study)
-    step = max(1, round(np.sqrt(np.count_nonzero(in_domain) / CEILING_CELLS)))
-    values, places = read_predictors(study, used_predictors(study), step=step)
-    chosen = in_domain.ravel()[places]
-    shown = values[chosen], places[chosen]
     errors = []
     sets = []
     for layer in map(layer_name, study.layers):
@@ -309,18 +372,17 @@ def trust_against_truth(study: VirtualStudy, truth: Rasters) -> tuple[pd.DataFra
         types = truth[f"ice_type_{layer}"].ravel()[cells["cell"]]
         cells["true"] = class_of_type(study)[types]
         cells["error"] = cells["mapped"] != cells["true"]
-        cells["error_probable"] = cells["probable"] != cells["true"]
-        cells["error_permafrost"] = (cells["probable"] > 0) != (cells["true"] > 0)
+        cells["error_permafrost"] = (cells["mapped"] > 0) != (cells["true"] > 0)
         cells["covered"] = conformal.covered(members, cells["true"])
-        cells["avoidable"] = _avoidable(study, cells, *shown)
-        undefined = record[layer]["sets_undefined_for"]
-        for domain, inside in by_domain(study, cells["in_domain"]):
-            part = cells[inside]
-            if len(part):
-                means = trust_tables.group_means(part, record[layer]["threshold"], ERRORS)
-                errors.append(means.assign(layer=layer, domain=domain))
-            rows = _set_rows(study, part, undefined)
-            sets += [{"layer": layer, "domain": domain, **row} for row in rows]
+        at = cells.set_index("cell").index.get_indexer(best.cells)
+        known = cells.loc[at, ["true", "error"]]
+        own = known["error"].astype(float)
+        cells["avoidable"] = own - (best.classes[layer] != known["true"])
+        key = {"layer": layer, "domain": study.domains[-1]}
+        means = trust_tables.group_means(cells, record[layer]["threshold"], ERRORS)
+        errors.append(means.assign(**key))
+        rows = _set_rows(study, cells, record[layer]["sets_undefined_for"])
+        sets += [key | row for row in rows]
     errors = pd.concat(errors, ignore_index=True)
     errors = errors[["layer", "domain", *errors.columns.drop(["layer", "domain"])]]
     sets = pd.DataFrame(sets)
@@ -329,25 +391,54 @@ def trust_against_truth(study: VirtualStudy, truth: Rasters) -> tuple[pd.DataFra
     return errors, sets
 
 
-def _avoidable(
-    study: VirtualStudy, cells: pd.DataFrame, values: np.ndarray, places: np.ndarray
-) -> np.ndarray:
-    """Return how much worse the most probable class is than a forest that was shown the truth.
+# A withheld environment ---------------------------------------------------------------------------
 
-    NaN apart from the cells that it was shown, each by trees that were grown without it.
+
+def withheld_environment(
+    study: VirtualStudy, table: pd.DataFrame, truth: Rasters, best: Ceiling
+) -> pd.DataFrame:
+    """Return and write whether dissimilarity tells that an environment was never sampled.
+
+    The samples of the coldest fifth of the domain are left out: there most of the ground has
+    permafrost, so that models know nothing of what the warmer rest does not have. Elsewhere what is
+    unlike the samples is mostly ground where nothing is in doubt, and a map errs less there.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a layer: the error of the mapped class ``inside`` and ``outside`` of the area of
+        applicability, ``outside_share`` of the domain, and ``correlation`` of expected and true
+        error over tenths of the dissimilarity index.
     """
-    from sklearn.ensemble import RandomForestClassifier
-
-    at = cells.set_index("cell").index.get_indexer(places)
-    true = cells["true"].to_numpy()[at]
-    best = RandomForestClassifier(random_state=study.forest.seed, n_jobs=-1, **CEILING)
-    best.fit(values, true)
-    # Sums over trees are rounded, as threads add them up in any order.
-    votes = best.oob_decision_function_.round(9)
-    wrong = best.classes_[votes.argmax(axis=1)] != true
-    avoidable = np.full(len(cells), np.nan)
-    avoidable[at] = cells["error_probable"].to_numpy()[at].astype(float) - wrong
-    return avoidable
+    cold = best.values[:, forest_columns(study).index(study.domain.covariate)]
+    limit = np.quantile(cold, 1 - WITHHELD)
+    table = table[table["in_domain"] & (table[study.domain.covariate] <= limit)]
+    everywhere = np.ones(len(best.cells), bool)
+    permafrost = study.target_classes.permafrost
+    rows = []
+    for one in trust.fit_trust(study, table):
+        hurdle = fit_hurdle(study, one.rows)
+        predicted = hurdle.predict(best.values, everywhere)
+        chance = steps(predicted.permafrost)
+        cut = permafrost_cut(np.bincount(chance, minlength=UNITS + 1))
+        mapped = mapped_types(predicted.classes, chance >= cut, permafrost)
+        true = class_of_type(study)[truth[f"ice_type_{one.layer}"].ravel()[best.cells]]
+        names = list(one.weights)
+        used = [names.index(name) for name in one.applicability.predictors]
+        away, _ = one.applicability.measure(best.values[:, used])
+        expected = 1 - predicted.classes[np.arange(len(mapped)), mapped]
+        cells = pd.DataFrame({"error": mapped != true, "away": away}).astype(float)
+        cells["expected"] = np.minimum(expected + np.interp(away, *one.profile), 1)
+        outside = away > one.applicability.threshold
+        tenths = pd.qcut(cells["away"], 10, labels=False, duplicates="drop")
+        by_tenth = cells.groupby(tenths)[["error", "expected"]].mean()
+        row = {"layer": one.layer, "outside_share": outside.mean()}
+        row |= {"inside": cells["error"][~outside].mean()}
+        row |= {"outside": cells["error"][outside].mean()}
+        rows.append(row | {"correlation": by_tenth["error"].corr(by_tenth["expected"])})
+    withheld = pd.DataFrame(rows)
+    write_table(study.results_dir / "tables" / "true_withheld.csv", withheld)
+    return withheld
 
 
 def _set_rows(study: VirtualStudy, cells: pd.DataFrame, undefined: Sequence[str]) -> list[dict]:

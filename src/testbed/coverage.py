@@ -19,7 +19,6 @@ from helpers.core.plot import mark_label, panels
 from helpers.core.scores import wilson
 from helpers.core.settings import ROOT
 from helpers.core.study import DOMAINS, Study
-from testbed.against_truth import ERRORS
 from testbed.settings import VirtualStudy
 
 TRUTHS = {"holes": "what boreholes would find", "cells": "the class of the cell"}
@@ -56,8 +55,8 @@ def worlds_of(folders: Mapping[str, Path]) -> dict[str, dict]:
     return worlds if LEAST_WORLDS <= len(different) == len(worlds) else {}
 
 
-def read_estimates(folders: Mapping[str, Path]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Read what runs estimated of their maps, beside the truth.
+def read_estimates(folders: Mapping[str, Path]) -> pd.DataFrame:
+    """Read what runs estimated of the accuracy of their maps, beside the truth.
 
     Parameters
     ----------
@@ -66,34 +65,52 @@ def read_estimates(folders: Mapping[str, Path]) -> tuple[pd.DataFrame, pd.DataFr
 
     Returns
     -------
-    estimates
-        One row a run, layer, estimate, score and truth (of `TRUTHS`), for the potential-permafrost
-        domain: ``design``, ``seed``, ``estimated``, ``lower``, ``upper``, ``true``. The truth is
-        that of the forest which the estimate is about, grown from the training samples.
-    totals
-        One row a run: ``design``, ``seed``, ``km3``, ``lower``, ``upper``, ``true_km3`` and
-        ``in_permafrost_free_cells``. Both tables are empty where runs have no truth, or are fewer
-        than `LEAST_WORLDS`.
+    pandas.DataFrame
+        One row a run, map, layer, estimate, score and truth (of `TRUTHS`), for the
+        potential-permafrost domain: ``design``, ``seed``, ``estimated``, ``lower``, ``upper``,
+        ``true``. The truth is that of the model which the estimate is about, grown from the
+        training samples. Empty where runs have no truth, or are fewer than `LEAST_WORLDS`.
     """
-    estimates = []
-    totals = []
+    worlds = worlds_of(folders)
+    parts = [
+        part
+        for name, world in worlds.items()
+        for part in _estimates_of_run(folders[name] / "tables", world)
+    ]
+    if not parts:
+        return pd.DataFrame()
+    return pd.concat(parts, ignore_index=True).dropna(subset=["true", "estimated"])
+
+
+def read_totals(folders: Mapping[str, Path]) -> pd.DataFrame:
+    """Read the ice of runs beside the true one.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a run and part (``of``: all, a region, or a layer): ``design``, ``seed``, ``km3``,
+        ``lower`` and ``upper`` end of its interval (not of layers) and ``true_km3``; of all also
+        ``rmse_m`` of a cell, m of ice, and the share ``in_permafrost_free_cells``. Empty as in
+        `read_estimates`.
+    """
+    tables = []
     for name, world in worlds_of(folders).items():
-        tables = folders[name] / "tables"
-        estimates += _estimates_of_run(tables, world)
-        free = read_json(tables / "true_storage.json")["in_permafrost_free_cells"]
-        whole = pd.read_csv(tables / "true_totals.csv", index_col=0).loc["all"]
-        ends = {key: float(whole[key]) for key in ("km3", "lower", "upper", "true_km3")}
-        totals.append(world | ends | {"in_permafrost_free_cells": free})
-    if not totals:
-        return pd.DataFrame(), pd.DataFrame()
-    estimates = pd.concat(estimates, ignore_index=True).dropna(subset=["true", "estimated"])
-    return estimates, pd.DataFrame(totals)
+        folder = folders[name] / "tables"
+        record = read_json(folder / "true_storage.json")
+        regions = pd.read_csv(folder / "true_totals.csv").rename(columns={"region": "of"})
+        regions = regions[["of", "km3", "lower", "upper", "true_km3"]]
+        cells = {key: record[key] for key in ("rmse_m", "in_permafrost_free_cells")}
+        regions.loc[regions["of"] == "all", list(cells)] = list(cells.values())
+        layers = pd.DataFrame.from_dict(record["layers"], orient="index").rename_axis("of")
+        layers = layers.rename(columns={"mapped_km3": "km3"}).reset_index()
+        tables.append(pd.concat([regions, layers], ignore_index=True).assign(**world))
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
 def _estimates_of_run(tables: Path, world: dict) -> list[pd.DataFrame]:
     table = pd.read_csv(tables / "promised_and_true.csv")
     table = table[table["domain"] == DOMAINS[1]].rename(columns={"promised": "estimated"})
-    shown = table[["layer", "estimate", "score", "estimated", "lower", "upper"]]
+    shown = table[["map", "layer", "estimate", "score", "estimated", "lower", "upper"]]
     return [
         shown.assign(truth=truth, true=table[column], **world)
         for truth, column in zip(TRUTHS, ("true", "true_of_cells"), strict=True)
@@ -111,16 +128,16 @@ def bias(estimates: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        One row a design, estimate, score and truth: ``replicates``; ``bias`` (mean estimated less
-        true, over layers and replicates) and its standard error between replicates; ``rmse`` of one
-        estimate; ``holds``, the share of intervals that hold the truth, and its Wilson interval at
-        90 %, which counts worlds, not layers.
+        One row a design, map, estimate, score and truth: ``replicates``; ``bias`` (mean estimated
+        less true, over layers and replicates) and its standard error between replicates; ``rmse``
+        of one estimate; ``holds``, the share of intervals that hold the truth, and its Wilson
+        interval at 90 %, which counts worlds, not layers.
     """
     off = estimates["estimated"] - estimates["true"]
     holds = estimates["true"].between(estimates["lower"], estimates["upper"])
     holds = holds.where(estimates["lower"].notna()).astype(float)
     table = estimates.assign(off=off, square=off**2, holds=holds)
-    keys = ["design", "estimate", "score", "truth"]
+    keys = ["design", "map", "estimate", "score", "truth"]
     by_world = table.groupby([*keys, "run"], sort=False)[["off", "square", "holds"]].mean()
     groups = by_world.groupby(level=keys, sort=False)
     biases = groups["off"].agg(replicates="size", bias="mean", bias_se="sem")
@@ -136,85 +153,99 @@ def _with_wilson(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def total_coverage(totals: pd.DataFrame) -> pd.DataFrame:
-    """Return the bias of totals, and how often their intervals hold the truth, by design.
+    """Return the bias of totals, and how often their intervals hold the truth.
 
     Returns
     -------
     pandas.DataFrame
-        Index design: ``replicates``; ``bias``, the mean of the total over the true one less 1, and
-        its standard error; ``in_permafrost_free_cells``, the mean share of the ice; ``holds`` with
-        its Wilson interval at 90 %; ``width``, the mean of the interval over the true total.
+        One row a design and part (all, a region or a layer) of `read_totals`: ``replicates``; mean
+        ``true_km3``; ``bias``, the mean total over the mean true one less 1, and its standard
+        error; ``holds`` with its Wilson interval at 90 %; ``width``, the mean of the interval over
+        the mean true total; of all also the means of ``rmse_m`` and ``in_permafrost_free_cells``.
     """
     holds = totals["true_km3"].between(totals["lower"], totals["upper"]).astype(float)
-    off = totals["km3"] / totals["true_km3"] - 1
-    width = (totals["upper"] - totals["lower"]) / totals["true_km3"]
-    groups = totals.assign(off=off, holds=holds, width=width).groupby("design", sort=False)
-    coverage = groups["off"].agg(replicates="size", bias="mean", bias_se="sem")
-    coverage["in_permafrost_free_cells"] = groups["in_permafrost_free_cells"].mean()
-    coverage["holds"] = groups["holds"].mean()
-    return _with_wilson(coverage).assign(width=groups["width"].mean())
+    table = totals.assign(
+        off=totals["km3"] - totals["true_km3"],
+        holds=holds.where(totals["lower"].notna()),
+        width=totals["upper"] - totals["lower"],
+    )
+    groups = table.groupby(["design", "of"], sort=False)
+    means = groups[
+        ["true_km3", "off", "holds", "width", "rmse_m", "in_permafrost_free_cells"]
+    ].mean()
+    true = means["true_km3"].where(means["true_km3"] > 0)
+    coverage = pd.DataFrame({"replicates": groups.size(), "true_km3": means["true_km3"]})
+    coverage["bias"] = means["off"] / true
+    coverage["bias_se"] = groups["off"].sem() / true
+    coverage["holds"] = means["holds"]
+    coverage = _with_wilson(coverage).assign(width=means["width"] / true)
+    return coverage.join(means[["rmse_m", "in_permafrost_free_cells"]]).reset_index()
 
 
-def read_applicability(folders: Mapping[str, Path]) -> pd.DataFrame:
-    """Read how often maps of the domain err inside and outside of the area of applicability.
+def read_trust(folders: Mapping[str, Path]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Read how often maps of the domain err, by levels of trust and where they were not sampled.
 
     Returns
     -------
-    pandas.DataFrame
-        One row a run, layer and measure of `ERRORS`: ``design``, ``seed``, ``inside``, ``outside``
-        and the share of the domain that is ``outside_share``. Runs that have no cell on one side
-        are left out; empty as in `read_estimates`.
+    groups
+        One row a run, layer and group: ``by`` (area of applicability, trust), ``group``, its
+        ``share`` of the domain, and the measures `ERRORS`.
+    withheld
+        One row a run and layer, from `testbed.against_truth.withheld_environment`; with the
+        ``correlation_of_map`` of expected and true error over tenths of the dissimilarity index on
+        the run's own map. Both are empty as in `read_estimates`.
     """
-    rows = []
+    groups, withheld = [], []
     for name, world in worlds_of(folders).items():
-        table = pd.read_csv(folders[name] / "tables/true_applicability.csv")
-        table = table[(table["domain"] == DOMAINS[1]) & (table["by"] == "area of applicability")]
-        for layer, part in table.groupby("layer", sort=False):
-            sides = part.set_index("group")
-            if {"inside", "outside"} <= set(sides.index):
-                first = {**world, "layer": layer, "outside_share": sides.loc["outside", "share"]}
-                rows += [first | {"measure": key, **sides[key].to_dict()} for key in ERRORS]
-    return pd.DataFrame(rows)
+        tables = folders[name] / "tables"
+        cells = pd.read_csv(tables / "true_applicability.csv")
+        own = cells["by"].isin(["area of applicability", "trust"])
+        groups.append(cells[own].assign(**world))
+        tenths = cells[cells["by"] == "dissimilarity"].groupby("layer")
+        related = {layer: part["expected"].corr(part["error"]) for layer, part in tenths}
+        without = pd.read_csv(tables / "true_withheld.csv").assign(**world)
+        withheld.append(without.assign(correlation_of_map=without["layer"].map(related)))
+    if not groups:
+        return pd.DataFrame(), pd.DataFrame()
+    return pd.concat(groups, ignore_index=True), pd.concat(withheld, ignore_index=True)
 
 
-def by_applicability(errors: pd.DataFrame) -> pd.DataFrame:
-    """Return by how much maps err more outside of the area of applicability than inside.
+def trust_levels(groups: pd.DataFrame) -> pd.DataFrame:
+    """Return means of `read_trust`'s groups over worlds and layers: share, and errors by cells."""
+    measures = ["error", "error_permafrost", "expected", "avoidable"]
+    keys = ["design", "by", "group"]
+    weighted = groups[measures].mul(groups["share"], axis=0)
+    sums = weighted.assign(**groups[[*keys, "share"]]).groupby(keys, sort=False).sum()
+    runs = groups.groupby("design")[["run", "layer"]].apply(
+        lambda part: len(part.drop_duplicates())
+    )
+    means = sums[measures].div(sums["share"], axis=0)
+    share = sums["share"] / sums.index.get_level_values("design").map(runs)
+    return means.assign(share=share).reset_index()[[*keys, "share", *measures]]
 
-    Parameters
-    ----------
-    errors
-        From `read_applicability`.
+
+def withheld_errors(withheld: pd.DataFrame) -> pd.DataFrame:
+    """Return by how much maps err more outside of the area of applicability, where it was withheld.
 
     Returns
     -------
     pandas.DataFrame
-        One row a design, layer and measure: ``replicates``, means of ``inside``, ``outside`` and
-        ``outside_share``, their ``difference``, its standard error between worlds, and the share of
-        worlds where it is ``higher`` outside.
+        One row a design: ``replicates``; means over worlds and layers of ``outside_share``,
+        ``inside``, ``outside``, ``correlation`` and ``correlation_of_map``; the share of worlds
+        where the error, meant over layers, is ``higher`` outside.
     """
-    table = errors.dropna(subset=["inside", "outside"])
-    table = table.assign(difference=table["outside"] - table["inside"])
-    table["higher"] = (table["difference"] > 0).astype(float)
-    groups = table.groupby(["design", "layer", "measure"], sort=False)
-    means = groups[["outside_share", "inside", "outside", "difference", "higher"]].mean()
+    columns = ["outside_share", "inside", "outside", "correlation", "correlation_of_map"]
+    by_run = withheld.groupby(["design", "run"], sort=False)[columns].mean()
+    by_run["higher"] = (by_run["outside"] > by_run["inside"]).astype(float)
+    groups = by_run.groupby("design", sort=False)
+    means = groups.mean()
     means.insert(0, "replicates", groups.size())
-    means.insert(5, "difference_se", groups["difference"].sem())
     return means.reset_index()
 
 
-def write_coverage(
-    batch: str | Path, biases: pd.DataFrame, totals: pd.DataFrame, applicability: pd.DataFrame
-) -> None:
-    """Write all tables of a coverage study as CSV, and as one JSON, beside the index of its batch.
-
-    They are from `bias`, `total_coverage` and `by_applicability`.
-    """
+def write_coverage(batch: str | Path, **tables: pd.DataFrame) -> None:
+    """Write tables of a coverage study as CSV, and as one JSON, beside the index of its batch."""
     batch = ROOT / batch
-    tables = {
-        "bias": biases,
-        "total": totals.reset_index(),
-        "applicability": applicability,
-    }
     record = {"label": "SIMULATED", "probability_of_wilson": 0.9}
     for name, table in tables.items():
         write_table(batch.with_name(f"coverage_{name}.csv"), table)
@@ -225,9 +256,10 @@ def write_coverage(
 def plot_bias(biases: pd.DataFrame) -> Figure:
     """Plot how far each estimate of the overall accuracy is off, and how often its interval held.
 
-    The truth is what boreholes would find.
+    The map is that of the expected area, the truth what boreholes would find.
     """
     part = biases[(biases["score"] == "overall_accuracy") & (biases["truth"] == "holes")]
+    part = part[part["map"] == "expected"]
     names = [name for name in reversed(ESTIMATES) if (part["estimate"] == name).any()]
     figure, ((off, held),) = panels(1, 2, 24 + 8 * len(names), sharey=True)
     designs = [name for name in _DESIGNS if (part["design"] == name).any()]
@@ -265,6 +297,7 @@ def _with_legend(figure: Figure, axes: Axes) -> Figure:
 
 def plot_totals(totals: pd.DataFrame) -> Figure:
     """Plot each world's total over the true one, with its interval, ordered, by design."""
+    totals = totals[totals["of"] == "all"]
     designs = [name for name in _DESIGNS if (totals["design"] == name).any()]
     figure, (row,) = panels(1, len(designs), 61, sharey=True)
     for axes, design in zip(row, designs, strict=True):

@@ -47,7 +47,7 @@ def layer_files(study: Study, kind: str) -> list[Path]:
 def trust_files(study: Study) -> dict[str, Path]:
     """Return the rasters of `map_trust` by name."""
     folder = study.results_dir / "maps"
-    kinds = ("dissimilarity_index", "point_density", "prediction_set")
+    kinds = ("dissimilarity_index", "expected_error", "point_density", "prediction_set")
     names = [f"{kind}_{classes.layer_name(layer)}" for layer in study.layers for kind in kinds]
     return {name: folder / f"{name}.tif" for name in [*names, "trust"]}
 

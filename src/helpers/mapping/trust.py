@@ -1,7 +1,8 @@
 """How far the map may be believed, by cell and layer.
 
-These are the dissimilarity index and local point density of each layer, the set of classes that are
-possible at the stated probability, and one map of four plain levels.
+These are the dissimilarity index and local point density of each layer, the expected error of its
+class, the set of classes that are possible at the stated probability, and one map of four plain
+levels.
 """
 
 import contextlib
@@ -14,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from joblib import cpu_count
+from sklearn.isotonic import IsotonicRegression
 
 from helpers.core import qgis
 from helpers.core.classes import layer_name
@@ -41,25 +43,34 @@ from helpers.prepare.columns import column_values, predictor_of, predictors_of
 from helpers.prepare.domain import domain_covariates
 from helpers.prepare.registry import covariate_files
 from helpers.samples.rows import layer_rows, predictor_values
+from helpers.samples.together import FoldError
 
 LEVELS = {
     1: ("unlike the samples", "#b2182b"),
     2: ("permafrost in doubt", "#fdae61"),
-    3: ("permafrost sure, class in doubt", "#9ecae1"),
-    4: ("sure", "#08519c"),
+    3: ("permafrost sure, type in doubt", "#9ecae1"),
+    4: ("no permafrost for sure", "#08519c"),
+    5: ("outside of the domain", "#e0e0e0"),
 }
-"""Levels of trust by code: name and colour.
+"""Levels of trust by code: name and colour; the last one is none, but ground without permafrost by
+rule.
 
-Sure is a calibrated probability of at least `trust.coverage`; a class may be where it is in the
-prediction set.
+Sure is a probability of at least `trust.coverage`. There is no level for one sure type of
+permafrost, since hardly any cell has it.
 """
 
 MEANINGS = {
-    1: "Too few samples are like this cell: the forest extrapolates.",
+    1: "Too few samples are like this cell: the models extrapolate.",
     2: "Samples are like it, but neither permafrost nor none is sure.",
-    3: "It surely has permafrost, and may be of more than one class.",
-    4: "It surely has no permafrost, or surely has permafrost of one class.",
+    3: "Samples are like it, and it surely has permafrost, of one type or another.",
+    4: "Samples are like it, and it surely has no permafrost.",
+    5: "Outside of the potential-permafrost domain: it has none by rule.",
 }
+
+
+def undecided(classes: int) -> int:
+    """Return how many of so many classes a prediction set has at least that says nothing."""
+    return max(classes - 1, 2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,12 +79,17 @@ class LayerTrust:
 
     Parameters
     ----------
+    plain
+        The same with all predictors alike.
     weights
         Weight of each predictor.
+    profile : shape (2, points)
+        Dissimilarity, and by how much the most probable class is wrong more often than its
+        probability says: a line that never falls.
     limits : shape (k,)
         From `helpers.mapping.conformal.set_limits`; NaN for a class of too few samples.
     rows
-        The samples that the map's forest was grown from.
+        The samples in the domain that the map's models were grown from.
     members : shape (n, k)
         Their prediction sets, by other folds alone.
     has_limit : shape (n,)
@@ -82,7 +98,9 @@ class LayerTrust:
 
     layer: str
     applicability: Applicability
+    plain: Applicability
     weights: dict[str, float]
+    profile: np.ndarray
     limits: np.ndarray
     rows: pd.DataFrame
     members: np.ndarray
@@ -92,34 +110,47 @@ class LayerTrust:
 def fit_trust(study: Study, table: pd.DataFrame) -> list[LayerTrust]:
     """Return what the samples say about where the map may be believed, layer by layer.
 
-    Weights are permutation importances (`helpers.forest.out_of_fold.out_of_fold_importance`).
-    Prediction sets are calibrated on all samples of the map's models, each predicted by models of
-    other folds (`folds.kind`), which never part what belongs together. So the sets are those of a
-    model from a few samples less.
+    All of it is about the potential-permafrost domain: else what is unlike the samples would be the
+    ends of climate, where nothing is in doubt. Weights are permutation importances
+    (`helpers.forest.out_of_fold.out_of_fold_importance`). Prediction sets are calibrated on samples
+    that were predicted by models of other folds (`folds.kind`), which never part what belongs
+    together. So the sets are those of a model from a few samples less. The error profile has
+    predictions by kNNDM folds, too: these are farther apart.
     """
     cards = [read_card(model_path(study, layer_name(layer))) for layer in study.layers]
+    strata = [read_card(model_path(study, card["layer"], kind="ice"))["strata"] for card in cards]
     jobs = []
     for card in cards:
         rows = layer_rows(table, card["layer"], card["fit"], study.target_classes)
+        rows = rows[rows["in_domain"]].reset_index(drop=True)
         jobs.append((rows, sample_folds(study, rows), card_params(card)))
-    strata = [read_card(model_path(study, card["layer"], kind="ice"))["strata"] for card in cards]
-    parts = [(rows, fold, one) for (rows, fold, _), one in zip(jobs, strata, strict=True)]
-    probabilities = predict_held_out(study, parts)
     importances = out_of_fold.out_of_fold_importance(study, jobs)
-    coverage = study.trust.coverage
+    kinds = [fold for _, fold, _ in jobs], [_far_folds(study, rows) for rows, *_ in jobs]
+    held_out = [
+        predict_held_out(
+            study, [(job[0], *one) for job, *one in zip(jobs, folds, strata, strict=True)]
+        )
+        for folds in kinds
+    ]
     trust = []
-    fitted = zip(jobs, cards, probabilities, importances, strict=True)
-    for (rows, fold, _), card, held_out, importance in fitted:
+    for number, (card, (rows, fold, _)) in enumerate(zip(cards, jobs, strict=True)):
         types = rows["class"].to_numpy()
-        chances = held_out.classes
         names = card["predictors"]
-        weights = importance_weights(importance, names)
-        members, has_limit = conformal.held_out_sets(chances, types, fold, coverage)
+        weights = importance_weights(importances[number], names)
+        values = predictor_values(rows, names)
+        parts = [
+            (fit(values, names, weights, folds[number]).training, held[number].classes)
+            for folds, held in zip(kinds, held_out, strict=True)
+        ]
+        chances = parts[0][1]
+        members, has_limit = conformal.held_out_sets(chances, types, fold, study.trust.coverage)
         one = LayerTrust(
             layer=card["layer"],
-            applicability=fit(predictor_values(rows, names), names, weights, fold),
+            applicability=fit(values, names, weights, fold),
+            plain=fit(values, names, np.ones(len(names)), fold),
             weights=dict(zip(names, weights.tolist(), strict=True)),
-            limits=conformal.set_limits(chances, types, coverage),
+            profile=error_profile(types, parts),
+            limits=conformal.set_limits(chances, types, study.trust.coverage),
             rows=rows,
             members=members,
             has_limit=has_limit,
@@ -128,15 +159,50 @@ def fit_trust(study: Study, table: pd.DataFrame) -> list[LayerTrust]:
     return trust
 
 
+def _far_folds(study: Study, rows: pd.DataFrame) -> np.ndarray:
+    """Return kNNDM folds, or the study's own where these are not possible."""
+    try:
+        return sample_folds(study, rows, "knndm")
+    except FoldError:
+        return sample_folds(study, rows)
+
+
+def error_profile(types: np.ndarray, parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """Return how much more often than expected the most probable class is wrong, by dissimilarity.
+
+    A line that never falls is fitted to samples predicted out of fold, by isotonic regression:
+    their error, 0 or 1, less what their probabilities let expect. It begins at 0 or above.
+
+    Parameters
+    ----------
+    types : shape (n,)
+        Classes of the samples.
+    parts
+        Of each kind of folds the samples' dissimilarity to other folds, (n,), and their
+        probabilities, (n, k).
+
+    Returns
+    -------
+    numpy.ndarray, shape (2, points)
+        Dissimilarity and excess, for `numpy.interp`.
+
+    References
+    ----------
+    Meyer and Pebesma (2021), section 2.5, and the function errorProfiles of the package CAST, which
+    fit the error itself: it also falls towards ground where nothing is in doubt.
+    """
+    dissimilarity = np.concatenate([part for part, _ in parts])
+    excess = [(chances.argmax(axis=1) != types) - (1 - chances.max(axis=1)) for _, chances in parts]
+    line = IsotonicRegression(y_min=0, out_of_bounds="clip")
+    line.fit(dissimilarity, np.concatenate(excess))
+    return np.stack([line.X_thresholds_, line.y_thresholds_])
+
+
 # The map ------------------------------------------------------------------------------------------
 
 
 def level_of(
-    density: npt.ArrayLike,
-    none: npt.ArrayLike,
-    members: np.ndarray,
-    in_domain: npt.ArrayLike,
-    trust: Trust,
+    density: npt.ArrayLike, permafrost: npt.ArrayLike, in_domain: npt.ArrayLike, trust: Trust
 ) -> np.ndarray:
     """Return the level of trust of cells in one layer, uint8, shape (cells,).
 
@@ -144,30 +210,21 @@ def level_of(
     ----------
     density : shape (cells,)
         Local point density; 0 is outside of the area of applicability.
-    none : shape (cells,)
-        Calibrated probability of no permafrost.
-    members : shape (cells, k)
-        Which classes of permafrost are in the prediction sets.
+    permafrost : shape (cells,)
+        Probability of permafrost.
     in_domain : shape (cells,)
-        Whether permafrost is possible by the climate. Where it is not, no sample is needed to know
-        that there is none.
+        Whether permafrost is possible by the climate.
 
     Examples
     --------
-    >>> sets = np.array([[1, 0], [1, 0], [1, 1], [0, 1]], bool)
-    >>> none = np.array([0.95, 0.5, 0.1, 0.1])
-    >>> level_of(np.ones(4), none, sets, np.ones(4, bool), Trust()).tolist()
-    [4, 2, 3, 4]
-    >>> level_of(np.zeros(4), none, sets, np.zeros(4, bool), Trust()).tolist()
-    [4, 1, 1, 1]
+    >>> level_of([1, 1, 1, 0, 0], [0.05, 0.5, 0.95, 0.95, 0], [1, 1, 1, 1, 0], Trust()).tolist()
+    [4, 2, 3, 1, 5]
     """
-    none = np.asarray(none)
+    chance = np.asarray(permafrost)
     sure = trust.coverage - PROBABILITY_SCALE / 2  # probabilities of a raster are rounded
-    free = none >= sure
-    frozen = 1 - none >= sure
-    levels = np.where(free, 4, np.where(frozen, np.where(members.sum(axis=1) > 1, 3, 4), 2))
-    similar = np.asarray(density) >= trust.similar_samples
-    return np.where(similar | (free & ~np.asarray(in_domain, bool)), levels, 1).astype(np.uint8)
+    levels = np.where(1 - chance >= sure, 4, np.where(chance >= sure, 3, 2))
+    levels = np.where(np.asarray(density) >= trust.similar_samples, levels, 1)
+    return np.where(np.asarray(in_domain, bool), levels, 5).astype(np.uint8)
 
 
 def map_trust(study: Study, trust: Sequence[LayerTrust]) -> None:
@@ -206,12 +263,16 @@ def _raster_kinds(study: Study) -> dict[str, tuple[int, str, dict[str, Any]]]:
         "the classes, sum of 2 to the power of each one's code",
     ]
     meanings = {f"meaning_{code}": text for code, text in MEANINGS.items()}
-    distance = {"long_names": nearest, "overviews": "average"}
+    names = ["dissimilarity_index", "unweighted"]
+    titles = [nearest, "the same, all predictors alike"]
+    distance = {"names": names, "long_names": titles, "overviews": "average"}
+    wrong = "probability that the mapped class is wrong, by the error profile"
     density = {"long_names": near, "overviews": "average", "nodata": MISSING}
     sets = {"names": ["number of classes", "classes"], "long_names": members, "overviews": "mode"}
     levels = {"long_names": "how far the map may be believed", "overviews": "mode"}
     return {
-        "dissimilarity_index": (1, "float32", distance),
+        "dissimilarity_index": (2, "float32", distance),
+        "expected_error": (1, "float32", {"long_names": wrong, "overviews": "average"}),
         "point_density": (1, "uint16", density),
         "prediction_set": (2, "uint8", {**sets, "nodata": 0}),
         "trust": (1, "uint8", {**levels, "nodata": 0, "legend": LEVELS, "tags": meanings}),
@@ -225,10 +286,12 @@ def _part_rasters(study: Study, trust: Sequence[LayerTrust], part: Part) -> dict
     target = study.target_classes
     with (
         open_rasters(layer_files(study, "class_probability")) as probabilities,
+        open_rasters(layer_files(study, target.file_name)) as maps,
         open_rasters([files[name] for name in predictors_of(names)]) as predictors,
         open_rasters([files[name] for name in domain_covariates(study)]) as rule,
     ):
         chances = [layer.read(window=part) for layer in probabilities]
+        classes = [layer.read(1, window=part) for layer in maps]
         mapped = np.all([layer[0] != MISSING for layer in chances], axis=0)
         read = [predictor.read(1, window=part)[mapped] for predictor in predictors]
         by_name = dict(zip(predictors_of(names), read, strict=True))
@@ -245,19 +308,27 @@ def _part_rasters(study: Study, trust: Sequence[LayerTrust], part: Part) -> dict
 
     rasters = {}
     lowest = np.full(len(values), 255, np.uint8)
-    for one, layer in zip(trust, chances, strict=True):
+    inner = values[in_domain]
+    for one, layer, types in zip(trust, chances, classes, strict=True):
         used = [names.index(name) for name in one.applicability.predictors]
-        dissimilarity, density = one.applicability.measure(values[:, used])
+        dissimilarity = np.full((len(values), 2), np.nan)
+        density = np.zeros(len(values), int)
+        dissimilarity[in_domain, 0], density[in_domain] = one.applicability.measure(inner[:, used])
+        used = [names.index(name) for name in one.plain.predictors]
+        dissimilarity[in_domain, 1] = one.plain.measure(inner[:, used])[0]
         steps = layer[:, mapped].T
         members = conformal.prediction_sets(steps, np.rint(one.limits / PROBABILITY_SCALE))
-        none = steps[:, target.free].sum(axis=1) * PROBABILITY_SCALE
-        icy = members[:, target.permafrost]
-        levels = level_of(density, none, icy, in_domain, study.trust)
+        members[~in_domain] = steps[~in_domain] > 0
+        chance = steps[:, target.permafrost].sum(axis=1) * PROBABILITY_SCALE
+        levels = level_of(density, chance, in_domain, study.trust)
         lowest = np.minimum(lowest, levels)
         codes = members @ (1 << np.arange(members.shape[1]))
         sets = np.stack([members.sum(axis=1), codes], axis=1)
-        density = np.minimum(density, MISSING - 1)
+        density = np.where(in_domain, np.minimum(density, MISSING - 1), MISSING)
+        own = np.take_along_axis(steps, types[mapped][:, np.newaxis].astype(int), axis=1)[:, 0]
+        error = 1 - own * PROBABILITY_SCALE + np.interp(dissimilarity[:, 0], *one.profile)
         rasters[f"dissimilarity_index_{one.layer}"] = raster(dissimilarity, np.float32, np.nan)
+        rasters[f"expected_error_{one.layer}"] = raster(np.minimum(error, 1), np.float32, np.nan)
         rasters[f"point_density_{one.layer}"] = raster(density, np.uint16, MISSING)
         rasters[f"prediction_set_{one.layer}"] = raster(sets, np.uint8, 0)
     rasters["trust"] = raster(lowest, np.uint8, 0)
@@ -279,10 +350,14 @@ def _write_styles(study: Study, trust: Sequence[LayerTrust]) -> None:
         density = space.measure(predictor_values(one.rows, space.predictors))[1]
         top = max(2 * np.median(density), 1)
         qgis.write_ramp_style(files[f"point_density_{one.layer}"], top, "samples", "bamako_r")
-        colours = colour_map("batlow_r")(np.linspace(0, 1, one.members.shape[1]))
+        qgis.write_ramp_style(files[f"expected_error_{one.layer}"], 1.0, "", "lajolla_r")
+        number = one.members.shape[1]
+        colours = colour_map("batlow_r")(np.linspace(0, 1, number))
         legend = {
             size: (f"{size} class{'es' if size > 1 else ''}", to_hex(colour))
             for size, colour in enumerate(colours, start=1)
         }
+        least = undecided(number)
+        legend |= {size: ("undecided", to_hex(colours[-1])) for size in range(least, number + 1)}
         qgis.write_class_style(files[f"prediction_set_{one.layer}"], legend)
     qgis.write_class_style(files["trust"], LEVELS)

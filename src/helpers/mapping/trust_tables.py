@@ -13,68 +13,63 @@ from helpers.core.study import Study
 from helpers.forest.hurdle import PROBABILITY_SCALE
 from helpers.mapping import conformal
 from helpers.mapping.files import map_files, trust_files
-from helpers.mapping.trust import LEVELS, MEANINGS, LayerTrust, level_of
-from helpers.prepare.domain import by_domain, domain_of_cells
+from helpers.mapping.trust import LEVELS, MEANINGS, LayerTrust, level_of, undecided
 
 DENSITIES = (0, 1, 3, 10, 30)
 """Least local point density of each row of the table."""
 
-QUANTILES = 5
+QUANTILES = 10
 """Rows of the table by dissimilarity."""
 
 
 def write_trust_tables(
     study: Study, trust: Sequence[LayerTrust]
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return and write how much of the map may be believed how far.
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Return and write how much of the domain's map may be believed how far.
 
     Returns
     -------
     cells
-        One row a layer, domain and group of cells: by area of applicability, fifth of the
-        dissimilarity index, local point density or level of trust; with `cells`, their `share` of
-        the domain, and ``expected``, the error of the most probable class that calibrated
-        probabilities expect.
+        One row a layer and group of cells: by area of applicability, tenth of the dissimilarity
+        index, local point density or level of trust; with `cells`, their `share` of the domain, and
+        ``expected``, the error of the mapped class that is expected.
     sets
-        One row a layer, domain and class: the calibration samples, the `limit` of the class's
-        probability, and coverage and mean size of the prediction sets of the samples, by other
-        folds.
+        One row a layer and class: the calibration samples, the `limit` of the class's probability,
+        and coverage and mean size of the prediction sets of the samples, by other folds.
+    sizes
+        One row a layer and number of classes in a set: `cells` and `share` of the domain, and
+        whether such a set is `undecided`.
     """
-    tables = {}
-    sets = []
+    cells, sets, sizes = [], [], []
+    undecided_from = undecided(len(study.target_classes.codes))
     for one in trust:
-        tables |= _layer_groups(study, one)
-        for domain, inside in by_domain(study, one.rows["in_domain"]):
-            sets += _set_rows(study, one, domain, inside)
+        own, _ = layer_cells(study, one.layer)
+        key = {"layer": one.layer, "domain": study.domains[-1]}
+        cells.append(group_means(own, one.applicability.threshold, ["expected"]).assign(**key))
+        sets += [key | row for row in _set_rows(study, one)]
+        count = own["classes"].value_counts().sort_index().rename_axis("classes")
+        size = count.rename("cells").reset_index().assign(**key, share=count.to_numpy() / len(own))
+        sizes.append(size.assign(undecided=size["classes"] >= undecided_from))
+    cells, sizes = (pd.concat(parts, ignore_index=True) for parts in (cells, sizes))
+    first = ["layer", "domain"]
+    cells, sizes = (part[[*first, *part.columns.drop(first)]] for part in (cells, sizes))
     sets = pd.DataFrame(sets)
-    keys = ["layer", "domain"]
-    cells = pd.concat(tables, names=keys).reset_index(keys).reset_index(drop=True)
     folder = study.results_dir / "tables"
     write_table(folder / "applicability.csv", cells)
     write_table(folder / "prediction_sets.csv", sets)
+    write_table(folder / "prediction_set_sizes.csv", sizes)
     write_json(folder / "applicability.json", _record(study, trust, cells))
-    return cells, sets
-
-
-def _layer_groups(study: Study, one: LayerTrust) -> dict[tuple[str, str], pd.DataFrame]:
-    """Return `group_means` of a layer's cells by layer and domain."""
-    cells, _ = layer_cells(study, one.layer)
-    return {
-        (one.layer, domain): group_means(cells[inside], one.applicability.threshold, ["expected"])
-        for domain, inside in by_domain(study, cells["in_domain"])
-        if inside.any()
-    }
+    return cells, sets, sizes
 
 
 def layer_cells(study: Study, layer: str) -> tuple[pd.DataFrame, np.ndarray]:
-    """Return what the rasters say of the mapped cells of a layer.
+    """Return what the rasters say of a layer's mapped cells in the domain.
 
     Returns
     -------
     cells
-        One row a cell: its flat index `cell`, `in_domain`, `dissimilarity`, `density`, `level` of
-        trust, number of `classes` in its set, `mapped` and most `probable` class, and `expected`,
-        the probability that the latter is wrong.
+        One row a cell: its flat index `cell`, `dissimilarity`, `density`, `level` of trust, number
+        of `classes` in its set, `mapped` class, and its `expected` error.
     members : shape (cells, k)
         Their prediction sets.
     """
@@ -87,24 +82,18 @@ def layer_cells(study: Study, layer: str) -> tuple[pd.DataFrame, np.ndarray]:
     def values(path: Path, band: int = 1) -> np.ndarray:
         return read_band(path, band).ravel()[mapped]
 
-    shares = maps[f"class_probability_{layer}"]
-    probability = np.stack([values(shares, 1 + code) for code in target.codes])
-    in_domain = domain_of_cells(study).ravel()[mapped]
+    chance = values(maps[f"permafrost_probability_{layer}"]) * PROBABILITY_SCALE
     density = values(files[f"point_density_{layer}"])
     bits = values(files[f"prediction_set_{layer}"], 2)
     members = ((bits[:, np.newaxis] >> np.arange(len(target.codes))) & 1).astype(bool)
-    none = probability[target.free].sum(axis=0) * PROBABILITY_SCALE
-    icy = members[:, target.permafrost]
     cells = {
         "cell": mapped,
-        "in_domain": in_domain,
         "dissimilarity": dissimilarity[mapped],
         "density": density,
-        "level": level_of(density, none, icy, in_domain, study.trust),
+        "level": level_of(density, chance, np.ones(len(mapped), bool), study.trust),
         "classes": members.sum(axis=1, dtype=np.uint8),
         "mapped": values(maps[f"{target.file_name}_{layer}"]),
-        "probable": probability.argmax(axis=0).astype(np.uint8),
-        "expected": 1 - probability.max(axis=0) * PROBABILITY_SCALE,
+        "expected": values(files[f"expected_error_{layer}"]),
     }
     return pd.DataFrame(cells), members
 
@@ -125,18 +114,18 @@ def group_means(cells: pd.DataFrame, threshold: float, columns: Sequence[str]) -
         One row a group, named by the columns `by` and `group`: number and share of its cells, and
         the means.
     """
-    fifths = pd.qcut(cells["dissimilarity"], QUANTILES, duplicates="drop")
-    ranges = [f"{max(part.left, 0):.3f}-{part.right:.3f}" for part in fifths.cat.categories]
+    tenths = pd.qcut(cells["dissimilarity"], QUANTILES, duplicates="drop")
+    ranges = [f"{max(part.left, 0):.3f}-{part.right:.3f}" for part in tenths.cat.categories]
     ends = [f"{a}-{b - 1}" if b - a > 1 else f"{a}" for a, b in itertools.pairwise(DENSITIES)]
     ends.append(f"{DENSITIES[-1]} and more")
-    levels = [name for name, _ in LEVELS.values()]
+    levels = [name for name, _ in LEVELS.values()][:4]  # the fifth is none
     outside = (cells["dissimilarity"] > threshold).to_numpy(np.int8)
     # Names as categories: a text for each of a million cells takes a hundred times the memory.
     groups = {
         "all": pd.Categorical.from_codes(np.zeros_like(outside), ["all"]),
         "area of applicability": pd.Categorical.from_codes(outside, ["inside", "outside"]),
-        "dissimilarity": fifths.cat.rename_categories(
-            [f"{number}: {part}" for number, part in enumerate(ranges, start=1)]
+        "dissimilarity": tenths.cat.rename_categories(
+            [f"{number:2}: {part}" for number, part in enumerate(ranges, start=1)]
         ),
         "point density": pd.cut(cells["density"], [*DENSITIES, np.inf], right=False, labels=ends),
         "trust": pd.cut(cells["level"], range(len(levels) + 1), labels=levels),
@@ -151,17 +140,15 @@ def group_means(cells: pd.DataFrame, threshold: float, columns: Sequence[str]) -
     return pd.concat(parts, ignore_index=True)[["by", "group", "cells", "share", *values]]
 
 
-def _set_rows(study: Study, one: LayerTrust, domain: str, inside: np.ndarray) -> list[dict]:
+def _set_rows(study: Study, one: LayerTrust) -> list[dict]:
     types = one.rows["class"].to_numpy()
     covered = pd.Series(conformal.covered(one.members, types))
     size = pd.Series(one.members.sum(axis=1))
     rows = []
     for kind in study.target_classes.classes:
         own = types == kind.code
-        shown = own & inside & one.has_limit
+        shown = own & one.has_limit
         row = {
-            "layer": one.layer,
-            "domain": domain,
             "class": kind.name,
             "limit": one.limits[kind.code],
             "calibration_samples": int(own.sum()),
