@@ -299,14 +299,14 @@ class Ceiling:
 
     Parameters
     ----------
-    values : shape (n, predictors)
+    predictors : shape (n, predictors)
     cells : shape (n,)
         Flat indices of these cells of the domain.
     classes
         By layer, (n,): each cell's class by trees that were grown without it.
     """
 
-    values: np.ndarray
+    predictors: np.ndarray
     cells: np.ndarray
     classes: dict[str, np.ndarray]
 
@@ -410,7 +410,7 @@ def withheld_environment(
         applicability, ``outside_share`` of the domain, and ``correlation`` of expected and true
         error over tenths of the dissimilarity index.
     """
-    cold = best.values[:, forest_columns(study).index(study.domain.covariate)]
+    cold = best.predictors[:, forest_columns(study).index(study.domain.covariate)]
     limit = np.quantile(cold, 1 - WITHHELD)
     table = table[table["in_domain"] & (table[study.domain.covariate] <= limit)]
     everywhere = np.ones(len(best.cells), bool)
@@ -418,14 +418,14 @@ def withheld_environment(
     rows = []
     for one in trust.fit_trust(study, table):
         hurdle = fit_hurdle(study, one.rows)
-        predicted = hurdle.predict(best.values, everywhere)
+        predicted = hurdle.predict(best.predictors, everywhere)
         chance = steps(predicted.permafrost)
         cut = permafrost_cut(np.bincount(chance, minlength=UNITS + 1))
         mapped = mapped_types(predicted.classes, chance >= cut, permafrost)
         true = class_of_type(study)[truth[f"ice_type_{one.layer}"].ravel()[best.cells]]
         names = list(one.weights)
         used = [names.index(name) for name in one.applicability.predictors]
-        away, _ = one.applicability.measure(best.values[:, used])
+        away, _ = one.applicability.measure(best.predictors[:, used])
         expected = 1 - predicted.classes[np.arange(len(mapped)), mapped]
         cells = pd.DataFrame({"error": mapped != true, "away": away}).astype(float)
         cells["expected"] = np.minimum(expected + np.interp(away, *one.profile), 1)
