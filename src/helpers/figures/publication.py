@@ -19,8 +19,9 @@ from helpers.core.plot import WIDTH_MM, colour_map, map_panels, mark_label, pane
 from helpers.core.rasters import read_band
 from helpers.core.scores import HEADLINE_SCORES
 from helpers.core.study import Study
+from helpers.forest.hurdle import PROBABILITY_SCALE
 from helpers.mapping import trust
-from helpers.mapping.files import map_files, trust_files
+from helpers.mapping.files import MISSING, map_files, trust_files
 from helpers.prepare.columns import column_title
 from helpers.prepare.predictor_maps import background_panel
 from helpers.samples.store import read_samples
@@ -45,21 +46,37 @@ def sample_map(study: Study) -> Figure:
 
 
 def ice_maps(study: Study) -> Figure:
-    """Draw the classes of all layers and, if there is one, the storage of ice."""
-    files, target = map_files(study), study.target_classes
-    maps = []
-    for layer in study.layers:
-        values = read_band(files[f"{target.file_name}_{layer_name(layer)}"])
-        title = f"{target.name.capitalize()}, {layer_title(layer_name(layer))}"
-        maps.append(_panel(title, values, categories=target.legend))
+    """Draw the classes of all layers, with the expected area of permafrost, and the storage."""
+    maps = _class_panels(study, "", "area as expected")
     if not study.has_storage:
         return _maps(study, maps)
-    storage = read_band(files["ice_storage"])
+    storage = read_band(map_files(study)["ice_storage"])
     depth = layer_title(layer_name((study.depths[0][0], study.depths[-1][1])))
     top = float(np.nanpercentile(storage, 99.5))
     look = {"cmap": "devon_r", "vmin": 0.0, "vmax": top}
     maps.append(_panel(f"Ground ice, {depth}", storage, "m of ice", **look))
     return _maps(study, maps)
+
+
+def reference_maps(study: Study) -> Figure:
+    """Draw the classes of all layers by the reference's method, and a layer's P of permafrost."""
+    maps = _class_panels(study, "_reference", "method of the reference")
+    layer = layer_name(study.layers[0])
+    chance = read_band(map_files(study)[f"permafrost_probability_{layer}"])
+    chance = np.where(chance == MISSING, np.nan, chance * PROBABILITY_SCALE)
+    title = f"Probability of permafrost, {layer_title(layer)}"
+    maps.append(_panel(title, chance, cmap="vik_r", vmin=0.0, vmax=1.0))
+    return _maps(study, maps)
+
+
+def _class_panels(study: Study, end: str, which: str) -> list[dict[str, Any]]:
+    files, target = map_files(study), study.target_classes
+    maps = []
+    for layer in map(layer_name, study.layers):
+        values = read_band(files[f"{target.file_name}{end}_{layer}"])
+        title = f"{target.name.capitalize()}, {layer_title(layer)} ({which})"
+        maps.append(_panel(title, values, categories=target.legend))
+    return maps
 
 
 def trust_maps(study: Study) -> Figure:
@@ -72,8 +89,14 @@ def trust_maps(study: Study) -> Figure:
     dense = np.where(np.isfinite(unlike), read_band(files[f"point_density_{layer}"]), np.nan)
     sizes = read_band(files[f"prediction_set_{layer}"])
     unit = f"largest within the area of applicability: {limit:.2f}"
-    colours = colour_map("lajolla_r")(np.linspace(0.05, 0.8, int(sizes.max())))
+    number = len(study.target_classes.codes)
+    colours = colour_map("lajolla_r")(np.linspace(0.05, 0.8, number))
     sets = {n: (f"{n} class{'es' if n > 1 else ''}", colour) for n, colour in enumerate(colours, 1)}
+    least = trust.undecided(number)
+    sizes = np.where(sizes > least, least, sizes)
+    sets = {n: sets[n] for n in range(1, least)} | {
+        least: (f"undecided ({least} or more)", colours[-1])
+    }
     percent = 100 * study.trust.coverage
     levels = {code: level[:2] for code, level in reversed(trust.LEVELS.items())}
     maps = [
