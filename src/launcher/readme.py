@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from helpers.accuracy.estimates import ESTIMATES
+from helpers.accuracy.predictions import MAPS
 from helpers.core.files import read_json, write_text
 from helpers.core.settings import ROOT
 from helpers.core.study import DOMAINS, Study
@@ -89,22 +90,35 @@ def _results(study: Study) -> str:
 
 
 def _layers(tables: Path) -> Iterator[dict[str, str]]:
-    """Give the row of each layer: scores of the test, and the estimate by mapped area."""
-    estimates = _read(tables / "validation.json")["reference"]
-    whole, domain = DOMAINS
-    for layer, report in _read(tables / "accuracy.json").items():
-        best = estimates[layer][domain]["random_adjusted"]["samples"]
-        value, lower, upper = (best[f"overall_accuracy{end}"] for end in ("", "_lower", "_upper"))
-        yield {
-            "layer": layer,
-            "overall accuracy, whole area": f"{report[whole]['overall_accuracy']:.2f}",
-            "overall accuracy in the domain": f"{report[domain]['overall_accuracy']:.2f}",
-            "kappa, whole area": f"{report[whole]['kappa']:.2f}",
-            "kappa in the domain": f"{report[domain]['kappa']:.2f}",
-            "accuracy in the domain by mapped area (90 % interval)": (
-                f"{value:.2f} ({lower:.2f}-{upper:.2f})"
-            ),
-        }
+    """Give a row a layer and map: test scores, the estimate by mapped area, and the ceiling."""
+    maps = _read(tables / "validation.json")
+    areas = pd.read_csv(tables / "class_areas.csv")
+    ceilings = tables / "true_accuracy.csv"
+    ceilings = pd.read_csv(ceilings) if ceilings.is_file() else pd.DataFrame({"map": []})
+    ceilings = ceilings[ceilings["map"] == "ceiling"]
+    domain = DOMAINS[1]
+    for layer in maps["reference"]:
+        for name, title in MAPS.items():
+            scores = maps[name][layer][domain]
+            test, best = (scores[way]["samples"] for way in ("test", "random_adjusted"))
+            value, lower, upper = (
+                best[f"overall_accuracy{end}"] for end in ("", "_lower", "_upper")
+            )
+            own = areas[(areas["map"] == name) & (areas["layer"] == layer)]
+            frozen = own.query(f"domain == '{domain}' and `class` > 0")["mapped_km2"].sum()
+            row = {
+                "layer": layer,
+                "map": title,
+                "permafrost, 1000 km2": f"{frozen / 1000:.0f}",
+                "overall accuracy of the test": f"{test['overall_accuracy']:.2f}",
+                "kappa": f"{test['kappa']:.2f}",
+                "accuracy by mapped area (90 % interval)": f"{value:.2f} ({lower:.2f}-{upper:.2f})",
+            }
+            best = ceilings[ceilings.get("layer") == layer] if len(ceilings) else ceilings
+            if len(best):
+                most = best.set_index("reference").loc["samples", "overall_accuracy"]
+                row["no forest can exceed"] = f"{most:.2f}"
+            yield row
 
 
 def _total(tables: Path) -> str:
@@ -123,21 +137,27 @@ def _total(tables: Path) -> str:
 def _coverage(record: dict[str, Any]) -> str:
     """Return the result of a coverage study (`make batch SWEEP=replicates`)."""
     bias = pd.DataFrame(record["bias"]).query("score == 'overall_accuracy' and truth == 'holes'")
-    test, best = (
-        bias[bias["estimate"] == name].set_index("design") for name in ("test", "random_adjusted")
-    )
-    errors = pd.DataFrame(record["applicability"]).query("measure == 'error'")
-    outside = errors.groupby("design")["difference"].mean()
-    total = pd.DataFrame(record["total"]).set_index("design").rename_axis("sites")
+    bias = bias[(bias["map"] == "expected") & (bias["estimate"] == "random_adjusted")]
+    best = bias.set_index("design")
+    total = pd.DataFrame(record["total"])
+    regions = total[(total["of"] != "all") & total["holds"].notna() & (total["true_km3"] > 5)]
+    regions = regions.groupby("design")["holds"]
+    total = total[total["of"] == "all"].set_index("design").rename_axis("sites")
+    unsampled = pd.DataFrame(record["withheld"]).set_index("design")
     difference, share = "{:+.3f}".format, "{:.0f} %".format
+    low, high = (100 * getattr(regions, end)() for end in ("min", "max"))
     columns = {
         "worlds": total["replicates"].map(str),
-        "overall accuracy of the test, less true": test["bias"].map(difference),
-        "by mapped area, less true": best["bias"].map(difference),
+        "accuracy by mapped area, less true": best["bias"].map(difference),
         "its 90 % intervals that hold": (100 * best["holds"]).map(share),
         "bias of the total": (100 * total["bias"]).map("{:+.1f} %".format),
         "the total's 90 % intervals that hold": (100 * total["holds"]).map(share),
-        "error outside of the area of applicability, less inside": outside.map(difference),
+        "those of regions above 5 km3": low.map("{:.0f}".format) + "-" + high.map(share),
+        "ice where there is no permafrost": (100 * total["in_permafrost_free_cells"]).map(
+            "{:.1f} %".format
+        ),
+        "error of a cell, m of ice": total["rmse_m"].map("{:.2f}".format),
+        "worlds that err more where never sampled": (100 * unsampled["higher"]).map(share),
     }
     rows = pd.DataFrame(columns, index=total.index).reset_index().to_dict("records")
     title = "Estimated against true over hidden worlds drawn anew, on the coarse grid"

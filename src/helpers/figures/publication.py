@@ -86,7 +86,7 @@ def trust_maps(study: Study) -> Figure:
     record = read_json(study.results_dir / "tables" / "applicability.json")
     limit = record["layers"][layer]["threshold"]
     unlike = read_band(files[f"dissimilarity_index_{layer}"])
-    dense = np.where(np.isfinite(unlike), read_band(files[f"point_density_{layer}"]), np.nan)
+    error = read_band(files[f"expected_error_{layer}"])
     sizes = read_band(files[f"prediction_set_{layer}"])
     unit = f"largest within the area of applicability: {limit:.2f}"
     number = len(study.target_classes.codes)
@@ -101,7 +101,7 @@ def trust_maps(study: Study) -> Figure:
     levels = {code: level[:2] for code, level in reversed(trust.LEVELS.items())}
     maps = [
         _panel(f"Dissimilarity index, {depth}", unlike, unit, cmap="vik", vmin=0.0, vmax=2 * limit),
-        _panel(f"Samples alike, {depth}", dense, "local point density", cmap="batlow_r", vmin=0.0),
+        _panel(f"Expected error, {depth}", error, cmap="lajolla_r", vmin=0.0, vmax=0.8),
         _panel(f"Classes in the {percent:g} % set, {depth}", sizes, categories=sets),
         _panel("Trust, the lowest of all layers", read_band(files["trust"]), categories=levels),
     ]
