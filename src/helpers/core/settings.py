@@ -427,7 +427,7 @@ class Uncertainty(Section):
     cells: Annotated[int, Field(ge=100)] = 3000  # of a systematic sample, for the draws
     block_km: Positive = 50  # side of the blocks of sites that are resampled
     # Standard deviation with all forests refitted over that without: benchmarks/storage_interval.py
-    refit_inflation: Annotated[float, Field(ge=1)] = 1.1
+    refit_inflation: Annotated[float, Field(ge=1)] = 1.2
     farthest_km: Positive = 200  # longest distance in the variogram of residuals
     seed: int = 20240607
 
