@@ -35,7 +35,7 @@ from helpers.core.points import projected
 from helpers.core.rasters import write_raster
 from helpers.core.study import Study
 from helpers.core.warp import warp
-from helpers.forest import cards, models
+from helpers.forest import cards, hurdle, models
 from helpers.forest.file import forest_bytes
 from helpers.forest.paths import model_path
 from helpers.mapping.predict import map_layer
@@ -179,14 +179,15 @@ def grow(path, folder, copies):
     plain = Study.open(path)
     source = plain.results_dir
     layer = layer_name(plain.layers[0])
+    of_ice = model_path(plain, layer, kind="ice")
     card = cards.read_card(model_path(plain, layer))
     params = cards.card_params(card) | {"n_estimators": TREES}
     model = models.fit(plain, read_samples(plain), layer, params, card["fit"])
     for study in (open_study(path, folder), open_study(path, folder, copies)):
         shutil.copytree(source / "samples", study.results_dir / "samples")
         cards.save_model(model_path(study, layer), forest_bytes(model), card)
-        for path in model_path(plain, layer, kind="ice").parent.glob(f"ice_{layer}.*"):
-            shutil.copy2(path, study.results_dir / "models")
+        for ending in (".npz", ".json"):
+            shutil.copy2(of_ice.with_suffix(ending), study.results_dir / "models")
     return list(dict.fromkeys([*card["predictors"], *domain_covariates(plain)]))
 
 
@@ -212,9 +213,10 @@ def report(coarse, fine, finished, rest):
     print(
         f"on paper, {REGION:.1e} cells of a layer: {on_two:.1f} h on 2 cores, {on_64:.2f} h on 64"
     )
-    more = 3 * 1000 / TREES
+    of_hurdle = 2 * hurdle.TREES  # of permafrost and of contents
+    more = 3 * (1000 + of_hurdle) / (TREES + of_hurdle)
     print(
-        f"and three layers of 1000 trees: "
+        f"and three layers, 1000 trees of classes: "
         f"{more * on_two:.0f} h on 2 cores, {more * on_64:.1f} h on 64"
     )
     record = {
