@@ -1,11 +1,11 @@
 """Time of the whole map beside bare predictions of the same forests.
 
-The map's time includes reading, predicting, the extent and writing. Run after ``make map``, whose
-covariates, samples and forests it reads; maps go to a temporary folder. Ours and the peer take
-turns, layer by layer. The peer is `predict_proba` on rows that are already in memory, in chunks of
-100 000 by two threads, a forest with one job. On a machine that does other things too, seconds of
-the processor are more reliable than those of the clock. The last line is JSON: the peak is that of
-the process that makes the map.
+The map's time includes reading, predicting, quantiles, the limit of permafrost and writing. Run
+after ``make map``, whose covariates, samples and forests it reads; maps go to a temporary folder.
+Ours and the peer take turns, layer by layer. The peer is `predict_proba` of the balanced forest and
+of the hurdle's on rows that are already in memory, in chunks of 100 000 by two threads, a forest
+with one job. On a machine that does other things too, seconds of the processor are more reliable
+than those of the clock. The last line is JSON: the peak is that of the process that makes the map.
 
 ``python benchmarks/mapping.py [config/virtual.yaml]``
 """
@@ -40,19 +40,19 @@ def make_map(path, folder, turn, results):
     for layer in study.layers:
         turn.get()
         since, worked = time.perf_counter(), time.process_time()
-        cells = map_layer(study, layer, THREADS)["cells"]
+        cells = map_layer(study, layer, THREADS)["cells"]["expected"]
         spent = time.perf_counter() - since, time.process_time() - worked
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         results.put((*spent, sum(cells.values()), peak))
 
 
-def predict(model, values):
+def predict(models, values):
     """Return the seconds of the clock and of the processor that bare predictions take."""
-    model.n_jobs = 1
     parts = [values[start : start + ROWS] for start in range(0, len(values), ROWS)]
     since, worked = time.perf_counter(), time.process_time()
     with ThreadPoolExecutor(THREADS) as pool:
-        list(pool.map(model.predict_proba, parts))
+        for model in models:
+            list(pool.map(model.predict_proba, parts))
     return time.perf_counter() - since, time.process_time() - worked
 
 
@@ -68,15 +68,18 @@ def main(path="config/virtual.yaml"):
         ours = context.Process(target=make_map, args=(path, folder, turn, results), daemon=True)
         ours.start()
         for layer in study.layers:
-            model, card = cards.load_model(model_path(study, classes.layer_name(layer)))
+            name = classes.layer_name(layer)
+            model, card = cards.load_model(model_path(study, name))
+            hurdle, _ = cards.load_hurdle(model_path(study, name, kind="ice"))
             values, _ = read_predictors(study, card["predictors"])
-            peer = predict(model, values)
+            models = [model, *hurdle.forests]
+            peer = predict(models, values)
             turn.put(True)
             *own, cells, peak = results.get()
             assert cells == len(values)
             sums = [before + new for before, new in zip(sums, (*own, *peer), strict=True)]
             print(
-                f"{card['layer']}: {cells} cells, {card['params']['n_estimators']} trees, "
+                f"{name}: {cells} cells, {sum(map(len, models))} trees, "
                 f"ours {own[0]:.1f} s ({own[1]:.1f} s of processor), "
                 f"bare {peer[0]:.1f} s ({peer[1]:.1f} s)",
                 flush=True,

@@ -1,1 +1,1 @@
-"""The random forests: grid search, growing, calibration, files, and what they say of ice."""
+"""The random forests: grid search, growing, files, and the ice that they let expect."""

@@ -23,6 +23,7 @@ from helpers.forest.file import forest_bytes, read_forests
 from helpers.forest.grid_search import Search, search_grid
 from helpers.forest.hurdle import (
     HURDLE_ARRAYS,
+    HURDLE_OTHERS,
     TREES,
     Hurdle,
     agree_with_shares,
@@ -128,13 +129,13 @@ def load_hurdle(path: str | Path, target: str | None = None) -> tuple[Hurdle, Ca
     """Read a hurdle model that `save_model` wrote, and its card; errors are as of `load_model`."""
     path = Path(path)
     card = read_card(path)
-    if "types" not in card:
+    if not {*HURDLE_ARRAYS, *HURDLE_OTHERS} <= set(card):
         raise ModelError(f"{path.name} is no hurdle model.", "run 03-grid-search again")
     arrays = {name: np.array(card[name], float) for name in HURDLE_ARRAYS}
     free = card["free"]
     allowed = [(0, 1), range(len(arrays["types"])), *([free] if len(free) > 1 else [])]
     forests = _load(path, card, target, allowed)
-    others = {name: card[name] for name in ("intercept", "free", "strata")}
+    others = {name: card[name] for name in HURDLE_OTHERS}
     return Hurdle(forests, **arrays, **others), card
 
 

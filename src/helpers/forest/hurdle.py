@@ -204,8 +204,9 @@ def learning_rows(study: Study, rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def check_enough(study: Study, rows: pd.DataFrame) -> None:
-    """Raise ForestError for a layer of too few samples in the domain."""
-    number = learning_rows(study, rows)["group"].nunique()
+    """Raise ForestError for a layer of too few samples in the domain, or as `learning_rows`."""
+    learning_rows(study, rows)
+    number = rows.loc[rows["in_domain"], "group"].nunique()
     if number < LEAST_SAMPLES:
         raise ForestError(
             f"{rows['layer'].iloc[0]} has samples of {number} places in the potential-permafrost "
@@ -388,9 +389,12 @@ def mapped_types(classes: np.ndarray, frozen: np.ndarray, permafrost: np.ndarray
 HURDLE_ARRAYS = ("slope", "mean", "square", "edges", "types")
 """Fields of a hurdle that its card holds as lists."""
 
+HURDLE_OTHERS = ("intercept", "free", "strata")
+"""Fields that it holds as they are."""
+
 
 def hurdle_card(hurdle: Hurdle) -> dict[str, Any]:
     """Return what the model card of a hurdle holds beside its forests."""
     arrays = {name: getattr(hurdle, name).tolist() for name in HURDLE_ARRAYS}
-    others = {name: getattr(hurdle, name) for name in ("intercept", "free", "strata")}
+    others = {name: getattr(hurdle, name) for name in HURDLE_OTHERS}
     return arrays | others

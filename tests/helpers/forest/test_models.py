@@ -1,4 +1,4 @@
-"""The forest: search, calibration, importance, and model files that cannot do harm."""
+"""The forest: search, importance, and model files that cannot do harm."""
 
 import io
 import json
@@ -12,27 +12,25 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import SOURCE
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from joblib import parallel_config
 from sklearn.ensemble import RandomForestClassifier
 
 from helpers.accuracy import report
 from helpers.accuracy.importance import _shuffled, importance
 from helpers.core import study as core_study
 from helpers.core.files import file_hash
-from helpers.core.scores import confusion_matrix, kappa, log_loss
+from helpers.core.scores import confusion_matrix, kappa
 from helpers.core.settings import Samples
 from helpers.core.study import Study
 from helpers.folds.units import deal_units
 from helpers.forest import models as models_module
-from helpers.forest.calibration import calibrate, fit_calibration
-from helpers.forest.cards import ModelError, load_model, save_forests, save_model
-from helpers.forest.class_means import class_means
+from helpers.forest.cards import ModelError, load_hurdle, load_model, save_forests, save_model
 from helpers.forest.file import forest_bytes
 from helpers.forest.grid_search import SEARCH_SCORES, SEARCHED, search
 from helpers.forest.models import class_probabilities, fit
 from helpers.forest.paths import model_path
-from helpers.forest.two_stage import TwoStageForest
 from helpers.samples.rows import CLASSES, ForestError, layer_rows, predictor_values
 
 PREDICTORS = ["elevation", "slope", "twi", "ndvi", "lst_mean"]
@@ -115,14 +113,6 @@ def made(table, tmp_path_factory):
     return study, found, {path.name: card for path, card in cards.items()}, folder
 
 
-def random_probabilities(seed, samples=400, spread=2.0):
-    """Return true classes, and probabilities that know them but give rare classes too much."""
-    rng = np.random.default_rng(seed)
-    types = rng.choice(CLASSES, samples, p=[0.5, 0.05, 0.15, 0.15, 0.1, 0.05])
-    scores = rng.normal(size=(samples, 6)) + spread * (types[:, np.newaxis] == CLASSES)
-    return types, np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
-
-
 # Search
 
 
@@ -180,22 +170,16 @@ def test_same_seed_same_forest_on_one_and_two_processes(project, table):
     kept = []
     for n_jobs in (1, 2):
         found = search(study, table, "2-3m", n_jobs=n_jobs)
-        cards = save_forests(study, table, found, n_jobs=n_jobs)
-        models = [load_model(path)[0] for path in cards]
-        values = predictor_values(layer_rows(table, "2-3m"), PREDICTORS)
-        kept.append(
-            (
-                found,
-                [m.predict_proba(values) for m in models],
-                [c["calibration"] for c in cards.values()],
-            )
-        )
-    (one, forests, calibrations), (two, others, other_calibrations) = kept
+        with parallel_config(
+            backend="threading"
+        ):  # processes would not know the folder of the test
+            cards = save_forests(study, table, found, n_jobs=n_jobs)
+        kept.append((found, [path.read_bytes() for path in cards]))
+    (one, files), (two, others) = kept
     assert one.params == two.params
     pd.testing.assert_frame_equal(one.table, two.table, check_exact=True)
     assert np.array_equal(one.out_of_fold, two.out_of_fold)
-    assert all(np.array_equal(a, b) for a, b in zip(forests, others, strict=True))
-    assert calibrations == other_calibrations
+    assert files == others
 
 
 @pytest.mark.parametrize("score", ["macro_f1", "log_loss"])
@@ -227,9 +211,13 @@ def test_a_class_with_one_member_and_one_without_any(project, table):
     study = project(rare).model_copy(update={"samples": Samples(rare_classes="keep")})
     found = search(study, rare, "2-3m", n_jobs=1)
     assert np.allclose(found.out_of_fold.sum(axis=1), 1)
-    for card in save_forests(study, rare, found, n_jobs=1).values():
-        assert card["calibration"]["classes"] == [0, 2, 3, 4, 5]
-        assert card["class_means"][1] == 0
+    for path, card in save_forests(study, rare, found, n_jobs=1).items():
+        if path.name.startswith("forest"):
+            assert card["class_counts"][1] == 0
+            assert load_model(path)[0].classes_.tolist() == [0, 2, 3, 4, 5]
+        else:
+            types = np.array(load_hurdle(path)[0].types)
+            assert np.flatnonzero(types.any(axis=0)).tolist() == [2, 3, 4, 5]
 
 
 @given(
@@ -299,21 +287,15 @@ def test_a_grid_that_asks_for_more_predictors_than_there_are_is_refused(project,
 # What a forest tells
 
 
-@pytest.mark.parametrize("kind", [RandomForestClassifier, TwoStageForest])
-def test_probabilities_are_those_of_scikit_learn_to_the_last_bit(monkeypatch, kind):
+def test_probabilities_are_those_of_scikit_learn_to_the_last_bit(monkeypatch):
     rng = np.random.default_rng(3)
     values, types = rng.normal(size=(90, 4)).astype(np.float32), rng.choice([0, 1, 3], 90)
     cells = rng.normal(size=(1000, 4)).astype(np.float32)
-    model = kind(31, random_state=1, n_jobs=1).fit(values, types)
+    model = RandomForestClassifier(31, random_state=1, n_jobs=1).fit(values, types)
     monkeypatch.setattr(models_module, "_ROWS", 300)
     found = class_probabilities(model, cells)
     assert np.array_equal(found[:, [0, 1, 3]], model.predict_proba(cells))
     assert not found[:, [2, 4, 5]].any()
-
-
-def test_class_means_are_means_of_the_ice_fraction():
-    rows = pd.DataFrame({"class": [0, 0, 2, 2, 5], "ice_fraction": [0.0, 0.0, 0.1, 0.2, 0.6]})
-    assert class_means(rows) == pytest.approx([0, 0, 0.15, 0, 0, 0.6])
 
 
 def test_importance_finds_the_predictor_that_matters_and_equals_one_by_one(project, table):
@@ -357,89 +339,6 @@ def test_importance_of_predictors_that_tell_the_same(project, table):
     assert len(none) == 0
 
 
-# Calibration
-
-
-@settings(deadline=None, max_examples=20)
-@given(st.integers(0, 10**6), st.booleans())
-def test_mean_calibrated_probability_is_the_share_of_the_class(seed, weighted):
-    types, probabilities = random_probabilities(seed)
-    weight = (
-        np.random.default_rng(seed).uniform(0, 3, len(types)) if weighted else np.ones(len(types))
-    )
-    found = calibrate(probabilities, fit_calibration(probabilities, types, weight))
-    expected = [weight[types == code].sum() / weight.sum() for code in CLASSES]
-    assert np.average(found, axis=0, weights=weight) == pytest.approx(expected, abs=1e-7)
-    assert found.sum(axis=1) == pytest.approx(1)
-
-
-def test_calibration_lowers_the_log_loss_of_other_samples():
-    before, after = [], []
-    for seed in range(10):
-        types, probabilities = random_probabilities(seed)
-        others, theirs = random_probabilities(seed + 100)
-        calibration = fit_calibration(probabilities, types)
-        before.append(log_loss(others, theirs, CLASSES))
-        after.append(log_loss(others, calibrate(theirs, calibration), CLASSES))
-    assert np.mean(after) < np.mean(before) - 0.05
-    assert max(after) < min(before)
-
-
-def test_probabilities_that_are_calibrated_already_stay():
-    rng = np.random.default_rng(0)
-    probabilities = rng.dirichlet([4, 1, 2, 2, 1, 1], 5_000)
-    types = np.array([rng.choice(6, p=p) for p in probabilities])
-    found = calibrate(probabilities, fit_calibration(probabilities, types))
-    assert np.abs(found - probabilities).mean() < 0.02
-
-
-def test_a_class_without_samples_keeps_probability_0():
-    types, probabilities = random_probabilities(1)
-    kept = types != 3
-    calibration = json.loads(json.dumps(fit_calibration(probabilities[kept], types[kept])))
-    found = calibrate(probabilities, calibration)
-    assert (found[:, 3] == 0).all()
-    assert found.sum(axis=1) == pytest.approx(1)
-
-
-def test_a_weight_is_a_number_of_samples():
-    types, probabilities = random_probabilities(2, samples=300)
-    weight = np.random.default_rng(2).integers(0, 3, 300)
-    # The pull towards one slope counts rows, so it is held equal here.
-    twice = fit_calibration(
-        np.repeat(probabilities, 2, axis=0), np.repeat(types, 2), np.repeat(weight, 2)
-    )
-    pairs = np.repeat(np.arange(300), 2)[np.repeat(weight, 2) > 0]
-    alone = fit_calibration(probabilities[pairs], types[pairs], weight[pairs])
-    assert calibrate(probabilities, twice) == pytest.approx(
-        calibrate(probabilities, alone), abs=1e-5
-    )
-
-
-def test_calibration_of_a_million_cells_in_32_bits():
-    types, probabilities = random_probabilities(3)
-    calibration = fit_calibration(probabilities, types)
-    single = calibrate(probabilities.astype(np.float32), calibration)
-    assert single.dtype == np.float32
-    assert single == pytest.approx(calibrate(probabilities, calibration), abs=1e-5)
-    missing = np.full((2, 6), np.nan, np.float32)
-    assert np.isnan(calibrate(missing, calibration)).all()
-
-
-@pytest.mark.parametrize(
-    ("probabilities", "types", "weight"),
-    [
-        pytest.param(np.ones((3, 2)), [0, 1, 2], None, id="columns"),
-        pytest.param(np.ones((3, 6)), [0, 1], None, id="samples"),
-        pytest.param(np.ones((3, 6)), [0, 1, 2], [1, 1, -1], id="negative weight"),
-        pytest.param(np.ones((3, 6)), [0, 1, 2], [0, 0, 0], id="no weight"),
-    ],
-)
-def test_what_cannot_be_calibrated_is_refused(probabilities, types, weight):
-    with pytest.raises(ForestError, match="No calibration follows"):
-        fit_calibration(probabilities, types, weight)
-
-
 # Files
 
 
@@ -454,13 +353,9 @@ def saved(project, table, made):
 def test_forests_and_cards_of_a_layer(saved, table):
     study, found, cards = saved
     folder = study.results_dir / "models"
-    names = [
-        "forest_2-3m.json",
-        "forest_2-3m.npz",
-        "forest_2-3m_train.json",
-        "forest_2-3m_train.npz",
-    ]
-    assert sorted(p.name for p in folder.iterdir()) == names
+    names = [f"{kind}_2-3m{which}" for kind in ("forest", "ice") for which in ("", "_train")]
+    files = {name + end for name in names for end in (".json", ".npz")}
+    assert {path.name for path in folder.iterdir()} == files
     model, card = load_model(model_path(study, "2-3m"))
     assert card == cards[folder / "forest_2-3m.npz"]
     assert (card["fit"], card["predictors"], card["classes"]) == ("all", PREDICTORS, list(CLASSES))
@@ -483,7 +378,6 @@ def test_forests_and_cards_of_a_layer(saved, table):
     assert list(card["covariates"]) == PREDICTORS
     assert card["samples_sha256"] == file_hash(study.results_dir / "samples" / "samples.csv")
     assert card["n_samples"] == sum(card["class_counts"]) == (table["layer"] == "2-3m").sum()
-    assert card["class_means"] == pytest.approx(class_means(layer_rows(table, "2-3m")))
     fresh = fit(study, table, "2-3m", found.params)
     values = predictor_values(layer_rows(table, "2-3m"), PREDICTORS)
     assert np.array_equal(model.predict_proba(values), fresh.predict_proba(values))
@@ -498,40 +392,26 @@ def test_the_test_is_made_with_a_forest_that_never_saw_it(saved, table):
     test = layer_rows(table, "2-3m", "test")
     kept, card = load_model(model_path(study, "2-3m", "train"))
     probabilities = class_probabilities(kept, predictor_values(test, PREDICTORS))
-    result = report.evaluate(study, test, probabilities, card["calibration"])
+    assert card["fit"] == "train"
+    result = report.evaluate(study, test, probabilities, probabilities.argmax(axis=1))
     model = fit(study, table, "2-3m", found.params, "train")
     mapped = model.predict(predictor_values(test, PREDICTORS))
-    assert result["whole"]["overall_accuracy"] == pytest.approx((mapped == test["ice_type"]).mean())
-    assert (
-        result["potential_permafrost"]["n"]
-        == test["in_domain"].sum()
-        < result["whole"]["n"]
-        == len(test)
-    )
-    assert result["whole"]["log_loss_calibrated"] < result["whole"]["log_loss"]
-    empty = report.evaluate(study, test.assign(in_domain=False), probabilities)[
-        "potential_permafrost"
-    ]
+    whole, inside = result["whole"], result["potential_permafrost"]
+    assert whole["overall_accuracy"] == pytest.approx((mapped == test["ice_type"]).mean())
+    assert inside["n"] == test["in_domain"].sum() < whole["n"] == len(test)
+    nowhere = test.assign(in_domain=False)
+    empty = report.evaluate(study, nowhere, probabilities, mapped)["potential_permafrost"]
     assert (empty["n"], empty["kappa"], empty["log_loss"]) == (0, None, None)
 
 
 def test_one_forest_where_the_map_is_made_from_the_training_samples(project, table):
     study = project(table, map_fit="train")
     cards = save_forests(study, table, search(study, table, "3-5m", n_jobs=1), n_jobs=1)
-    assert list(cards) == [model_path(study, "3-5m", "train")] == [model_path(study, "3-5m", "map")]
-    assert cards[model_path(study, "3-5m")]["fit"] == "train"
-
-
-def test_weights_change_the_calibration_alone(project, table):
-    weighed = table.assign(area=np.where(table["ice_type"] == 0, 5.0, 1.0))
-    study = project(weighed)
-    found = search(study, weighed, "2-3m", n_jobs=1)
-    plain, heavy = (save_forests(study, weighed, found, w, n_jobs=1) for w in (None, "area"))
-    values = predictor_values(layer_rows(weighed, "2-3m"), PREDICTORS)
-    path = model_path(study, "2-3m")
-    raw = class_probabilities(load_model(path)[0], values)
-    none = [calibrate(raw, cards[path]["calibration"])[:, 0].mean() for cards in (plain, heavy)]
-    assert none[1] > none[0] + 0.05
+    paths = [model_path(study, "3-5m", "train", kind) for kind in ("forest", "ice")]
+    assert (
+        list(cards) == paths == [model_path(study, "3-5m", kind=kind) for kind in ("forest", "ice")]
+    )
+    assert {card["fit"] for card in cards.values()} == {"train"}
 
 
 def test_a_model_with_any_byte_changed_is_refused(saved):

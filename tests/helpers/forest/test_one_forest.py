@@ -20,7 +20,6 @@ from helpers.forest.grid_search import choose, score_probabilities
 from helpers.forest.models import class_probabilities
 from helpers.forest.one_forest import predict_grid
 from helpers.forest.trees import grow, read_forest
-from helpers.forest.two_stage import TwoStageForest
 
 EQUIVALENCE_SEEDS = range(100, 130)  # written down before the first run
 MARGIN = 0.01
@@ -129,36 +128,22 @@ def test_a_stump_has_two_leaves_and_a_root_one(samples):
     assert read[0, 1] == pytest.approx(np.tile(read[0, 1, 0], (len(types), 1)))
 
 
-def scorer(target):
-    """Return a scorer of scikit-learn, of which more is better."""
-
-    def scores(model, values, types):
-        codes = range(int(types.max()) + 1)
-        found = score_probabilities(
-            types, class_probabilities(model, values, codes), TARGETS[target]
-        )
-        return found | {"log_loss": -found["log_loss"]}
-
-    return scores
+def scores(model, values, types):
+    """Return the scores of a forest, of which more is better, as a scorer of scikit-learn."""
+    found = score_probabilities(types, class_probabilities(model, values))
+    return found | {"log_loss": -found["log_loss"]}
 
 
-@pytest.mark.parametrize("target", ["ice_type", "two_stage"])
-def test_equals_grid_search_where_no_tree_is_stopped(target):
+def test_equals_grid_search_where_no_tree_is_stopped():
     values, types = make_samples(classes=6, samples=240)
     fold = np.random.default_rng(0).permutation(240) % 4
-    model = (
-        forest()
-        if target == "ice_type"
-        else TwoStageForest(class_weight="balanced", random_state=3)
-    )
+    model = forest()
     grid = {"n_estimators": [5, 20], "max_features": [1, "sqrt"], "criterion": ["gini", "entropy"]}
-    peer = GridSearchCV(
-        model, grid, scoring=scorer(target), refit="kappa", cv=PredefinedSplit(fold)
-    )
+    peer = GridSearchCV(model, grid, scoring=scores, refit="kappa", cv=PredefinedSplit(fold))
     expected = peer.fit(values, types).cv_results_
     found, _ = predict_grid(model, grid, values, types, fold)
     assert list(ParameterGrid(grid)) == expected["params"]
-    table = grid_search.score_folds(types, found, fold, TARGETS[target])
+    table = grid_search.score_folds(types, found, fold)
     for name in grid_search.SEARCH_SCORES:
         assert np.array_equal(table[name], np.abs(expected[f"mean_test_{name}"]))
         assert table[f"{name}_se"].to_numpy() == pytest.approx(
@@ -167,8 +152,8 @@ def test_equals_grid_search_where_no_tree_is_stopped(target):
     for number in range(4):
         held = fold == number
         for index, probabilities in enumerate(found[:, held]):
-            scores = score_probabilities(types[held], probabilities, TARGETS[target])
-            assert scores["kappa"] == expected[f"split{number}_test_kappa"][index]
+            kappa = score_probabilities(types[held], probabilities)["kappa"]
+            assert kappa == expected[f"split{number}_test_kappa"][index]
     assert choose(table, "kappa") == peer.best_index_
 
 
@@ -200,25 +185,6 @@ def test_scores_are_those_of_scikit_learn(samples):
     )
     expected = -np.log(np.maximum(read, 1e-3)[np.arange(50), types[100:]]).mean()
     assert found["log_loss"] == pytest.approx(expected)
-
-
-def test_a_two_stage_forest_is_read_as_it_predicts(samples):
-    values, types = samples
-    fold = halves(types, 3)
-    grid = {
-        "n_estimators": [4, 12],
-        "max_depth": [None, 2],
-        "min_samples_split": [2, 20],
-        "max_features": [2],
-    }
-    model = TwoStageForest(class_weight="balanced", random_state=2)
-    found, _ = predict_grid(model, grid, values, types, fold)
-    assert found.sum(axis=2) == pytest.approx(1)
-    for index, candidate in enumerate(ParameterGrid(grid)):
-        if candidate == candidate | {"max_depth": None, "min_samples_split": 2}:
-            for held in (fold == number for number in range(3)):
-                plain = clone(model).set_params(**candidate).fit(values[~held], types[~held])
-                assert np.array_equal(found[index, held], plain.predict_proba(values[held]))
 
 
 def test_one_predictor_is_not_all_of_them(samples):

@@ -1,5 +1,7 @@
 """Known shares of ground with permafrost: the table, its strata, and the shift of log-odds."""
 
+import json
+
 import hypothesis.extra.numpy as hnp
 import numpy as np
 import pandas as pd
@@ -8,17 +10,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import logit
 
+from helpers.core.files import to_json_value
 from helpers.core.grid import reference_grid, study_regions
 from helpers.core.study import Study
-from helpers.prepare.registry import covariate_files
 from helpers.samples import prevalence
 from helpers.samples.columns import SampleError
 from helpers.samples.prevalence import (
     COLUMNS,
     describe,
+    fit_shifts,
     read_prevalence,
+    shift_at,
     shift_to,
     shifted,
+    strata_at,
     stratum_of,
 )
 
@@ -106,11 +111,9 @@ def test_adjacent_belts_do_not_overlap(table):
     assert len(read_prevalence(table(*lines))) == 6
 
 
-def test_belts_need_elevations(table, monkeypatch):
-    study = table(",,500,,0.4,0.3,0.5,a")
-    assert "elevation" in covariate_files(study)
-    monkeypatch.setattr(prevalence, "covariate_files", lambda study: {})
-    with pytest.raises(SampleError, match="rows 2: the study has no covariate elevation"):
+def test_belts_need_elevations(table):
+    study = table(",,500,,0.4,0.3,0.5,a").changed({"predictors": ["twi"]})
+    with pytest.raises(SampleError, match="rows 2: the study has no predictor elevation"):
         read_prevalence(study)
 
 
@@ -172,3 +175,24 @@ def test_the_mean_is_the_share_and_the_order_is_kept(chances, share):
     moved = shifted(np.sort(chances), shift_to(chances, share))
     assert moved.mean() == pytest.approx(share, abs=1e-6)
     assert (np.diff(moved) >= 0).all()
+
+
+def test_shifts_of_regions_and_belts_reach_their_places(table):
+    names, shapes = study_regions(table(), reference_grid(table()))
+    points = np.array([shape.representative_point().coords[0] for shape, _ in shapes[:2]])[
+        [0, 0, 1]
+    ]
+    study = table(f"{names[0]},,500,2-3m,0.2,0.1,0.3,a", f"{names[0]},500,,2-3m,0.6,0.5,0.7,a")
+    study = study.changed({"predictors": ["twi", "elevation"]})
+    values = np.array([[0, 100], [0, 500], [0, 100]], np.float32)
+    rows, chance = read_prevalence(study), np.full(3, 0.5)
+    strata = fit_shifts(study, rows, chance, values, points)
+    assert strata_at(study, strata, values, points).tolist() == [0, 1, -1]
+    shift = shift_at(study, strata, values, points)
+    assert shift == pytest.approx([logit(0.2), logit(0.6), 0])
+    # As a model card has them: without infinite numbers.
+    read = json.loads(json.dumps(to_json_value(strata)))
+    assert shift_at(study, read, values, points).tolist() == shift.tolist()
+    assert shift_at(study, [], values, points) == 0
+    with pytest.raises(SampleError, match=f"a row for {names[0]}, which has no cell"):
+        fit_shifts(study, rows, chance[2:], values[2:], points[2:])
