@@ -278,8 +278,8 @@ class Covariates(Section):
 class Ice(Section):
     """Ice types by volumetric ice content, and when a layer counts as sampled.
 
-    Errors of measurement (standard deviations) and unfrozen water by texture, at the usual -1 degC,
-    are orders of magnitude from the literature: replace them by those of your own laboratory.
+    Unfrozen water by texture, as a fraction of the dry mass at the usual -1 degC: orders of
+    magnitude from the literature; replace them by those of your own laboratory.
     """
 
     # Class limits of the volumetric rule. SCIENCE.md section 2 marks them as to be confirmed.
@@ -288,10 +288,6 @@ class Ice(Section):
     minimum_passed_share: Share = 0.5  # of a layer, by the hole
     minimum_sampled_share: Share = 0.2  # of what the hole passed of the permafrost, by samples
     spot_reach: Positive = 0.25  # m; a sample of a single depth stands for no more on either side
-    ice_content_error: Share = 0.03  # m3 m-3
-    water_content_error: Annotated[float, Field(ge=0)] = 0.02  # fraction of the dry mass
-    dry_density_error: Share = 0.05  # share of the density
-    unfrozen_water_error: Annotated[float, Field(ge=0)] = 0.02  # fraction of the dry mass
     unfrozen_water: dict[Texture, Share] = {
         "peat": 0.20,
         "clay": 0.10,

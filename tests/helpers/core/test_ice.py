@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from helpers.core.classes import ICE_TYPES, NO_TYPE, layer_name
 from helpers.core.ice import (
     IceError,
-    content_with_error,
+    content_of_cores,
     ice_type,
     layer_mean,
     mass,
@@ -130,8 +130,7 @@ def test_layer_names(layer, name):
 
 def ice_content(water, unfrozen, density=np.nan, solids=2.65):
     """Return the ice content of one core."""
-    content, _ = content_with_error(*np.atleast_1d(water, unfrozen, density, solids), (0, 0, 0))
-    return content.item()
+    return content_of_cores(water, unfrozen, density, solids).item()
 
 
 def test_saturated_closure_known_answer():
@@ -149,7 +148,7 @@ def test_saturated_ground_gives_the_same_by_both_formulas():
 
 
 def test_closure_fills_in_where_a_density_is_missing():
-    both, _ = content_with_error([0.25] * 2, [0.08] * 2, [1500, np.nan], [2.65] * 2, (0, 0, 0))
+    both = content_of_cores([0.25] * 2, 0.08, [1500, np.nan], 2.65)
     np.testing.assert_allclose(both, [1500 * 0.17 / 917, ice_content(0.25, 0.08)])
 
 

@@ -194,20 +194,6 @@ def test_ice_of_cores_by_hands():
     )
     found = core_ice(study, table)
     np.testing.assert_allclose(found["ice_content"], [0.28843, 0.27808, np.nan], atol=1e-5)
-    # theta = rho (w - w_u) / 917: each error moves it in proportion.
-    parts = 1500 / 917 * np.array([study.ice.water_content_error, study.ice.unfrozen_water_error])
-    expected = np.sqrt((parts**2).sum() + (0.27808 * study.ice.dry_density_error) ** 2)
-    assert found["ice_content_sd"][1] == pytest.approx(expected, rel=1e-4)
-
-
-def test_errors_of_saturated_ground_agree_with_a_simulation():
-    study = Study(name="t", ice={"unfrozen_water": {"silt": 0.08}})
-    error = core_ice(study, pieces(water_content=[0.35], texture=["silt"]))["ice_content_sd"].item()
-    rng = np.random.default_rng(0)
-    water = rng.normal(0.35, study.ice.water_content_error, 100_000)
-    unfrozen = rng.normal(0.08, study.ice.unfrozen_water_error, 100_000)
-    volume = (water - unfrozen) * 2.65 / 0.917
-    assert error == pytest.approx((volume / (1 + volume + unfrozen * 2.65)).std(), rel=0.03)
 
 
 def test_measured_ice_comes_before_water_and_water_before_a_type():
@@ -221,7 +207,6 @@ def test_measured_ice_comes_before_water_and_water_before_a_type():
     assert found["ice_content"][0] == 0.4
     assert found["ice_content"][1] == pytest.approx(0.3379, abs=1e-4)
     assert found["ice_content"][2] == pytest.approx(0.25)
-    assert found["ice_content_sd"][2] == pytest.approx(0.10 / np.sqrt(12))
 
 
 def test_less_frozen_water_than_bound_water_is_no_ice():
@@ -376,7 +361,7 @@ def in_cells(counts, types, easting=0.0):
     table["northing"], table["ice_type"] = 10.0, types
     table["ice_content"] = np.where(table["ice_type"] > 0, table["ice_type"] / 10, np.nan)
     table["ice_fraction"] = table["ice_content"].fillna(0.0)
-    return table.assign(ice_content_sd=0.03, permafrost_share=1.0, sampled_share=1.0)
+    return table.assign(permafrost_share=1.0, sampled_share=1.0)
 
 
 def test_sites_in_one_cell_stay_together_or_become_one(mapped):
@@ -639,9 +624,7 @@ def test_split_never_parts_a_group_or_neighbours_and_keeps_the_tolerance(case, s
 
 def test_samples_come_back_as_they_were(mapped):
     study, table = mapped
-    table, lost = drop_unusable(
-        study, extract_covariates(study, table.assign(ice_content_sd=np.nan))
-    )
+    table, lost = drop_unusable(study, extract_covariates(study, table))
     table, _ = group_cells(study, table)
     table["in_domain"] = in_domain(study, table)
     table["split"] = split_sites(study, table, np.random.default_rng(1))
