@@ -21,6 +21,10 @@ WATER_DENSITY = 1000.0
 SOLID_DENSITY = 2.65
 """Density of mineral grains relative to water; organic matter has about 1.5."""
 
+WARMEST = -0.1
+"""Frozen ground counts as no warmer, degC: towards 0 the law of unfrozen water has no bound, and
+thermometers are no finer."""
+
 # Contents are compared after rounding, so that a mean of 0.3 and 0.3 is not just below 0.3.
 _DECIMALS = 9
 
@@ -61,6 +65,22 @@ def ice_type(ice_content: npt.ArrayLike, thresholds: Sequence[float]) -> np.ndar
     code = np.searchsorted(thresholds, np.round(content, _DECIMALS), side="right") + 1
     code = np.where(np.isnan(content), NO_TYPE, code).astype(np.uint8)
     return code if code.ndim else int(code)
+
+
+def unfrozen_water(
+    temperature: npt.ArrayLike, alpha: npt.ArrayLike, beta: npt.ArrayLike
+) -> np.ndarray:
+    """Return the unfrozen water of frozen ground, as a fraction of the dry mass.
+
+    w_u = alpha |T|^-beta (Anderson and Tice 1972), T in degC and no warmer than `WARMEST`; `alpha`
+    is the unfrozen water at -1 degC.
+
+    Examples
+    --------
+    >>> unfrozen_water([-1, -4], 0.06, 0.5).tolist()
+    [0.06, 0.03]
+    """
+    return alpha * np.abs(np.minimum(temperature, WARMEST)) ** -np.asarray(beta, float)
 
 
 def content_of_cores(

@@ -85,26 +85,36 @@ def core_ice(study: Study, intervals: pd.DataFrame) -> pd.DataFrame:
 
     `ice_content` (m3 m-3) is filled in this order of preference: as measured; from water content,
     with the dry density or for saturated ground without it; the middle of a directly described ice
-    type; 0 where unfrozen.
+    type; 0 where unfrozen. Unfrozen water follows from texture and temperature: the core's own
+    `temperature_c`, or the study's in the depth layer of its middle, else in the nearest one.
     """
-    settings = study.ice
+    laws = pd.DataFrame(study.ice.unfrozen_water)  # alpha and beta
     optional = ["ice_content", "water_content", "dry_density", "ice_type", "texture"]
-    cores = intervals.reindex(columns=["frozen", *optional])
+    cores = intervals.reindex(columns=["top_m", "bottom_m", "frozen", "temperature_c", *optional])
     content = cores["ice_content"].to_numpy(float)
-    texture = cores["texture"].where(
-        cores["texture"].isin(list(settings.unfrozen_water)), "unknown"
-    )
+    texture = cores["texture"].where(cores["texture"].isin(laws.columns), "unknown")
     water = cores["water_content"].to_numpy(float)
+    bound = ice.unfrozen_water(_temperature(study, cores), *laws[texture].to_numpy())
     from_water = ice.content_of_cores(
         water,
-        np.minimum(texture.map(settings.unfrozen_water).to_numpy(float), water),
+        np.minimum(bound, water),
         cores["dry_density"].to_numpy(float),
-        np.where(texture == "peat", settings.organic_density, ice.SOLID_DENSITY),
+        np.where(texture == "peat", study.ice.organic_density, ice.SOLID_DENSITY),
     )
     for other in (from_water, content_of_type(study, cores["ice_type"])):
         content = np.where(np.isnan(content), other, content)
     unfrozen = (cores["frozen"] == "no") & (np.isnan(content) | cores["ice_content"].isna())
     return intervals.assign(ice_content=np.where(unfrozen, 0.0, content))
+
+
+def _temperature(study: Study, cores: pd.DataFrame) -> np.ndarray:
+    """Return the temperature of cores, degC: their own, or that of a layer."""
+    middle = ((cores["top_m"] + cores["bottom_m"]) / 2).to_numpy(float)
+    # The distance to each layer; negative inside.
+    away = [np.maximum(top - middle, middle - bottom) for top, bottom in study.depths]
+    of_layer = np.broadcast_to(study.ice.layer_temperatures, len(away))
+    own = cores["temperature_c"].to_numpy(float)
+    return np.where(np.isnan(own), of_layer[np.argmin(away, axis=0)], own)
 
 
 def content_of_type(study: Study, types: pd.Series) -> np.ndarray:

@@ -17,6 +17,7 @@ from helpers.core.ice import (
     mass,
     permafrost_part,
     thickness,
+    unfrozen_water,
     water_equivalent,
 )
 
@@ -167,6 +168,12 @@ def test_saturated_closure_inverts(theta, unfrozen, solids):
 def test_measured_density_inverts(theta, unfrozen, density):
     water = unfrozen + theta * 917 / density
     assert ice_content(water, unfrozen, density) == pytest.approx(theta, abs=1e-12)
+
+
+def test_unfrozen_water_known_answers():
+    found = unfrozen_water([-1, -4, -0.1, 0, 3], 0.06, 0.4)
+    np.testing.assert_allclose(found[:2], [0.06, 0.06 * 4**-0.4])
+    np.testing.assert_allclose(found[2:], 0.06 * 10**0.4)  # no warmer than -0.1 degC
 
 
 # --- The permafrost part of a layer, and the mean over it

@@ -188,7 +188,7 @@ def pieces(**columns):
 
 def test_ice_of_cores_by_hands():
     """w = 0.25, w_u = 0.08, G = 2.65 give 0.288 in saturated ground; 1500 kg m-3 gives 0.278."""
-    study = Study(name="t", ice={"unfrozen_water": {"silt": 0.08}})
+    study = Study(name="t", ice={"unfrozen_water": {"silt": (0.08, 0.4)}})
     table = pieces(
         water_content=[0.25, 0.25, np.nan], dry_density=[np.nan, 1500, np.nan], texture=["silt"] * 3
     )
@@ -212,6 +212,41 @@ def test_measured_ice_comes_before_water_and_water_before_a_type():
 def test_less_frozen_water_than_bound_water_is_no_ice():
     found = core_ice(Study(name="t"), pieces(water_content=[0.03], texture=["clay"]))
     assert found["ice_content"].tolist() == [0.0]
+
+
+@given(
+    st.floats(0, 100),
+    st.floats(-60, 5),
+    st.floats(0, 30),
+    st.sampled_from(["peat", "clay", "silt", "sand", "gravel", "rock", "loess"]),
+    st.one_of(st.just(np.nan), st.floats(40, 2700)),
+)
+def test_colder_ground_has_no_less_ice(water, temperature, colder, texture, density):
+    table = pieces(
+        water_content=[water] * 2,
+        temperature_c=[temperature, temperature - colder],
+        texture=[texture] * 2,
+        dry_density=[density] * 2,
+    )
+    warm, cold = core_ice(Study(name="t"), table)["ice_content"]
+    assert 0 <= warm <= cold + 1e-12
+    assert cold <= 1
+
+
+def test_temperature_is_the_cores_own_or_that_of_its_layer_or_the_nearest():
+    study = Study(name="t", ice={"layer_temperatures": [-1, -2, -4]})
+    ends = {"top_m": [0.0, 2, 4, 5, 20, 2], "bottom_m": [1.0, 3, 4.5, 9, 30, 3]}
+    table = pieces(water_content=[0.3] * 6, dry_density=[1400] * 6, texture=["silt"] * 6)
+    table = table.assign(**ends, temperature_c=[np.nan] * 5 + [-3])
+    bound = 0.06 * np.array([1, 1, 2, 4, 4, 3]) ** -0.4
+    found = core_ice(study, table)["ice_content"]
+    np.testing.assert_allclose(found, 1400 / 917 * (0.3 - bound))
+
+
+@pytest.mark.parametrize("given", [[-1, -2], []])
+def test_a_wrong_number_of_temperatures_is_refused(given):
+    with pytest.raises(StudyError, match=f"has {len(given)} temperatures for 3 depth layers"):
+        Study(name="t").changed({"ice.layer_temperatures": given})
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=6), st.floats(0.1, 0.9), st.integers(0, 5))
