@@ -183,8 +183,8 @@ def test_an_unknown_sweep_names_the_nearest():
 
 
 def test_keys_of_a_dictionary_can_vary(tmp_path):
-    (one,) = plan(tmp_path, "axes: {ice.unfrozen_water.peat: [0.3]}")
-    assert one.study.ice.unfrozen_water["peat"] == 0.3
+    (one,) = plan(tmp_path, "axes: {ice.unfrozen_water.peat: [[0.3, 0.4]]}")
+    assert one.study.ice.unfrozen_water["peat"] == (0.3, 0.4)
 
 
 def test_levels_may_be_labelled_low_and_high(tmp_path):

@@ -21,6 +21,10 @@ WATER_DENSITY = 1000.0
 SOLID_DENSITY = 2.65
 """Density of mineral grains relative to water; organic matter has about 1.5."""
 
+WARMEST = -0.1
+"""Frozen ground counts as no warmer, degC: towards 0 the law of unfrozen water has no bound, and
+thermometers are no finer."""
+
 # Contents are compared after rounding, so that a mean of 0.3 and 0.3 is not just below 0.3.
 _DECIMALS = 9
 
@@ -63,76 +67,61 @@ def ice_type(ice_content: npt.ArrayLike, thresholds: Sequence[float]) -> np.ndar
     return code if code.ndim else int(code)
 
 
-def content_with_error(
+def unfrozen_water(
+    temperature: npt.ArrayLike, alpha: npt.ArrayLike, beta: npt.ArrayLike
+) -> np.ndarray:
+    """Return the unfrozen water of frozen ground, as a fraction of the dry mass.
+
+    w_u = alpha |T|^-beta (Anderson and Tice 1972), T in degC and no warmer than `WARMEST`; `alpha`
+    is the unfrozen water at -1 degC.
+
+    Examples
+    --------
+    >>> unfrozen_water([-1, -4], 0.06, 0.5).tolist()
+    [0.06, 0.03]
+    """
+    return alpha * np.abs(np.minimum(temperature, WARMEST)) ** -np.asarray(beta, float)
+
+
+def content_of_cores(
     water_content: npt.ArrayLike,
     unfrozen_water_content: npt.ArrayLike,
     dry_density: npt.ArrayLike,
     solid_density: npt.ArrayLike,
-    errors: tuple[float, float, float],
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the volumetric ice content of cores and its standard deviation.
+) -> np.ndarray:
+    """Return the volumetric ice content of cores, m3 m-3; NaN where the water content is.
 
     Parameters
     ----------
-    water_content : shape (n,)
+    water_content
         Total water, ice included, as a fraction of the dry mass. May exceed 1, as in peat.
-    unfrozen_water_content : shape (n,)
+    unfrozen_water_content
         The part of it that is not frozen at the core's temperature, as a fraction of the dry mass.
-    dry_density : shape (n,)
+    dry_density
         Dry bulk density, kg m-3. Where it is NaN, the ground is taken as saturated.
-    solid_density : shape (n,)
+    solid_density
         Density of the solids relative to water, for saturated ground.
-    errors
-        Standard deviations of water content and of unfrozen water content (fractions of the dry
-        mass), and of dry density (as a share of it). They are taken as independent.
-
-    Returns
-    -------
-    content, sd : shape (n,)
-        m3 m-3; NaN where the water content is. Contents that measurement errors brought above 1
-        are 1. The deviation is by first-order propagation.
 
     Notes
     -----
     With a measured density, theta = rho_d (w - w_u) / 917. Without one,
     theta = v / (1 + v + w_u G) with v = (w - w_u) G / 0.917: the volumes of ice, solids (1) and
-    unfrozen water fill the ground.
+    unfrozen water fill the ground. Contents that measurement errors brought above 1 are 1.
 
     Examples
     --------
-    >>> cores = ([0.25, 0.25], [0.08, 0.08], [np.nan, 1500], [2.65, 2.65])
-    >>> content_with_error(*cores, errors=(0, 0, 0))[0].round(3).tolist()
+    >>> content_of_cores([0.25, 0.25], 0.08, [np.nan, 1500], 2.65).round(3).tolist()
     [0.288, 0.278]
     """
-    measured = ~np.isnan(water_content)
     total, unfrozen, density, solids = (
-        np.asarray(part, float)[measured]
+        np.asarray(part, float)
         for part in (water_content, unfrozen_water_content, dry_density, solid_density)
     )
-    step = 1e-6
-    middle = _content(total, unfrozen, density, solids)
-    moved = (
-        _content(total + step, unfrozen, density, solids),
-        _content(total, unfrozen + step, density, solids),
-        np.where(
-            np.isnan(density), middle, _content(total, unfrozen, density * (1 + step), solids)
-        ),
-    )
-    content, variance = np.full(measured.shape, np.nan), np.full(measured.shape, np.nan)
-    content[measured] = np.minimum(middle, 1)
-    variance[measured] = sum(
-        ((part - middle) / step * error) ** 2 for part, error in zip(moved, errors, strict=True)
-    )
-    return content, np.sqrt(variance)
-
-
-def _content(
-    total: np.ndarray, unfrozen: np.ndarray, density: np.ndarray, solids: np.ndarray
-) -> np.ndarray:
     frozen = total - unfrozen
     volume = frozen * solids * WATER_DENSITY / ICE_DENSITY
     saturated = volume / (1 + volume + unfrozen * solids)
-    return np.where(np.isnan(density), saturated, density * frozen / ICE_DENSITY)
+    content = np.where(np.isnan(density), saturated, density * frozen / ICE_DENSITY)
+    return np.minimum(content, 1)
 
 
 def permafrost_part(

@@ -276,11 +276,7 @@ class Covariates(Section):
 
 
 class Ice(Section):
-    """Ice types by volumetric ice content, and when a layer counts as sampled.
-
-    Errors of measurement (standard deviations) and unfrozen water by texture, at the usual -1 degC,
-    are orders of magnitude from the literature: replace them by those of your own laboratory.
-    """
+    """Ice types by volumetric ice content, and when a layer counts as sampled."""
 
     # Class limits of the volumetric rule. SCIENCE.md section 2 marks them as to be confirmed.
     thresholds: list[Share] = [0.10, 0.20, 0.30, 0.50]
@@ -288,25 +284,26 @@ class Ice(Section):
     minimum_passed_share: Share = 0.5  # of a layer, by the hole
     minimum_sampled_share: Share = 0.2  # of what the hole passed of the permafrost, by samples
     spot_reach: Positive = 0.25  # m; a sample of a single depth stands for no more on either side
-    ice_content_error: Share = 0.03  # m3 m-3
-    water_content_error: Annotated[float, Field(ge=0)] = 0.02  # fraction of the dry mass
-    dry_density_error: Share = 0.05  # share of the density
-    unfrozen_water_error: Annotated[float, Field(ge=0)] = 0.02  # fraction of the dry mass
-    unfrozen_water: dict[Texture, Share] = {
-        "peat": 0.20,
-        "clay": 0.10,
-        "silt": 0.06,
-        "sand": 0.02,
-        "gravel": 0.01,
-        "rock": 0.0,
-        "unknown": 0.05,
+    # degC, of cores whose own was not measured: of each depth layer, or one of all.
+    layer_temperatures: list[Annotated[float, Field(lt=0)]] = [-1.0]
+    # Unfrozen water is alpha |T|^-beta of the dry mass, T in degC: alpha, its value at -1 degC, and
+    # beta. Orders of magnitude [M]: Anderson and Tice (1972) give both by specific surface area;
+    # replace them by those of your own laboratory.
+    unfrozen_water: dict[Texture, tuple[Share, Annotated[float, Field(ge=0)]]] = {
+        "peat": (0.20, 0.35),
+        "clay": (0.10, 0.33),
+        "silt": (0.06, 0.40),
+        "sand": (0.02, 0.60),
+        "gravel": (0.01, 0.60),
+        "rock": (0.0, 0.0),
+        "unknown": (0.05, 0.45),
     }
     organic_density: Positive = 1.5  # of peat's solids, relative to water
 
     @field_validator("unfrozen_water")
     @classmethod
-    def _for_every_texture(cls, shares: dict[Texture, float]) -> dict[Texture, float]:
-        return cls.model_fields["unfrozen_water"].default | shares
+    def _for_every_texture(cls, laws: dict[Texture, Any]) -> dict[Texture, Any]:
+        return cls.model_fields["unfrozen_water"].default | laws
 
     @field_validator("thresholds")
     @classmethod

@@ -178,6 +178,16 @@ class Study(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _temperature_of_each_layer(self) -> Self:
+        given, layers = len(self.ice.layer_temperatures), len(self.layers)
+        if given not in (1, layers):
+            raise ValueError(
+                f"ice.layer_temperatures has {given} temperatures for {layers} depth layers; "
+                "give one of all, or one of each"
+            )
+        return self
+
     @field_validator("compare_with")
     @classmethod
     def _one_of_each_name(cls, others: list[OtherMap]) -> list[OtherMap]:

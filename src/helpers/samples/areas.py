@@ -204,13 +204,12 @@ def _as_labels(study: Study, table: pd.DataFrame, geobox: GeoBox, reason: str) -
     row, column = np.divmod(table["cell"].to_numpy(int), geobox.shape[1])
     back = pyproj.Transformer.from_crs(named_crs(study.grid.crs), "EPSG:4326", always_xy=True)
     longitude, latitude = back.transform(easting[column], northing[row])
-    content, error = content_of_type(study, table["ice_type"])
+    content = content_of_type(study, table["ice_type"])
     icy = study.permafrost_types[table["ice_type"].to_numpy(int)]
     labels = table.assign(
         longitude=longitude,
         latitude=latitude,
         ice_content=np.where(icy, content, np.nan),
-        ice_content_sd=np.where(icy, error, np.nan),
         permafrost_share=icy.astype(float),
         ice_fraction=np.where(icy, content, 0.0),
         sampled_share=1.0,

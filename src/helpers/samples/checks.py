@@ -165,7 +165,7 @@ def _check_permafrost(_study: Study, sites: RawTable, _intervals: RawTable) -> I
         yield from sites.problems_where(without, "permafrost_table_m", "no permafrost table")
 
 
-def _check_intervals(_study: Study, sites: RawTable, intervals: RawTable) -> Iterator[Problem]:
+def _check_intervals(study: Study, sites: RawTable, intervals: RawTable) -> Iterator[Problem]:
     frame, by_id = intervals.frame, sites.frame.drop_duplicates("site_id").set_index("site_id")
     if "site_id" not in sites.missing:
         stray = ~frame["site_id"].isin(by_id.index) & (frame["site_id"] != "")
@@ -182,6 +182,14 @@ def _check_intervals(_study: Study, sites: RawTable, intervals: RawTable) -> Ite
     if 2 * dry.sum() > frozen.sum():
         number = f"{dry.sum()} of {frozen.sum()} frozen samples"
         yield intervals.problem("dry_density", "no dry density", number)
+    from_water = frozen & frame["water_content"].notna() & frame["ice_content"].isna()
+    without = from_water & frame["temperature_c"].isna()
+    if without.any():
+        taken = ", ".join(f"{one:g}" for one in study.ice.layer_temperatures)
+        number = f"{without.sum()} of {from_water.sum()} samples, at {taken} degC"
+        yield intervals.problem("temperature_c", "no temperature", number)
+    warm = frozen & (frame["temperature_c"] > 0)
+    yield from intervals.problems_where(warm, "temperature_c", "frozen above 0 degC")
     no_ice = (frame["ice_type"] == 0) & (frame["frozen"] == "yes") & frame["ice_content"].isna()
     yield from intervals.problems_where(no_ice, "ice_type", "unknown ice type")
     for name in ("ice_content", "ice_type"):

@@ -22,7 +22,7 @@ UNKNOWN_TABLE = "depth of the permafrost table unknown"
 
 _SLACK = 1e-6  # m; depths nearer than this are equal
 
-_NO_PIECES = np.empty((0, 5))
+_NO_PIECES = np.empty((0, 4))
 
 _CLASS_ZERO = {"ice_type": 0, "permafrost_share": 0.0, "ice_fraction": 0.0}  # no content
 
@@ -36,11 +36,10 @@ def label_layers(
     -------
     labels
         One row a site and layer: site_id, layer, longitude, latitude, ice_type (0-5), ice_content
-        (m3 m-3 of the permafrost part, NaN for class 0) and its standard deviation by the errors of
-        measurement, permafrost_share (of the layer's thickness), ice_fraction (their product),
-        sampled_share (of the permafrost part; for class 0, how much of the layer the borehole
-        passed), reason (of class 0: ``no permafrost``, ``above table`` or ``below base``; empty
-        otherwise).
+        (m3 m-3 of the permafrost part, NaN for class 0), permafrost_share (of the layer's
+        thickness), ice_fraction (their product), sampled_share (of the permafrost part; for
+        class 0, how much of the layer the borehole passed), reason (of class 0:
+        ``no permafrost``, ``above table`` or ``below base``; empty otherwise).
     lost
         The other pairs of site and layer: site_id, layer, reason.
 
@@ -82,63 +81,63 @@ def lost_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
 
 
 def core_ice(study: Study, intervals: pd.DataFrame) -> pd.DataFrame:
-    """Return the intervals of `read_tables` with their ice content and its error.
+    """Return the intervals of `read_tables` with their ice content.
 
     `ice_content` (m3 m-3) is filled in this order of preference: as measured; from water content,
     with the dry density or for saturated ground without it; the middle of a directly described ice
-    type; 0 where unfrozen. New is `ice_content_sd`, m3 m-3: by first-order propagation of the
-    errors in the settings `ice`, and for a described type of an even spread over its range.
+    type; 0 where unfrozen. Unfrozen water follows from texture and temperature: the core's own
+    `temperature_c`, or the study's in the depth layer of its middle, else in the nearest one.
     """
-    settings = study.ice
+    laws = pd.DataFrame(study.ice.unfrozen_water)  # alpha and beta
     optional = ["ice_content", "water_content", "dry_density", "ice_type", "texture"]
-    cores = intervals.reindex(columns=["frozen", *optional])
+    cores = intervals.reindex(columns=["top_m", "bottom_m", "frozen", "temperature_c", *optional])
     content = cores["ice_content"].to_numpy(float)
-    error = np.where(np.isnan(content), np.nan, settings.ice_content_error)
-    texture = cores["texture"].where(
-        cores["texture"].isin(list(settings.unfrozen_water)), "unknown"
-    )
+    texture = cores["texture"].where(cores["texture"].isin(laws.columns), "unknown")
     water = cores["water_content"].to_numpy(float)
-    from_water = ice.content_with_error(
+    bound = ice.unfrozen_water(_temperature(study, cores), *laws[texture].to_numpy())
+    from_water = ice.content_of_cores(
         water,
-        np.minimum(texture.map(settings.unfrozen_water).to_numpy(float), water),
+        np.minimum(bound, water),
         cores["dry_density"].to_numpy(float),
-        np.where(texture == "peat", settings.organic_density, ice.SOLID_DENSITY),
-        (settings.water_content_error, settings.unfrozen_water_error, settings.dry_density_error),
+        np.where(texture == "peat", study.ice.organic_density, ice.SOLID_DENSITY),
     )
-    for other, sd in (from_water, content_of_type(study, cores["ice_type"])):
-        use = np.isnan(content) & ~np.isnan(other)
-        content, error = np.where(use, other, content), np.where(use, sd, error)
+    for other in (from_water, content_of_type(study, cores["ice_type"])):
+        content = np.where(np.isnan(content), other, content)
     unfrozen = (cores["frozen"] == "no") & (np.isnan(content) | cores["ice_content"].isna())
-    return intervals.assign(
-        ice_content=np.where(unfrozen, 0.0, content), ice_content_sd=np.where(unfrozen, 0.0, error)
-    )
+    return intervals.assign(ice_content=np.where(unfrozen, 0.0, content))
 
 
-def content_of_type(study: Study, types: pd.Series) -> tuple[np.ndarray, np.ndarray]:
-    """Return the middle of each ice type's range of contents, and the sd of an even spread in it.
+def _temperature(study: Study, cores: pd.DataFrame) -> np.ndarray:
+    """Return the temperature of cores, degC: their own, or that of a layer."""
+    middle = ((cores["top_m"] + cores["bottom_m"]) / 2).to_numpy(float)
+    # The distance to each layer; negative inside.
+    away = [np.maximum(top - middle, middle - bottom) for top, bottom in study.depths]
+    of_layer = np.broadcast_to(study.ice.layer_temperatures, len(away))
+    own = cores["temperature_c"].to_numpy(float)
+    return np.where(np.isnan(own), of_layer[np.argmin(away, axis=0)], own)
 
-    Both are 0 for no permafrost and NaN for what is no type. Of the study's own classes the content
-    is the one that the study gives, without an error.
+
+def content_of_type(study: Study, types: pd.Series) -> np.ndarray:
+    """Return the middle of each ice type's range of contents, or what the study's own class has.
+
+    It is 0 for no permafrost and NaN for what is no type.
     """
     if study.classes:
         given = [kind.ice_content for kind in study.classes]
         contents = np.array([np.nan if one is None else one for one in given])
         contents[~study.permafrost_types] = 0.0
-        own = contents[types.to_numpy(int)]
-        return own, own * 0
+        return contents[types.to_numpy(int)]
     limits = np.array([0, *study.ice.thresholds, study.ice.richest])
     code = types.to_numpy(float)
     icy = (code >= 1) & (code <= 5)
     place = np.where(icy, code, 1).astype(int)
-    low, high = limits[place - 1], limits[place]
-    otherwise = np.where(code == 0, 0.0, np.nan)
-    middle = np.where(icy, (low + high) / 2, otherwise)
-    return middle, np.where(icy, (high - low) / np.sqrt(12), otherwise)
+    middle = (limits[place - 1] + limits[place]) / 2
+    return np.where(icy, middle, np.where(code == 0, 0.0, np.nan))
 
 
 def _pieces_by_site(intervals: pd.DataFrame) -> dict[str, np.ndarray]:
-    """Return top, bottom, content, its error, and unfrozen (1 or 0) of each site's cores."""
-    names = ["top_m", "bottom_m", "ice_content", "ice_content_sd"]
+    """Return top, bottom, content and unfrozen (1 or 0) of each site's cores."""
+    names = ["top_m", "bottom_m", "ice_content"]
     table = np.column_stack([*(intervals[name] for name in names), intervals["frozen"] == "no"])
     return {site: table[rows] for site, rows in intervals.groupby("site_id").indices.items()}
 
@@ -158,7 +157,7 @@ def _label(
         return class_zero | {"reason": "no permafrost"}
     reached = min(bottom, site.depth_reached_m)
     if site.permafrost != "yes":
-        unfrozen, share = ice.layer_mean(pieces[:, [0, 1, 4]], top, reached)
+        unfrozen, share = ice.layer_mean(pieces[:, [0, 1, 3]], top, reached)
         enough = unfrozen == 1 and share >= least
         return class_zero | {"reason": "no permafrost"} if enough else UNKNOWN_STATE
     table = site.permafrost_table_m
@@ -173,12 +172,9 @@ def _label(
     content, sampled = ice.layer_mean(pieces[:, :3], upper, lower)
     if sampled == 0 or cored < least:
         return TOO_LITTLE
-    # One borehole is one hand and one balance: its errors are taken not to average out.
-    error, _ = ice.layer_mean(pieces[:, [0, 1, 3]], upper, lower)
     return {
         "ice_type": ice.ice_type(content, settings.thresholds),
         "ice_content": content,
-        "ice_content_sd": error,
         "permafrost_share": share,
         "ice_fraction": content * share,
         "sampled_share": sampled,

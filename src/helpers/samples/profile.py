@@ -1,7 +1,5 @@
 """One borehole as a profile: the ice of its cores by depth, beside the permafrost and a layer."""
 
-from typing import Any
-
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -12,7 +10,7 @@ from helpers.core.study import Study
 def plot_profile(
     study: Study, site: pd.Series, cores: pd.DataFrame, layer: tuple[float, float]
 ) -> Figure:
-    """Draw the cores of a site by depth, m, with their ice content, m3 m-3, and its error.
+    """Draw the cores of a site by depth, m, with their ice content, m3 m-3.
 
     `site` is a row of the table of sites, `cores` its rows of `helpers.samples.labels.core_ice`.
     Grey is the layer that gets the label, the dashed line the permafrost table.
@@ -21,10 +19,8 @@ def plot_profile(
     (axis,) = axes.flat
     axis.axhspan(*layer, color="0.9", label="layer", zorder=0)
     middle = (cores["top_m"] + cores["bottom_m"]) / 2
-    bars: dict[str, Any] = {"height": cores["bottom_m"] - cores["top_m"], "linewidth": 0.3}
-    bars |= {"xerr": cores["ice_content_sd"], "error_kw": {"linewidth": 0.6}}
-    look = {"color": "#9ecae1", "edgecolor": "0.3", "label": "cores"}
-    axis.barh(middle, cores["ice_content"], **bars, **look)
+    look = {"color": "#9ecae1", "edgecolor": "0.3", "linewidth": 0.3, "label": "cores"}
+    axis.barh(middle, cores["ice_content"], cores["bottom_m"] - cores["top_m"], **look)
     if pd.notna(site["permafrost_table_m"]):
         look = {"color": "#08519c", "linestyle": "--", "linewidth": 1}
         axis.axhline(site["permafrost_table_m"], label="permafrost table", **look)

@@ -29,7 +29,7 @@ _HEAD_ROWS = 10  # of a sheet, among which the header is: a title may stand abov
 
 _SUFFIX = re.compile(r"[\s_](cm|pct|percent|%)$", re.IGNORECASE)
 
-_AFTER_SLASH = re.compile(r"\s*/\s*(|%|cm|m|g/g|m3/m3|k?g[/·. ]?c?m-?3)$", re.IGNORECASE)
+_AFTER_SLASH = re.compile(r"\s*/\s*(|%|cm|m|℃|°C|g/g|m3/m3|k?g[/·. ]?c?m-?3)$", re.IGNORECASE)
 
 _IN_BRACKETS = re.compile(r"\s*[\[(](.*?)[\])]")
 

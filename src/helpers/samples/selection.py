@@ -90,7 +90,7 @@ def group_cells(study: Study, table: pd.DataFrame) -> tuple[pd.DataFrame, pd.Dat
     if study.samples.same_cell == "together":
         return table, lost_table([])
     place = table.groupby([group.where(area.notna(), first), row, column, "layer"]).ngroup()
-    means = ["ice_content", "ice_content_sd", "permafrost_share", "ice_fraction", "sampled_share"]
+    means = ["ice_content", "permafrost_share", "ice_fraction", "sampled_share"]
     votes = table.groupby([place, "ice_type"])["site_id"].transform("size")
     ranked = table.assign(place=place, votes=-votes, icier=-table["ice_type"])
     ranked[means] = table.groupby(place)[means].transform("mean")
@@ -98,7 +98,7 @@ def group_cells(study: Study, table: pd.DataFrame) -> tuple[pd.DataFrame, pd.Dat
     kept = ranked.drop_duplicates("place").sort_index()[table.columns]
     # Without permafrost there is no ice content, whatever a neighbour has.
     none = kept["ice_type"].isin(study.target_classes.free)
-    kept.loc[none, ["ice_content", "ice_content_sd"]] = np.nan
+    kept.loc[none, "ice_content"] = np.nan
     kept.loc[none, ["permafrost_share", "ice_fraction"]] = 0.0
     merged = table.drop(index=kept.index)[["site_id", "layer"]].assign(reason=MERGED)
     return kept.reset_index(drop=True), merged.reset_index(drop=True)

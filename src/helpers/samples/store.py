@@ -13,8 +13,8 @@ from helpers.samples.columns import SampleError
 
 SAMPLE_COLUMNS = (
     "site_id", "group", "layer", "longitude", "latitude", "easting", "northing", "ice_type",
-    "ice_content", "ice_content_sd", "permafrost_share", "ice_fraction", "sampled_share", "reason",
-    "in_domain", "split",
+    "ice_content", "permafrost_share", "ice_fraction", "sampled_share", "reason", "in_domain",
+    "split",
 )  # fmt: skip
 """Columns of the sample table before its predictors."""
 
@@ -100,8 +100,7 @@ def read_samples(study: Study) -> pd.DataFrame:
     text = dict.fromkeys(("site_id", "group", "layer", "reason", "split", *more), str)
     kinds = text | {"ice_type": int, "in_domain": bool}
     # No text, such as a site called NA, is a missing value.
-    empty = ("ice_content", "ice_content_sd", "ice_fraction", "sampled_share")
-    empty = dict.fromkeys(empty, "")
+    empty = dict.fromkeys(("ice_content", "ice_fraction", "sampled_share"), "")
     missing = dict.fromkeys(text, ()) | empty
     table = pd.read_csv(path, dtype=kinds, keep_default_na=False, na_values=missing)
     return table.astype({name: float for name in table if name not in kinds})

@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 from helpers.core.classes import ICE_TYPES, NO_TYPE, layer_name
 from helpers.core.ice import (
     IceError,
-    content_with_error,
+    content_of_cores,
     ice_type,
     layer_mean,
     mass,
     permafrost_part,
     thickness,
+    unfrozen_water,
     water_equivalent,
 )
 
@@ -130,8 +131,7 @@ def test_layer_names(layer, name):
 
 def ice_content(water, unfrozen, density=np.nan, solids=2.65):
     """Return the ice content of one core."""
-    content, _ = content_with_error(*np.atleast_1d(water, unfrozen, density, solids), (0, 0, 0))
-    return content.item()
+    return content_of_cores(water, unfrozen, density, solids).item()
 
 
 def test_saturated_closure_known_answer():
@@ -149,7 +149,7 @@ def test_saturated_ground_gives_the_same_by_both_formulas():
 
 
 def test_closure_fills_in_where_a_density_is_missing():
-    both, _ = content_with_error([0.25] * 2, [0.08] * 2, [1500, np.nan], [2.65] * 2, (0, 0, 0))
+    both = content_of_cores([0.25] * 2, 0.08, [1500, np.nan], 2.65)
     np.testing.assert_allclose(both, [1500 * 0.17 / 917, ice_content(0.25, 0.08)])
 
 
@@ -168,6 +168,12 @@ def test_saturated_closure_inverts(theta, unfrozen, solids):
 def test_measured_density_inverts(theta, unfrozen, density):
     water = unfrozen + theta * 917 / density
     assert ice_content(water, unfrozen, density) == pytest.approx(theta, abs=1e-12)
+
+
+def test_unfrozen_water_known_answers():
+    found = unfrozen_water([-1, -4, -0.1, 0, 3], 0.06, 0.4)
+    np.testing.assert_allclose(found[:2], [0.06, 0.06 * 4**-0.4])
+    np.testing.assert_allclose(found[2:], 0.06 * 10**0.4)  # no warmer than -0.1 degC
 
 
 # --- The permafrost part of a layer, and the mean over it

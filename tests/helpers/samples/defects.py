@@ -35,7 +35,7 @@ SITE_COLUMNS = (
 )  # fmt: skip
 INTERVAL_COLUMNS = (
     "site_id", "top_m", "bottom_m", "frozen", "ice_content", "water_content", "dry_density",
-    "ice_type", "texture", "remarks",
+    "temperature_c", "ice_type", "texture", "remarks",
 )  # fmt: skip
 DEPTHS = {
     SITES: ("depth_reached_m", "permafrost_table_m", "permafrost_base_m"),
@@ -219,6 +219,7 @@ def _described(cores, rng):
     for core in cores:
         if seasonal and core["top_m"] < 0.6 and core["frozen"] == "no":
             core |= {"frozen": "yes", "ice_content": round(rng.uniform(0.05, 0.3), 3)}
+        core["temperature_c"] = "-1.0" if core["frozen"] == "yes" else None
         theta = core["ice_content"]
         if way in ("water", "both") and (theta is not None or rng.random() < 0.5):
             core |= _laboratory(theta or 0.0, core["texture"], rng)

@@ -10,7 +10,7 @@ import pytest
 from defects import DEFECTS, INTERVALS, NEEDS, SITES, WHOLE, clean_tables, judge, plant, schedule
 
 from helpers.core.grid import reference_grid
-from helpers.core.ice import content_with_error
+from helpers.core.ice import content_of_cores
 from helpers.core.settings import ROOT
 from helpers.core.study import Study
 from helpers.core.warp import warp
@@ -133,8 +133,7 @@ def test_clean_tables_are_read_and_look_like_real_ones(study, drawn):
     solids = np.where(intervals["texture"] == "peat", 1.5, 2.65)
 
     def content(rows, unfrozen):
-        measured = (water[rows], 0 * water[rows] + unfrozen, density[rows], solids[rows])
-        return content_with_error(*measured, errors=(0, 0, 0))[0]
+        return content_of_cores(water[rows], unfrozen, density[rows], solids[rows])
 
     assert (content(known, 0.1) < 0.96).all()
     both = known & intervals["ice_content"].notna() & density.notna()

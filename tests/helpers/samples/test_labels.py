@@ -188,26 +188,12 @@ def pieces(**columns):
 
 def test_ice_of_cores_by_hands():
     """w = 0.25, w_u = 0.08, G = 2.65 give 0.288 in saturated ground; 1500 kg m-3 gives 0.278."""
-    study = Study(name="t", ice={"unfrozen_water": {"silt": 0.08}})
+    study = Study(name="t", ice={"unfrozen_water": {"silt": (0.08, 0.4)}})
     table = pieces(
         water_content=[0.25, 0.25, np.nan], dry_density=[np.nan, 1500, np.nan], texture=["silt"] * 3
     )
     found = core_ice(study, table)
     np.testing.assert_allclose(found["ice_content"], [0.28843, 0.27808, np.nan], atol=1e-5)
-    # theta = rho (w - w_u) / 917: each error moves it in proportion.
-    parts = 1500 / 917 * np.array([study.ice.water_content_error, study.ice.unfrozen_water_error])
-    expected = np.sqrt((parts**2).sum() + (0.27808 * study.ice.dry_density_error) ** 2)
-    assert found["ice_content_sd"][1] == pytest.approx(expected, rel=1e-4)
-
-
-def test_errors_of_saturated_ground_agree_with_a_simulation():
-    study = Study(name="t", ice={"unfrozen_water": {"silt": 0.08}})
-    error = core_ice(study, pieces(water_content=[0.35], texture=["silt"]))["ice_content_sd"].item()
-    rng = np.random.default_rng(0)
-    water = rng.normal(0.35, study.ice.water_content_error, 100_000)
-    unfrozen = rng.normal(0.08, study.ice.unfrozen_water_error, 100_000)
-    volume = (water - unfrozen) * 2.65 / 0.917
-    assert error == pytest.approx((volume / (1 + volume + unfrozen * 2.65)).std(), rel=0.03)
 
 
 def test_measured_ice_comes_before_water_and_water_before_a_type():
@@ -221,12 +207,46 @@ def test_measured_ice_comes_before_water_and_water_before_a_type():
     assert found["ice_content"][0] == 0.4
     assert found["ice_content"][1] == pytest.approx(0.3379, abs=1e-4)
     assert found["ice_content"][2] == pytest.approx(0.25)
-    assert found["ice_content_sd"][2] == pytest.approx(0.10 / np.sqrt(12))
 
 
 def test_less_frozen_water_than_bound_water_is_no_ice():
     found = core_ice(Study(name="t"), pieces(water_content=[0.03], texture=["clay"]))
     assert found["ice_content"].tolist() == [0.0]
+
+
+@given(
+    st.floats(0, 100),
+    st.floats(-60, 5),
+    st.floats(0, 30),
+    st.sampled_from(["peat", "clay", "silt", "sand", "gravel", "rock", "loess"]),
+    st.one_of(st.just(np.nan), st.floats(40, 2700)),
+)
+def test_colder_ground_has_no_less_ice(water, temperature, colder, texture, density):
+    table = pieces(
+        water_content=[water] * 2,
+        temperature_c=[temperature, temperature - colder],
+        texture=[texture] * 2,
+        dry_density=[density] * 2,
+    )
+    warm, cold = core_ice(Study(name="t"), table)["ice_content"]
+    assert 0 <= warm <= cold + 1e-12
+    assert cold <= 1
+
+
+def test_temperature_is_the_cores_own_or_that_of_its_layer_or_the_nearest():
+    study = Study(name="t", ice={"layer_temperatures": [-1, -2, -4]})
+    ends = {"top_m": [0.0, 2, 4, 5, 20, 2], "bottom_m": [1.0, 3, 4.5, 9, 30, 3]}
+    table = pieces(water_content=[0.3] * 6, dry_density=[1400] * 6, texture=["silt"] * 6)
+    table = table.assign(**ends, temperature_c=[np.nan] * 5 + [-3])
+    bound = 0.06 * np.array([1, 1, 2, 4, 4, 3]) ** -0.4
+    found = core_ice(study, table)["ice_content"]
+    np.testing.assert_allclose(found, 1400 / 917 * (0.3 - bound))
+
+
+@pytest.mark.parametrize("given", [[-1, -2], []])
+def test_a_wrong_number_of_temperatures_is_refused(given):
+    with pytest.raises(StudyError, match=f"has {len(given)} temperatures for 3 depth layers"):
+        Study(name="t").changed({"ice.layer_temperatures": given})
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=6), st.floats(0.1, 0.9), st.integers(0, 5))
@@ -376,7 +396,7 @@ def in_cells(counts, types, easting=0.0):
     table["northing"], table["ice_type"] = 10.0, types
     table["ice_content"] = np.where(table["ice_type"] > 0, table["ice_type"] / 10, np.nan)
     table["ice_fraction"] = table["ice_content"].fillna(0.0)
-    return table.assign(ice_content_sd=0.03, permafrost_share=1.0, sampled_share=1.0)
+    return table.assign(permafrost_share=1.0, sampled_share=1.0)
 
 
 def test_sites_in_one_cell_stay_together_or_become_one(mapped):
@@ -639,9 +659,7 @@ def test_split_never_parts_a_group_or_neighbours_and_keeps_the_tolerance(case, s
 
 def test_samples_come_back_as_they_were(mapped):
     study, table = mapped
-    table, lost = drop_unusable(
-        study, extract_covariates(study, table.assign(ice_content_sd=np.nan))
-    )
+    table, lost = drop_unusable(study, extract_covariates(study, table))
     table, _ = group_cells(study, table)
     table["in_domain"] = in_domain(study, table)
     table["split"] = split_sites(study, table, np.random.default_rng(1))

@@ -464,15 +464,27 @@ def test_dry_density_in_g_per_cm3_is_converted_and_water_in_percent(tables):
     _, intervals, problems = read_tables(tables(intervals=text))
     assert intervals["dry_density"].tolist() == [1500, 1400]
     assert intervals["water_content"].tolist() == [0.25, 0.30]
-    assert set(problems["kind"]) == {"dry density in another unit", "content in percent"}
+    assert set(problems["kind"]) == {
+        "dry density in another unit", "content in percent", "no temperature",
+    }  # fmt: skip
     assert set(problems["severity"]) == {"warn"}
 
 
 def test_peat_may_hold_more_water_than_solids(tables):
     text = WATER + "A,2,3,yes,2.5,peat\nA,3,4,yes,4,peat\nA,4,5,yes,.3,\n"
     _, intervals, problems = read_tables(tables(intervals=text))
-    assert problems.empty
+    assert problems["kind"].tolist() == ["no temperature"]
+    assert problems["value"].item() == "3 of 3 samples, at -1 degC"
     assert intervals["water_content"].tolist() == [2.5, 4.0, 0.3]
+
+
+@pytest.mark.parametrize("header", ["地温(℃)", "温度/℃", "土温", "Temperature (°C)"])
+def test_a_temperature_is_read_and_frozen_ground_above_0_degc_is_a_remark(tables, header):
+    text = WATER.replace("texture", header) + "A,2,3,yes,0.25,-2.5\nA,3,4,yes,0.3,0.4\n"
+    _, intervals, problems = read_tables(tables(intervals=text))
+    assert intervals["temperature_c"].tolist() == [-2.5, 0.4]
+    remark = problems.set_index("column").loc["temperature_c"]
+    assert remark[["kind", "row", "severity"]].tolist() == ["frozen above 0 degC", 3, "warn"]
 
 
 def test_decimal_commas_are_points_and_thousands_are_not(tables):
