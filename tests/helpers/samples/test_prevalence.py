@@ -10,7 +10,6 @@ from scipy.special import logit
 
 from helpers.core.grid import reference_grid, study_regions
 from helpers.core.study import Study
-from helpers.prepare.registry import covariate_files
 from helpers.samples import prevalence
 from helpers.samples.columns import SampleError
 from helpers.samples.prevalence import (
@@ -106,11 +105,9 @@ def test_adjacent_belts_do_not_overlap(table):
     assert len(read_prevalence(table(*lines))) == 6
 
 
-def test_belts_need_elevations(table, monkeypatch):
-    study = table(",,500,,0.4,0.3,0.5,a")
-    assert "elevation" in covariate_files(study)
-    monkeypatch.setattr(prevalence, "covariate_files", lambda study: {})
-    with pytest.raises(SampleError, match="rows 2: the study has no covariate elevation"):
+def test_belts_need_elevations(table):
+    study = table(",,500,,0.4,0.3,0.5,a").changed({"predictors": ["twi"]})
+    with pytest.raises(SampleError, match="rows 2: the study has no predictor elevation"):
         read_prevalence(study)
 
 
