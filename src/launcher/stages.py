@@ -252,7 +252,7 @@ _STAGES = (
     Stage(
         "05-map-ground-ice",
         "ice type, probabilities and ice content of every cell; storage; where to believe it",
-        after=("01-prepare-data", "testbed/2-boreholes", "02-extract-samples", "03-grid-search"),
+        after=("01-prepare-data", "02-extract-samples", "03-grid-search"),
         outputs=_files(
             "helpers.mapping.files:map_files", "helpers.mapping.files:trust_files",
             "helpers.mapping.files:difference_files",
@@ -269,10 +269,7 @@ _STAGES = (
     Stage(
         "05-storage",
         "ground ice by region, elevation and class, and the interval of its total",
-        after=(
-            "01-prepare-data", "testbed/2-boreholes", "02-extract-samples", "03-grid-search",
-            "05-map-ground-ice",
-        ),
+        after=("01-prepare-data", "02-extract-samples", "03-grid-search", "05-map-ground-ice"),
         outputs=_files("helpers.mapping.files:interval_files", "tables/storage.json"),
         seconds=40,
         memory_mb=(700, 700),

@@ -170,7 +170,7 @@ def read_predictions(study: Study, table: pd.DataFrame) -> dict[str, Predictions
     fields = {which: {name: {} for name in _BY_LAYER} for which in MAPS}
     with np.load(path) as arrays:
         same = {name: arrays[name] for name in ("cells", "in_domain")}
-        for key in set(arrays.files) - set(same):
+        for key in (key for key in arrays.files if key not in same):
             which, name, *keys = key.split("/")
             fields[which][name][tuple(keys) if len(keys) > 1 else keys[0]] = arrays[key]
     folds = fields["reference"]["folds"].items()

@@ -121,6 +121,8 @@ class _Layer:
         stratum = strata_at(study, self.hurdle.strata, cells.values, cells.points)
         for number, row in enumerate(self.hurdle.strata):
             inside = (stratum == number) & cells.in_domain
+            if not inside.any():  # a stratum between the cells of the sample
+                continue
             drawn = np.interp(shares, [0, 0.5, 1], [row["low"], row["share"], row["high"]])
             for one, share in zip(chance, drawn, strict=True):
                 one[inside] = shifted(one[inside], shift_to(one[inside], share))

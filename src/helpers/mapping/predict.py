@@ -326,11 +326,11 @@ def _shares(prediction: Prediction, permafrost: np.ndarray) -> list[np.ndarray]:
     Those of the permafrost classes add up to that of permafrost, and all to one.
     """
     frozen = steps(prediction.permafrost)
-    shares = steps(prediction.classes)
-    rows = np.arange(len(shares))
+    shares = np.empty(prediction.classes.shape, int)
     for group, whole in ((permafrost, frozen), (~permafrost, UNITS - frozen)):
-        codes = np.flatnonzero(group)
-        # The most probable class takes what rounding leaves over.
-        most = codes[prediction.classes[:, codes].argmax(axis=1)]
-        shares[rows, most] += whole - shares[:, codes].sum(axis=1)
+        # Sums of classes are rounded, and not each class: so none is less than 0.
+        sums = steps(np.cumsum(prediction.classes[:, group], axis=1))
+        sums = np.minimum(sums, whole[:, np.newaxis])
+        sums[:, -1] = whole
+        shares[:, group] = np.diff(sums, axis=1, prepend=0)
     return [frozen, *shares.T]

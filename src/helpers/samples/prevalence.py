@@ -22,6 +22,7 @@ from helpers.core.errors import listed
 from helpers.core.grid import reference_grid, study_regions
 from helpers.core.study import Study
 from helpers.prepare.columns import forest_columns
+from helpers.prepare.registry import used_predictors
 from helpers.samples.columns import SampleError
 from helpers.samples.readers import csv_records, nearest
 
@@ -115,7 +116,7 @@ def _check_rows(study: Study, file: str, text: pd.DataFrame, table: pd.DataFrame
     outside = ((shares <= 0) | (shares >= 1)).any(axis=1)
     turned = (table["low"] > table["share"]) | (table["share"] > table["high"])
     empty = table["from_m"] >= table["to_m"]
-    belts = (text[_BELT] != "").any(axis=1) & ("elevation" not in forest_columns(study))
+    belts = (text[_BELT] != "").any(axis=1) & ("elevation" not in used_predictors(study))
     three, two = ", ".join(_SHARES), ", ".join(_BELT)
     problems += [
         (three, outside, "not between 0 and 1", "write shares, such as 0.4 for 40 %"),

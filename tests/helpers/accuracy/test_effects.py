@@ -13,7 +13,6 @@ from helpers.accuracy.effects import local_effects
 from helpers.accuracy.importance import shapley_importance, shapley_layer, shapley_values
 from helpers.core.study import Study
 from helpers.folds import blocks
-from helpers.forest.two_stage import TwoStageForest
 
 
 def test_effects_of_an_additive_function_are_its_parts_in_spite_of_correlation():
@@ -104,9 +103,8 @@ def test_shapley_values_are_those_of_the_definition():
     np.testing.assert_allclose(base + parts.sum(axis=1), model.predict_proba(values[:4]), atol=1e-9)
 
 
-@pytest.mark.parametrize("kind", [RandomForestClassifier, TwoStageForest])
-def test_shapley_values_of_a_layer_add_up_on_any_number_of_threads(kind):
-    model, rows = grown(kind(n_estimators=10, random_state=1))
+def test_shapley_values_of_a_layer_add_up_on_any_number_of_threads():
+    model, rows = grown(RandomForestClassifier(10, random_state=1))
     card = {"layer": "2-3m", "predictors": PREDICTORS}
     table = shapley_layer(model, card, rows, np.random.default_rng(3), 30, n_jobs=1)
     again = shapley_layer(
@@ -120,10 +118,7 @@ def test_shapley_values_of_a_layer_add_up_on_any_number_of_threads(kind):
     table["sum"] = table["part"] + table["base"] / len(PREDICTORS)
     added = table.pivot_table("sum", "site_id", "class", aggfunc="sum")
     values = values.loc[added.index].to_numpy()
-    chances = model.predict_proba(values)
-    if kind is TwoStageForest:
-        chances = np.column_stack([chances[:, 0], model.stages_[1].predict_proba(values)])
-    np.testing.assert_allclose(added, chances, atol=1e-9)
+    np.testing.assert_allclose(added, model.predict_proba(values), atol=1e-9)
     sizes = shapley_importance(Study(name="t", source=SOURCE), table, rows)
     sizes = sizes.set_index(["predictor", "class"])
     assert sizes.loc[("first", 0), "mean_size"] > 5 * sizes.loc[("second", 0), "mean_size"]

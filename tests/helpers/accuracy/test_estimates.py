@@ -18,14 +18,15 @@ from helpers.core.scores import (
     by_mapped_share,
     confusion_matrix,
     log_loss,
-    mapped_class,
     overall_accuracy,
 )
 from helpers.core.study import Study
 from helpers.folds import distances, kinds
 from helpers.folds.curves import distance_curves, fold_kinds, fold_summary, plot_distances
 from helpers.forest import grid_search, models, out_of_fold
+from helpers.forest.hurdle import fit_hurdle
 from helpers.prepare.registry import covariates
+from helpers.samples.extract import evaluation_cells
 from helpers.samples.rows import layer_rows, predictor_values
 from helpers.samples.together import FoldError
 
@@ -35,9 +36,14 @@ NAMES = ["elevation", "twi"]
 
 
 @pytest.fixture(scope="module")
-def predicted(world):
+def both(world):
     study, table, _ = world
     return predictions.predict_samples(study, table, {LAYER: PARAMS}, n_jobs=1)
+
+
+@pytest.fixture(scope="module")
+def predicted(both):
+    return both["reference"]
 
 
 @pytest.fixture(scope="module")
@@ -229,11 +235,14 @@ def test_reports_of_folds_have_the_scores_of_the_estimates_and_areas(world, resu
             assert report["permafrost"]["overall_accuracy"] >= report["overall_accuracy"]
 
 
-def test_areas_of_classes_are_those_of_the_map(world, predicted, result):
+@pytest.mark.parametrize("which", predictions.MAPS)
+def test_areas_of_classes_are_those_of_the_map(world, both, result, which):
     study, _, rasters = world
+    predicted = both[which]
     areas = predictions.mapped_areas(study, predicted, LAYER)
     rows, probabilities = predicted.tested[LAYER], predicted.test[LAYER]
-    reports = {LAYER: evaluate(study, rows, probabilities, mapped=areas)}
+    classes = predicted.classes_of(study, LAYER, probabilities)
+    reports = {LAYER: evaluate(study, rows, probabilities, classes, areas)}
     table = by_area.class_areas(study, predicted, reports)
     whole = table[table["domain"] == "whole"].set_index("class")
     cells = (rasters[f"ice_type_{LAYER}"] < 255).sum()
@@ -244,38 +253,67 @@ def test_areas_of_classes_are_those_of_the_map(world, predicted, result):
     assert estimates.plot_estimates(study, result, areas=table).axes
 
 
-def test_predictions_are_written_and_read(world, predicted):
+def test_as_much_permafrost_is_mapped_as_is_expected(world, both):
+    study, table, _ = world
+    hurdle = fit_hurdle(study, layer_rows(table, LAYER, "train"))
+    values, _, in_domain = evaluation_cells(study)
+    chance = hurdle.predict(values, in_domain).permafrost
+    expected = both["expected"]
+    frozen = expected.mapped[LAYER] > 0
+    assert frozen.mean() == pytest.approx(chance.mean(), abs=1 / len(chance) + 1e-4)
+    assert chance[frozen].min() >= chance[~frozen].max() - 1e-4
+    # Samples have the same limit.
+    chance = expected.test[LAYER][:, 1:].sum(axis=1)
+    limit = expected.cuts[LAYER] * 1e-4
+    classes = expected.classes_of(study, LAYER, expected.test[LAYER])
+    np.testing.assert_array_equal(classes > 0, chance >= limit - 5e-5)
+    assert both["reference"].cuts == {LAYER: 0}
+
+
+def test_outside_of_the_domain_nothing_is_expected_to_have_permafrost(both):
+    expected = both["expected"]
+    assert (expected.mapped[LAYER][~expected.in_domain] == 0).all()
+    for rows, chances in (
+        (expected.tested[LAYER], expected.test[LAYER]),
+        (expected.rows[LAYER], expected.out_of_fold[LAYER, "random"]),
+    ):
+        assert (chances[~rows["in_domain"].to_numpy(bool), 0] == 1).all()
+        np.testing.assert_allclose(chances.sum(axis=1), 1)
+
+
+def test_predictions_are_written_and_read(world, both):
     study, table, _ = world
     with pytest.raises(AccuracyError, match="no predictions"):
         predictions.read_predictions(study, table)
-    predictions.write_predictions(study, predicted)
+    predictions.write_predictions(study, both)
     back = predictions.read_predictions(study, table)
-    for name in ("folds", "out_of_fold", "test", "mapped"):
-        ours, theirs = getattr(predicted, name), getattr(back, name)
-        assert list(ours) == list(theirs)
-        for key, values in ours.items():
-            np.testing.assert_array_equal(values, theirs[key])
-    np.testing.assert_array_equal(predicted.cells, back.cells)
-    np.testing.assert_array_equal(predicted.in_domain, back.in_domain)
-    pd.testing.assert_frame_equal(predicted.tested[LAYER], back.tested[LAYER])
+    assert list(back) == list(predictions.MAPS)
+    for which, one in both.items():
+        for name in ("folds", "out_of_fold", "test", "mapped", "cuts"):
+            ours, theirs = getattr(one, name), getattr(back[which], name)
+            assert list(ours) == list(theirs)
+            for key, values in ours.items():
+                np.testing.assert_array_equal(values, theirs[key])
+        np.testing.assert_array_equal(one.cells, back[which].cells)
+        np.testing.assert_array_equal(one.in_domain, back[which].in_domain)
+        pd.testing.assert_frame_equal(one.tested[LAYER], back[which].tested[LAYER])
     with pytest.raises(AccuracyError, match="other samples"):
         predictions.read_predictions(study, table.iloc[1:].reset_index(drop=True).iloc[:-8])
 
 
-def test_residuals_say_what_the_reports_say(world, predicted):
+def test_residuals_say_what_the_reports_say(world, both, predicted):
     study = world[0]
     wrong = residuals.residuals(study, predicted)
     test = wrong[wrong["estimate"] == "test"]
-    reference, mapped = predicted.tested[LAYER]["class"], mapped_class(predicted.test[LAYER])
+    reference, mapped = predicted.tested[LAYER]["class"], predicted.test[LAYER].argmax(axis=1)
     assert test["error"].mean() == pytest.approx((reference != mapped).mean())
     assert (wrong["distance_km"] > 0).all()
     by_distance = residuals.error_by_distance(study, wrong)
     assert by_distance[by_distance["domain"] == "whole"]["n"].sum() == len(wrong)
     assert {"error", "residual", "surprise"} == set(residuals.autocorrelation(study, wrong)["of"])
-    card = {"classes": [0, 1], "matrix": [[1, 0], [0, 1]], "intercept": [0, 0], "floor": 1e-3}
-    curves, errors = reliability.evaluate_reliability(
-        study, predicted.tested, predicted.test, {LAYER: card}
-    )
+    chances = {which: one.test for which, one in both.items()}
+    curves, errors = reliability.evaluate_reliability(study, predicted.tested, chances)
+    assert set(errors["probabilities"]) == set(reliability.KINDS) == set(predictions.MAPS)
     assert set(errors["layer"]) == {LAYER, "all"}
     assert len(reliability.plot_reliability(study, curves, errors).axes) == 6
     assert residuals.plot_residuals(study, wrong, by_distance).axes
@@ -286,7 +324,7 @@ def test_classes_without_an_order_have_no_distance(world, predicted, monkeypatch
     target = replace(study.target_classes, ordered=False)
     monkeypatch.setattr(Study, "target_classes", property(lambda self: target))
     rows, probabilities = predicted.tested[LAYER], predicted.test[LAYER]
-    report = evaluate(study, rows, probabilities)["whole"]
+    report = evaluate(study, rows, probabilities, probabilities.argmax(axis=1))["whole"]
     assert report["kappa"] is not None
     assert report["quadratic_kappa"] is None
     assert "quadratic_kappa" not in report["intervals"]

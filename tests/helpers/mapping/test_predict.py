@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,34 +15,42 @@ import pandas as pd
 import pytest
 import rasterio
 from conftest import SOURCE
-from sklearn.ensemble import RandomForestClassifier
+from scipy.special import logit
 
 from helpers.core import classes
 from helpers.core.grid import area_mask, cell_centres, reference_grid
 from helpers.core.rasters import write_raster
 from helpers.core.study import Study
-from helpers.forest import cards, class_means, grid_search, models, regression
-from helpers.forest.calibration import fit_calibration
+from helpers.forest import cards, grid_search
+from helpers.forest.hurdle import Prediction, steps
 from helpers.forest.paths import model_path
-from helpers.mapping import extent, predict
+from helpers.mapping import predict
 from helpers.mapping.files import MapError, map_files
 from helpers.mapping.storage import map_storage
+from helpers.prepare.domain import domain_of_cells
 from helpers.prepare.registry import CovariateError, covariate_files, write_covariates
 from helpers.samples import extract, rows
+from helpers.samples.prevalence import COLUMNS
 
 STUDY = Study.open("config/quick.yaml")
 NAMES = [classes.layer_name(layer) for layer in STUDY.layers]
 
 
-def test_prediction_has_the_forest_s_class_and_probabilities_that_add_up():
-    rng = np.random.default_rng(3)
-    values = rng.normal(size=(333, 4)).astype(np.float32)
-    types = rng.integers(0, 6, 333)
-    model = RandomForestClassifier(20, random_state=1, n_jobs=2).fit(values, types)
-    calibration = fit_calibration(models.class_probabilities(model, values), types)
-    predicted, probabilities = predict.predict(model, calibration, values)
-    np.testing.assert_array_equal(predicted, model.predict(values))
-    np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-6)
+PERMAFROST = np.arange(6) > 0
+
+
+@pytest.mark.parametrize("permafrost", [0, 2.55e-4, 0.4, 1])
+def test_steps_of_the_classes_add_up_and_none_is_below_zero(permafrost):
+    """Each of five classes of 0.51 steps would be rounded up, to 5 steps of 3."""
+    chance = np.array([permafrost])
+    classes = np.column_stack([1 - chance, *[chance / 5] * 5])
+    nothing = np.zeros(1)
+    prediction = Prediction(chance, classes, nothing, nothing, nothing)
+    frozen, *shares = predict._shares(prediction, PERMAFROST)
+    assert frozen == steps(chance)
+    assert sum(shares) == 10_000
+    assert sum(shares[1:]) == frozen
+    assert np.abs(np.ravel(shares) - classes * 1e4).max() <= 1
 
 
 # A study of one layer -----------------------------------------------------------------------------
@@ -95,7 +104,7 @@ def world(tmp_path_factory):
                 "layer": "2-3m",
                 "easting": easting,
                 "northing": northing,
-                "in_domain": True,
+                "in_domain": values["air_frost_number"] > study.domain.above,
                 "ice_fraction": fraction,
                 "split": np.where(np.arange(300) % 3, "train", "test"),
                 "ice_type": np.where(
@@ -114,8 +123,7 @@ def world(tmp_path_factory):
             "2-3m", {"max_depth": 6}, None, np.arange(200) % 3, types, smoothed
         )
         cards.save_forests(study, table, result, n_jobs=1)
-        regression.save_forests(study, table)
-        yield study
+        yield study, table, result
 
 
 def read_all(study):
@@ -138,30 +146,83 @@ def assert_equal_maps(first, second):
 @pytest.fixture(scope="module")
 def mapped(world):
     """The study, what `map_layer` returned, and its rasters."""
-    summary = predict.map_layer(world, LAYER, threads=1, block=(400, 400))
-    result = read_all(world)
-    predict.remove_chunks(world)
-    return world, summary, result
+    study = world[0]
+    summary = predict.map_layer(study, LAYER, threads=1, block=(400, 400))
+    result = read_all(study)
+    predict.remove_chunks(study)
+    return study, summary, result
 
 
-def test_a_map_is_what_its_forest_says(mapped):
-    study, summary, maps = mapped
-    model, card = cards.load_model(model_path(study, "2-3m"))
+@pytest.fixture(scope="module")
+def predicted(mapped):
+    """The hurdle model, what it expects of all cells, and the rasters there."""
+    study, _, maps = mapped
+    hurdle, _ = cards.load_hurdle(model_path(study, "2-3m", kind="ice"))
     values, cells = extract.read_predictors(study, PREDICTORS)
-    types, probabilities = predict.predict(model, card["calibration"], values)
+    prediction = hurdle.predict(values, domain_of_cells(study).ravel()[cells])
     flat = {name: bands.reshape(len(bands), -1)[:, cells] for name, bands in maps.items()}
-    np.testing.assert_array_equal(flat["ice_type_2-3m"][0], types)
-    assert summary["cells"] == {k: n for k, n in enumerate(np.bincount(types).tolist()) if n}
+    return hurdle, prediction, values, flat
+
+
+def test_the_reference_s_map_is_what_its_forest_says(mapped, predicted):
+    study, summary, _ = mapped
+    _, _, values, flat = predicted
+    model, _ = cards.load_model(model_path(study, "2-3m"))
+    types = model.predict(values)
+    np.testing.assert_array_equal(flat["ice_type_reference_2-3m"][0], types)
+    counts = np.bincount(types).tolist()
+    assert summary["cells"]["reference"] == {k: n for k, n in enumerate(counts) if n}
     assert (summary["chunks"], summary["kept"]) == (1, 0)
+
+
+def test_probabilities_and_ice_are_what_the_hurdle_expects(predicted):
+    hurdle, prediction, _, flat = predicted
+    chance = flat["permafrost_probability_2-3m"][0] / 1e4
+    np.testing.assert_allclose(chance, prediction.permafrost, atol=5.1e-5)
     shares = flat["class_probability_2-3m"] / 1e4
-    np.testing.assert_allclose(shares.T, probabilities, atol=6e-4)
-    means, sds = np.array(card["class_means"]), np.array(card["class_sds"])
-    plain = means @ shares
-    expected = extent.confine_to_permafrost(plain, 1 - shares[0])
-    np.testing.assert_allclose(flat["ice_content_2-3m"][0], expected, atol=1e-6)
-    # The law of total variance: within classes, and between them.
-    variance = sds**2 @ shares + ((means[:, np.newaxis] - plain) ** 2 * shares).sum(axis=0)
-    np.testing.assert_allclose(flat["ice_content_2-3m"][1], np.sqrt(variance), atol=1e-6)
+    np.testing.assert_allclose(shares.T, prediction.classes, atol=1.1e-4)
+    ice, content = flat["ice_content_2-3m"]
+    np.testing.assert_allclose(content, prediction.content, atol=5.1e-5)
+    np.testing.assert_allclose(ice, prediction.ice, atol=1e-4)
+    np.testing.assert_allclose(ice, chance * content, atol=1e-6)
+    of_borehole = [hurdle.quantile(prediction, level) for level in (0.1, 0.5, 0.9)]
+    of_borehole.append(hurdle.exceeding(prediction, 0.3))
+    np.testing.assert_array_equal(flat["ice_content_range_2-3m"], steps(np.array(of_borehole)))
+
+
+def test_permafrost_is_mapped_where_it_is_most_probable_over_its_expected_area(mapped, predicted):
+    _, summary, _ = mapped
+    _, prediction, _, flat = predicted
+    types, chance = flat["ice_type_2-3m"][0], flat["permafrost_probability_2-3m"][0]
+    assert chance[types == 0].max() < round(summary["cut"] * 1e4) <= chance[types > 0].min()
+    # Cells of one step of P are in or out together.
+    ties = (chance == chance[types > 0].min()).sum()
+    assert abs((types > 0).sum() - prediction.permafrost.sum()) <= 0.5 + ties
+    shares = flat["class_probability_2-3m"][:, types > 0]
+    np.testing.assert_array_equal(1 + shares[1:].argmax(axis=0), types[types > 0])
+    counts = np.bincount(types).tolist()
+    assert summary["cells"]["expected"] == {k: n for k, n in enumerate(counts) if n}
+
+
+def test_a_map_agrees_with_a_known_share_of_permafrost(world, mapped, tmp_path):
+    study, table, result = world
+    path = tmp_path / "shares.csv"
+    path.write_text(f"{','.join(COLUMNS)}\n,,,,0.45,0.4,0.5,a survey\n")
+    shared = study.changed({"run": "shared", "samples.prevalence": str(path)})
+    shutil.copytree(study.results_dir / "samples", shared.results_dir / "samples")
+    cards.save_forests(shared, table, result, n_jobs=1)
+    predict.map_layer(shared, LAYER, block=BLOCK)
+    maps = read_all(shared)
+    inside = domain_of_cells(study) & (maps["ice_type_2-3m"][0] != 255)
+    chance, before = (one["permafrost_probability_2-3m"][0][inside] for one in (maps, mapped[2]))
+    assert chance.mean() / 1e4 == pytest.approx(0.45, abs=1e-4)
+    assert abs(before.mean() / 1e4 - 0.45) > 0.05
+    # All log-odds are moved by as much, and contents stay.
+    doubtful = (chance > 1000) & (before < 9000)
+    moved = logit(chance[doubtful] / 1e4) - logit(before[doubtful] / 1e4)
+    assert np.ptp(moved) < 5e-3
+    content, plain = (one["ice_content_2-3m"][1] for one in (maps, mapped[2]))
+    np.testing.assert_array_equal(content, plain)
 
 
 def test_cells_without_a_covariate_have_no_map(mapped):
@@ -169,17 +230,12 @@ def test_cells_without_a_covariate_have_no_map(mapped):
     with rasterio.open(covariate_files(study)["twi"]) as source:
         missing = np.isnan(source.read(1))
     assert missing[area_mask(study, reference_grid(study))].any()
-    assert (maps["ice_type_2-3m"][0] == 255).tolist() == missing.tolist()
-    assert (maps["class_probability_2-3m"] == 65535).all(axis=0).tolist() == missing.tolist()
-    assert np.isnan(maps["ice_content_2-3m"]).all(axis=0).tolist() == missing.tolist()
-
-
-def test_the_standard_deviation_of_sure_cells_is_that_of_their_class():
-    columns = np.eye(3, dtype=np.uint16).reshape(3, 1, 3) * 10_000
-    means, sds = np.array([0, 0.2, 0.5]), np.array([0, 0.03, 0.1])
-    content, sd = predict._ice_content(columns, [0], means, (means, sds), (5000, 1.0))
-    np.testing.assert_allclose(content[0], means, rtol=1e-6)
-    np.testing.assert_allclose(sd[0], sds, atol=1e-7)
+    for name, bands in maps.items():
+        if name == "ice_storage":
+            continue
+        empty = {"u1": 255, "u2": 65535}.get(bands.dtype.str[1:])
+        none = np.isnan(bands) if empty is None else bands == empty
+        assert (none == missing).all(), name
 
 
 @pytest.mark.parametrize(("threads", "block"), [(2, BLOCK), (2, (7, 400)), (1, (64, 13))])
@@ -219,7 +275,12 @@ def test_finished_chunks_are_not_predicted_again(mapped, monkeypatch):
     assert predict.map_layer(study, LAYER, block=BLOCK)["kept"] == summary["chunks"] - 5
     assert len(predicted) == 5
     assert_equal_maps(maps, read_all(study))
-    # Another covariate: no chunk is what it was.
+    # Another limit of the domain, or another covariate: no chunk is what it was.
+    warmer = study.changed({"domain.above": 0.6})
+    assert predict.map_layer(warmer, LAYER, block=BLOCK)["kept"] == 0
+    outside = read_all(study)["permafrost_probability_2-3m"][0][~domain_of_cells(warmer)]
+    assert set(np.unique(outside)) <= {0, 65535}
+    assert predict.map_layer(study, LAYER, block=BLOCK)["kept"] == 0
     os.utime(covariate_files(study)["twi"])
     assert predict.map_layer(study, LAYER, block=BLOCK)["kept"] == 0
     assert len(list(predict._chunks_dir(study).iterdir())) == 1
@@ -251,20 +312,6 @@ def test_a_killed_map_continues(mapped):
     predict.remove_chunks(study)
     assert summary["kept"] == finished < summary["chunks"]
     assert_equal_maps(maps, read_all(study))
-
-
-def test_storage_from_the_regression_has_its_total(mapped):
-    study, _, maps = mapped
-    regressed = study.changed({"storage_from": "regression"})
-    predict.map_layer(regressed, LAYER, block=BLOCK)
-    result = read_all(study)
-    predict.remove_chunks(study)
-    predict.map_layer(study, LAYER)
-    model, _ = cards.load_model(model_path(study, "2-3m", "regression"), class_means.REGRESSED)
-    values, _ = extract.read_predictors(study, PREDICTORS)
-    total = np.nansum(result["ice_content_2-3m"][0], dtype=float)
-    assert total == pytest.approx(model.predict(values).sum(), rel=1e-4)
-    np.testing.assert_array_equal(result["ice_content_2-3m"][1], maps["ice_content_2-3m"][1])
 
 
 # What is refused ----------------------------------------------------------------------------------
@@ -323,10 +370,8 @@ def change_unit(study):
     ],
 )
 def test_what_does_not_fit_is_refused(world, tmp_path, monkeypatch, spoil, message):
-    import shutil
-
-    shutil.copytree(world.processed_dir, tmp_path / "processed")
-    shutil.copytree(world.results_dir, tmp_path / "main")
+    shutil.copytree(world[0].processed_dir, tmp_path / "processed")
+    shutil.copytree(world[0].results_dir, tmp_path / "main")
     for name in ("processed_dir", "results_dir"):
         monkeypatch.setattr(Study, name, getattr(Study, name))
     study = open_study(tmp_path)
@@ -392,11 +437,10 @@ def test_styles_have_the_colours_and_values_of_their_rasters(mapped):
             code = int(entry.get("value"))
             assert entry.get("color") == "#{:02x}{:02x}{:02x}".format(*source.colormap(1)[code][:3])
             assert entry.get("label") == source.tags(1)[f"class_{code}"] == names[code].text
-    tops = {
-        "class_probability_2-3m": 1.0,
-        "ice_content_2-3m": float(np.nanmax(maps["ice_content_2-3m"][0])),
-    }
-    for name, top in (tops | {"ice_storage": tops["ice_content_2-3m"]}).items():
+    top = float(np.nanmax(maps["ice_content_2-3m"][0]))
+    tops = dict.fromkeys(["class_probability_2-3m", "permafrost_probability_2-3m"], 1.0)
+    tops |= dict.fromkeys(["ice_content_2-3m", "ice_content_range_2-3m", "ice_storage"], top)
+    for name, top in tops.items():
         items = style(files[name]).findall("rastershader/colorrampshader/item")
         values = [float(item.get("value")) for item in items]
         assert (values[0], values[-1]) == (0, pytest.approx(top))
@@ -413,8 +457,9 @@ def read(quick, name):
 
 
 @pytest.mark.parametrize("layer", NAMES)
-def test_type_maps_hold_classes_names_and_colours(quick, layer):
-    types, source = read(quick, f"ice_type_{layer}")
+@pytest.mark.parametrize("kind", ["ice_type", "ice_type_reference"])
+def test_type_maps_hold_classes_names_and_colours(quick, kind, layer):
+    types, source = read(quick, f"{kind}_{layer}")
     assert source.nodata == 255
     assert types.dtype == np.uint8
     assert set(np.unique(types)) <= {*range(6), 255}
@@ -424,18 +469,57 @@ def test_type_maps_hold_classes_names_and_colours(quick, layer):
         assert raster.tags()["LABEL"] == STUDY.label
 
 
+@pytest.fixture(scope="module")
+def covariate(quick):
+    """Return a function that reads a covariate of the quick study."""
+    (folder,) = (path.parent for path in (quick / "data/processed").glob("quick-*/slope.tif"))
+
+    def read_one(name):
+        with rasterio.open(folder / f"{name}.tif") as source:
+            return source.read(1)
+
+    return read_one
+
+
 @pytest.mark.parametrize("layer", NAMES)
-def test_probabilities_add_up_and_contents_follow_from_them(quick, layer):
-    shares, source = read(quick, f"class_probability_{layer}")
-    content, _ = read(quick, f"ice_content_{layer}")
-    valid = shares[0] != 65535
-    assert source.count == 6
+def test_rasters_of_a_layer_follow_from_each_other(quick, covariate, layer):
+    kinds = ("permafrost_probability", "class_probability", "ice_type", "ice_content")
+    chance, shares, types, ices = (read(quick, f"{kind}_{layer}")[0] for kind in kinds)
+    (chance,), (types,), (ice, content) = chance, types, ices
+    valid = chance != 65535
+    assert (shares[0] != 65535).tolist() == valid.tolist()
     assert (shares[:, valid].astype(int).sum(axis=0) == 10_000).all()
-    card = json.loads((quick / f"results/quick/main/models/forest_{layer}.json").read_text())
-    expected = np.tensordot(card["class_means"], shares / 1e4, axes=1)[valid]
-    np.testing.assert_allclose(content[0][valid].mean(), expected.mean(), rtol=1e-3)
-    some = content[0][valid] > 0
-    assert some.sum() == pytest.approx((1 - shares[0][valid] / 1e4).sum(), rel=0.01)
-    ratio = content[0][valid][some] / expected[some]
-    np.testing.assert_allclose(ratio, np.median(ratio), rtol=0.02)
-    assert np.isnan(content[0][~valid]).all()
+    np.testing.assert_array_equal(shares[1:, valid].astype(int).sum(axis=0), chance[valid])
+    # Cells have one area: that of permafrost is the expected one.
+    permafrost = (types[valid] > 0).sum()
+    assert permafrost == pytest.approx(chance[valid].sum(dtype=float) / 1e4, rel=0.01)
+    np.testing.assert_allclose(ice[valid], chance[valid] / 1e4 * content[valid], atol=2e-4)
+    assert np.isnan(ices[:, ~valid]).all()
+    outside = valid & ~(covariate("air_frost_number") > STUDY.domain.above)
+    assert outside.any()
+    for band in (chance, types, ice):
+        assert (band[outside] == 0).all()
+
+
+@pytest.mark.parametrize("layer", NAMES)
+def test_the_range_of_a_borehole_is_that_of_the_hurdle(quick, covariate, layer):
+    bands, source = read(quick, f"ice_content_range_{layer}")
+    with rasterio.open(source.name) as raster:
+        assert raster.descriptions == ("p10", "p50", "p90", "above_0.3")
+        assert set(raster.scales) == {1e-4}
+    valid = bands[0] != 65535
+    lowest, middle, highest, above = bands[:, valid].astype(int)
+    assert (lowest <= middle).all()
+    assert (middle <= highest).all()
+    # A tenth of boreholes find more than the last quantile.
+    assert (above[highest > 3000] >= 999).all()
+    assert (above[highest < 2999] <= 1001).all()
+
+    hurdle, card = cards.load_hurdle(quick / f"results/quick/main/models/ice_{layer}.npz")
+    cells = np.flatnonzero(valid)[::2000]
+    values = np.stack([covariate(name).ravel()[cells] for name in card["predictors"]], axis=1)
+    in_domain = covariate("air_frost_number").ravel()[cells] > STUDY.domain.above
+    prediction = hurdle.predict(values, in_domain)
+    found = [hurdle.quantile(prediction, level) for level in (0.1, 0.5, 0.9)]
+    found.append(hurdle.exceeding(prediction, STUDY.maps.exceeded))
+    np.testing.assert_array_equal(bands.reshape(4, -1)[:, cells], steps(np.array(found)))

@@ -35,7 +35,11 @@ def tiny(tmp_path, monkeypatch):
 
 
 def write_layer(study, layer, content, types):
-    for kind, data, nodata in (("ice_content", content, None), ("ice_type", types, 255)):
+    """Write a layer's maps; the reference's has the next type in each cell, but for the last."""
+    reference = np.where(types < 5, types + 1, types).astype(np.uint8)
+    kinds = {"ice_content": content, "ice_type": types, "ice_type_reference": reference}
+    for kind, data in kinds.items():
+        nodata = None if kind == "ice_content" else 255
         path = map_files(study)[f"{kind}_{layer}"]
         geobox = reference_grid(study)
         write_raster(path, data, geobox, study=study, names=kind, units="1", nodata=nodata)
@@ -103,6 +107,7 @@ def test_totals_of_three_cells_by_hand(tiny, monkeypatch):
         np.testing.assert_allclose(source.read(1).ravel()[cells], [0.45, 0.6, 0.1], rtol=1e-6)
     types = result["types"]
     assert types["area_km2_2-3m"].tolist() == [400, 400, 0, 0, 0, 400]
+    assert types["reference_km2_2-3m"].tolist() == [0, 400, 400, 0, 0, 400]
     np.testing.assert_allclose(types["ice_km3_3-5m"], [0, 0, 0, 0.16, 0.24, 0], rtol=1e-6)
 
 
