@@ -423,8 +423,8 @@ class Uncertainty(Section):
     draws: Annotated[int, Field(ge=20)] = 400
     cells: Annotated[int, Field(ge=100)] = 3000  # of a systematic sample, for the draws
     block_km: Positive = 50  # side of the blocks of sites that are resampled
-    # By how much deviations by resampled sites are multiplied. With all models refitted they are 1.0
-    # to 1.2 times as large (benchmarks/storage_interval.py); the rest is such that nine in ten
+    # By how much deviations by resampled sites are multiplied. With all models refitted they are
+    # 1.0 to 1.2 times as large (benchmarks/storage_interval.py); the rest is such that nine in ten
     # intervals hold the total of hidden worlds (config/sweeps/replicates.yaml).
     refit_inflation: Annotated[float, Field(ge=1)] = 1.35
     farthest_km: Positive = 200  # longest distance in the variogram of residuals

@@ -40,7 +40,7 @@ from helpers.samples.together import coordinates
 LEAST_SAMPLES = 30
 """Units of samples in the domain, below which a layer is refused."""
 
-TREES = 200
+TREES = 100
 """Trees of each of the two forests; more change no score by 0.001."""
 
 _BINS = 16  # of ice contents, with about as many samples each; 8 and 24 are as good
@@ -335,7 +335,7 @@ def predict_held_out(study: Study, jobs: Sequence[HurdleJob], n_jobs: int = -1) 
 
 def _held_out(study: Study, job: HurdleJob, held: np.ndarray) -> Prediction:
     rows, _, strata = job
-    hurdle = fit_hurdle(study, rows[~held], study.folds.estimators)
+    hurdle = fit_hurdle(study, rows[~held], min(TREES, study.folds.estimators))
     return predict_rows(study, replace(hurdle, strata=strata), rows[held])
 
 
