@@ -8,6 +8,7 @@ from helpers.accuracy.by_area import class_areas
 from helpers.accuracy.estimates import estimate_accuracy
 from helpers.accuracy.predictions import MAPS, mapped_areas, predict_samples
 from helpers.accuracy.report import evaluate
+from helpers.core.classes import layer_name
 from helpers.core.grid import reference_grid
 from helpers.core.rasters import write_raster
 from helpers.core.scores import HEADLINE_SCORES
@@ -147,19 +148,36 @@ def test_true_errors_add_up_and_sure_cells_are_right(quick):
         whole = domain[domain["by"] == "all"].iloc[0]
         for by, part in domain.groupby("by"):
             assert part["cells"].sum() == whole["cells"], by
-            for name in ("error", "error_probable", "expected"):
+            for name in ("error", "error_permafrost", "expected"):
                 mean = (part[name] * part["cells"]).sum() / whole["cells"]
                 assert mean == pytest.approx(whole[name], abs=1e-6)
-    # Where the map is said to be sure, it is wrong less often than one time in ten.
-    sure = errors[(errors["by"] == "trust") & (errors["group"] == "sure")]
-    assert len(sure) >= len(STUDY.layers)
-    assert (sure["error_probable"] < 1 - STUDY.trust.coverage).all()
+    # Where the map is said to be sure that there is none, it is wrong less often than one in ten.
+    sure = errors[(errors["by"] == "trust") & (errors["group"] == "no permafrost for sure")]
+    assert len(sure) == len(STUDY.layers)
+    assert (sure["error_permafrost"] < 1 - STUDY.trust.coverage).all()
+
+
+def test_an_environment_that_was_never_sampled_is_found_and_expected(quick):
+    withheld = pd.read_csv(quick / "results/quick/main/tables/true_withheld.csv")
+    assert list(withheld["layer"]) == [layer_name(layer) for layer in STUDY.layers]
+    assert withheld["outside"].mean() > withheld["inside"].mean()
+    assert withheld["correlation"].mean() > 0.7
+    assert withheld["outside_share"].between(0, 0.5).all()
+
+
+def test_no_forest_of_samples_exceeds_the_ceiling(quick):
+    true = pd.read_csv(quick / "results/quick/main/tables/true_accuracy.csv")
+    true = true[(true["domain"] == STUDY.domains[-1]) & (true["reference"] == "cells")]
+    best = true[true["map"] == "ceiling"].set_index("layer")["overall_accuracy"]
+    maps = true[true["estimate"] == "true_map"].set_index("layer")["overall_accuracy"]
+    assert len(best) == len(STUDY.layers)
+    assert (maps < best.reindex(maps.index) + 0.01).all()
 
 
 def test_sets_cover_the_true_cells(quick):
     folder = quick / "results/quick/main/tables"
     true = pd.read_csv(folder / "true_prediction_sets.csv")
-    none = true[(true["class"] == "no permafrost") & (true["domain"] == "whole")]
+    none = true[true["class"] == "no permafrost"]
     assert (none["coverage_cells"] > 0.85).all()
     keys = ["layer", "domain", "class"]
     sets = pd.read_csv(folder / "prediction_sets.csv").merge(true, on=keys, validate="1:1")

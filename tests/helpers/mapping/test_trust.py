@@ -12,30 +12,49 @@ from helpers.core.classes import layer_name
 from helpers.core.settings import Trust
 from helpers.core.study import Study
 from helpers.mapping import trust
+from helpers.prepare.domain import domain_of_cells
 
 STUDY = Study.open("config/quick.yaml")
 NAMES = [layer_name(layer) for layer in STUDY.layers]
 
 
+@pytest.fixture
+def rng():
+    return np.random.default_rng(3)
+
+
 @pytest.mark.parametrize(
-    ("density", "none", "classes", "in_domain", "level"),
+    ("density", "permafrost", "in_domain", "level"),
     [
-        pytest.param(5, 0.95, [0], True, 4, id="surely no permafrost"),
-        pytest.param(5, 0.05, [2], True, 4, id="surely of one class"),
-        pytest.param(5, 0.05, [0, 2], True, 4, id="the set's no permafrost counts for nothing"),
-        pytest.param(5, 0.05, [2, 3], True, 3, id="surely permafrost"),
-        pytest.param(5, 0.9, [0], True, 4, id="just sure"),
-        pytest.param(5, 0.8999, [0], True, 2, id="just in doubt"),
-        pytest.param(0, 0.95, [0], True, 1, id="unlike the samples"),
-        pytest.param(2, 0.95, [0], True, 1, id="too few are alike"),
-        pytest.param(0, 0.95, [0], False, 4, id="too warm anyway"),
-        pytest.param(0, 0.5, [0], False, 1, id="in doubt beyond the domain"),
+        pytest.param(5, 0.05, True, 4, id="surely no permafrost"),
+        pytest.param(5, 0.95, True, 3, id="surely permafrost"),
+        pytest.param(5, 0.1, True, 4, id="just sure"),
+        pytest.param(5, 0.1001, True, 2, id="just in doubt"),
+        pytest.param(0, 0.95, True, 1, id="unlike the samples"),
+        pytest.param(2, 0.05, True, 1, id="too few are alike"),
+        pytest.param(5, 0.0, False, 5, id="no level beyond the domain"),
     ],
 )
-def test_levels_by_hand(density, none, classes, in_domain, level):
-    members = np.isin(range(1, 4), classes)[np.newaxis]  # of permafrost
-    levels = trust.level_of([density], [none], members, [in_domain], Trust(similar_samples=3))
+def test_levels_by_hand(density, permafrost, in_domain, level):
+    levels = trust.level_of([density], [permafrost], [in_domain], Trust(similar_samples=3))
     assert levels.tolist() == [level]
+
+
+def test_the_error_profile_is_what_errors_exceed_expectation_by(rng):
+    # Near the samples as many are wrong as expected, far from them three in ten more.
+    away = rng.uniform(0, 2, 4000)
+    types = (rng.random(4000) < np.where(away < 1, 0.2, 0.5)).astype(int)
+    chances = np.tile([0.8, 0.2], (4000, 1))
+    profile = trust.error_profile(types, [(away, chances), (away, chances)])
+    excess = np.interp([0.2, 0.8, 1.2, 1.8, 9.0], *profile)
+    np.testing.assert_allclose(excess, [0, 0, 0.3, 0.3, 0.3], atol=0.08)
+    assert (np.diff(profile[1]) >= 0).all()
+    assert profile[1].min() >= 0
+
+
+@pytest.mark.parametrize(("classes", "least"), [(2, 2), (4, 3), (6, 5)])
+def test_a_set_of_nearly_all_classes_is_undecided(classes, least):
+    assert trust.undecided(classes) == least
 
 
 def read(quick, name):
@@ -46,25 +65,37 @@ def read(quick, name):
 @pytest.mark.parametrize("layer", NAMES)
 def test_rasters_fit_each_other(quick, layer):
     chances = read(quick, f"class_probability_{layer}")[0]
-    dissimilarity, density = (
-        read(quick, f"{kind}_{layer}")[0] for kind in ("dissimilarity_index", "point_density")
+    dissimilarity, plain = read(quick, f"dissimilarity_index_{layer}")[0]
+    density, error = (
+        read(quick, f"{kind}_{layer}")[0] for kind in ("point_density", "expected_error")
     )
     count, bits = read(quick, f"prediction_set_{layer}")[0]
+    types = read(quick, f"ice_type_{layer}")[0]
     mapped = chances[0] != 65535
-    for band, none in (
-        (dissimilarity, np.isnan),
-        (density, lambda v: v == 65535),
-        (count, lambda v: v == 0),
+    inside = mapped & domain_of_cells(STUDY)
+    for band, none, where in (
+        (dissimilarity, np.isnan, inside),
+        (plain, np.isnan, inside),
+        (error, np.isnan, inside),
+        (density, lambda v: v == 65535, inside),
+        (count, lambda v: v == 0, mapped),
     ):
-        np.testing.assert_array_equal(none(band), ~mapped)
+        np.testing.assert_array_equal(none(band), ~where)
     record = json.loads((quick / "results/quick/main/tables/applicability.json").read_text())[
         "layers"
     ][layer]
-    np.testing.assert_array_equal(density[mapped] > 0, dissimilarity[mapped] < record["threshold"])
+    np.testing.assert_array_equal(density[inside] > 0, dissimilarity[inside] < record["threshold"])
+    # The profile only adds to what the probability of the mapped class says.
+    own = np.take_along_axis(chances[:, inside].astype(float), types[inside][np.newaxis], 0)[0]
+    added = error[inside] - (1 - own / 10_000)
+    assert added.min() > -1e-6
+    order = dissimilarity[inside].argsort()
+    assert (np.diff(np.where(error[inside] < 1, added, np.nan)[order]) > -1e-6).mean() > 0.9
     members = bits[mapped][:, np.newaxis] >> np.arange(6) & 1
     np.testing.assert_array_equal(members.sum(axis=1), count[mapped])
     probable = chances[:, mapped].argmax(axis=0)
     assert members[np.arange(len(members)), probable].all()
+    assert (count[mapped & ~inside] == 1).all()
     assert record["weights"]["northness"] == record["weights"]["eastness"]
 
 
@@ -105,10 +136,17 @@ def test_groups_of_cells_add_up_and_sets_cover_the_samples(quick):
             assert part["cells"].sum() == whole["cells"], by
             mean = (part["expected"] * part["cells"]).sum() / whole["cells"]
             assert mean == pytest.approx(whole["expected"], abs=1e-6)
-    assert ((cells["by"] == "trust") & (cells["group"] == "sure")).sum() >= len(NAMES)
+    levels = [name for code, (name, _) in trust.LEVELS.items() if code < 5]
+    # Each level holds something.
+    held = cells[cells["by"] == "trust"].groupby("layer")["group"].apply(set)
+    assert all(groups == set(levels) for groups in held)
     sets = pd.read_csv(folder / "prediction_sets.csv")
-    none = sets[(sets["class"] == "no permafrost") & (sets["domain"] == "whole")]
+    none = sets[sets["class"] == "no permafrost"]
+    assert len(none) == len(NAMES)
     assert (none["coverage_samples"] > 0.85).all()
+    sizes = pd.read_csv(folder / "prediction_set_sizes.csv")
+    assert sizes.groupby("layer")["share"].sum().to_numpy() == pytest.approx(1)
+    np.testing.assert_array_equal(sizes["undecided"], sizes["classes"] >= 5)
     few = sets[sets["calibration_samples"] < 9]
     assert few[["limit", "coverage_samples"]].isna().all(axis=None)
 
