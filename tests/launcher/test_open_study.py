@@ -91,7 +91,7 @@ def test_open_data_and_the_same_files_go_on_to_the_same_map(open_world, tmp_path
     assert done.returncode == 0, done.stderr[-2000:]
     ours, theirs = (next((project / "data/processed").glob(f"{n}-*")) for n in ("open", "files"))
     maps = [project / f"results/{name}/main/maps" for name in ("open", "files")]
-    for (first, second), number in (((ours, theirs), 29), (maps, 11)):
+    for (first, second), number in (((ours, theirs), 29), (maps, 12)):
         files = sorted(first.glob("*.tif"))
         assert len(files) == number
         for file in files:

@@ -28,22 +28,32 @@ def test_without_a_coverage_study_its_table_stays(page):
 
 def test_a_coverage_study_replaces_its_table(page, tmp_path):
     designs = ["random", "roadside"]
-    score = {"score": "overall_accuracy", "truth": "holes", "holds": 0.9}
+    score = {"score": "overall_accuracy", "truth": "holes", "map": "expected", "holds": 0.9}
     bias = [
-        score | {"design": design, "estimate": estimate, "bias": bias}
+        score | {"design": design, "estimate": "random_adjusted", "bias": 0.006}
         for design in designs
-        for estimate, bias in (("test", -0.014), ("random_adjusted", 0.006))
     ]
-    total = {"design": designs, "replicates": [70, 71], "bias": [0.006, 0.027], "holds": [0.9, 0.8]}
-    errors = {"design": designs, "measure": "error", "difference": -0.1}
-    record = {"bias": bias, "applicability": pd.DataFrame(errors).to_dict("records")}
-    record["total"] = pd.DataFrame(total).to_dict("records")
+    bias += [one | {"map": "reference", "bias": 0.5} for one in bias]
+    whole = {"of": "all", "replicates": [70, 71], "bias": [0.006, 0.027], "holds": [0.9, 0.8]}
+    whole |= {"true_km3": 500, "rmse_m": 0.512, "in_permafrost_free_cells": 0.055}
+    parts = [
+        {"of": "Hulunbuir", "true_km3": 300, "holds": 0.95},
+        {"of": "Hinggan", "true_km3": 20, "holds": 0.75},
+        {"of": "Tongliao", "true_km3": 1, "holds": 0.1},
+        {"of": "2-3m", "true_km3": 60},
+    ]
+    total = [pd.DataFrame(whole | {"design": designs})]
+    total += [pd.DataFrame(parts).assign(design=design, replicates=70) for design in designs]
+    withheld = pd.DataFrame({"design": designs, "higher": [1.0, 0.96]})
+    record = {"bias": bias, "withheld": withheld.to_dict("records")}
+    record["total"] = json.loads(pd.concat(total).to_json(orient="records"))
     path = tmp_path / "results/batches/replicates/coverage.json"
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps(record))
     readme.write_readme("config/quick.yaml")
     text = page.read_text()
-    assert "| roadside | 71 | -0.014 | +0.006 | 90 % | +2.7 % | 80 % | -0.100 |" in text
+    row = "| roadside | 71 | +0.006 | 90 % | +2.7 % | 80 % | 75-95 % | 5.5 % | 0.51 | 96 % |"
+    assert row in text
     assert "older" not in text
 
 

@@ -68,6 +68,9 @@ MEANINGS = {
 }
 
 
+_WINDOW = 30  # samples whose mean error is taken
+
+
 def undecided(classes: int) -> int:
     """Return how many of so many classes a prediction set has at least that says nothing."""
     return max(classes - 1, 2)
@@ -170,8 +173,9 @@ def _far_folds(study: Study, rows: pd.DataFrame) -> np.ndarray:
 def error_profile(types: np.ndarray, parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
     """Return how much more often than expected the most probable class is wrong, by dissimilarity.
 
-    A line that never falls is fitted to samples predicted out of fold, by isotonic regression:
-    their error, 0 or 1, less what their probabilities let expect. It begins at 0 or above.
+    A line that never falls, by isotonic regression, over means of `_WINDOW` samples each, in the
+    order of their dissimilarity: their error, 0 or 1, less what their probabilities let expect. It
+    begins at 0 or above. Of single samples it would end as high as the farthest one's error.
 
     Parameters
     ----------
@@ -192,9 +196,13 @@ def error_profile(types: np.ndarray, parts: Sequence[tuple[np.ndarray, np.ndarra
     fit the error itself: it also falls towards ground where nothing is in doubt.
     """
     dissimilarity = np.concatenate([part for part, _ in parts])
-    excess = [(chances.argmax(axis=1) != types) - (1 - chances.max(axis=1)) for _, chances in parts]
-    line = IsotonicRegression(y_min=0, out_of_bounds="clip")
-    line.fit(dissimilarity, np.concatenate(excess))
+    excess = np.concatenate(
+        [(chances.argmax(axis=1) != types) - (1 - chances.max(axis=1)) for _, chances in parts]
+    )
+    order = dissimilarity.argsort(kind="stable")
+    windows = np.array_split(order, max(1, len(order) // _WINDOW))
+    means = [[part[window].mean() for window in windows] for part in (dissimilarity, excess)]
+    line = IsotonicRegression(y_min=0, out_of_bounds="clip").fit(*means)
     return np.stack([line.X_thresholds_, line.y_thresholds_])
 
 
