@@ -71,7 +71,7 @@ def test_one_process_gives_what_the_notebooks_give(copy, raster_equal):
         assert (ours / name).read_text() == (theirs / name).read_text(), name
     # All but what cells of reports write.
     rasters = sorted(path.name for path in (ours / "maps").glob("*.tif"))
-    assert len(rasters) == 3 * (6 + 3) + 2
+    assert len(rasters) == 3 * (6 + 4) + 2
     for name in rasters:
         raster_equal(theirs / "maps" / name, ours / "maps" / name)
     assert json.loads((ours / "run.json").read_text())["engine"] == "process"

@@ -36,8 +36,8 @@ def run(tmp_path_factory):
 
 def test_what_needs_depths_or_ice_contents_is_absent(run):
     assert "05-storage" not in stages_of(Study.open("config/yukon.yaml"))
-    kinds = ["class_probability", "dissimilarity_index", "ice_type", "ice_type_reference"]
-    kinds += ["permafrost_probability", "point_density", "prediction_set"]
+    kinds = ["class_probability", "dissimilarity_index", "expected_error", "ice_type"]
+    kinds += ["ice_type_reference", "permafrost_probability", "point_density", "prediction_set"]
     names = [f"{kind}_upper-metres" for kind in kinds]
     assert {path.stem for path in run.glob("maps/*.tif")} == {*names, "trust"}
     assert (run / "tables/validation.json").is_file()
