@@ -58,8 +58,8 @@ QUANTILES = {"p10": 0.1, "p50": 0.5, "p90": 0.9}
 class _Plan:
     """What the chunks of a layer are predicted from; small enough to be sent to another machine.
 
-    `models` has path and SHA-256 of the balanced forest and of the hurdle model; `folder` is that
-    of finished chunks.
+    `models` has path and SHA-256 of the card of the balanced forest and of the hurdle model;
+    `folder` is that of finished chunks.
     """
 
     study: Study
@@ -203,7 +203,8 @@ def _plan(study: Study, layer: str, geobox: GeoBox, block: tuple[int, int]) -> _
     cards = [read_card(path) for path in paths]
     for path, card in zip(paths, cards, strict=True):
         _check_card(study, path, card)
-    first, second = ((path, card["sha256"]) for path, card in zip(paths, cards, strict=True))
+    # Known shares of permafrost are on the card alone, which has the SHA-256 of its model, too.
+    first, second = ((path, file_hash(path.with_suffix(".json"))) for path in paths)
     _load_both(first, second, study.target)
     files = covariate_files(study)
     states = []

@@ -275,17 +275,35 @@ def test_finished_chunks_are_not_predicted_again(mapped, monkeypatch):
     assert predict.map_layer(study, LAYER, block=BLOCK)["kept"] == summary["chunks"] - 5
     assert len(predicted) == 5
     assert_equal_maps(maps, read_all(study))
-    # Another limit of the domain, or another covariate: no chunk is what it was.
-    warmer = study.changed({"domain.above": 0.6})
-    assert predict.map_layer(warmer, LAYER, block=BLOCK)["kept"] == 0
-    outside = read_all(study)["permafrost_probability_2-3m"][0][~domain_of_cells(warmer)]
-    assert set(np.unique(outside)) <= {0, 65535}
-    assert predict.map_layer(study, LAYER, block=BLOCK)["kept"] == 0
-    os.utime(covariate_files(study)["twi"])
-    assert predict.map_layer(study, LAYER, block=BLOCK)["kept"] == 0
-    assert len(list(predict._chunks_dir(study).iterdir())) == 1
     predict.remove_chunks(study)
     assert not predict._chunks_dir(study).exists()
+
+
+def test_what_a_map_depends_on_leaves_no_chunk_as_it_was(mapped):
+    study, _, maps = mapped
+
+    def chance(of):
+        assert predict.map_layer(of, LAYER, block=BLOCK)["kept"] == 0
+        return read_all(of)["permafrost_probability_2-3m"][0]
+
+    plain = chance(study)
+    warmer = study.changed({"domain.above": 0.6})
+    assert set(np.unique(chance(warmer)[~domain_of_cells(warmer)])) <= {0, 65535}
+    # Known shares change the card of a model, and not its forests.
+    card = model_path(study, "2-3m", kind="ice").with_suffix(".json")
+    text = card.read_text()
+    row = dict.fromkeys(COLUMNS) | {"region": "", "shift": -1.0}
+    card.write_text(json.dumps(json.loads(text) | {"strata": [row]}))
+    shifted = chance(study)
+    card.write_text(text)
+    assert (shifted <= plain).all()
+    assert (shifted < plain).any()
+    chance(study)
+    os.utime(covariate_files(study)["twi"])
+    chance(study)
+    assert_equal_maps(maps, read_all(study))
+    assert len(list(predict._chunks_dir(study).iterdir())) == 1
+    predict.remove_chunks(study)
 
 
 def test_a_killed_map_continues(mapped):
