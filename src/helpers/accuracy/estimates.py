@@ -30,7 +30,7 @@ from helpers.core.scores import (
 from helpers.core.study import Study
 from helpers.folds.blocks import bootstrap
 from helpers.folds.distances import Distribution, neighbour_distances, prediction_distances
-from helpers.folds.weights import sampling_weights
+from helpers.folds.weights import effective_number, sampling_weights
 from helpers.prepare.domain import by_domain
 from helpers.samples.together import coordinates
 
@@ -151,7 +151,7 @@ def _missed_distances(
 def estimates_table(rows: list[dict]) -> pd.DataFrame:
     """Return rows of `headline_row` as a table with the columns of `estimate_accuracy`."""
     ends = [f"{score}_{end}" for score in HEADLINE_SCORES for end in ("lower", "upper")]
-    keys = ["layer", "domain", "estimate", "reference", "n"]
+    keys = ["layer", "domain", "estimate", "reference", "n", "n_effective"]
     return pd.DataFrame(rows).reindex(columns=[*keys, *HEADLINE_SCORES, "wasserstein_km", *ends])
 
 
@@ -165,6 +165,8 @@ def headline_row(
 ) -> dict[str, float]:
     """Return n, the `HEADLINE_SCORES`, and the ends of their intervals if draws have two blocks.
 
+    The effective number of weighted samples is Kish's.
+
     With `shares`, how much of the map has each class, scores are those of the post-stratified
     matrix.
     """
@@ -176,6 +178,7 @@ def headline_row(
 
     values = headline(confusion_matrix(reference, mapped, codes, weight))
     row = {"n": len(reference), **dict(zip(HEADLINE_SCORES, values.tolist(), strict=True))}
+    row["n_effective"] = len(reference) if weight is None else effective_number(weight)
     if draws is not None and draws[1].shape[1] > 1:
         drawn = bootstrap_matrices(reference, mapped, len(codes), draws, weight)[1:]
         ends = interval(headline(drawn), study.accuracy.interval, draws[0])

@@ -1,13 +1,10 @@
-"""Weights: by the area that samples stand for, and by how densely they lie."""
+"""Weights of samples by how densely they lie."""
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 from scipy.optimize import brentq
 from scipy.spatial.distance import cdist, pdist
 
-from helpers.core.study import Study
-from helpers.prepare.domain import cells_in_and_out
 from helpers.samples.together import check_coordinates
 
 
@@ -73,14 +70,15 @@ def _kernel_inside(
     return shapes * cell_area / (2 * np.pi * width**2)
 
 
-def area_weights(study: Study, table: pd.DataFrame) -> np.ndarray:
-    """Return the share of the area that each sample stands for, over its share of the samples.
+def effective_number(weight: npt.ArrayLike) -> float:
+    """Return Kish's effective number of weighted samples, (sum w)^2 / sum w^2.
 
-    There are two strata, in and outside of the potential-permafrost domain: people drill where they
-    expect permafrost, so samples alone would make the map too icy. Weights, shape (n,), have the
-    mean 1 in each layer, unless a stratum has no sample.
+    Kish, L. (1965). Survey Sampling. Wiley.
+
+    Examples
+    --------
+    >>> effective_number([1, 1, 1, 1]), effective_number([3, 1, 0, 0])
+    (4.0, 1.6)
     """
-    inside, outside = cells_in_and_out(study)
-    domain = float(inside[inside | outside].mean())
-    sampled = table.groupby("layer")["in_domain"].transform("mean")
-    return np.where(table["in_domain"], domain / sampled, (1 - domain) / (1 - sampled))
+    weight = np.asarray(weight, float)
+    return float(weight.sum() ** 2 / np.square(weight).sum())

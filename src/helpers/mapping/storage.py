@@ -13,9 +13,12 @@ from helpers.core.files import write_json
 from helpers.core.grid import area_mask, cell_areas, reference_grid, study_regions
 from helpers.core.rasters import open_raster
 from helpers.core.study import Study
+from helpers.forest.cards import read_card
+from helpers.forest.paths import model_path
 from helpers.mapping.cells import ground_share
 from helpers.mapping.files import grid_windows, layer_files, map_files, open_rasters
 from helpers.prepare.registry import GROUND_SHARE, covariate_files
+from helpers.samples.prevalence import describe
 
 MOST_MISSING = 0.02
 """Share of a region without data above which it is flagged.
@@ -194,12 +197,20 @@ def _storage_table(study: Study, index: pd.Index, sums: np.ndarray) -> pd.DataFr
     return table
 
 
+def how_sites_count(study: Study) -> str:
+    """Return what totals assume of how sites were chosen, as one line."""
+    paths = [model_path(study, layer_name(layer), kind="ice") for layer in study.layers]
+    strata = [row for path in paths for row in read_card(path)["strata"]]
+    return describe(pd.DataFrame(strata) if strata else None)
+
+
 def write_totals(study: Study, totals: dict[str, pd.DataFrame]) -> None:
     """Write the tables of `storage_totals` as JSON."""
     record = {
         "depth_m": [study.depths[0][0], study.depths[-1][1]],
         "datum": "below the surface",
         "label": study.label,
+        "sites": how_sites_count(study),
         "units": _UNITS,
         **{name: table.round(6).to_dict(orient="index") for name, table in totals.items()},
     }
