@@ -299,7 +299,8 @@ def _logistic(values: np.ndarray, frozen: np.ndarray) -> tuple[np.ndarray, float
     sd[sd == 0] = 1  # a category that no sample has
     # Products of matrices add up in another order on more cores.
     with threadpool_limits(1):
-        fitted = LogisticRegression(C=PULL, max_iter=1000).fit((values - mean) / sd, frozen)
+        fitted = LogisticRegression(C=PULL, solver="newton-cholesky", max_iter=100)
+        fitted.fit((values - mean) / sd, frozen)
     slope = fitted.coef_[0] / sd
     return slope, float(fitted.intercept_[0] - np.einsum("p,p->", slope, mean))
 

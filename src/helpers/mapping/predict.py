@@ -300,6 +300,9 @@ def _predict_chunk(plan: _Plan, part: Part) -> np.ndarray:
     forest, hurdle, card = _load_both(*plan.models, study.target)
     target = study.target_classes
     values, cells = read_predictors(study, card["predictors"], part, _units(card))
+    inside, known = in_domain_at(study, part, cells)
+    # Where the domain is unknown so is the ice: it would count as none.
+    values, cells, inside = values[known], cells[known], inside[known]
     size = 2 + len(target.codes) + (2 + len(QUANTILES)) * study.has_storage
     if not len(cells):
         return np.empty((size, 0, 0), np.uint16)
@@ -307,7 +310,7 @@ def _predict_chunk(plan: _Plan, part: Part) -> np.ndarray:
     row, column = np.divmod(cells, shape[1])
     places = (row + part[0].start) * reference_grid(study).shape[1] + column + part[1].start
     shift = shift_at(study, hurdle.strata, values, cell_points(study, places))
-    prediction = hurdle.predict(values, in_domain_at(study, part, cells), shift)
+    prediction = hurdle.predict(values, inside, shift)
     bands = [class_probabilities(forest, values, target.codes).argmax(axis=1)]
     bands += _shares(prediction, target.permafrost)
     if study.has_storage:

@@ -36,13 +36,19 @@ def domain_of_cells(study: Study) -> np.ndarray:
     return cells_in_and_out(study)[0]
 
 
-def in_domain_at(study: Study, part: tuple[slice, slice], cells: np.ndarray) -> np.ndarray:
-    """Return which cells of a window lie in the domain; `cells` are flat indices in the window."""
-    inside = np.ones(len(cells), bool)
+def in_domain_at(
+    study: Study, part: tuple[slice, slice], cells: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return which cells of a window lie in the domain, and of which that is known.
+
+    `cells` are flat indices in the window.
+    """
+    inside, known = np.ones((2, len(cells)), bool)
     for name in domain_covariates(study):
         with rasterio.open(covariate_files(study)[name]) as source:
-            inside &= source.read(1, window=part).ravel()[cells] > study.domain.above
-    return inside
+            rule = source.read(1, window=part).ravel()[cells]
+        inside, known = rule > study.domain.above, np.isfinite(rule)
+    return inside, known
 
 
 def cells_in_and_out(study: Study) -> tuple[np.ndarray, np.ndarray]:
