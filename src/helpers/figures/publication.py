@@ -99,6 +99,8 @@ def trust_maps(study: Study) -> Figure:
     }
     percent = 100 * study.trust.coverage
     levels = {code: level[:2] for code, level in reversed(trust.LEVELS.items())}
+    if not study.domain.covariate:
+        del levels[5]  # nothing lies outside
     maps = [
         _panel(f"Dissimilarity index, {depth}", unlike, unit, cmap="vik", vmin=0.0, vmax=2 * limit),
         _panel(f"Expected error, {depth}", error, cmap="lajolla_r", vmin=0.0, vmax=0.8),
