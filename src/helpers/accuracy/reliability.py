@@ -18,7 +18,7 @@ LEAST = 5
 
 KINDS = {
     "reference": ("o", "0.45", "balanced forest"),
-    "expected": ("s", "#0072b2", "hurdle model, which ice follows from"),
+    "expected": ("s", "#0072b2", "hurdle model"),
 }
 """Probabilities by their map (`helpers.accuracy.predictions.MAPS`): marker, colour and label."""
 

@@ -41,12 +41,12 @@ LEAST_SAMPLES = 30
 """Units of samples in the domain, below which a layer is refused."""
 
 TREES = 100
-"""Trees of each of the two forests; more change no score by 0.001."""
+"""Trees of each of the two forests, as in what was measured of the model."""
 
 _BINS = 16  # of ice contents, with about as many samples each; 8 and 24 are as good
 _LEAST_IN_BIN = 5
 
-_LEAF = {"permafrost": 3, "contents": 10}  # samples of a leaf, the best of 1, 3, 5 and 10
+_LEAF = {"permafrost": 3, "contents": 10}  # samples of a leaf; contents: somewhat better than 5
 
 PULL = 1.0
 """C of the logistic regression: 0.1 blurs the limit of permafrost, 10 is as good."""
@@ -188,7 +188,7 @@ def learning_rows(study: Study, rows: pd.DataFrame) -> pd.DataFrame:
     """Return the samples that a hurdle learns from: those in the domain.
 
     Where none of these is without permafrost, absences outside teach where it ends. ForestError if
-    there are too few, or none with permafrost.
+    there are none with permafrost, or none without.
     """
     inside = rows["in_domain"].to_numpy(bool)
     frozen = study.target_classes.permafrost[rows["class"]]

@@ -51,7 +51,7 @@ from helpers.samples.rows import forest_predictors, layer_rows
 
 _REPEATS = 200  # of the draws, for the standard errors of an interval's ends
 
-_NEWTON = 6  # steps of the logistic regression from that of all samples: the seventh is below 1e-6
+_NEWTON = 6  # steps from the fit of all samples; a test holds log-odds to scikit-learn's
 
 
 @dataclass(frozen=True)

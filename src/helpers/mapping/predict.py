@@ -121,9 +121,7 @@ def map_layer(
 
 
 def _raster_kinds(study: Study) -> dict[str, tuple[int, str, dict[str, Any]]]:
-    """Return the number of bands, the type and the profile of each kind of raster, in the order of
-    a chunk's bands.
-    """
+    """Return number of bands, type and profile of each kind of raster, as a chunk has them."""
     target = study.target_classes
     kind = target.file_name
     titles = {f"{kind}_reference": f"{target.name}, method of the reference", kind: target.name}

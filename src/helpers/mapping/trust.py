@@ -40,7 +40,7 @@ from helpers.mapping.files import (
     trust_files,
 )
 from helpers.prepare.columns import column_values, predictor_of, predictors_of
-from helpers.prepare.domain import domain_covariates
+from helpers.prepare.domain import in_domain_at
 from helpers.prepare.registry import covariate_files
 from helpers.samples.rows import layer_rows, predictor_values
 from helpers.samples.together import FoldError
@@ -82,8 +82,8 @@ class LayerTrust:
 
     Parameters
     ----------
-    plain
-        The same with all predictors alike.
+    applicability, plain
+        With weighted predictors, and with all alike.
     weights
         Weight of each predictor.
     profile : shape (2, points)
@@ -192,8 +192,7 @@ def error_profile(types: np.ndarray, parts: Sequence[tuple[np.ndarray, np.ndarra
 
     References
     ----------
-    Meyer and Pebesma (2021), section 2.5, and the function errorProfiles of the package CAST, which
-    fit the error itself: it also falls towards ground where nothing is in doubt.
+    After the error profiles of the package CAST, which fit the error itself.
     """
     dissimilarity = np.concatenate([part for part, _ in parts])
     excess = np.concatenate(
@@ -296,7 +295,6 @@ def _part_rasters(study: Study, trust: Sequence[LayerTrust], part: Part) -> dict
         open_rasters(layer_files(study, "class_probability")) as probabilities,
         open_rasters(layer_files(study, target.file_name)) as maps,
         open_rasters([files[name] for name in predictors_of(names)]) as predictors,
-        open_rasters([files[name] for name in domain_covariates(study)]) as rule,
     ):
         chances = [layer.read(window=part) for layer in probabilities]
         classes = [layer.read(1, window=part) for layer in maps]
@@ -304,9 +302,7 @@ def _part_rasters(study: Study, trust: Sequence[LayerTrust], part: Part) -> dict
         read = [predictor.read(1, window=part)[mapped] for predictor in predictors]
         by_name = dict(zip(predictors_of(names), read, strict=True))
         values = [column_values(name, by_name[predictor_of(name)]) for name in names]
-        in_domain = np.ones(np.count_nonzero(mapped), bool)
-        for covariate in rule:
-            in_domain &= covariate.read(1, window=part)[mapped] > study.domain.above
+    in_domain, _ = in_domain_at(study, part, np.flatnonzero(mapped))
     values = np.stack(values, axis=1)
 
     def raster(data: np.ndarray, dtype: npt.DTypeLike, none: float) -> np.ndarray:

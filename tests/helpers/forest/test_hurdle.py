@@ -106,7 +106,7 @@ def test_log_odds_of_forest_and_logistic_regression_are_averaged_within_the_doma
     study, rows, hurdle, values, inside = fitted
     rows = learning_rows(study, rows)
     frozen = study.target_classes.permafrost[rows["class"]]
-    logistic = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+    logistic = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000, tol=1e-8))
     logistic.fit(forest_predictors(study, rows).astype(float), frozen)
     votes = np.clip(hurdle.forests[0].predict_proba(values)[:, 1], 0.001, 0.999)
     expected = expit((logit(votes) + logistic.decision_function(values.astype(float))) / 2)
