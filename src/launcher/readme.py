@@ -140,7 +140,8 @@ def _coverage(record: dict[str, Any]) -> str:
     bias = bias[(bias["map"] == "expected") & (bias["estimate"] == "random_adjusted")]
     best = bias.set_index("design")
     total = pd.DataFrame(record["total"])
-    regions = total[(total["of"] != "all") & total["holds"].notna() & (total["true_km3"] > 5)]
+    regions = total[(total["of"] != "all") & (total["true_km3"] > 5)]
+    regions = regions[regions["given"] > regions["replicates"] / 2]  # layers have none
     regions = regions.groupby("design")["holds"]
     total = total[total["of"] == "all"].set_index("design").rename_axis("sites")
     unsampled = pd.DataFrame(record["withheld"]).set_index("design")

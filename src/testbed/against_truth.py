@@ -273,7 +273,8 @@ def write_storage(study: VirtualStudy) -> tuple[dict[str, Any], pd.DataFrame]:
     comparison
         From `compare_storage`.
     table
-        The run's intervals by region with `true_km3`, and whether the interval `holds` it.
+        The run's intervals by region with `true_km3`, and whether the interval `holds` it; None
+        for a region without one.
     """
     files = truth_files(study)
     contents = [read_band(path) for path in layer_files(study, "ice_content")]
@@ -282,7 +283,8 @@ def write_storage(study: VirtualStudy) -> tuple[dict[str, Any], pd.DataFrame]:
     comparison = compare_storage(study, contents, true, free)
     table = pd.read_csv(interval_files(study)["table"]).set_index("region")
     table["true_km3"] = true_totals(study).reindex(table.index).round(6)
-    table["holds"] = table["true_km3"].between(table["lower"], table["upper"])
+    holds = table["true_km3"].between(table["lower"], table["upper"]).astype(object)
+    table["holds"] = holds.where(table["lower"].notna(), None)
     folder = study.results_dir / "tables"
     write_table(folder / "true_totals.csv", table.reset_index())
     record = comparison | {"label": study.label, "regions": table["true_km3"].to_dict()}

@@ -143,11 +143,11 @@ def bias(estimates: pd.DataFrame) -> pd.DataFrame:
     biases = groups["off"].agg(replicates="size", bias="mean", bias_se="sem")
     biases["rmse"] = np.sqrt(groups["square"].mean())
     biases["holds"] = groups["holds"].mean()
-    return _with_wilson(biases).reset_index()
+    return _with_wilson(biases, biases["replicates"]).reset_index()
 
 
-def _with_wilson(table: pd.DataFrame) -> pd.DataFrame:
-    number = table["replicates"]
+def _with_wilson(table: pd.DataFrame, number: pd.Series) -> pd.DataFrame:
+    number = number.where(number > 0)
     lower, upper = wilson(table["holds"] * number, number)
     return table.assign(holds_lower=lower, holds_upper=upper)
 
@@ -160,8 +160,9 @@ def total_coverage(totals: pd.DataFrame) -> pd.DataFrame:
     pandas.DataFrame
         One row a design and part (all, a region or a layer) of `read_totals`: ``replicates``; mean
         ``true_km3``; ``bias``, the mean total over the mean true one less 1, and its standard
-        error; ``holds`` with its Wilson interval at 90 %; ``width``, the mean of the interval over
-        the mean true total; of all also the means of ``rmse_m`` and ``in_permafrost_free_cells``.
+        error; ``given``, how many have an interval; ``holds`` with its Wilson interval at 90 %;
+        ``width``, the mean of the interval over the mean true total; of all also the means of
+        ``rmse_m`` and ``in_permafrost_free_cells``.
     """
     holds = totals["true_km3"].between(totals["lower"], totals["upper"]).astype(float)
     table = totals.assign(
@@ -177,8 +178,9 @@ def total_coverage(totals: pd.DataFrame) -> pd.DataFrame:
     coverage = pd.DataFrame({"replicates": groups.size(), "true_km3": means["true_km3"]})
     coverage["bias"] = means["off"] / true
     coverage["bias_se"] = groups["off"].sem() / true
+    coverage["given"] = groups["lower"].count()
     coverage["holds"] = means["holds"]
-    coverage = _with_wilson(coverage).assign(width=means["width"] / true)
+    coverage = _with_wilson(coverage, coverage["given"]).assign(width=means["width"] / true)
     return coverage.join(means[["rmse_m", "in_permafrost_free_cells"]]).reset_index()
 
 

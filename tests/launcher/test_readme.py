@@ -34,12 +34,18 @@ def test_a_coverage_study_replaces_its_table(page, tmp_path):
         for design in designs
     ]
     bias += [one | {"map": "reference", "bias": 0.5} for one in bias]
-    whole = {"of": "all", "replicates": [70, 71], "bias": [0.006, 0.027], "holds": [0.9, 0.8]}
+    whole = {
+        "of": "all",
+        "replicates": [70, 71],
+        "given": [70, 71],
+        "bias": [0.006, 0.027],
+        "holds": [0.9, 0.8],
+    }
     whole |= {"true_km3": 500, "rmse_m": 0.512, "in_permafrost_free_cells": 0.055}
     parts = [
-        {"of": "Hulunbuir", "true_km3": 300, "holds": 0.95},
-        {"of": "Hinggan", "true_km3": 20, "holds": 0.75},
-        {"of": "Tongliao", "true_km3": 1, "holds": 0.1},
+        {"of": "Hulunbuir", "replicates": 70, "given": 70, "true_km3": 300, "holds": 0.95},
+        {"of": "Hinggan", "replicates": 70, "given": 40, "true_km3": 20, "holds": 0.75},
+        {"of": "Tongliao", "replicates": 70, "given": 70, "true_km3": 1, "holds": 0.1},
         {"of": "2-3m", "true_km3": 60},
     ]
     total = [pd.DataFrame(whole | {"design": designs})]

@@ -235,7 +235,7 @@ def fit_hurdle(study: Study, rows: pd.DataFrame, trees: int = TREES) -> Hurdle:
         place, edges = bins_of(fraction)
         leaf = min(_LEAF["contents"], max(1, len(rows) // 4))
         contents = RandomForestRegressor(max_features=0.33, min_samples_leaf=leaf, **common)
-        contents = with_leaves(contents.fit(values, fraction), values, place)
+        contents = with_leaves(grow(contents, values, fraction), values, place)
     else:
         codes, place = np.unique(rows["class"], return_inverse=True)
         fraction, edges = np.zeros(len(rows)), np.zeros(len(codes) + 1)

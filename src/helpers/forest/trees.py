@@ -7,15 +7,15 @@ state of a fitted `tree_`, under their private names.
 
 from collections.abc import Sequence
 from copy import copy
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import sklearn
 from numba import njit
 from sklearn.base import clone
 from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
-from sklearn.tree import DecisionTreeClassifier
-from sklearn.tree._classes import CRITERIA_CLF
+from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
+from sklearn.tree._classes import CRITERIA_CLF, CRITERIA_REG
 from sklearn.tree._splitter import BestSplitter
 from sklearn.tree._tree import NODE_DTYPE, DepthFirstTreeBuilder, Tree
 
@@ -25,24 +25,28 @@ NODES = np.promote_types(NODE_DTYPE, NODE_DTYPE)
 _LIGHT_VERSION = "1.9."  # of scikit-learn, whose trees `_LightTree` grows
 
 _LIGHT_PARAMS = ("n_estimators", "max_depth", "min_samples_split", "min_samples_leaf")
-_LIGHT_PARAMS += ("max_features", "criterion", "class_weight", "random_state", "n_jobs")
+_LIGHT_PARAMS += ("max_features", "random_state", "n_jobs")
 
 _UNLIMITED = np.iinfo(np.int32).max
 
 
-def grow(
-    estimator: RandomForestClassifier, values: np.ndarray, types: np.ndarray
-) -> RandomForestClassifier:
+Forest = TypeVar("Forest", RandomForestClassifier, RandomForestRegressor)
+
+
+def grow(estimator: Forest, values: np.ndarray, target: np.ndarray) -> Forest:
     """Fit a copy of a forest: the trees of its own `fit`, in a third of the time where possible.
 
-    Values are finite 32-bit floats, shape (n, predictors), and classes (`types`) have shape (n,).
+    Values are finite 32-bit floats, shape (n, predictors); the target is classes or numbers, shape
+    (n,).
     """
-    params = estimator.get_params()
-    if not _grows_light(params):
-        return clone(estimator).fit(values, types)
-    light = _LightForest(**params).fit(values, types)
+    light = _light(estimator)
+    if light is None:
+        return clone(estimator).fit(values, target)
+    light.fit(values, target)
     trees = [grown.tree_ for grown in light.estimators_]
-    return forest_of_trees(RandomForestClassifier(**params), values.shape[1], trees, light.classes_)
+    return forest_of_trees(
+        clone(estimator), values.shape[1], trees, getattr(light, "classes_", None)
+    )
 
 
 def make_tree(nodes: np.ndarray, values: np.ndarray, depth: int, predictors: int) -> Tree:
@@ -79,57 +83,65 @@ def with_leaves(
 
 
 def forest_of_trees(
-    model: RandomForestClassifier,
+    model: Forest,
     predictors: int,
     trees: Sequence[Tree],
-    classes: np.ndarray,
-) -> RandomForestClassifier:
-    """Give grown trees to a forest that has none, with its number of predictors and its classes."""
+    classes: np.ndarray | None,
+) -> Forest:
+    """Give grown trees to a forest that has none, with its number of predictors and its classes.
+
+    A regression has no classes.
+    """
     model.estimator_ = clone(model.estimator)
     params = {name: getattr(model, name) for name in model.estimator_params}
     first = clone(model.estimator).set_params(**params)
     model.n_features_in_ = first.n_features_in_ = predictors
     model.n_outputs_ = first.n_outputs_ = 1
-    model.classes_ = classes
-    # The trees of a forest number its classes.
-    first.classes_ = np.arange(len(classes), dtype=float)
-    model.n_classes_ = first.n_classes_ = len(classes)
+    if classes is not None:
+        model.classes_ = classes
+        # The trees of a forest number its classes.
+        first.classes_ = np.arange(len(classes), dtype=float)
+        model.n_classes_ = first.n_classes_ = len(classes)
     model.estimators_ = [copy(first) for _ in trees]
     for grown, tree in zip(model.estimators_, trees, strict=True):
         grown.tree_ = tree
     return model
 
 
-def _grows_light(params: dict[str, Any]) -> bool:
-    """Return whether `_LightTree` grows trees of such hyperparameters: all others have defaults."""
-    defaults = RandomForestClassifier().get_params()
-    return (
+def _light(estimator: Forest) -> "_LightForest | _LightRegression | None":
+    """Return a forest that grows light trees, or none: hyperparameters they lack have defaults."""
+    params = estimator.get_params()
+    classifies = isinstance(estimator, RandomForestClassifier)
+    defaults = type(estimator)().get_params()
+    known = (*_LIGHT_PARAMS, *(("criterion", "class_weight") if classifies else ()))
+    fits = (
         sklearn.__version__.startswith(_LIGHT_VERSION)
-        and defaults | {name: params[name] for name in _LIGHT_PARAMS} == params
+        and defaults | {name: params[name] for name in known} == params
         and isinstance(params["min_samples_leaf"], int)
         and isinstance(params["min_samples_split"], int)
         and params["max_features"] is not None
     )
+    return (_LightForest if classifies else _LightRegression)(**params) if fits else None
 
 
-class _LightForest(RandomForestClassifier):
+class _Light:
     """The same forest in less than half of the time.
 
     On some hundreds of samples scikit-learn spends most of a tree's time on copying and checking
     its parameters. Draws, criterion, splitter and builder are scikit-learn's own.
     """
 
-    def _make_estimator(self, append: bool, random_state: np.random.RandomState) -> "_LightTree":
+    def _make_estimator(self, append: bool, random_state: np.random.RandomState) -> Any:
         if not hasattr(self, "_first"):
             params = {name: getattr(self, name) for name in self.estimator_params}
-            self._first = _LightTree(**params)
+            self._first = self._tree(**params)
             self._first._generator = np.random.RandomState()
         tree = copy(self._first)
         tree.random_state = random_state.randint(np.iinfo(np.int32).max)
         return tree
 
 
-class _LightTree(DecisionTreeClassifier):
+class _LightTree:
     """A tree that trusts its forest: classes are numbers, values finite.
 
     Its `random_state` is one generator for all copies, seeded anew whenever it is asked for: that
@@ -152,8 +164,7 @@ class _LightTree(DecisionTreeClassifier):
             features = max(1, int(getattr(np, features)(predictors)))
         elif isinstance(features, float):
             features = max(1, int(features * predictors))
-        classes = np.array([int(y.max()) + 1], np.intp)
-        criterion = CRITERIA_CLF[self.criterion](1, classes)
+        classes, criterion = self._target(y)
         leaf = self.min_samples_leaf
         splitter = BestSplitter(criterion, features, leaf, 0.0, self.random_state, None)
         depth = _UNLIMITED if self.max_depth is None else self.max_depth
@@ -161,6 +172,25 @@ class _LightTree(DecisionTreeClassifier):
         self.tree_ = Tree(predictors, classes, 1)
         builder.build(self.tree_, X, y, np.asarray(sample_weight, float), None)
         return self
+
+
+class _ClassTree(_LightTree, DecisionTreeClassifier):
+    def _target(self, y: np.ndarray) -> tuple[np.ndarray, Any]:
+        classes = np.array([int(y.max()) + 1], np.intp)
+        return classes, CRITERIA_CLF[self.criterion](1, classes)
+
+
+class _NumberTree(_LightTree, DecisionTreeRegressor):
+    def _target(self, y: np.ndarray) -> tuple[np.ndarray, Any]:
+        return np.array([1], np.intp), CRITERIA_REG[self.criterion](1, len(y))
+
+
+class _LightForest(_Light, RandomForestClassifier):
+    _tree = _ClassTree
+
+
+class _LightRegression(_Light, RandomForestRegressor):
+    _tree = _NumberTree
 
 
 def read_forest(

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import shapely
 from matplotlib.figure import Figure
 from scipy.special import expit
 from sklearn.ensemble import RandomForestClassifier
@@ -29,6 +30,7 @@ from threadpoolctl import threadpool_limits
 
 from helpers.core.classes import layer_name
 from helpers.core.files import read_json, write_json, write_table
+from helpers.core.grid import reference_grid, study_regions
 from helpers.core.plot import WIDTH_MM, mark_label, panels
 from helpers.core.study import Study
 from helpers.folds.blocks import study_blocks
@@ -49,6 +51,12 @@ from helpers.samples import store
 from helpers.samples.prevalence import shift_at, shift_to, shifted, strata_at
 from helpers.samples.rows import forest_predictors, layer_rows
 
+LEAST_SITES = 10
+"""Sites of a region in the domain, with fewer of which its total is given no interval.
+
+Blocks without sites are never resampled, so that the models alone would say what is there.
+"""
+
 _REPEATS = 200  # of the draws, for the standard errors of an interval's ends
 
 _NEWTON = 6  # steps from the fit of all samples; a test holds log-odds to scikit-learn's
@@ -64,6 +72,8 @@ class Draws:
         By resampled sites; by what permafrost holds alone; by the residual field.
     variogram
         Of the residuals; distances in m.
+    boreholes : shape (regions,)
+        Sites with a sample in the domain.
     """
 
     sites: np.ndarray
@@ -71,6 +81,7 @@ class Draws:
     field: np.ndarray
     variogram: Variogram
     cells: Cells
+    boreholes: np.ndarray
 
     @property
     def whole(self) -> np.ndarray:
@@ -216,7 +227,16 @@ def sample_storage(study: Study) -> Draws:
         field=field,
         variogram=variogram,
         cells=cells,
+        boreholes=_boreholes(study, table),
     )
+
+
+def _boreholes(study: Study, table: pd.DataFrame) -> np.ndarray:
+    """Return how many sites with a sample in the domain each region has."""
+    sites = table[table["in_domain"]].drop_duplicates("site_id")
+    places = sites["easting"].to_numpy(), sites["northing"].to_numpy()
+    _, shapes = study_regions(study, reference_grid(study))
+    return np.array([shapely.contains_xy(shape, *places).sum() for shape, _ in shapes])
 
 
 def _layers(study: Study, table: pd.DataFrame, cells: Cells) -> list[_Layer]:
@@ -285,7 +305,8 @@ def intervals(totals: pd.Series, draws: Draws, probability: float) -> pd.DataFra
         One row a region and one for all: `km3`, `lower` and `upper` end (not below 0, and `km3`
         always between them), `se`, the standard deviation of the draws, and its parts: `sites_se`
         by resampled sites, of which `contents_se` by what permafrost holds, and `field_se` by the
-        residual field. `draws` is their number.
+        residual field. `draws` is their number, `boreholes` that of sites in the domain. A region
+        with fewer than `LEAST_SITES` has NaN instead, and a `note` that says so.
     """
     parts = {}
     for name in ("sites", "contents", "field"):
@@ -299,7 +320,12 @@ def intervals(totals: pd.Series, draws: Draws, probability: float) -> pd.DataFra
     table["se"] = whole.std(axis=0, ddof=1)
     for name, part in parts.items():
         table[f"{name}_se"] = part.std(axis=0, ddof=1)
-    return table.assign(draws=len(whole)).rename_axis("region")
+    few = np.append(draws.boreholes < LEAST_SITES, False)  # the whole has an interval in any case
+    table[few] = table[["km3"]][few].reindex(columns=table.columns)
+    table["draws"] = len(whole)
+    table["boreholes"] = np.append(draws.boreholes, draws.boreholes.sum())
+    table["note"] = np.where(few, f"no interval: fewer than {LEAST_SITES} sites in the domain", "")
+    return table.rename_axis("region")
 
 
 def _ends(probability: float) -> list[float]:

@@ -20,7 +20,8 @@ from helpers.samples.rows import forest_predictors, layer_rows
 def test_intervals_of_two_regions_and_their_sum():
     rng = np.random.default_rng(2)
     sites, field = rng.normal(0, 3, (20_000, 2)), rng.normal(0, 4, (20_000, 2))
-    draws = interval.Draws(sites, sites / 2, field, Variogram(1, 0, 1), None)
+    enough = np.array([interval.LEAST_SITES, 50])
+    draws = interval.Draws(sites, sites / 2, field, Variogram(1, 0, 1), None, enough)
     totals = pd.Series({"north": 100.0, "south": 2.0, "all": 102.0})
     table = interval.intervals(totals, draws, 0.9)
     np.testing.assert_allclose(table["se"], [5, 5, 50**0.5], rtol=0.02)
@@ -28,6 +29,12 @@ def test_intervals_of_two_regions_and_their_sum():
     assert table.loc["north", "lower"] == pytest.approx(100 - 1.645 * 5, rel=0.01)
     assert table.loc["south", "lower"] == 0
     assert table.loc["all", "upper"] == pytest.approx(102 + 1.645 * 50**0.5, rel=0.01)
+    assert table["boreholes"].tolist() == [10, 50, 60]
+    fewer = interval.intervals(totals, replace(draws, boreholes=enough - 1), 0.9)
+    assert fewer.loc["north", ["lower", "upper", "se", "field_se"]].isna().all()
+    assert fewer["km3"].tolist() == totals.tolist()
+    assert fewer["note"].str.contains("fewer than 10 sites").tolist() == [True, False, False]
+    pd.testing.assert_frame_equal(fewer.iloc[1:, :7], table.iloc[1:, :7])
 
 
 @pytest.mark.parametrize("number", [500, 2000])
@@ -130,7 +137,12 @@ def test_the_quick_run_has_intervals_around_its_totals(quick):
     assert set(record["regions"]) == set(storage)
     for name, row in record["regions"].items():
         assert row["km3"] == pytest.approx(storage[name]["ice_km3"], abs=1e-5)
-        assert row["lower"] <= row["km3"] <= row["upper"]
+        few = row["boreholes"] < 10 and name != "all"
+        assert (row["lower"] is None) == few == bool(row["note"])
+        if row["lower"] is not None:
+            assert row["lower"] <= row["km3"] <= row["upper"]
+    numbers = [row["boreholes"] for row in record["regions"].values()]
+    assert sum(numbers) == 2 * numbers[-1] > 300
     whole = record["regions"]["all"]
     assert whole["sites_se"] ** 2 + whole["field_se"] ** 2 == pytest.approx(
         whole["se"] ** 2, rel=0.3

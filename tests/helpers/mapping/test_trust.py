@@ -12,7 +12,6 @@ from helpers.core.classes import layer_name
 from helpers.core.settings import Trust
 from helpers.core.study import Study
 from helpers.mapping import trust
-from helpers.prepare.domain import domain_of_cells
 
 STUDY = Study.open("config/quick.yaml")
 NAMES = [layer_name(layer) for layer in STUDY.layers]
@@ -72,7 +71,9 @@ def test_rasters_fit_each_other(quick, layer):
     count, bits = read(quick, f"prediction_set_{layer}")[0]
     types = read(quick, f"ice_type_{layer}")[0]
     mapped = chances[0] != 65535
-    inside = mapped & domain_of_cells(STUDY)
+    (rule,) = (quick / "data/processed").glob(f"*/{STUDY.domain.covariate}.tif")
+    with rasterio.open(rule) as source:
+        inside = mapped & (source.read(1) > STUDY.domain.above)
     for band, none, where in (
         (dissimilarity, np.isnan, inside),
         (plain, np.isnan, inside),
