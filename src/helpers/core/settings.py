@@ -211,6 +211,10 @@ class Grid(Section):
         return self
 
 
+METRES = {"m": 1.0, "cm": 0.01}
+"""Units of a depth to bedrock, in metres."""
+
+
 class OwnPredictor(Section):
     """A raster of the user that is a predictor: a number, a category, or degrees of a circle."""
 
@@ -228,12 +232,15 @@ class OwnPredictor(Section):
     valid_range: tuple[float, float] | None = None  # other values are no data
     nearest_code: bool = False  # of a category whose codes somebody averaged: the nearest one
     no_ice: tuple[int, ...] = ()  # codes where there is no ground ice: water, built-up land, rock
+    bedrock: bool = False  # whether it is the depth to bedrock: see `ice.rock`
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
         for setting in ("nearest_code", "no_ice"):
             if getattr(self, setting) and self.kind != "category":
                 raise ValueError(f"{self.name} is no category, which {setting} is for")
+        if self.bedrock and (self.kind != "number" or self.unit not in METRES):
+            raise ValueError(f"{self.name} is the depth to bedrock: give its `unit`, m or cm")
         if self.kind == "category" and self.resampling not in ("", "nearest", "mode"):
             raise ValueError(f"the category {self.name} has no {self.resampling}: nearest or mode")
         if isinstance(self.file, OpenData) and self.kind == "number" and not self.unit:
@@ -298,6 +305,7 @@ class Ice(Section):
         "rock": (0.0, 0.0),
         "unknown": (0.05, 0.45),
     }
+    rock: Share = 0.03  # most ice of bedrock, m3 m-3, in its cracks and pores [M]
     organic_density: Positive = 1.5  # of peat's solids, relative to water
 
     @field_validator("unfrozen_water")

@@ -1,6 +1,7 @@
 """Cells of the map: the regions they lie in, and a systematic sample of them."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import rasterio
@@ -8,6 +9,7 @@ import shapely
 
 from helpers.core.grid import cell_centres, reference_grid, study_regions
 from helpers.core.rasters import read_band
+from helpers.core.settings import METRES
 from helpers.core.study import Study
 from helpers.mapping.files import MapError
 from helpers.prepare.columns import column_values, forest_columns, predictor_of
@@ -15,15 +17,53 @@ from helpers.prepare.domain import domain_of_cells
 from helpers.prepare.registry import GROUND_SHARE, covariate_files
 
 
-def ground_share(study: Study) -> np.ndarray | None:
-    """Return the share of each cell that may hold ice, float32 (y, x); None if all of all may.
+@dataclass(frozen=True)
+class Ground:
+    """What of cells may hold ice, arrays of one shape.
 
-    A cell without land cover counts as ground.
+    Parameters
+    ----------
+    share
+        Of the cell's area: water, built-up land and rock at the surface hold none.
+    bedrock
+        Depth to bedrock, m.
+    rock
+        Largest ice fraction of bedrock.
+    """
+
+    share: np.ndarray
+    bedrock: np.ndarray
+    rock: float
+
+    def __getitem__(self, place: Any) -> "Ground":
+        return Ground(self.share[place], self.bedrock[place], self.rock)
+
+    def holds(self, fraction: np.ndarray, layer: tuple[float, float]) -> np.ndarray:
+        """Return what whole cells hold of a layer's ice fraction, shape (..., *cells).
+
+        The part of the layer below bedrock holds no more than rock does.
+        """
+        top, bottom = layer
+        soil = np.clip((self.bedrock - top) / (bottom - top), 0, 1)
+        return self.share * (soil * fraction + (1 - soil) * np.minimum(fraction, self.rock))
+
+
+def study_ground(study: Study) -> Ground:
+    """Return what of the reference grid's cells may hold ice, float32 (y, x).
+
+    All of all may where neither land cover nor the depth to bedrock is known.
     """
     files = covariate_files(study)
-    if GROUND_SHARE not in files:
-        return None
-    return np.nan_to_num(read_band(files[GROUND_SHARE]), nan=1)
+    shape = reference_grid(study).shape
+    share = np.broadcast_to(np.float32(1), shape)
+    bedrock = np.broadcast_to(np.float32(np.inf), shape)
+    if GROUND_SHARE in files:
+        share = np.nan_to_num(read_band(files[GROUND_SHARE]), nan=1)
+    for one in study.own_predictors:
+        if one.bedrock:
+            depth = read_band(files[one.name]) * np.float32(METRES[one.unit])
+            bedrock = np.nan_to_num(depth, nan=np.inf)
+    return Ground(share, bedrock, study.ice.rock)
 
 
 @dataclass(frozen=True)
@@ -38,8 +78,8 @@ class Cells:
         Place in the sample's own lattice.
     region : shape (n,)
         Number of the province or league, in the order of `names`.
-    ground : shape (n,)
-        Share that may hold ice, as `ground_share`.
+    ground
+        What of them may hold ice, shape (n,).
     points : shape (n, 2)
         Easting and northing, m.
     in_domain : shape (n,)
@@ -52,7 +92,7 @@ class Cells:
     row: np.ndarray
     column: np.ndarray
     region: np.ndarray
-    ground: np.ndarray
+    ground: Ground
     points: np.ndarray
     in_domain: np.ndarray
     names: list[str]
@@ -84,10 +124,7 @@ def sample_cells(study: Study, wanted: int) -> Cells:
         raise MapError("No cell of the sample has all predictors.", "set more `uncertainty.cells`")
     values = np.ascontiguousarray(values[:, row, column].T)
     side = step * study.grid.resolution
-    share = ground_share(study)
-    ground = np.ones(len(values), np.float32)
-    if share is not None:
-        ground = share[rows[row], columns[column]]
+    ground = study_ground(study)[rows[row], columns[column]]
     in_domain = domain_of_cells(study)[rows[row], columns[column]]
     points = np.stack([easting[row, column], northing[row, column]], axis=1)
     region = region[row, column]

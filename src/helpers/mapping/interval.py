@@ -101,8 +101,8 @@ class _Layer:
         Those that the hurdle model has learned from.
     at_samples, at_cells
         What is expected of the samples, out of fold, and of the cells.
-    depth
-        Of the layer, m.
+    depths
+        Top and bottom of the layer, m.
     """
 
     rows: pd.DataFrame
@@ -110,7 +110,11 @@ class _Layer:
     hurdle: Hurdle
     at_samples: Prediction
     at_cells: Prediction
-    depth: float
+    depths: tuple[float, float]
+
+    @property
+    def thickness(self) -> float:
+        return self.depths[1] - self.depths[0]
 
     def redrawn(
         self, study: Study, counts: np.ndarray, shares: np.ndarray, cells: Cells
@@ -164,9 +168,9 @@ class _Layer:
 
     def volume(self, content: np.ndarray, cells: Cells) -> np.ndarray:
         """Return km3 of ice by region, (draws, regions), from ice fractions (draws, cells)."""
-        inside = np.where(cells.in_domain, content * cells.ground, 0)
+        inside = np.where(cells.in_domain, cells.ground.holds(content, self.depths), 0)
         sums = [np.bincount(cells.region, one, len(cells.names)) for one in inside]
-        return np.stack(sums) * (self.depth * cells.side**2 / 1e9)
+        return np.stack(sums) * (self.thickness * cells.side**2 / 1e9)
 
 
 def _redrawn_leaves(
@@ -253,11 +257,11 @@ def _layers(study: Study, table: pd.DataFrame, cells: Cells) -> list[_Layer]:
     ]
     layers = []
     of_layers = zip(rows, hurdles, predict_held_out(study, jobs), study.depths, strict=True)
-    for part, hurdle, held_out, (top, bottom) in of_layers:
+    for part, hurdle, held_out, depths in of_layers:
         shift = shift_at(study, hurdle.strata, cells.values, cells.points)
         at_cells = hurdle.predict(cells.values, cells.in_domain, shift)
         learnt = learning_rows(study, part)
-        layers.append(_Layer(part, learnt, hurdle, held_out, at_cells, bottom - top))
+        layers.append(_Layer(part, learnt, hurdle, held_out, at_cells, depths))
     return layers
 
 
@@ -274,7 +278,8 @@ def _field(layers: Sequence[_Layer], cells: Cells, farthest: float) -> tuple[np.
     lattice = (cells.row.max() + 1, cells.column.max() + 1)
     loads = np.zeros((len(cells.names), len(layers), *lattice))
     for index, layer in enumerate(layers):
-        load = layer.at_cells.ice_sd * cells.ground * (layer.depth * cells.side**2 / 1e9)
+        load = cells.ground.holds(layer.at_cells.ice_sd, layer.depths)
+        load *= layer.thickness * cells.side**2 / 1e9
         loads[cells.region, index, cells.row, cells.column] = load
     lags = block_covariance(variogram, lattice, cells.side)
     covariance = field_covariance(loads, _between(layers, residuals), lags)

@@ -15,7 +15,7 @@ from helpers.core.rasters import open_raster
 from helpers.core.study import Study
 from helpers.forest.cards import read_card
 from helpers.forest.paths import model_path
-from helpers.mapping.cells import ground_share
+from helpers.mapping.cells import study_ground
 from helpers.mapping.files import grid_windows, layer_files, map_files, open_rasters
 from helpers.prepare.registry import GROUND_SHARE, covariate_files
 from helpers.samples.prevalence import describe
@@ -46,12 +46,13 @@ _UNITS = {
 def map_storage(study: Study) -> Path | None:
     """Write the raster of ground-ice storage over all layers, by the rasters of `map_layer`.
 
-    A mean over the cell: water, built-up land and rock in it hold none, where land cover is known.
+    A mean over the cell: water, built-up land and rock in it hold none, where land cover is known,
+    and the part of a layer below bedrock holds what rock does (`helpers.mapping.cells.Ground`).
     None where the study's classes have no ice content, or its layers no depths.
     """
     if not study.has_storage:
         return None
-    share = ground_share(study)
+    ground = study_ground(study)
     geobox = reference_grid(study)
     path = map_files(study)["ice_storage"]
     top, bottom = study.depths[0][0], study.depths[-1][1]
@@ -69,9 +70,11 @@ def map_storage(study: Study) -> Path | None:
         open_raster(path, geobox, 3, "float32", study=study, **described) as target,
     ):
         for part in grid_windows(geobox):
-            fractions = [content.read(1, window=part) for content in contents]
+            fractions = [
+                ground[part].holds(content.read(1, window=part), layer)
+                for content, layer in zip(contents, study.depths, strict=True)
+            ]
             thickness = ice.thickness(fractions, study.depths)
-            thickness = thickness if share is None else thickness * share[part]
             if np.isfinite(thickness).any():
                 highest = max(highest, float(np.nanmax(thickness)))
                 water = 1000 * ice.water_equivalent(thickness)
@@ -104,8 +107,7 @@ def storage_totals(study: Study) -> dict[str, pd.DataFrame]:
     geobox = reference_grid(study)
     target = study.target_classes
     areas = cell_areas(geobox)
-    share = ground_share(study)
-    ground = areas if share is None else areas * share
+    ground = study_ground(study)
     regions, shapes = study_regions(study, geobox)
     width = study.maps.elevation_band
     layers = [layer_name(layer) for layer in study.layers]
@@ -130,9 +132,12 @@ def storage_totals(study: Study) -> dict[str, pd.DataFrame]:
                 continue
             ices = [content.read(1, window=part)[inside] for content in contents]
             mapped = np.isfinite(ices[0])
-            depths = [
-                np.where(mapped, fraction, 0).astype(float) * (bottom - top)
-                for fraction, (top, bottom) in zip(ices, study.depths, strict=True)
+            area, held = areas[part][inside], ground[part][inside]
+            volumes = [
+                area
+                * held.holds(np.where(mapped, fraction, 0).astype(float), layer)
+                * np.ptp(layer)
+                for fraction, layer in zip(ices, study.depths, strict=True)
             ]
             codes = [
                 [kind.read(1, window=part)[inside] for kind in pair]
@@ -140,8 +145,7 @@ def storage_totals(study: Study) -> dict[str, pd.DataFrame]:
             ]
             permafrost = np.flatnonzero(target.permafrost)
             frozen = np.any([np.isin(code, permafrost) for code, _ in codes], axis=0)
-            area, own = areas[part][inside], ground[part][inside]
-            volumes = [depth * own for depth in depths]
+            own = area * held.share
             columns = [area * mapped, area * ~mapped, frozen * own, (area - own) * mapped, *volumes]
             height = np.full(len(mapped), np.inf)
             for model in elevation:

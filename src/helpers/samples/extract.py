@@ -76,7 +76,7 @@ def open_predictor(
     """Return the opened file of a covariate; CovariateError if it is not what the forest learnt."""
     path, again = files.get(name), "run 01-prepare-data for this study"
     if path is None or not path.is_file():
-        raise CovariateError(f"The covariate {name} of the forest is missing.", again)
+        raise CovariateError(f"The covariate {name} is missing.", again)
     try:
         source = rasterio.open(path)
     except rasterio.errors.RasterioError as error:

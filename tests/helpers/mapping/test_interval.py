@@ -54,7 +54,7 @@ def layer(world):
     table = table.assign(ice_fraction=1 / (1 + np.exp(-table["elevation"])))
     rows = layer_rows(table, "2-3m").assign(block=np.arange(240) % 12)
     hurdle = fit_hurdle(study, rows, trees=10)
-    return interval._Layer(rows, learning_rows(study, rows), hurdle, None, None, 1.0)
+    return interval._Layer(rows, learning_rows(study, rows), hurdle, None, None, (2.0, 3.0))
 
 
 @pytest.fixture(scope="module")

@@ -356,7 +356,7 @@ def change_unit(study):
     [
         pytest.param(
             lambda s: covariate_files(s)["twi"].unlink(),
-            "covariate twi of the forest is missing",
+            "covariate twi is missing",
             id="none",
         ),
         pytest.param(

@@ -11,6 +11,7 @@ from helpers.core.grid import area_mask, reference_grid, study_regions
 from helpers.core.rasters import write_raster
 from helpers.core.study import Study
 from helpers.mapping import storage
+from helpers.mapping.cells import Ground
 from helpers.mapping.files import grid_windows, map_files
 from helpers.mapping.storage import map_storage, storage_totals
 from helpers.prepare.registry import write_covariates
@@ -97,7 +98,9 @@ def test_totals_of_three_cells_by_hand(tiny, monkeypatch):
     # Half of the first cell is water, and nobody knows of the second one.
     share = np.ones(geobox.shape, np.float32)
     share.ravel()[cells[:2]] = 0.5, np.nan
-    monkeypatch.setattr(storage, "ground_share", lambda study: np.nan_to_num(share, nan=1))
+    deep = np.full(geobox.shape, np.inf, np.float32)
+    ground = Ground(np.nan_to_num(share, nan=1), deep, 0.03)
+    monkeypatch.setattr(storage, "study_ground", lambda study: ground)
     monkeypatch.setattr(storage, "GROUND_SHARE", "elevation")  # a covariate that the study has
     row = storage_totals(study)["regions"].loc["all"]
     assert row["ice_km3"] == pytest.approx(0.64 - 0.18)
@@ -105,6 +108,13 @@ def test_totals_of_three_cells_by_hand(tiny, monkeypatch):
     assert row["mean_thickness_m"] == pytest.approx(0.46)
     with rasterio.open(map_storage(study)) as source:
         np.testing.assert_allclose(source.read(1).ravel()[cells], [0.45, 0.6, 0.1], rtol=1e-6)
+    # A quarter of 3-5 m of the first cell is above bedrock, which holds 0.03 at most: 0.145 m.
+    deep.ravel()[cells] = 3.5, 9.0, 1.0
+    row = storage_totals(study)["regions"].loc["all"]
+    assert row["ice_km3_3-5m"] == pytest.approx(0.4 * (0.145 / 2 + 0.6))
+    assert row["ice_km3_2-3m"] == pytest.approx(0.4 * (0.5 / 2 + 0.03))
+    with rasterio.open(map_storage(study)) as source:
+        np.testing.assert_allclose(source.read(1).ravel()[cells], [0.3225, 0.6, 0.03], rtol=1e-6)
     types = result["types"]
     assert types["area_km2_2-3m"].tolist() == [400, 400, 0, 0, 0, 400]
     assert types["reference_km2_2-3m"].tolist() == [0, 400, 400, 0, 0, 400]

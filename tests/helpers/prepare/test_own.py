@@ -307,3 +307,5 @@ def test_the_share_that_may_hold_ice(study, tmp_path):
     assert layers["ground_share"].role == "auxiliary"
     with pytest.raises(ValueError, match="no category, which no_ice is for"):
         OwnPredictor(name="cover", file="a.tif", no_ice=[80])
+    with pytest.raises(ValueError, match="depth to bedrock: give its `unit`, m or cm"):
+        OwnPredictor(name="rock", file="a.tif", bedrock=True, unit="feet")
