@@ -47,8 +47,27 @@ def _snakemake(arguments: list[str]) -> None:
     from launcher.processes import follow_launcher
 
     follow_launcher()
+    _wait_for_jobs()
     sys.argv = ["snakemake", *arguments]
     main()
+
+
+def _wait_for_jobs() -> None:
+    """Let Snakemake choose jobs when one has ended, and not every second, too.
+
+    Version 9 sets a timer whenever it has chosen, in case that more jobs than its limit (100 in a
+    second) had been asked for. While jobs wait, each timer sets the next one, so that after dozens
+    of jobs nearly all of its time goes into choosing. Here it is set where the limit was reached.
+    """
+    from snakemake.scheduling.job_scheduler import JobScheduler
+
+    set_timer = JobScheduler._schedule_reevalutation
+
+    def set_if_held_back(self: JobScheduler, delay: int) -> None:
+        if self.job_rate_limiter is None or not self.job_rate_limiter.get_free_jobs():
+            set_timer(self, delay)
+
+    JobScheduler._schedule_reevalutation = set_if_held_back
 
 
 _STUDY: Argument = (

@@ -184,3 +184,18 @@ def test_any_runs_can_be_compared(copy):
     status, _, err = front_door(copy, "compare", "results/quick/main", "results/quick/nothing")
     assert status == 1
     assert "results/quick/nothing is not the folder of a finished run" in err[0]
+
+
+def test_jobs_are_chosen_when_one_has_ended_and_no_more_often(tmp_path):
+    (tmp_path / "Snakefile").write_text(
+        'rule all:\n    input: expand("{n}.txt", n=range(5))\n'
+        'rule one:\n    output: "{n}.txt"\n    shell: "sleep 1.2; echo done > {output}"\n'
+    )
+    command = [sys.executable, "-m", "launcher", "snakemake", "all", "--cores", "1"]
+    command += ["--verbose", "--scheduler", "greedy", "--directory", str(tmp_path)]
+    command += ["--snakefile", str(tmp_path / "Snakefile")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert len(list(tmp_path.glob("*.txt"))) == 5
+    # One choice for each job, and one that finds nothing left.
+    assert 5 <= done.stderr.count("Ready jobs") <= 7, done.stderr

@@ -55,6 +55,7 @@ class Predictions:
     out_of_fold: dict[tuple[str, str], np.ndarray]  # their probabilities
     test: dict[str, np.ndarray]  # probabilities of the test samples
     map_cells: distances.MapCells
+    areas: dict[str, float]  # km2 of the study's `domains`
     cells: np.ndarray  # flat indices of cells in regular steps that stand for the map
     in_domain: np.ndarray  # whether these cells lie in the domain
     mapped: dict[str, np.ndarray]  # class of these cells
@@ -115,6 +116,7 @@ def predict_samples(
         return predict_rows(study, hurdle, tested[layer]).classes, of_cells
 
     found = {}
+    areas = _areas(study, map_cells)
     parts = held_out, [one.classes for one in expected]
     for name, predict, of_folds in zip(MAPS, (of_reference, of_hurdle), parts, strict=True):
         with ThreadPoolExecutor(cpu_count()) as pool:
@@ -124,7 +126,7 @@ def predict_samples(
         mapped = {layer: _classes(study, part, cuts[layer]) for layer, part in chances.items()}
         by_fold = dict(zip(folds, of_folds, strict=True))
         found[name] = Predictions(
-            rows, tested, folds, by_fold, test, map_cells, cells, in_domain, mapped, cuts
+            rows, tested, folds, by_fold, test, map_cells, areas, cells, in_domain, mapped, cuts
         )
     return found
 
@@ -176,7 +178,9 @@ def read_predictions(study: Study, table: pd.DataFrame) -> dict[str, Predictions
     folds = fields["reference"]["folds"].items()
     if any(len(fold) != len(rows[layer]) for (layer, _), fold in folds):
         raise AccuracyError(f"{path.name} is of other samples.", "run 04-evaluate-accuracy")
-    same |= {"rows": rows, "tested": tested, "map_cells": distances.map_cells(study)}
+    map_cells = distances.map_cells(study)
+    same |= {"rows": rows, "tested": tested, "map_cells": map_cells}
+    same |= {"areas": _areas(study, map_cells)}
     return {which: Predictions(**same, **of_map) for which, of_map in fields.items()}
 
 
@@ -189,13 +193,16 @@ def mapped_areas(
     each class, and the area of the whole domain, km2.
     """
     size = len(study.target_classes.codes)
-    geobox = reference_grid(study)
-    centres, in_domain = predictions.map_cells
-    column, row = ~geobox.transform * tuple(centres.T)
-    areas = cell_areas(geobox)[row.astype(int), column.astype(int)]
-    whole = {name: areas[inside].sum() for name, inside in by_domain(study, in_domain)}
     mapped = predictions.mapped[layer]
     return {
-        name: (np.bincount(mapped[inside], minlength=size), float(whole[name]))
+        name: (np.bincount(mapped[inside], minlength=size), predictions.areas[name])
         for name, inside in by_domain(study, predictions.in_domain)
     }
+
+
+def _areas(study: Study, map_cells: distances.MapCells) -> dict[str, float]:
+    geobox = reference_grid(study)
+    centres, in_domain = map_cells
+    column, row = ~geobox.transform * tuple(centres.T)
+    areas = cell_areas(geobox)[row.astype(int), column.astype(int)]
+    return {name: float(areas[inside].sum()) for name, inside in by_domain(study, in_domain)}
