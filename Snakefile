@@ -51,7 +51,8 @@ for name, stage in STAGES.items():
                     for earlier in stages.stages_before(study, name)
                     for file in stage_outputs(study, earlier)
                 ],
-                stage.reads(study),
+                # Of other stages the hashes of these files are in `code_file`, whatever their dates.
+                stage.reads(study) if stage.shared else [],
                 stage_outputs(maker, name) if maker is not study else [],
             output:
                 stage_outputs(study, name),
@@ -76,7 +77,6 @@ for path, study in studies.items() if config["in_process"] else ():
             f"process_{study.run}"
         input:
             [stages.code_file(study, name) for name in in_process],
-            [STAGES[name].reads(study) for name in in_process],
             [stage_outputs(study, name) for name in shared],
         output:
             study.results_dir / "run.json",

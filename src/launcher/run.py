@@ -111,7 +111,7 @@ def launch(job: Job, progress: StageProgress) -> None:
     """Bring stages of one or many runs up to date by Snakemake; hold `locks` meanwhile.
 
     Where a stage fails, the others go on that do not need it. RunError if a signal stopped it, or
-    Snakemake could not start.
+    Snakemake failed by itself.
     """
     events = state_dir(job.group) / "events.jsonl"
     with guard(job.studies, job.group):
@@ -127,7 +127,7 @@ def launch(job: Job, progress: StageProgress) -> None:
                 start_new_session=True,
             )
             _show_progress(child, events, progress)
-    if child.returncode and not any(event["event"] == "start" for event in progress.events):
+    if child.returncode and not failure(progress.events):
         raise _stopped(job.log.read_text(encoding="utf-8"), f"see {relative_path(job.log)}")
 
 

@@ -7,6 +7,7 @@ one entry more.
 import difflib
 import itertools
 import os
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import reduce
@@ -399,9 +400,20 @@ def stage_cores(study: Study, name: str, cores: int) -> int:
 
 
 def missing_file(study: Study, names: Iterable[str]) -> RunError | None:
-    """Return the error of a file of the user that a stage would read and that is not there."""
+    """Return the error of a file of the user that a stage would read and that is not there.
+
+    Or of a raster that is dated in the future: what is made of it would seem to be older.
+    """
     for name in names:
-        missing = [path for path in STAGES[name].reads(study) if not path.is_file()]
+        paths = STAGES[name].reads(study)
+        missing = [path for path in paths if not path.is_file()]
+        soon = time.time() + 60  # s, that clocks of two machines may differ by
+        rasters = paths if STAGES[name].shared and not missing else []
+        ahead = [path for path in rasters if path.stat().st_mtime > soon]
+        if ahead:
+            files = listed([relative_path(path) for path in ahead], 1)
+            message = f"The date of {files}, which {name} reads, is in the future."
+            return RunError(message, "give it today's, as `touch FILE` does; or mend the clock")
         if missing:
             files = listed([relative_path(path) for path in missing], 1)
             remedy = "correct its path in the study file, or put it there"

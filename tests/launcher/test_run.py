@@ -1,5 +1,6 @@
 """The launcher on copies of the project: what reruns, what a failure says, what survives a kill."""
 
+import contextlib
 import json
 import os
 import random
@@ -17,11 +18,13 @@ import pytest
 from project import assert_same_rasters, environment, front_door
 
 from helpers.core.study import Study
+from launcher import run
 from launcher.notebooks import _cell_error, _Progress, execute
 from launcher.run import StageProgress
 from launcher.stages import (
     STAGES,
     RunError,
+    missing_file,
     stage_dir,
     stage_fingerprint,
     stages_before,
@@ -260,6 +263,37 @@ def test_an_unknown_parameter_is_refused(tmp_path):
     with pytest.raises(RunError, match="no parameter sutdy; it has study"):
         execute(tmp_path / "a.ipynb", tmp_path / "b.ipynb", {"sutdy": 2})
     assert not (tmp_path / "b.ipynb").exists()
+
+
+def test_a_failure_of_snakemake_itself_is_no_success(tmp_path, monkeypatch):
+    """As when it finds outputs older than their inputs after a stage has ended."""
+    events = [{"run": "main", "stage": "01-prepare-data", "event": "start", "since": 0}]
+    events.append(events[0] | {"event": "end", "seconds": 3})
+    lines = "".join(json.dumps(event) + "\n" for event in events)
+    code = f"import os, sys; open(os.environ['FILE'], 'w').write({lines!r}); sys.exit('clock skew')"
+    monkeypatch.setattr(run, "_command", lambda job: [sys.executable, "-c", code])
+    monkeypatch.setattr(run, "environment", lambda group, path: {"FILE": str(path)})
+    monkeypatch.setattr(run, "state_dir", lambda group: tmp_path)
+    monkeypatch.setattr(run, "guard", lambda *runs: contextlib.nullcontext())
+    monkeypatch.setattr(run, "relative_path", str)
+    progress = StageProgress()
+    with pytest.raises(RunError, match="Snakemake stopped: clock skew"):
+        run.launch(run.Job([], tmp_path, []), progress)
+    assert [event["event"] for event in progress.events] == ["start", "end"]
+
+
+def test_a_raster_of_tomorrow_is_named_before_anything_runs(tmp_path):
+    path = tmp_path / "relief.tif"
+    study = Study.open("config/yukon.yaml")
+    own = [study.own_predictors[0].model_copy(update={"file": str(path)})]
+    study = study.model_copy(update={"predictors": own})
+    assert "There is no" in missing_file(study, ["01-prepare-data"]).message
+    path.touch()
+    assert missing_file(study, ["01-prepare-data"]) is None
+    os.utime(path, (time.time() + 86_400,) * 2)
+    assert "relief.tif, which 01-prepare-data reads, is in the future" in str(
+        missing_file(study, ["01-prepare-data"])
+    )
 
 
 def test_two_launchers_never_write_one_run(copy):
