@@ -17,6 +17,7 @@ import psutil
 from helpers.core.files import short_hash
 from helpers.core.settings import ROOT
 from helpers.core.study import Study, relative_path
+from launcher.records import changed_since
 from launcher.stages import STAGES, RunError, is_recorded, stage_outputs, stages_of, state_dir
 
 RUN, LAUNCHER, EVENTS = "GROUND_ICE_RUN", "GROUND_ICE_LAUNCHER", "GROUND_ICE_EVENTS"
@@ -135,7 +136,9 @@ def locks(studies: Collection[Study], group: Path | None = None) -> Generator[No
 def has_data(study: Study) -> bool:
     """Return whether the shared stages are done, with the present code."""
     return all(
-        is_recorded(study, stage) and all(path.is_file() for path in stage_outputs(study, stage))
+        is_recorded(study, stage)
+        and changed_since(study, stage) is None
+        and all(path.is_file() for path in stage_outputs(study, stage))
         for stage in stages_of(study)
         if STAGES[stage].shared
     )

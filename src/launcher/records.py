@@ -1,18 +1,32 @@
 """What a run leaves as its record: settings, versions, code, times."""
 
+import os
 import platform
 import resource
 import sys
+import time
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from helpers import __version__
 from helpers.core.code import package_digest
-from helpers.core.files import read_json, short_hash, write_json
+from helpers.core.errors import listed
+from helpers.core.files import file_hash, read_json, short_hash, write_json
 from helpers.core.study import Study, relative_path
-from launcher.stages import STAGES, RunError, is_recorded, record_path, stages_of
+from launcher.stages import (
+    STAGES,
+    RunError,
+    code_path,
+    executed_path,
+    is_recorded,
+    record_path,
+    stage_outputs,
+    stages_of,
+)
 
 Event = dict[str, Any]
 """What a stage reports: ``run``, ``stage``, ``event`` (start, cell, failure or end), and more."""
@@ -44,6 +58,54 @@ def failure(events: Iterable[Event], run: str | None = None) -> RunError | None:
             how = "close other programs first if memory was short"
             return RunError(why, f"start again: what is done is kept; {how}")
     return None
+
+
+def changed_since(study: Study, name: str) -> list[Path] | None:
+    """Return outputs of a finished stage whose content is not what it made; None if there are none.
+
+    An empty list says that code, settings or files of the user are others, whatever their times.
+    Files whose state the system last changed before the run's index was written are not read.
+    """
+    record = record_path(study, name)
+    if not record.is_file():
+        return None
+    if not is_recorded(study, name):
+        return []
+    made = read_json(record).get("outputs", {})
+    index = study.results_dir / "run.json"
+    since = index.stat().st_mtime if index.is_file() else 0
+    paths = [path for path in STAGES[name].outputs(study) if path.is_file()]
+    recent = [path for path in paths if path.stat().st_ctime > since]
+    others = [p for p in recent if made.get(relative_path(p)) not in (None, _hash(p, p.stat()))]
+    return others or None
+
+
+@cache
+def _hash(path: Path, state: os.stat_result) -> str:
+    """Return the hash of a file in this state: runs of a batch share hundreds of them."""
+    return file_hash(path)
+
+
+def forget_changed(study: Study, names: Iterable[str]) -> None:
+    """Delete outputs that something else has changed, and records that are not true any more.
+
+    So Snakemake, which goes by times, makes them again. Outputs dated in the future get the time of
+    now: what is made from them would seem to be older.
+    """
+    now = time.time()
+    for name in names:
+        for path in (code_path(study, name), *stage_outputs(study, name)):
+            if path.is_file() and path.stat().st_mtime > now:
+                os.utime(path, (now, now))
+        files = changed_since(study, name)
+        if files is None:
+            continue
+        if files:
+            what = listed([relative_path(path) for path in files], 3)
+            print(f"{name} runs again: what it made has been changed since: {what}", flush=True)
+        index = study.results_dir / "run.json"
+        for path in (index, record_path(study, name), executed_path(study, name), *files):
+            path.unlink(missing_ok=True)
 
 
 def is_finished(study: Study, stages: Iterable[str]) -> bool:
@@ -90,8 +152,11 @@ def write_index(study: Study) -> None:
 def write_record(study: Study, stage: str, seconds: float, made: Mapping[str, str]) -> None:
     """Write what made a stage's outputs: settings, code, versions; beside the outputs, as JSON.
 
+    It has the SHA-256 of each.
+
     `made` has the stage's fingerprint, and the run from which its files were copied, if any.
     """
+    outputs = STAGES[stage].outputs(study)
     record = {
         "stage": stage,
         "study": study.name,
@@ -99,6 +164,7 @@ def write_record(study: Study, stage: str, seconds: float, made: Mapping[str, st
         "version": __version__,
         "code_digest": package_digest(),
         **made,
+        "outputs": {relative_path(p): file_hash(p) for p in outputs if p.is_file()},
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(seconds, 1),
         "peak_memory_mb": _peak_memory_mb(),

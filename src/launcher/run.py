@@ -20,11 +20,19 @@ from helpers.core.files import write_json, write_text
 from helpers.core.settings import ROOT
 from helpers.core.study import Study, relative_path
 from launcher.processes import MESSAGE_LENGTH, environment, guard, locks
-from launcher.records import Event, failure, is_finished, write_index
+from launcher.records import (
+    Event,
+    changed_since,
+    failure,
+    forget_changed,
+    is_finished,
+    write_index,
+)
 from launcher.stages import (
     STAGES,
     RunError,
     missing_file,
+    stages_before,
     stages_of,
     state_dir,
 )
@@ -116,6 +124,10 @@ def launch(job: Job, progress: StageProgress) -> None:
     events = state_dir(job.group) / "events.jsonl"
     with guard(job.studies, job.group):
         write_text(events, "")
+        for study in job.studies:
+            forget_changed(
+                study, [name for name in job.stages if name in stages_of(study, full=True)]
+            )
         command = _command(job)
         with open(job.log, "w", encoding="utf-8") as log:
             child = subprocess.Popen(
@@ -138,7 +150,10 @@ def show_stale(path: str | Path, full: bool = False) -> None:
     if error := missing_file(study, stages):
         raise error
     with locks([study]):
-        stale = waiting_jobs(Job([study], study.results_dir, stages, cores=1))
+        stale = set(waiting_jobs(Job([study], study.results_dir, stages, cores=1)))
+    for name in stages:
+        if changed_since(study, name) is not None or stale & set(stages_before(study, name)):
+            stale.add(name)
     for name in stages:
         print(f"{name:<28} {'would run' if name in stale else 'is up to date'}")
 

@@ -4,6 +4,7 @@ The Snakefile, the help, budgets, memory, digests and batches all read `STAGES`:
 one entry more.
 """
 
+import contextlib
 import difflib
 import itertools
 import os
@@ -421,14 +422,19 @@ def missing_file(study: Study, names: Iterable[str]) -> RunError | None:
     return None
 
 
+def code_path(study: Study, name: str) -> Path:
+    """Return the path of `code_file`."""
+    record = record_path(study, name)
+    return record.with_name(f".{record.stem}.code")
+
+
 def code_file(study: Study, name: str) -> Path:
     """Return the file with the fingerprint of a stage, an input of the stage's rule.
 
     It lies beside the outputs, so that runs which share them agree on what made them. It is
     rewritten only where the fingerprint differs.
     """
-    record = record_path(study, name)
-    path = record.with_name(f".{record.stem}.code")
+    path, record = code_path(study, name), record_path(study, name)
     fingerprint = stage_fingerprint(study, name)
     if not path.is_file() or path.read_text() != fingerprint:
         write_text(path, fingerprint)
@@ -452,8 +458,10 @@ def stage_fingerprint(study: Study, name: str) -> str:
 
 
 def _recorded(record: Path) -> str:
-    """Return the fingerprint that a record has; empty if there is no record."""
-    return read_json(record)["made_of"] if record.is_file() else ""
+    """Return the fingerprint that a record has; empty if there is no record that can be read."""
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+        return read_json(record)["made_of"]
+    return ""
 
 
 def is_recorded(study: Study, name: str) -> bool:

@@ -15,6 +15,7 @@ from pathlib import Path
 import nbformat
 import psutil
 import pytest
+import yaml
 from project import assert_same_rasters, environment, front_door
 
 from helpers.core.study import Study
@@ -158,6 +159,40 @@ def test_docstrings_the_launcher_and_the_title_rerun_nothing(copy):
     replace(copy / "src/launcher/processes.py", "MESSAGE_LENGTH = 400", "MESSAGE_LENGTH = 401")
     replace(copy / QUICK, "coarse grid for tests", "for tests")
     assert stale(copy) == []
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("data/processed/quick-*/slope.tif", FROM_01),
+        ("results/quick/main/samples/samples.csv", since("02-extract-samples")),
+        ("results/quick/main/notebooks/06-publication-figures.json", ["06-publication-figures"]),
+    ],
+)
+def test_a_changed_output_reruns_its_stage_whatever_its_time(copy, pattern, expected):
+    """A bit of a raster or table that is another, or a record that cannot be read."""
+    (path,) = copy.glob(pattern)
+    before, content = path.stat(), bytearray(path.read_bytes())
+    content[-9] ^= 1
+    path.write_bytes(b"" if path.suffix == ".json" else content)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert stale(copy) == expected
+
+
+def test_outputs_of_tomorrow_and_another_seed(copy):
+    """By their times all is up to date."""
+    for path in [*(copy / "data").rglob("*"), *(copy / "results").rglob("*")]:
+        os.utime(path, (time.time() + 86_400,) * 2)
+    edited = yaml.safe_load((copy / QUICK).read_text())
+    edited.setdefault("forest", {})["seed"] = 77
+    (copy / QUICK).write_text(yaml.safe_dump(edited))
+    assert stale(copy) == since("03-grid-search")
+    status, out, err = front_door(copy, "map", QUICK, "--until", "03-grid-search")
+    assert status == 0, err
+    assert "03-grid-search" in out[0]
+    cards = list((copy / "results/quick/main/models").glob("*.json"))
+    assert {json.loads(card.read_text())["seed"] for card in cards} == {77}
+    assert stale(copy) == since("04-evaluate-accuracy")
 
 
 def test_an_edited_notebook_reruns_itself(copy):
