@@ -181,8 +181,9 @@ def test_a_changed_output_reruns_its_stage_whatever_its_time(copy, pattern, expe
 
 def test_outputs_of_tomorrow_and_another_seed(copy):
     """By their times all is up to date."""
+    tomorrow = time.time() + 86_400
     for path in [*(copy / "data").rglob("*"), *(copy / "results").rglob("*")]:
-        os.utime(path, (time.time() + 86_400,) * 2)
+        os.utime(path, (tomorrow, tomorrow))
     edited = yaml.safe_load((copy / QUICK).read_text())
     edited.setdefault("forest", {})["seed"] = 77
     (copy / QUICK).write_text(yaml.safe_dump(edited))
