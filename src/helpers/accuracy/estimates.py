@@ -1,7 +1,7 @@
 """Estimates of the map's accuracy: from several kinds of folds and from the test, side by side.
 
 A score from samples may be off for three reasons, which the tables keep apart: samples lie
-elsewhere than the map's cells (folds and weights try to mend it), a borehole is not its cell, and
+elsewhere than the map's cells (folds try to mend it), a borehole is not its cell, and
 the hyperparameters were chosen for the very score
 (`helpers.accuracy.baselines.selection_optimism`).
 """
@@ -24,19 +24,18 @@ from helpers.core.scores import (
     bootstrap_matrices,
     by_mapped_share,
     confusion_matrix,
+    effective_number,
     interval,
     matrix_scores,
 )
 from helpers.core.study import Study
 from helpers.folds.blocks import bootstrap
 from helpers.folds.distances import Distribution, neighbour_distances, prediction_distances
-from helpers.folds.weights import effective_number, sampling_weights
 from helpers.prepare.domain import by_domain
 from helpers.samples.together import coordinates
 
 ESTIMATES = {
     "random": "random folds",
-    "random_weighted": "random folds, weighted",
     "random_adjusted": "random folds, by mapped area",
     "knndm": "kNNDM folds",
     "knndm_adjusted": "kNNDM folds, by mapped area",
@@ -116,12 +115,6 @@ def estimate_accuracy(
                 pair = classes[inside], mapped[inside]
                 draws = bootstrap(study, part[inside])
                 ways = {name: {}, f"{name}_adjusted": {"shares": areas[domain][0]}}
-                if name == "random":  # weights by which samples stand for all cells of the domain
-                    places, in_domain = predictions.map_cells
-                    cells = places[dict(by_domain(study, in_domain))[domain]]
-                    own = coordinates(part[inside])
-                    weight = sampling_weights(own, cells, study.grid.resolution**2)
-                    ways["random_weighted"] = {"weight": weight}
                 for estimate in (way for way in ways if way in ESTIMATES):
                     scores = headline_row(study, *pair, draws=draws, **ways[estimate])
                     table.append(key | {"estimate": estimate} | scores)
@@ -159,16 +152,13 @@ def headline_row(
     study: Study,
     reference: np.ndarray,
     mapped: np.ndarray,
-    weight: np.ndarray | None = None,
     draws: tuple[np.ndarray, np.ndarray] | None = None,
     shares: np.ndarray | None = None,
 ) -> dict[str, float]:
     """Return n, the `HEADLINE_SCORES`, and the ends of their intervals if draws have two blocks.
 
-    The effective number of weighted samples is Kish's.
-
     With `shares`, how much of the map has each class, scores are those of the post-stratified
-    matrix.
+    matrix, and the effective number is Kish's.
     """
     codes = study.target_classes.codes
 
@@ -176,11 +166,12 @@ def headline_row(
         scores = matrix_scores(matrix if shares is None else by_mapped_share(matrix, shares))
         return np.stack([scores[name] for name in HEADLINE_SCORES], axis=-1)
 
-    values = headline(confusion_matrix(reference, mapped, codes, weight))
+    matrix = confusion_matrix(reference, mapped, codes)
+    values = headline(matrix)
     row = {"n": len(reference), **dict(zip(HEADLINE_SCORES, values.tolist(), strict=True))}
-    row["n_effective"] = len(reference) if weight is None else effective_number(weight)
+    row["n_effective"] = len(reference) if shares is None else effective_number(matrix, shares)
     if draws is not None and draws[1].shape[1] > 1:
-        drawn = bootstrap_matrices(reference, mapped, len(codes), draws, weight)[1:]
+        drawn = bootstrap_matrices(reference, mapped, len(codes), draws)[1:]
         ends = interval(headline(drawn), study.accuracy.interval, draws[0])
         for score, (lower, upper) in zip(HEADLINE_SCORES, ends.T.tolist(), strict=True):
             row |= {f"{score}_lower": lower, f"{score}_upper": upper}

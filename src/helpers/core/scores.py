@@ -248,7 +248,6 @@ def bootstrap_matrices(
     predicted: npt.ArrayLike,
     size: int,
     draws: tuple[np.ndarray, np.ndarray],
-    sample_weight: npt.ArrayLike | None = None,
 ) -> np.ndarray:
     """Return the confusion matrices of bootstrap draws of whole blocks: (draws, size, size).
 
@@ -258,7 +257,7 @@ def bootstrap_matrices(
     """
     block, counts = draws
     place = (np.asarray(block) * size + np.asarray(predicted)) * size + np.asarray(reference)
-    matrices = np.bincount(place, sample_weight, minlength=counts.shape[1] * size**2)
+    matrices = np.bincount(place, minlength=counts.shape[1] * size**2)
     matrices = matrices.reshape(-1, size**2).astype(float)
     # einsum adds up in one order on any number of cores; a matrix product does not.
     drawn = np.einsum("db,bs->ds", counts.astype(float), matrices)
@@ -286,6 +285,22 @@ def by_mapped_share(matrix: npt.ArrayLike, shares: npt.ArrayLike) -> np.ndarray:
     total = weight.sum(axis=-1, keepdims=True)
     with np.errstate(invalid="ignore", divide="ignore"):
         return matrix * (weight / total / np.where(number > 0, number, 1))[..., np.newaxis]
+
+
+def effective_number(matrix: npt.ArrayLike, shares: npt.ArrayLike) -> float:
+    """Return how many samples of equal weight are worth those of `by_mapped_share`: Kish's number.
+
+    It is (sum w)^2 / sum w^2 of their weights. Kish, L. (1965). Survey Sampling. Wiley.
+
+    Examples
+    --------
+    >>> effective_number([[8, 2], [1, 1]], [10, 2]), effective_number([[2, 0], [0, 2]], [3, 1])
+    (12.0, 3.2)
+    """
+    number = np.asarray(matrix, float).sum(axis=-1)
+    there = number > 0
+    weight = np.asarray(shares, float)[there] / number[there]
+    return float((weight @ number[there]) ** 2 / (weight**2 @ number[there]))
 
 
 def interval(values: npt.ArrayLike, probability: float, block: npt.ArrayLike) -> np.ndarray:

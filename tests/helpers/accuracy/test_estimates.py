@@ -146,8 +146,8 @@ def test_estimates_are_written_by_stable_keys(world, result):
     ends = {f"{score}_{end}" for score in HEADLINE_SCORES for end in ("lower", "upper")}
     assert set(row) == {"n", "n_effective", *HEADLINE_SCORES, "wasserstein_km", *ends}
     assert row["n_effective"] == row["n"]
-    weighted = record[LAYER]["whole"]["random_weighted"]["samples"]
-    assert 0 < weighted["n_effective"] < weighted["n"]
+    by_area = record[LAYER]["whole"]["knndm_adjusted"]["samples"]
+    assert 0 < by_area["n_effective"] < by_area["n"] == row["n"]
     assert record[LAYER]["whole"]["test"]["samples"]["wasserstein_km"] is None
     back = pd.read_csv(study.results_dir / "tables" / "validation.csv")
     pd.testing.assert_frame_equal(back, result)

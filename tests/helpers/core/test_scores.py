@@ -173,15 +173,12 @@ def test_a_bootstrap_of_blocks_draws_the_samples_of_blocks():
     rng = np.random.default_rng(7)
     reference, predicted = rng.integers(0, 3, (2, 60))
     block = rng.integers(0, 7, 60)
-    weight = rng.random(60)
     draws = blocks.sample_blocks(block, 20, rng)
-    drawn = scores.bootstrap_matrices(reference, predicted, 3, draws, weight)
+    drawn = scores.bootstrap_matrices(reference, predicted, 3, draws)
     for one, counts in zip(drawn, draws[1], strict=True):
-        times = counts[draws[0]] * weight
+        times = counts[draws[0]]
         assert one == pytest.approx(scores.confusion_matrix(reference, predicted, range(3), times))
-    assert drawn[0] == pytest.approx(
-        scores.confusion_matrix(reference, predicted, range(3), weight)
-    )
+    assert drawn[0] == pytest.approx(scores.confusion_matrix(reference, predicted, range(3)))
 
 
 def test_intervals_hold_the_truth_as_often_as_they_say():

@@ -13,7 +13,6 @@ from sklearn.model_selection import PredefinedSplit, cross_val_score
 from helpers.core.study import Study
 from helpers.folds import blocks, distances, kinds, knndm
 from helpers.folds.curves import fold_summary
-from helpers.folds.weights import sampling_weights
 from helpers.samples.rows import ForestError
 from helpers.samples.together import FoldError
 
@@ -320,37 +319,3 @@ def test_samples_that_cannot_be_dealt_are_refused(rows, cells, change, folds, er
     with pytest.raises(error, match=expected) as caught:
         kinds.sample_folds(study_with(**folds), change(rows), cells=cells)
     assert "Remedy: " in str(caught.value)
-
-
-# Weights
-
-
-def test_lonely_samples_weigh_more_and_even_ones_alike():
-    lattice = np.stack(
-        np.meshgrid(np.arange(5, SIDE, 10.0), np.arange(5, SIDE, 10.0)), axis=-1
-    ).reshape(-1, 2)
-    even = sampling_weights(lattice, GRID, 1)
-    assert even.mean() == pytest.approx(1)
-    assert even.std() < 0.1
-    crowd = np.concatenate([lattice, np.random.default_rng(0).uniform(18, 26, (100, 2))])
-    weights = sampling_weights(crowd, GRID, 1)
-    assert weights[100:].mean() < weights[:100].mean() / 4
-    assert sampling_weights([[3, 4]], GRID, 1).tolist() == [1]
-
-
-def test_a_weighted_mean_comes_nearer_to_the_map_than_a_plain_one():
-    """The value is the easting; two thirds of the samples crowd in the west."""
-    off, weighted_off = [], []
-    for seed in range(10):
-        rng = np.random.default_rng(seed)
-        points = np.concatenate([random_points(rng, 100), random_points(rng, 200) * [0.3, 1]])
-        weight = sampling_weights(points, GRID, 1)
-        off.append(abs(points[:, 0].mean() - SIDE / 2))
-        weighted_off.append(abs(np.average(points[:, 0], weights=weight) - SIDE / 2))
-    assert np.mean(weighted_off) < np.mean(off) / 3
-
-
-def test_weights_do_not_depend_on_where_the_origin_is():
-    points = clustered_points(np.random.default_rng(2))
-    weights = sampling_weights(points, GRID, 1)
-    assert sampling_weights(points + 5000, GRID + 5000, 1) == pytest.approx(weights, rel=1e-6)
