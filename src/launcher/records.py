@@ -89,14 +89,15 @@ def _hash(path: Path, state: os.stat_result) -> str:
 def forget_changed(study: Study, names: Iterable[str]) -> None:
     """Delete outputs that something else has changed, and records that are not true any more.
 
-    So Snakemake, which goes by times, makes them again. Outputs dated in the future get the time of
-    now: what is made from them would seem to be older.
+    So Snakemake, which goes by times, makes them again. Outputs of any stage that are dated in the
+    future get the time of now: they would seem to be newer than what they are made from.
     """
     now = time.time()
-    for name in names:
+    for name in stages_of(study, full=True):
         for path in (code_path(study, name), *stage_outputs(study, name)):
             if path.is_file() and path.stat().st_mtime > now:
                 os.utime(path, (now, now))
+    for name in names:
         files = changed_since(study, name)
         if files is None:
             continue
