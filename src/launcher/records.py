@@ -93,11 +93,12 @@ def forget_changed(study: Study, names: Iterable[str]) -> None:
     future get the time of now: they would seem to be newer than what they are made from.
     """
     now = time.time()
-    for name in stages_of(study, full=True):
+    own = stages_of(study, full=True)
+    for name in own:
         for path in (code_path(study, name), *stage_outputs(study, name)):
             if path.is_file() and path.stat().st_mtime > now:
                 os.utime(path, (now, now))
-    for name in names:
+    for name in (name for name in names if name in own):
         files = changed_since(study, name)
         if files is None:
             continue

@@ -125,9 +125,7 @@ def launch(job: Job, progress: StageProgress) -> None:
     with guard(job.studies, job.group):
         write_text(events, "")
         for study in job.studies:
-            forget_changed(
-                study, [name for name in job.stages if name in stages_of(study, full=True)]
-            )
+            forget_changed(study, job.stages)
         command = _command(job)
         with open(job.log, "w", encoding="utf-8") as log:
             child = subprocess.Popen(

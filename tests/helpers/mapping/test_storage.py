@@ -11,7 +11,7 @@ from helpers.core.grid import area_mask, reference_grid, study_regions
 from helpers.core.rasters import write_raster
 from helpers.core.study import Study
 from helpers.mapping import storage
-from helpers.mapping.cells import Ground
+from helpers.mapping.cells import Ground, study_ground
 from helpers.mapping.files import grid_windows, map_files
 from helpers.mapping.storage import map_storage, storage_totals
 from helpers.prepare.registry import write_covariates
@@ -119,6 +119,21 @@ def test_totals_of_three_cells_by_hand(tiny, monkeypatch):
     assert types["area_km2_2-3m"].tolist() == [400, 400, 0, 0, 0, 400]
     assert types["reference_km2_2-3m"].tolist() == [0, 400, 400, 0, 0, 400]
     np.testing.assert_allclose(types["ice_km3_3-5m"], [0, 0, 0, 0.16, 0.24, 0], rtol=1e-6)
+
+
+def test_the_depth_to_bedrock_is_read_in_metres(tiny):
+    study, geobox, *_ = tiny
+    rock = {"name": "rock", "file": "rock.tif", "unit": "cm", "bedrock": True}
+    study = study.changed({"predictors": ["elevation", rock]})
+    depth = np.full(geobox.shape, np.nan, np.float32)
+    row, column = (place[:3] for place in np.nonzero(area_mask(study, geobox)))
+    depth[row[:2], column[:2]] = 350, 90
+    write_covariates(study, {"rock": depth})
+    ground = study_ground(study)[row, column]
+    np.testing.assert_allclose(ground.bedrock, [3.5, 0.9, np.inf])
+    assert (ground.share == 1).all()
+    held = ground.holds(np.full(3, 0.2), (3, 5))
+    np.testing.assert_allclose(held, [0.25 * 0.2 + 0.75 * 0.03, 0.03, 0.2], rtol=1e-6)
 
 
 def test_a_region_that_lacks_more_than_two_percent_is_incomplete(tiny, monkeypatch):
