@@ -17,16 +17,17 @@ def write_survey(study: VirtualStudy, truth: Rasters, rng: np.random.Generator) 
     """Write the table of the shares of ground with permafrost that a survey finds, and return it.
 
     There is a row for each layer of the potential-permafrost domain. The truth is that of boreholes
-    at random places, from `testbed.truth.true_rasters`; a share is off by a factor between 1 - e
-    and 1 + e, where e is `campaign.survey_error`, and its range holds the true one. Without a
+    at random places, from `testbed.truth.true_rasters`; shares are off by one factor between 1 - e
+    and 1 + e, where e is `campaign.survey_error`, and their ranges hold the true ones. Without a
     survey the table has no rows, which counts as no table.
     """
     error = study.campaign.survey_error
+    factor = rng.uniform(1 - error, 1 + error) if error else 1  # one survey errs in one direction
     rows = []
     for layer in map(layer_name, study.layers if error else []):
         types = truth[f"borehole_type_{layer}"]
         true = (types[domain_of_cells(study) & (types != NO_TYPE)] > 0).mean()
-        share = true * rng.uniform(1 - error, 1 + error)
+        share = true * factor
         found = {"low": share / (1 + error), "share": share, "high": share / (1 - error)}
         found = {name: np.clip(value, _LEAST, 1 - _LEAST) for name, value in found.items()}
         rows.append({"layer": layer, "source": "SIMULATED survey", **found})

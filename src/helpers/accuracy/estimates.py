@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from helpers.accuracy.by_area import plot_areas
-from helpers.accuracy.predictions import Predictions, mapped_areas
+from helpers.accuracy.predictions import Predictions, known_of, mapped_areas
 from helpers.accuracy.report import evaluate
 from helpers.core.classes import layer_title
 from helpers.core.grid import cell_centres, reference_grid
@@ -27,6 +27,7 @@ from helpers.core.scores import (
     effective_number,
     interval,
     matrix_scores,
+    raked,
 )
 from helpers.core.study import Study
 from helpers.folds.blocks import bootstrap
@@ -49,6 +50,7 @@ ESTIMATES = {
 }
 """Estimates of a map's accuracy, by their keys in ``validation.json``.
 
+Where the share of permafrost is known (`helpers.samples.prevalence`), these agree with it, too.
 Folds of single cells part the cells of one polygon: neighbours are then in training and test, and
 scores flatter; they show by how much. Those by mapped area count each mapped class as much as the
 map has of it, not as often as samples hit it (post-stratification: Olofsson et al., 2014).
@@ -100,6 +102,7 @@ def estimate_accuracy(
     table = []
     for layer, rows in predictions.rows.items():
         areas = mapped_areas(study, predictions, layer)
+        known = known_of(predictions, layer)
         missed = _missed_distances(study, predictions, layer)
         sources = {kind: (rows, predictions.out_of_fold[layer, kind]) for kind, _ in missed}
         sources["test"] = predictions.tested[layer], predictions.test[layer]
@@ -114,7 +117,8 @@ def estimate_accuracy(
                 key["wasserstein_km"] = distance
                 pair = classes[inside], mapped[inside]
                 draws = bootstrap(study, part[inside])
-                ways = {name: {}, f"{name}_adjusted": {"shares": areas[domain][0]}}
+                by_area = {"shares": areas[domain][0], "known": known[domain]}
+                ways = {name: {}, f"{name}_adjusted": by_area}
                 for estimate in (way for way in ways if way in ESTIMATES):
                     scores = headline_row(study, *pair, draws=draws, **ways[estimate])
                     table.append(key | {"estimate": estimate} | scores)
@@ -154,25 +158,37 @@ def headline_row(
     mapped: np.ndarray,
     draws: tuple[np.ndarray, np.ndarray] | None = None,
     shares: np.ndarray | None = None,
+    known: np.ndarray | None = None,
 ) -> dict[str, float]:
     """Return n, the `HEADLINE_SCORES`, and the ends of their intervals if draws have two blocks.
 
     With `shares`, how much of the map has each class, scores are those of the post-stratified
-    matrix, and the effective number is Kish's.
+    matrix, and the effective number is Kish's. With `known`, the low, given and high share of
+    permafrost, they are of the matrix that agrees with it, and draws have it from this range.
     """
-    codes = study.target_classes.codes
+    target = study.target_classes
+
+    def weighed(matrix: np.ndarray, permafrost: np.ndarray | float | None) -> np.ndarray:
+        if shares is None:
+            return matrix
+        areas = by_mapped_share(matrix, shares)
+        return areas if permafrost is None else raked(areas, target.permafrost, permafrost)
 
     def headline(matrix: np.ndarray) -> np.ndarray:
-        scores = matrix_scores(matrix if shares is None else by_mapped_share(matrix, shares))
+        scores = matrix_scores(matrix)
         return np.stack([scores[name] for name in HEADLINE_SCORES], axis=-1)
 
-    matrix = confusion_matrix(reference, mapped, codes)
-    values = headline(matrix)
+    matrix = confusion_matrix(reference, mapped, target.codes)
+    areas = weighed(matrix, None if known is None else known[1])
+    values = headline(areas)
     row = {"n": len(reference), **dict(zip(HEADLINE_SCORES, values.tolist(), strict=True))}
-    row["n_effective"] = len(reference) if shares is None else effective_number(matrix, shares)
+    row["n_effective"] = effective_number(matrix, areas)
     if draws is not None and draws[1].shape[1] > 1:
-        drawn = bootstrap_matrices(reference, mapped, len(codes), draws)[1:]
-        ends = interval(headline(drawn), study.accuracy.interval, draws[0])
+        drawn = bootstrap_matrices(reference, mapped, len(target.codes), draws)[1:]
+        rng = np.random.default_rng(study.accuracy.seed)
+        places = rng.random(len(drawn))  # in the range of the known share
+        permafrost = None if known is None else np.interp(places, [0, 0.5, 1], known)
+        ends = interval(headline(weighed(drawn, permafrost)), study.accuracy.interval, draws[0])
         for score, (lower, upper) in zip(HEADLINE_SCORES, ends.T.tolist(), strict=True):
             row |= {f"{score}_lower": lower, f"{score}_upper": upper}
     return row

@@ -15,7 +15,7 @@ from helpers.core.classes import layer_name
 from helpers.core.files import write_aside
 from helpers.core.grid import cell_areas, reference_grid
 from helpers.core.scores import AccuracyError
-from helpers.core.study import Study
+from helpers.core.study import DOMAINS, Study
 from helpers.folds import distances
 from helpers.folds.curves import fold_kinds
 from helpers.forest.hurdle import (
@@ -32,13 +32,13 @@ from helpers.forest.models import class_probabilities, fit
 from helpers.forest.out_of_fold import out_of_fold
 from helpers.prepare.domain import by_domain
 from helpers.samples.extract import cell_points, evaluation_cells
-from helpers.samples.prevalence import shift_at
+from helpers.samples.prevalence import known_share, shift_at
 from helpers.samples.rows import forest_predictors, layer_rows
 
 MAPS = {"reference": "map of the reference's method", "expected": "map of the expected area"}
 """Both maps of classes: their keys in tables, and names."""
 
-_BY_LAYER = ("folds", "out_of_fold", "test", "mapped", "cuts")  # fields that a file holds
+_BY_LAYER = ("folds", "out_of_fold", "test", "mapped", "cuts", "known")  # fields that a file holds
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +60,7 @@ class Predictions:
     in_domain: np.ndarray  # whether these cells lie in the domain
     mapped: dict[str, np.ndarray]  # class of these cells
     cuts: dict[str, int]  # from which step of P the expected area is mapped; 0 in the reference's
+    known: dict[str, np.ndarray]  # low, given and high share of permafrost in the domain, if any is
 
     def classes_of(self, study: Study, layer: str, probabilities: np.ndarray) -> np.ndarray:
         """Return the class that the map has by probabilities, shape (n, k)."""
@@ -115,6 +116,7 @@ def predict_samples(
         of_cells = hurdle.predict(values, in_domain, shift).classes
         return predict_rows(study, hurdle, tested[layer]).classes, of_cells
 
+    known = _known_shares(study, hurdles, values[in_domain], places[in_domain])
     found = {}
     areas = _areas(study, map_cells)
     parts = held_out, [one.classes for one in expected]
@@ -126,9 +128,45 @@ def predict_samples(
         mapped = {layer: _classes(study, part, cuts[layer]) for layer, part in chances.items()}
         by_fold = dict(zip(folds, of_folds, strict=True))
         found[name] = Predictions(
-            rows, tested, folds, by_fold, test, map_cells, areas, cells, in_domain, mapped, cuts
+            rows=rows,
+            tested=tested,
+            folds=folds,
+            out_of_fold=by_fold,
+            test=test,
+            map_cells=map_cells,
+            areas=areas,
+            cells=cells,
+            in_domain=in_domain,
+            mapped=mapped,
+            cuts=cuts,
+            known=known,
         )
     return found
+
+
+def _known_shares(
+    study: Study, hurdles: dict[str, Hurdle], values: np.ndarray, places: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Return `known_share` of the layers that have a table of shares, from cells of the domain."""
+    found = {}
+    for layer, hurdle in hurdles.items():
+        if hurdle.strata:
+            shift = shift_at(study, hurdle.strata, values, places)
+            chances = hurdle.predict(values, np.ones(len(values), bool), shift).classes
+            frozen = chances[:, study.target_classes.permafrost].sum(axis=1)
+            found[layer] = known_share(study, hurdle.strata, frozen, values, places)
+    return found
+
+
+def known_of(predictions: Predictions, layer: str) -> dict[str, np.ndarray | None]:
+    """Return the known share of permafrost of both domains: low, given and high; or None.
+
+    Outside of the potential-permafrost domain there is none.
+    """
+    known = predictions.known.get(layer)
+    if known is None:
+        return dict.fromkeys(DOMAINS)
+    return {DOMAINS[0]: known * predictions.in_domain.mean(), DOMAINS[1]: known}
 
 
 def _cut(study: Study, probabilities: np.ndarray, name: str) -> int:

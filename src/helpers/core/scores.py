@@ -20,6 +20,8 @@ HEADLINE_SCORES = ("overall_accuracy", "kappa", "macro_f1")
 BY_CLASS = ("precision", "recall", "f1")
 """The scores that each class has."""
 
+_RAKING_ROUNDS = 30  # of `raked`; a test holds what is left to 1e-4
+
 PROBABILITY_FLOOR = 1e-3
 """Smallest probability that log loss and calibration distinguish from zero: of 1000 trees, one
 vote."""
@@ -287,20 +289,67 @@ def by_mapped_share(matrix: npt.ArrayLike, shares: npt.ArrayLike) -> np.ndarray:
         return matrix * (weight / total / np.where(number > 0, number, 1))[..., np.newaxis]
 
 
-def effective_number(matrix: npt.ArrayLike, shares: npt.ArrayLike) -> float:
-    """Return how many samples of equal weight are worth those of `by_mapped_share`: Kish's number.
+def raked(areas: npt.ArrayLike, permafrost: npt.ArrayLike, known: npt.ArrayLike) -> np.ndarray:
+    """Return shares of area whose reference classes agree with a known share of permafrost.
 
-    It is (sum w)^2 / sum w^2 of their weights. Kish, L. (1965). Survey Sampling. Wiley.
+    Where people drill for ice, samples of each mapped class have permafrost more often than its
+    ground. With the share of permafrost known from elsewhere, columns of permafrost are scaled to
+    it, the others to the rest, and rows back to the map's shares, in turn, until both agree
+    (iterative proportional fitting: Deming and Stephan, 1940).
+
+    Parameters
+    ----------
+    areas : shape (..., k, k)
+        From `by_mapped_share`.
+    permafrost : shape (k,)
+        Whether each class is permafrost.
+    known : shape (...)
+        Shares of the map's ground with permafrost, between 0 and 1.
+
+    Returns
+    -------
+    numpy.ndarray, shape (..., k, k)
+        As they came where one of both kinds of columns is empty.
+
+    References
+    ----------
+    Deming, W. E., Stephan, F. F. (1940). On a least squares adjustment of a sampled frequency table
+    when the expected marginal totals are known. Ann. Math. Stat. 11, 427-444.
 
     Examples
     --------
-    >>> effective_number([[8, 2], [1, 1]], [10, 2]), effective_number([[2, 0], [0, 2]], [3, 1])
-    (12.0, 3.2)
+    >>> raked([[0.4, 0.1], [0.25, 0.25]], [False, True], 0.35).round(3).tolist()
+    [[0.4, 0.1], [0.25, 0.25]]
     """
-    number = np.asarray(matrix, float).sum(axis=-1)
-    there = number > 0
-    weight = np.asarray(shares, float)[there] / number[there]
-    return float((weight @ number[there]) ** 2 / (weight**2 @ number[there]))
+    areas = np.asarray(areas, float)
+    groups = np.stack([np.asarray(permafrost, bool), ~np.asarray(permafrost, bool)])
+    wanted = np.stack([np.asarray(known, float), 1 - np.asarray(known, float)], axis=-1)
+    rows = areas.sum(axis=-1, keepdims=True)
+    both = ((areas.sum(axis=-2) @ groups.T) > 0).all(axis=-1)[..., np.newaxis, np.newaxis]
+    fitted = areas
+    for _ in range(_RAKING_ROUNDS):
+        columns = ratio(wanted, fitted.sum(axis=-2) @ groups.T) @ groups
+        fitted = fitted * columns[..., np.newaxis, :]
+        fitted = np.nan_to_num(fitted * ratio(rows, fitted.sum(axis=-1, keepdims=True)))
+    return np.where(both, fitted, areas)
+
+
+def effective_number(matrix: npt.ArrayLike, areas: npt.ArrayLike) -> float:
+    """Return how many samples of equal weight are worth those of `by_mapped_share`: Kish's number.
+
+    It is (sum w)^2 / sum w^2 of their weights, from counts and areas (k, k). Kish, L. (1965).
+    Survey Sampling. Wiley.
+
+    Examples
+    --------
+    >>> counts = [[2, 0], [0, 2]]
+    >>> effective_number(counts, counts), effective_number(counts, by_mapped_share(counts, [3, 1]))
+    (4.0, 3.2)
+    """
+    number = np.asarray(matrix, float)
+    weight = ratio(areas, number)[number > 0]
+    number = number[number > 0]
+    return float((weight @ number) ** 2 / (weight**2 @ number))
 
 
 def interval(values: npt.ArrayLike, probability: float, block: npt.ArrayLike) -> np.ndarray:

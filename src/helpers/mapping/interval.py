@@ -210,7 +210,8 @@ def sample_storage(study: Study) -> Draws:
         )
     rng = np.random.default_rng(settings.seed)
     counts = rng.multinomial(blocks, np.full(blocks, 1 / blocks), settings.draws)
-    shares = rng.random(settings.draws)
+    # How far a source may err is its own word: the inflation of what is refitted is not for it.
+    shares = 0.5 + (rng.random(settings.draws) - 0.5) / settings.refit_inflation
     cells = sample_cells(study, settings.cells)
     layers = _layers(study, table, cells)
     shape = (settings.draws, len(cells.names))

@@ -253,6 +253,19 @@ def shift_at(
     return shifts[strata_at(study, strata, values, points)]
 
 
+def known_share(
+    study: Study, strata: Strata, probability: np.ndarray, values: np.ndarray, points: np.ndarray
+) -> np.ndarray:
+    """Return the share of ground with permafrost at the low, given and high shares, shape (3,).
+
+    Arguments are those of `fit_shifts`, but for probabilities that are shifted already: they count
+    where no share is known.
+    """
+    stratum = strata_at(study, strata, values, points)
+    ends = np.array([[one[name] for name in _SHARES] for one in strata])
+    return np.where(stratum[:, np.newaxis] < 0, probability[:, np.newaxis], ends[stratum]).mean(0)
+
+
 def strata_at(study: Study, strata: Strata, values: np.ndarray, points: np.ndarray) -> np.ndarray:
     """Return the number of the stratum of each place, shape (n,), -1 for none.
 

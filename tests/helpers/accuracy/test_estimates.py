@@ -19,9 +19,11 @@ from helpers.core.scores import (
     confusion_matrix,
     log_loss,
     overall_accuracy,
+    raked,
 )
 from helpers.core.study import Study
 from helpers.folds import distances, kinds
+from helpers.folds.blocks import sample_blocks
 from helpers.folds.curves import distance_curves, fold_kinds, fold_summary, plot_distances
 from helpers.forest import grid_search, models, out_of_fold
 from helpers.forest.hurdle import fit_hurdle
@@ -98,6 +100,43 @@ def test_importance_out_of_fold_is_how_much_the_log_loss_grows(world):
             log_loss(rows["class"], worse, range(6)) - log_loss(rows["class"], chances, range(6))
         )
     assert one["elevation"] == pytest.approx(np.mean(lost), rel=0.1)
+
+
+def test_a_known_share_of_permafrost_undoes_that_people_drill_for_it():
+    rng = np.random.default_rng(0)
+    true = rng.dirichlet(np.ones(16)).reshape(4, 4)  # shares of area, mapped by reference class
+    frozen = np.array([False, True, True, True])
+    counts = 100 * true * np.where(frozen, 4, 1) * rng.uniform(1, 9, (4, 1))
+    areas = by_mapped_share(counts, true.sum(axis=1))
+    known = true[:, frozen].sum()
+    assert areas[:, frozen].sum() > known + 0.05
+    np.testing.assert_allclose(raked(areas, frozen, known), true, atol=1e-4)
+    both = raked(np.stack([areas, areas]), frozen, [known, 0.5])
+    np.testing.assert_allclose(both[0], true, atol=1e-4)
+    assert both[1][:, frozen].sum() == pytest.approx(0.5, abs=1e-4)
+
+
+def test_samples_without_permafrost_cannot_be_raked():
+    areas = np.array([[0.7, 0], [0.3, 0]])
+    assert raked(areas, [False, True], 0.4).tolist() == areas.tolist()
+
+
+def test_a_known_share_shifts_scores_by_area_and_widens_their_interval(world):
+    study, _, _ = world
+    mapped = np.repeat([0, 2, 4], 20)
+    reference = np.repeat([0, 2, 4, 2], [10, 20, 20, 10])
+    draws = sample_blocks(np.arange(60), 400, np.random.default_rng(0))
+    shares = np.array([3.0, 0, 1, 0, 1, 0])
+    rows = [
+        estimates.headline_row(study, reference, mapped, draws, shares, known)
+        for known in (None, np.array([0.499, 0.5, 0.501]), np.array([0.4, 0.5, 0.6]))
+    ]
+    # Half of the samples of each mapped class are right. Of the mapped class 0, 0.6 of the area,
+    # 0.3 would be permafrost, 0.7 with the others; if 0.5 are known to be, it is 0.1.
+    assert rows[0]["overall_accuracy"] == pytest.approx(0.5)
+    assert rows[1]["overall_accuracy"] == pytest.approx(0.7, abs=1e-3)
+    widths = [row["overall_accuracy_upper"] - row["overall_accuracy_lower"] for row in rows]
+    assert widths[2] > 1.1 * widths[1]
 
 
 def test_every_estimate_has_its_scores(result):
