@@ -31,7 +31,7 @@ soak: $(READY)  ## run the long tests: kills at many moments
 	@$(BIN)/python -m pytest -m soak
 
 lab: $(READY)  ## open JupyterLab
-	@$(BIN)/jupyter lab notebooks
+	@JUPYTER_CONFIG_PATH=$(CURDIR)/config/jupyter $(BIN)/jupyter lab
 
 lint: $(READY)  ## check style, imports between packages, types, and the size of the packages
 	@$(BIN)/ruff check .
