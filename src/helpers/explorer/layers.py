@@ -58,9 +58,17 @@ def bands(study: Study, truth: dict[str, Path]) -> Iterator[tuple[str, Band]]:
                 held = ground.holds(band.values, layer)
                 if not np.array_equal(held, band.values, equal_nan=True):
                     yield f"held_{name}", Band(held, FINE_STEP)
-        for file, true, step in (("ice_type", "true_type", 1), ("ice_fraction", "true_ice", STEP)):
-            if path := truth.get(f"{file}_{name}"):
-                yield from read_bands(path, (f"{true}_{name}",), step)
+        if path := truth.get(f"ice_type_{name}"):
+            for kind_name, band in read_bands(path, (f"true_type_{name}",), 1):
+                yield kind_name, Band(_of_target(study, band.values), 1)
+        if path := truth.get(f"ice_fraction_{name}"):
+            yield from read_bands(path, (f"true_ice_{name}",), STEP)
+
+
+def _of_target(study: Study, types: np.ndarray) -> np.ndarray:
+    """Return the classes of the study's target from ice types, NaN where they are."""
+    classes = np.array([*study.target_classes.of_type, np.nan])
+    return classes[np.nan_to_num(types, nan=-1).astype(int)]
 
 
 def _region_band(study: Study) -> Band:
