@@ -31,7 +31,7 @@ export function cellAnswer(about, speech, cell, where, depth) {
   const place = about.regions.length > 1 && region ? `${speech.name(region.name)} · ` : "";
   return [
     make("p", { class: "where" }, place, where),
-    trustOf(about, speech, cell, depth),
+    trustOf(about, speech, cell),
     depthTable(about, speech, cell, depth),
     Number.isFinite(cell.storage)
       ? make("p", {}, `${speech.say("storage")}: `, make("strong", {}, speech.say("storage_is", speech.number(cell.storage, 2))))
@@ -40,16 +40,28 @@ export function cellAnswer(about, speech, cell, where, depth) {
   ].filter(Boolean);
 }
 
-function trustOf(about, speech, cell, depth) {
+// Return the level of trust, which is the lowest of all depth layers, and the dissimilarity index of
+// the layer that is least like its samples, which tells why.
+function trustOf(about, speech, cell) {
   const level = about.trust.find(({ code }) => code === cell.trust);
   if (!level) return null;
+  const several = about.depths.length > 1;
   const { name, meaning } = speech.trust(level);
-  const limit = about.thresholds[about.depths[depth].name];
-  const index = cell.depths[depth].dissimilarity;
-  const why = Number.isFinite(index)
-    ? ` ${speech.say("index", speech.number(index, 2), speech.number(limit, 2))}`
-    : "";
-  return make("p", {}, swatch(level.colour), `${speech.say(about.depths.length > 1 ? "trust_lowest" : "trust")}: `, make("strong", {}, name), `. ${meaning}${why}`);
+  const limits = about.depths.map((depth) => about.thresholds[depth.name]);
+  const ratios = cell.depths.map(({ dissimilarity }, i) => dissimilarity / limits[i]);
+  const least = ratios.indexOf(Math.max(...ratios));
+  const said = several ? "index_at" : "index";
+  const why =
+    least < 0
+      ? ""
+      : ` ${speech.say(
+          said,
+          speech.number(cell.depths[least].dissimilarity, 3),
+          speech.number(limits[least], 3),
+          speech.depth(about.depths[least]),
+        )}`;
+  const title = `${speech.say(several ? "trust_lowest" : "trust")}: `;
+  return make("p", {}, swatch(level.colour), title, make("strong", {}, name), `. ${meaning}${why}`);
 }
 
 function className(about, speech, code) {
@@ -73,10 +85,10 @@ function depthTable(about, speech, cell, depth) {
       kinds.push(small(`${speech.say("truth")}: `, ...className(about, speech, one.true_type)));
     }
     if (!withIce) return [speech.depth(about.depths[i]), kinds];
-    const ends = `${speech.say("range")}: ${speech.number(one.p10, 2)}–${speech.number(one.p90, 2)}`;
+    const ends = `${speech.say("range")}: ${speech.number(one.p10, 3)}–${speech.number(one.p90, 3)}`;
     const ices = [make("strong", {}, speech.number(one.ice, 3)), range(one.p10, one.p90, one.ice, most), small(ends)];
     if (Number.isFinite(one.true_ice)) {
-      ices.push(small(`${speech.say("truth")}: ${speech.number(one.true_ice, 2)}`));
+      ices.push(small(`${speech.say("truth")}: ${speech.number(one.true_ice, 3)}`));
     }
     return [speech.depth(about.depths[i]), kinds, ices];
   });
@@ -116,6 +128,6 @@ export function areaAnswer(about, speech, totals, depth) {
     .map((kind, i) => [[swatch(kind.colour), speech.name(kind.name)], square(totals.byClass[i])])
     .filter((_, i) => totals.byClass[i] > 0);
   const several = about.depths.length > 1 ? `, ${speech.depth(about.depths[depth])}` : "";
-  parts.push(table(`${speech.say("by_class")}${several}`, [speech.say("type"), "km²"], rows));
+  parts.push(table(`${speech.say("by_class")}${several}`, [speech.say("type"), speech.say("of_area")], rows));
   return parts;
 }

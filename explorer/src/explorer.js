@@ -109,7 +109,8 @@ class Explorer {
 
   #foot() {
     const { speech, about } = this;
-    const parts = [make("p", {}, speech.say("about")), make("p", {}, speech.say("libraries"))];
+    const rounded = about.total ? "about_ice" : "about";
+    const parts = [make("p", {}, speech.say(rounded)), make("p", {}, speech.say("libraries"))];
     if (about.total) {
       const { km3, lower, upper, probability } = about.total;
       const ends = [km3, lower, upper].map((value) => speech.number(value, 0));

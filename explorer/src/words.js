@@ -50,6 +50,7 @@ export const WORDS = {
     storage_is: "{0} m of ice",
     trust: "Trust",
     trust_lowest: "Trust, of the least sure layer",
+    index_at: "Dissimilarity index {0} at {2}; above {1} no sample is like the cell.",
     index: "Dissimilarity index {0}; above {1} no sample is like the cell.",
     expectation: "Ice content: m³ of ice in m³ of the layer. Nine in ten boreholes have more than the 10 % quantile, one in ten more than the 90 % quantile.",
     area: "Total of an area",
@@ -68,7 +69,8 @@ export const WORDS = {
     whole: "The whole map: {0} km³ of ice, with a probability of {3} between {1} and {2} km³.",
     whole_alone: "The whole map: {0} km³ of ice.",
     no_interval: "There is no interval for a drawn area: errors of neighbouring cells go together.",
-    about: "Values on this page are rounded: ice content to 0.0001, all others to 0.005. The GeoTIFFs in the folder maps have all digits.",
+    about: "Values on this page are rounded to 0.005. The GeoTIFFs in the folder maps have all digits.",
+    about_ice: "Values on this page are rounded: the expected ice content to 0.0001, all others to 0.005. The GeoTIFFs in the folder maps have all digits.",
     libraries: "Made with OpenLayers and proj4js; their licences are at the end of this file.",
     zoom_in: "Zoom in",
     zoom_out: "Zoom out",
@@ -123,6 +125,7 @@ export const WORDS = {
     storage_is: "冰层总厚度 {0} m",
     trust: "可信度",
     trust_lowest: "可信度（取各层最低）",
+    index_at: "{2} 相异指数 {0}；大于 {1} 时没有与该格点相似的样本。",
     index: "相异指数 {0}；大于 {1} 时没有与该格点相似的样本。",
     expectation: "体积含冰量：单位体积土层中冰的体积（m³ m⁻³）。十个钻孔中有九个高于 10 % 分位数，有一个高于 90 % 分位数。",
     area: "区域统计",
@@ -141,7 +144,8 @@ export const WORDS = {
     whole: "全图地下冰储量 {0} km³，{3} 区间为 {1}–{2} km³。",
     whole_alone: "全图地下冰储量 {0} km³。",
     no_interval: "所绘区域不给出区间：相邻格点的误差彼此相关。",
-    about: "本页数值经过取整：含冰量的步长为 0.0001，其余为 0.005。完整精度见 maps 文件夹中的 GeoTIFF。",
+    about: "本页数值经过取整，步长为 0.005。完整精度见 maps 文件夹中的 GeoTIFF。",
+    about_ice: "本页数值经过取整：含冰量期望值的步长为 0.0001，其余为 0.005。完整精度见 maps 文件夹中的 GeoTIFF。",
     libraries: "使用 OpenLayers 与 proj4js；许可证见本文件末尾。",
     zoom_in: "放大",
     zoom_out: "缩小",
@@ -199,6 +203,6 @@ export class Speech {
   }
 
   percent(value) {
-    return `${this.number(100 * value, value > 0 && value < 0.1 ? 1 : 0)} %`;
+    return `${this.number(100 * value, 1)} %`;
   }
 }

@@ -8,6 +8,7 @@ import urllib.parse
 import numpy as np
 import pytest
 import rasterio
+from rasterio.warp import transform
 
 from helpers.core.classes import layer_name
 from helpers.core.grid import cell_areas, cell_centres, reference_grid
@@ -181,15 +182,20 @@ def test_a_click_answers_with_the_values_of_the_files(finished, page, browser):
     link = wait_for(browser, "return location.hash.includes('cell=') && location.hash")
     longitude, latitude = map(float, urllib.parse.parse_qs(link[1:])["cell"][0].split(","))
     name = layer_name(study.layers[-1])
-    with rasterio.open(map_files(study)[f"class_probability_{name}"]) as source:
-        from rasterio.warp import transform
 
-        (x,), (y,) = transform("EPSG:4326", source.crs, [longitude], [latitude])
-        shares = next(source.sample([(x, y)])) * 1e-4
+    def values(kind):
+        with rasterio.open(map_files(study)[f"{kind}_{name}"]) as source:
+            (x,), (y,) = transform("EPSG:4326", source.crs, [longitude], [latitude])
+            return next(source.sample([(x, y)])) * source.scales[0]
+
     rows = browser.find_elements(By.CSS_SELECTOR, ".explorer .chances tbody tr")
     shown = [float(row.find_elements(By.TAG_NAME, "td")[0].text.rstrip(" %")) / 100 for row in rows]
-    # The page writes whole percents.
-    np.testing.assert_allclose(shown, shares, rtol=0, atol=0.0076)
+    np.testing.assert_allclose(shown, values("class_probability"), rtol=0, atol=0.005)
+    if study.has_storage:
+        said = text_of(browser, ".explorer .chosen td:last-child")
+        ice, low, high = re.search(r"([\d.]+)\s+10–90 %: ([\d.]+)–([\d.]+)", said).groups()
+        expected = [values("ice_content")[0], *values("ice_content_range")[[0, 2]]]
+        np.testing.assert_allclose([float(ice), float(low), float(high)], expected, atol=0.005)
 
 
 @pytest.mark.browser
