@@ -35,8 +35,8 @@ class Explorer {
     this.first = state;
     this.pictures = 0;
     // As many digits as tell one cell from the next, and no more.
-    const size = about.projection.degrees ? about.grid.width : about.grid.width / 111_320;
-    this.digits = Math.max(1, Math.ceil(-Math.log10(size)));
+    const metresPerDegree = 111_320;
+    this.digits = Math.max(1, Math.ceil(Math.log10(metresPerDegree / about.grid.width)));
   }
 
   async start() {
@@ -204,6 +204,7 @@ class Explorer {
   }
 
   #show() {
+    this.parts.tip.hidden = true;
     this.#legend();
     this.#paint();
     if (this.place) this.ask(this.place);
@@ -344,7 +345,6 @@ class Explorer {
     if (!this.root.dataset.ready) return; // what the address asks for is not shown yet
     const { map, place, rings, about } = this;
     const text = (point, digits) => point.map((value) => Number(value.toFixed(digits))).join(",");
-    const metres = about.projection.degrees ? 6 : 0;
     this.onState({
       lang: this.speech.language,
       layer: this.layer.id,
@@ -352,7 +352,7 @@ class Explorer {
       depth: about.depths[this.depth].name,
       view: `${text(map.toDegrees(map.view.getCenter()), 3)},${map.view.getZoom().toFixed(2)}`,
       cell: place && text(map.toDegrees(place), 5),
-      area: rings && rings[0].map((point) => text(point, metres)).join(";"),
+      area: rings && rings[0].map((point) => text(point, 0)).join(";"),
     });
   }
 }

@@ -49,7 +49,7 @@ export class MapView {
   constructor(target, about, extent, calls) {
     this.about = about;
     this.extent = extent;
-    proj4.defs(OWN, about.projection.definition);
+    proj4.defs(OWN, about.projection);
     register(proj4);
     getProjection(OWN).setExtent(extent);
     this.main = new ImageLayer();

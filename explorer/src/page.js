@@ -19,7 +19,9 @@ async function textOf(id) {
 }
 
 const root = document.getElementById("explorer");
-if (root) {
+if (root && !window.DecompressionStream) {
+  root.append("This page needs a browser of 2023 or later. 本页面需要 2023 年以后的浏览器。");
+} else if (root) {
   explore(root, {
     about: JSON.parse(await textOf("about")),
     textOf: (name) => textOf(`band-${name}`),

@@ -97,7 +97,7 @@ def describe(study: Study, names: list[str]) -> dict[str, Any]:
         "study": study.name,
         "run": study.run,
         "label": study.label,
-        "projection": {"definition": _proj4(crs), "name": crs.name, "degrees": crs.is_geographic},
+        "projection": _proj4(crs),
         "grid": {
             "rows": rows,
             "columns": columns,
