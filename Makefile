@@ -41,7 +41,7 @@ lint: $(READY)  ## check style, imports between packages, types, and the size of
 	@for name in helpers testbed launcher; do echo "src/$$name: $$(find src/$$name -name '*.py' -exec cat {} + | wc -l) lines"; done
 
 lock:  ## maintainers: add what pyproject.toml names to requirements.lock; without the file, take the newest (needs uv)
-	@uv pip compile pyproject.toml --extra dev --universal --generate-hashes --no-emit-index-url --custom-compile-command "make lock" --output-file requirements.lock --quiet
+	@uv pip compile pyproject.toml --extra dev --universal --fork-strategy fewest --generate-hashes --no-emit-index-url --custom-compile-command "make lock" --output-file requirements.lock --quiet
 
 clean:  ## remove what runs made (raw and processed data, results); sources and data/base stay
 	@rm -rf data/raw data/processed results .run
