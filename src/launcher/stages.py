@@ -135,7 +135,8 @@ def _forests(study: Study) -> list[Path]:
 
 def _figures(study: Study) -> list[Path]:
     names = resolve_name("helpers.figures:NAMES")
-    return [study.figures_dir / f"{name}.png" for name in names]
+    figures = [study.figures_dir / f"{name}.png" for name in names]
+    return [study.results_dir / "tables" / "headline.json", *figures]
 
 
 def _evaluations(study: Study) -> list[Path]:
@@ -298,8 +299,8 @@ _STAGES = (
     ),
     Stage(
         "06-publication-figures",
-        "figures for print, from results only",
-        after=("02-extract-samples", "04-evaluate-accuracy", "05-map-ground-ice"),
+        "headline numbers and figures for print, from results only",
+        after=("02-extract-samples", "04-evaluate-accuracy", "05-map-ground-ice", "05-storage"),
         outputs=_figures,
         seconds=25,
         memory_mb=(600, 300),
