@@ -113,6 +113,10 @@ def run_study(
         print(f"{name} is done in {seconds:.0f} s (budget {sum(budgets)} s): {folder}")
     else:
         print(f"{name} is up to date: nothing to do ({seconds:.0f} s).")
+    if until is None:
+        from launcher.summary import summary  # reads tables: its modules take seconds
+
+        print("\n".join(summary(study)))
 
 
 def launch(job: Job, progress: StageProgress) -> None:
