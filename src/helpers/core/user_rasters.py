@@ -159,14 +159,18 @@ def _unreadable(path: Path, error: RasterioError) -> RasterError:
 
 
 def source_crs(source: DatasetReader) -> rasterio.CRS:
-    """Return the CRS of an open raster; WGS 84 for NetCDF files with no more than degrees."""
-    if source.crs is not None:
+    """Return the CRS of an open raster; WGS 84 for NetCDF files with no more than degrees.
+
+    RasterError if there is none, or it says nothing of where on Earth the raster lies.
+    """
+    if source.crs is not None and (source.crs.is_geographic or source.crs.is_projected):
         return source.crs
     units = {value for name, value in source.tags().items() if name.endswith("#units")}
-    if {"degrees_north", "degrees_east"} <= units:
+    if source.crs is None and {"degrees_north", "degrees_east"} <= units:
         return rasterio.CRS.from_epsg(4326)
+    kind = "no coordinate reference system" if source.crs is None else "a local coordinate system"
     raise RasterError(
-        f"The raster {_name(source)} has no coordinate reference system.",
+        f"The raster {_name(source)} has {kind}.",
         f"assign the one that it was made in: rio edit-info --crs EPSG:32651 {_name(source)}",
     )
 
