@@ -260,7 +260,8 @@ def bootstrap_matrices(
     """
     block, counts = draws
     shape = (size, size) if isinstance(size, int) else size
-    place = np.ravel_multi_index((block, predicted, reference), (counts.shape[1], *shape))
+    places = tuple(np.asarray(one, int) for one in (block, predicted, reference))
+    place = np.ravel_multi_index(places, (counts.shape[1], *shape))
     matrices = np.bincount(place, minlength=counts.shape[1] * math.prod(shape))
     matrices = matrices.reshape(len(counts[0]), -1).astype(float)
     # einsum adds up in one order on any number of cores; a matrix product does not.
