@@ -28,5 +28,5 @@ def assert_refused(
     assert caught.value.remedy.strip()
     text = str(caught.value)
     assert [part for part in parts if part not in text] == [], text
-    assert len(text) < 1200
+    assert len(text) < 2000
     assert state(folder) == before

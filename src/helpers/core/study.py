@@ -55,11 +55,11 @@ possible."""
 
 
 _MESSAGE_LENGTH = 400
-_MOST_PROBLEMS = 12
+_MOST_PROBLEMS = 10
 _SHORT = Repr()
 _SHORT.maxstring = _SHORT.maxother = 80
 _SHORT.maxlist = _SHORT.maxdict = 4
-_SHORT.maxlevel = 3
+_SHORT.maxlevel = 2
 """Shows given values, which may be long, or nested without end."""
 
 
