@@ -16,6 +16,7 @@ from rasterio.io import DatasetReader
 from rasterio.warp import transform, transform_bounds
 from rasterio.windows import Window
 
+from helpers.core.drivers import open_local
 from helpers.core.errors import listed
 from helpers.core.grid import crs_wkt
 from helpers.core.rasters import RasterError
@@ -86,13 +87,13 @@ def open_source(
     For a grid, the overview is opened that `overview_for` names.
     """
     try:
-        with _quiet_open(str(path)) as source:
+        with _quiet_open(path) as source:
             names = [name.rpartition(":")[2] for name in source.subdatasets]
             if not names and source.count:
                 names = [source.tags(1).get("NETCDF_VARNAME", "")]
             chosen = _variable(path, names, reading.variable)
-            address = dict(zip(names, source.subdatasets, strict=False)).get(chosen, str(path))
-        with _quiet_open(address) as source:
+            address = dict(zip(names, source.subdatasets, strict=False)).get(chosen, "")
+        with _quiet_open(path, address) as source:
             if reading.band > source.count:
                 raise RasterError(
                     f"{path.name} has no band {reading.band}: it has {source.count}.",
@@ -102,7 +103,7 @@ def open_source(
             if level is None:
                 yield source
         if level is not None:
-            with rasterio.open(address, overview_level=level) as source:
+            with open_local(path, address, overview_level=level) as source:
                 yield source
     except RasterioError as error:
         raise _unreadable(path, error) from None
@@ -124,10 +125,13 @@ def overview_for(source: DatasetReader, geobox: GeoBox) -> int | None:
     return levels[-1] if levels else None
 
 
-def _quiet_open(address: str) -> DatasetReader:
-    with warnings.catch_warnings():  # a NetCDF file with several variables has no place itself
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        return rasterio.open(address)
+@contextlib.contextmanager
+def _quiet_open(path: Path, address: str = "") -> Iterator[DatasetReader]:
+    with contextlib.ExitStack() as stack:
+        with warnings.catch_warnings():  # a NetCDF file with several variables has no place itself
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            source = stack.enter_context(open_local(path, address))
+        yield source
 
 
 def _variable(path: Path, names: Sequence[str], wanted: str) -> str:
