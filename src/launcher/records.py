@@ -3,6 +3,7 @@
 import os
 import platform
 import resource
+import shutil
 import sys
 import time
 from collections.abc import Collection, Iterable, Mapping
@@ -16,6 +17,7 @@ from helpers import __version__
 from helpers.core.code import package_digest
 from helpers.core.errors import CompendiumError, listed
 from helpers.core.files import file_hash, read_json, short_hash, write_json
+from helpers.core.settings import ROOT
 from helpers.core.study import Study, relative_path
 from launcher.stages import (
     STAGES,
@@ -44,6 +46,8 @@ _PACKAGES = (
     "odc-geo",
     "pyflwdir",
 )
+_LEAST_FREE = 20  # MB of disk; with less, that is why a stage ended
+
 _SHARED = ("stage", "study", "label", "python", "packages", "settings", "inputs")
 """What a run's index does not repeat of a stage's record, since all stages of a run have it."""
 
@@ -57,6 +61,10 @@ def failure(events: Iterable[Event], run: str | None = None) -> RunError | None:
     last = {(event["run"], event["stage"]): event["event"] for event in own}
     for (_, stage), event in last.items():
         if event != "end":
+            free = shutil.disk_usage(ROOT).free / 2**20
+            if free < _LEAST_FREE:
+                message = f"{stage} ended, and the project's disk has {free:.0f} MB left."
+                return RunError(message, "free some space on it, then start again")
             why = f"{stage} was killed before it could say why; most often memory ran out."
             how = "close other programs first if memory was short"
             return RunError(why, f"start again: what is done is kept; {how}")
