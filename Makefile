@@ -2,6 +2,8 @@
 PYTHON ?= python3
 STUDY ?= config/virtual.yaml
 SWEEP ?= seeds
+# To the shell they go as variables of its environment: so their values may have spaces.
+export STUDY SWEEP PROFILE
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -13,13 +15,13 @@ help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
 
 map: $(READY)  ## make the map of a study (STUDY=config/virtual.yaml)
-	@$(BIN)/python -m launcher map $(STUDY)
+	@$(BIN)/python -m launcher map "$$STUDY"
 
 full: $(READY)  ## make the map, and evaluate it: baselines, what choosing costs, regression of the ice (STUDY=...)
-	@$(BIN)/python -m launcher map --full $(STUDY)
+	@$(BIN)/python -m launcher map --full "$$STUDY"
 
 batch: $(READY)  ## make all runs of a sweep, and compare them (SWEEP=seeds, of config/sweeps; PROFILE=slurm)
-	@$(BIN)/python -m launcher batch $(SWEEP) $(if $(PROFILE),--profile $(PROFILE))
+	@$(BIN)/python -m launcher batch "$$SWEEP" $${PROFILE:+--profile "$$PROFILE"}
 
 test: $(READY)  ## run the tests
 	@$(BIN)/python -m pytest -m "not browser and not soak" -n logical --maxprocesses 4 --maxschedchunk 1

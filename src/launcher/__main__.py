@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pkgutil import resolve_name
 from typing import Any
 
-from helpers.core.errors import CompendiumError
+from helpers.core.errors import CompendiumError, system_remedy
 from helpers.core.study import Study, relative_path
 from launcher.stages import STAGES
 
@@ -167,6 +167,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(bool((resolve_name(run) if isinstance(run, str) else run)(**options)))
     except CompendiumError as error:
         print(error, file=sys.stderr)
+        return 1
+    except OSError as error:
+        if not (remedy := system_remedy(error)):
+            raise
+        print(f"{error}\nRemedy: {remedy}", file=sys.stderr)
         return 1
 
 
