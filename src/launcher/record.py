@@ -1,10 +1,13 @@
 """The record of a finished run: what each stage made, for ``python -m launcher record``."""
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from helpers.core.files import read_json
 from helpers.core.study import Study, relative_path
+from launcher.processes import locks
 from launcher.records import is_finished
 from launcher.stages import STAGES, RunError, record_path, stages_before, stages_of
 
@@ -14,13 +17,22 @@ def record_study(path: str | Path) -> None:
 
     RunError if the run is not up to date.
     """
-    from helpers.record.crate import Step
     from helpers.record.folder import write_record
 
     study = Study.open(path)
     names = stages_of(study)
-    if not is_finished(study, names):
-        raise RunError(f"{study.name}/{study.run} is not up to date.", "run `make map` first")
+    with locks([study]):
+        if not is_finished(study, names):
+            raise RunError(f"{study.name}/{study.run} is not up to date.", "run `make map` first")
+        steps, last = _steps(study, names)
+        folder = write_record(study, steps, last)
+    print(relative_path(folder))
+
+
+def _steps(study: Study, names: Sequence[str]) -> tuple[list[Any], datetime]:
+    """Return the stages as steps of a record, and when the last one ended."""
+    from helpers.record.crate import Step
+
     records = {name: read_json(record_path(study, name)) for name in names}
     results = {name: _in_record(study, name) for name in names}
     steps = []
@@ -41,8 +53,7 @@ def record_study(path: str | Path) -> None:
                 results[name],
             )
         )
-    last = max(datetime.fromisoformat(one["finished"]) for one in records.values())
-    print(relative_path(write_record(study, steps, last)))
+    return steps, max(datetime.fromisoformat(one["finished"]) for one in records.values())
 
 
 _MORE = {

@@ -47,12 +47,13 @@ def published_samples(study: Study) -> dict[str, pd.DataFrame]:
     names = {"samples": folder / "samples/samples.csv", "fates": folder / "samples/fates.csv"}
     if publishes_sites(study):
         names["residuals"] = folder / "tables/residuals.csv"
-    tables = {name: pd.read_csv(path) for name, path in names.items() if path.is_file()}
+    text = {"site_id": str, "group": str}
+    tables = {n: pd.read_csv(path, dtype=text) for n, path in names.items() if path.is_file()}
     if publishes_sites(study):
         return tables
-    sites = pd.concat([table["site_id"] for table in tables.values()]).astype(str).unique()
+    sites = pd.concat([table["site_id"] for table in tables.values()]).unique()
     numbers = _numbers(study, sites)
-    groups = _numbers(study, tables["samples"]["group"].astype(str).unique())
+    groups = _numbers(study, tables["samples"]["group"].unique())
     return {name: _hidden(study, table, numbers, groups) for name, table in tables.items()}
 
 
@@ -66,9 +67,9 @@ def _hidden(
     study: Study, table: pd.DataFrame, sites: Mapping[str, int], groups: Mapping[str, int]
 ) -> pd.DataFrame:
     kept = table[[name for name in table if name in {*SAMPLE_COLUMNS, "fate", "layers"}]].copy()
-    kept["site_id"] = kept["site_id"].astype(str).map(sites)
+    kept["site_id"] = kept["site_id"].map(sites)
     if "group" in kept:
-        kept["group"] = kept["group"].astype(str).map(groups)
+        kept["group"] = kept["group"].map(groups)
     if study.record.publish_coordinates == "rounded":
         kept = kept.drop(columns=["easting", "northing"], errors="ignore")
         positions = [name for name in _POSITIONS if name in kept]

@@ -49,19 +49,25 @@ def write_record(study: Study, steps: Sequence[Step], finished: datetime) -> Pat
 
 @contextlib.contextmanager
 def _aside(folder: Path) -> Iterator[Path]:
-    """Give an empty folder beside another; at the end of the block it takes that one's place."""
+    """Give an empty folder beside another; at the end of the block it takes that one's place.
+
+    After an error, or a kill at any moment, there is the old folder or the new one.
+    """
     part, old = (folder.with_name(f".{folder.name}.{end}") for end in ("part", "old"))
+    if old.exists() and not folder.exists():
+        os.replace(old, folder)
     for path in (part, old):
         shutil.rmtree(path, ignore_errors=True)
     part.mkdir(parents=True)
     try:
         yield part
-        if folder.exists():
-            os.replace(folder, old)
-        os.replace(part, folder)
-    finally:
-        for path in (part, old):
-            shutil.rmtree(path, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    if folder.exists():
+        os.replace(folder, old)
+    os.replace(part, folder)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _copy_results(study: Study, folder: Path, steps: Sequence[Step]) -> None:
