@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help map full batch test test-browser soak lab lint lock clean
+.PHONY: help map full record batch test test-browser soak lab lint lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
@@ -19,6 +19,9 @@ map: $(READY)  ## make the map of a study (STUDY=config/virtual.yaml)
 
 full: $(READY)  ## make the map, and evaluate it: baselines, what choosing costs, regression of the ice (STUDY=...)
 	@$(BIN)/python -m launcher map --full "$$STUDY"
+
+record: $(READY)  ## write the record of a finished study, a folder fit to deposit (STUDY=...)
+	@$(BIN)/python -m launcher record $(STUDY)
 
 batch: $(READY)  ## make all runs of a sweep, and compare them (SWEEP=seeds, of config/sweeps; PROFILE=slurm)
 	@$(BIN)/python -m launcher batch "$$SWEEP" $${PROFILE:+--profile "$$PROFILE"}

@@ -103,6 +103,11 @@ _COMMANDS: dict[str, tuple[str, Callable[..., int | None] | str, list[Argument]]
         "launcher.check:check_study",
         [_STUDY, _FULL],
     ),
+    "record": (
+        "write the record of a finished run: a folder fit to deposit",
+        "launcher.record:record_study",
+        [_STUDY],
+    ),
     "readme": (
         "write the numbers of a study's last run into the README",
         "launcher.readme:write_readme",

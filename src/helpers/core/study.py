@@ -31,6 +31,7 @@ from helpers.core.settings import (
     OpenData,
     OtherMap,
     OwnPredictor,
+    Record,
     RunName,
     Samples,
     Section,
@@ -110,6 +111,7 @@ class Study(Section):
     trust: Trust = Trust()
     compare_with: list[OtherMap] = []
     compute: Compute = Compute()
+    record: Record = Record()
 
     @model_validator(mode="before")
     @classmethod
@@ -397,10 +399,10 @@ class Study(Section):
     def key(self) -> str:
         """Short hash of all that results depend on but the code: settings and input files.
 
-        Names and `compute` do not count. Runs of a batch lie in folders named after it, so that
-        equal runs are one and different ones never meet.
+        Names, `compute` and `record` do not count. Runs of a batch lie in folders named after it,
+        so that equal runs are one and different ones never meet.
         """
-        names = {"name", "title", "run", "compute"}
+        names = {"name", "title", "run", "compute", "record"}
         return short_hash([self.model_dump(mode="json", exclude=names), self.inputs])
 
     @property
