@@ -2,27 +2,32 @@
 PYTHON ?= python3
 STUDY ?= config/virtual.yaml
 SWEEP ?= seeds
+# To the shell they go as variables of its environment: so their values may have spaces.
+export STUDY SWEEP PROFILE
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help map full explore explorer-bundle batch test test-browser soak lab lint lock clean
+.PHONY: help map full record explore explorer-bundle batch test test-browser soak lab lint lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
 
 map: $(READY)  ## make the map of a study (STUDY=config/virtual.yaml)
-	@$(BIN)/python -m launcher map $(STUDY)
+	@$(BIN)/python -m launcher map "$$STUDY"
 
 full: $(READY)  ## make the map, and evaluate it: baselines, what choosing costs, regression of the ice (STUDY=...)
-	@$(BIN)/python -m launcher map --full $(STUDY)
+	@$(BIN)/python -m launcher map --full "$$STUDY"
+
+record: $(READY)  ## write the record of a finished study, a folder fit to deposit (STUDY=...)
+	@$(BIN)/python -m launcher record $(STUDY)
 
 explore: $(READY)  ## write a finished map as one page to look at and to ask, explorer.html (STUDY=...)
-	@$(BIN)/python -m launcher explore $(STUDY)
+	@$(BIN)/python -m launcher explore "$$STUDY"
 
 batch: $(READY)  ## make all runs of a sweep, and compare them (SWEEP=seeds, of config/sweeps; PROFILE=slurm)
-	@$(BIN)/python -m launcher batch $(SWEEP) $(if $(PROFILE),--profile $(PROFILE))
+	@$(BIN)/python -m launcher batch "$$SWEEP" $${PROFILE:+--profile "$$PROFILE"}
 
 test: $(READY)  ## run the tests
 	@$(BIN)/python -m pytest -m "not browser and not soak" -n logical --maxprocesses 4 --maxschedchunk 1
@@ -47,7 +52,7 @@ explorer-bundle:  ## maintainers: make the page's script and style anew from exp
 	@cd explorer && npm ci --silent && npm run --silent build
 
 lock:  ## maintainers: add what pyproject.toml names to requirements.lock; without the file, take the newest (needs uv)
-	@uv pip compile pyproject.toml --extra dev --universal --generate-hashes --no-emit-index-url --custom-compile-command "make lock" --output-file requirements.lock --quiet
+	@uv pip compile pyproject.toml --extra dev --universal --fork-strategy fewest --generate-hashes --no-emit-index-url --custom-compile-command "make lock" --output-file requirements.lock --quiet
 
 clean:  ## remove what runs made (raw and processed data, results); sources and data/base stay
 	@rm -rf data/raw data/processed results .run

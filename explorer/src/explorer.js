@@ -188,7 +188,9 @@ class Explorer {
     const { speech, about } = this;
     const shown = this.other ? [this.layer, this.other] : [this.layer];
     const parts = shown.map((layer) => {
-      const title = make("h3", {}, speech.say(`layer_${layer.id}`), layer.unit ? ` (${layer.unit})` : "");
+      const unit = layer.unit ? ` (${layer.unit})` : "";
+      const depth = about.depths.length > 1 && !layer.whole ? `, ${speech.depth(about.depths[this.depth])}` : "";
+      const title = make("h3", {}, speech.say(`layer_${layer.id}`), depth, unit);
       if (layer.classes) {
         const rows = about[layer.classes].map((one) => make("li", {}, swatch(one.colour), speech.legend(one)));
         return make("div", {}, title, make("ul", {}, rows));

@@ -17,7 +17,7 @@ from launcher.notebooks import execute
 from launcher.processes import has_data, locks
 from launcher.records import Event, failure, is_finished, write_index
 from launcher.run import Job, StageProgress, launch, waiting_jobs
-from launcher.stages import STAGES, missing_file, stages_of
+from launcher.stages import STAGES, check_name, impossible, stages_of
 from launcher.sweep import Sweep, SweepError, planned_runs, sweep_path
 
 BATCHES = ROOT / "results" / "batches"
@@ -69,6 +69,7 @@ def compare(paths: Sequence[str | Path], name: str) -> None:
     the name is that of a sweep.
     """
     runs = []
+    check_name(name, "--name")
     if (ROOT / "config" / "sweeps" / f"{name}.yaml").is_file():
         raise SweepError(f"{name} is the name of a sweep.", "give the comparison another name")
     for path in paths:
@@ -105,16 +106,23 @@ class _Batch:
 
     def __init__(self, path: str | Path, cores: int | None, profile: str | None) -> None:
         path = sweep_path(path)
+        check_name(path.stem, path.name)
         self.sweep = Sweep.open(path)
         self.group = BATCHES / path.stem
         self.cores = cores
         self.profile = profile
         self.plan = planned_runs(self.sweep)
         self.errors: dict[str, str] = {}  # why runs failed, by their names
+        if not any(one.study for one in self.plan):
+            first = self.plan[0]
+            raise SweepError(
+                f"{path.name}: no run of it is possible. {_title(first.values)}: {first.error}",
+                "correct the values of its axes; nothing was run",
+            )
         for one in self.plan:
             if not one.study:
                 print(f"impossible: {_title(one.values)}: {one.error}", flush=True)
-            elif error := missing_file(one.study, stages_of(one.study)):
+            elif error := impossible(one.study, stages_of(one.study)):
                 self.errors[one.study.run] = str(error)
 
     @property

@@ -8,130 +8,141 @@ import pandas as pd
 
 from helpers.accuracy.estimates import ESTIMATES
 from helpers.accuracy.predictions import MAPS
-from helpers.core.files import read_json, write_text
+from helpers.core.files import read_json, write_json, write_text
 from helpers.core.settings import ROOT
-from helpers.core.study import DOMAINS, Study
-from helpers.samples.store import read_samples
+from helpers.core.study import Study
+from helpers.record.headline import read_headline
+from launcher.chinese import in_chinese
 from launcher.stages import RunError, record_path, stages_of
 
 _SHOWN = ("test", "random", "blocks", "cells")  # estimates of a study with polygons
 
 
 def write_readme(path: str | Path) -> None:
-    """Replace a study's results in the README by those of its last run.
+    """Replace a study's results in the README, English and Chinese, by those of its last run.
 
-    They stand between two lines with its name. Those of the last coverage study are replaced, too,
-    if there is one. RunError if a stage has not run, or the README has no such lines.
+    They stand between two lines with its name, and are the headline numbers of the run, which are
+    copied to the study's figures. Those of the last coverage study are replaced, too, if there is
+    one. RunError if a stage has not run, or the README has no such lines.
     """
     study = Study.open(path)
-    readme = ROOT / "README.md"
-    blocks = {study.name: _polygons(study) if study.samples.areas else _results(study)}
+    numbers = read_headline(study)
+    results = _polygons if study.samples.areas else _results
+    blocks = {study.name: results(study, numbers)}
     if (coverage := ROOT / "results/batches/replicates/coverage.json").is_file():
         blocks["replicates"] = _coverage(read_json(coverage))
-    text = readme.read_text(encoding="utf-8")
-    for name, results in blocks.items():
+    pages = {
+        ROOT / "README.md": blocks,
+        ROOT / "README.zh-CN.md": {name: in_chinese(block) for name, block in blocks.items()},
+    }
+    texts = {page: _with_blocks(page, its_blocks) for page, its_blocks in pages.items()}
+    write_json(ROOT / "figures" / study.name / "headline.json", numbers)
+    for page, text in texts.items():
+        write_text(page, text)
+
+
+def _with_blocks(page: Path, blocks: Mapping[str, str]) -> str:
+    """Return the text of a page with other blocks of results."""
+    text = page.read_text(encoding="utf-8")
+    for name, block in blocks.items():
         opening, closing = f"<!-- {name}:begin", f"<!-- {name}:end -->"
         begin, end = text.find(opening), text.find(closing)
         if begin < 0 or end < begin:
-            message = f"{readme.name} has no place for the results of {name}."
+            message = f"{page.name} has no place for the results of {name}."
             raise RunError(message, f"put the lines `{opening} -->` and `{closing}` into it")
         head = text[: text.index("\n", begin) + 1]
-        text = f"{head}{results}\n{text[end:]}"
-    write_text(readme, text)
+        text = f"{head}{block}\n{text[end:]}"
+    return text
 
 
-def _polygons(study: Study) -> str:
-    """Return the accuracy of a study with polygons: by whole ones first, then by single cells."""
-    samples = read_samples(study)
-    estimates = _read(study.results_dir / "tables" / "validation.json")["reference"]
-    (layer, domains), *_ = estimates.items()
-    estimates = domains[study.domains[-1]]
-    samples = samples[samples["layer"] == layer]
-    rows = []
-    for name in (name for name in _SHOWN if name in estimates):
-        split = "test" if name == "test" else "train"
-        scores = estimates[name]["samples"]
+def polygon_rows(numbers: dict[str, Any]) -> Iterator[dict[str, str]]:
+    """Give a row an estimate of a study with polygons: by whole ones first, then by cells."""
+    (layer,) = numbers["layers"].values()
+    accuracy = layer["maps"]["reference"]["accuracy"]
+    for name in (name for name in _SHOWN if name in accuracy):
+        scores = accuracy[name]
         ends = f"{scores['kappa_lower']:.2f} to {scores['kappa_upper']:.2f}"
-        rows.append(
-            {
-                "accuracy on": ESTIMATES[name],
-                "polygons": str(samples.loc[samples["split"] == split, "group"].nunique()),
-                "cells": str(scores["n"]),
-                "overall accuracy": f"{scores['overall_accuracy']:.2f}",
-                "kappa (90 % interval)": f"{scores['kappa']:.2f} ({ends})",
-            }
-        )
-    more = estimates["cells"]["samples"]["kappa"] - estimates["random"]["samples"]["kappa"]
+        yield {
+            "accuracy on": ESTIMATES[name],
+            "polygons": str(layer["groups"]["test" if name == "test" else "train"]),
+            "cells": str(scores["n"]),
+            "overall accuracy": f"{scores['overall_accuracy']:.2f}",
+            "kappa (90 % interval)": f"{scores['kappa']:.2f} ({ends})",
+        }
+
+
+def _polygons(study: Study, numbers: dict[str, Any]) -> str:
+    (layer,) = numbers["layers"].values()
+    accuracy = layer["maps"]["reference"]["accuracy"]
+    more = accuracy["cells"]["kappa"] - accuracy["random"]["kappa"]
     seconds = sum(_read(record_path(study, name))["seconds"] for name in stages_of(study))
     note = (
         "Test samples and random folds are whole polygons. Folds of single cells part them, which "
         f"makes kappa {more:.2f} higher: neighbouring cells of one polygon are no independent "
         f"evidence. All notebooks together take {seconds:.0f} s on 2 cores."
     )
-    return f"{_table(rows)}\n\n{note}"
+    return f"{_table(polygon_rows(numbers))}\n\n{note}"
 
 
-def _results(study: Study) -> str:
+def _results(study: Study, numbers: dict[str, Any]) -> str:
     tables = study.results_dir / "tables"
     records = {name: _read(record_path(study, name)) for name in stages_of(study)}
     seconds = {f"`{name}`": record["seconds"] for name, record in records.items()}
     seconds["all"] = sum(seconds.values())
-    summary = _read(study.processed_dir / "summary.json")
-    cells = f"{summary['fewest_valid_cells']:,} to {summary['most_valid_cells']:,} valid cells"
-    last = list(records.values())[-1]
+    truth, rows = "", list(layer_rows(numbers))
+    if (file := tables / "true_storage.json").is_file():
+        true = read_json(file)["true_km3"]
+        truth = f"; the truth over the same cells is {true:.0f} km3 of ice"
+        _add_ceilings(tables, rows)
+    first, last = sentences(numbers)
     parts = [
         _table({"notebook": name, "seconds on 2 cores": f"{s:.0f}"} for name, s in seconds.items()),
-        f"{summary['predictors']} predictors with {cells} of {summary['resolution_m']:g} m.",
+        f"{first}.",
         "" if study.target == "ice_type" else f"Target: {study.target}.",
-        _table(_layers(tables)),
-        f"{_total(tables)}. Version {last['version']}, code {last['code_digest']}.",
+        _table(rows),
+        f"{last}{truth}. Version {numbers['version']}, code {numbers['code']}.",
     ]
     return "\n\n".join(part for part in parts if part)
 
 
-def _layers(tables: Path) -> Iterator[dict[str, str]]:
-    """Give a row a layer and map: test scores, the estimate by mapped area, and the ceiling."""
-    maps = _read(tables / "validation.json")
-    areas = pd.read_csv(tables / "class_areas.csv")
-    ceilings = tables / "true_accuracy.csv"
-    ceilings = pd.read_csv(ceilings) if ceilings.is_file() else pd.DataFrame({"map": []})
-    ceilings = ceilings[ceilings["map"] == "ceiling"]
-    domain = DOMAINS[1]
-    for layer in maps["reference"]:
+def layer_rows(numbers: dict[str, Any]) -> Iterator[dict[str, str]]:
+    """Give a row a layer and map: test scores, and the estimate by mapped area."""
+    for layer, parts in numbers["layers"].items():
         for name, title in MAPS.items():
-            scores = maps[name][layer][domain]
-            test, best = (scores[way]["samples"] for way in ("test", "random_adjusted"))
+            own = parts["maps"][name]
+            test, best = (own["accuracy"][way] for way in ("test", "random_adjusted"))
             value, lower, upper = (
                 best[f"overall_accuracy{end}"] for end in ("", "_lower", "_upper")
             )
-            own = areas[(areas["map"] == name) & (areas["layer"] == layer)]
-            frozen = own.query(f"domain == '{domain}' and `class` > 0")["mapped_km2"].sum()
-            row = {
+            yield {
                 "layer": layer,
                 "map": title,
-                "permafrost, 1000 km2": f"{frozen / 1000:.0f}",
+                "permafrost, 1000 km2": f"{own['permafrost_km2'] / 1000:.0f}",
                 "overall accuracy of the test": f"{test['overall_accuracy']:.2f}",
                 "kappa": f"{test['kappa']:.2f}",
                 "accuracy by mapped area (90 % interval)": f"{value:.2f} ({lower:.2f}-{upper:.2f})",
             }
-            best = ceilings[ceilings.get("layer") == layer] if len(ceilings) else ceilings
-            if len(best):
-                most = best.set_index("reference").loc["samples", "overall_accuracy"]
-                row["by area, a forest shown the true cells"] = f"{most:.2f}"
-            yield row
 
 
-def _total(tables: Path) -> str:
-    whole = _read(tables / "storage.json")["regions"]["all"]
-    interval = _read(tables / "storage_interval.json")
-    ends = interval["regions"]["all"]
-    text = f"Ground ice of the layers: {whole['ice_km3']:.0f} km3 of ice "
-    text += f"({whole['water_km3']:.0f} km3 of water), {100 * interval['probability']:.0f} % "
-    text += f"interval {ends['lower']:.0f} to {ends['upper']:.0f}"
-    truth = tables / "true_storage.json"
-    if truth.is_file():
-        text += f"; the truth over the same cells is {read_json(truth)['true_km3']:.0f} km3 of ice"
-    return text
+def _add_ceilings(tables: Path, rows: list[dict[str, str]]) -> None:
+    """Add the accuracy of a forest that was shown the true cells to the rows of `layer_rows`."""
+    table = pd.read_csv(tables / "true_accuracy.csv")
+    best = table[(table["map"] == "ceiling") & (table["reference"] == "samples")]
+    most = best.set_index("layer")["overall_accuracy"]
+    for row in rows:
+        row["by area, a forest shown the true cells"] = f"{most[row['layer']]:.2f}"
+
+
+def sentences(numbers: dict[str, Any]) -> tuple[str, str]:
+    """Return what the README says of the predictors, and of the total."""
+    grid, total = numbers["predictors"], numbers["total"]
+    cells = f"{grid['fewest_valid_cells']:,} to {grid['most_valid_cells']:,} valid cells"
+    return (
+        f"{grid['predictors']} predictors with {cells} of {grid['resolution_m']:g} m",
+        f"Ground ice of the layers: {total['ice_km3']:.0f} km3 of ice "
+        f"({total['water_km3']:.0f} km3 of water), {100 * total['interval']:.0f} % "
+        f"interval {total['ice_km3_lower']:.0f} to {total['ice_km3_upper']:.0f}",
+    )
 
 
 def _coverage(record: dict[str, Any]) -> str:

@@ -26,12 +26,13 @@ from launcher.records import (
     failure,
     forget_changed,
     is_finished,
+    why_stale,
     write_index,
 )
 from launcher.stages import (
     STAGES,
     RunError,
-    missing_file,
+    impossible,
     stages_before,
     stages_of,
     state_dir,
@@ -95,7 +96,7 @@ def run_study(
     """
     study = Study.open(path)
     stages = stages_of(study, full=full, until=until)
-    if error := missing_file(study, stages):
+    if error := impossible(study, stages):
         raise error
     with locks([study]):
         progress = StageProgress()
@@ -113,6 +114,10 @@ def run_study(
         print(f"{name} is done in {seconds:.0f} s (budget {sum(budgets)} s): {folder}")
     else:
         print(f"{name} is up to date: nothing to do ({seconds:.0f} s).")
+    if until is None:
+        from launcher.summary import summary  # reads tables: its modules take seconds
+
+        print("\n".join(summary(study)))
 
 
 def launch(job: Job, progress: StageProgress) -> None:
@@ -142,10 +147,10 @@ def launch(job: Job, progress: StageProgress) -> None:
 
 
 def show_stale(path: str | Path, full: bool = False) -> None:
-    """Print which stages a run would execute now; `full` adds those of ``make full``."""
+    """Print which stages a run would execute now, and why; `full` adds those of ``make full``."""
     study = Study.open(path)
     stages = stages_of(study, full=full)
-    if error := missing_file(study, stages):
+    if error := impossible(study, stages):
         raise error
     with locks([study]):
         stale = set(waiting_jobs(Job([study], study.results_dir, stages, cores=1)))
@@ -153,7 +158,8 @@ def show_stale(path: str | Path, full: bool = False) -> None:
         if changed_since(study, name) is not None or stale & set(stages_before(study, name)):
             stale.add(name)
     for name in stages:
-        print(f"{name:<28} {'would run' if name in stale else 'is up to date'}")
+        why = f"would run: {why_stale(study, name, stale)}" if name in stale else "is up to date"
+        print(f"{name:<28} {why}")
 
 
 def waiting_jobs(job: Job) -> dict[str, int]:
@@ -222,14 +228,21 @@ def _profile(path: str) -> Path:
 
 
 def _show_progress(child: subprocess.Popen, path: Path, progress: StageProgress) -> None:
-    """Print the lines of a file's events; on a terminal, the last line moves."""
+    """Print the lines of a file's events; on a terminal, the last line moves.
+
+    RunError if somebody removes the file.
+    """
     terminal = sys.stdout.isatty()
     cleared = f"\r{'':110}\r" if terminal else ""
     shown = 0
     running = True
     while running:
         running = child.poll() is None
-        lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+        try:
+            lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+        except FileNotFoundError:
+            message = f"{relative_path(path)} was removed while the run was on, as by `make clean`."
+            raise RunError(message, "start again; what is gone is made again") from None
         for line in lines[shown:]:
             if text := progress(json.loads(line)):
                 print(f"{cleared}{text}", flush=True)

@@ -17,17 +17,30 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Literal
 
+from pydantic import TypeAdapter, ValidationError
+
 from helpers.core.classes import layer_name
 from helpers.core.code import stage_digest
 from helpers.core.errors import CompendiumError, listed
 from helpers.core.files import read_json, short_hash, write_text
-from helpers.core.settings import ROOT, Area
+from helpers.core.settings import ROOT, Area, RunName
 from helpers.core.study import Study, relative_path
 from testbed.settings import VirtualStudy
 
 
 class RunError(CompendiumError):
     """A run that cannot start, or a stage that failed."""
+
+
+def check_name(name: str, what: str) -> None:
+    """Raise RunError if a name cannot be that of a folder of results."""
+    try:
+        TypeAdapter(RunName).validate_python(name)
+    except ValidationError:
+        shown = name if len(name) <= 80 else f"{name[:40]}..."
+        message = f"{what}: '{shown}' cannot be the name of a folder."
+        remedy = "use at most 80 letters, digits, hyphens, dots and underscores; a letter first"
+        raise RunError(message, remedy) from None
 
 
 SMALL_GRID = 0.1
@@ -135,7 +148,8 @@ def _forests(study: Study) -> list[Path]:
 
 def _figures(study: Study) -> list[Path]:
     names = resolve_name("helpers.figures:NAMES")
-    return [study.figures_dir / f"{name}.png" for name in names]
+    figures = [study.figures_dir / f"{name}.png" for name in names]
+    return [study.results_dir / "tables" / "headline.json", *figures]
 
 
 def _evaluations(study: Study) -> list[Path]:
@@ -298,8 +312,8 @@ _STAGES = (
     ),
     Stage(
         "06-publication-figures",
-        "figures for print, from results only",
-        after=("02-extract-samples", "04-evaluate-accuracy", "05-map-ground-ice"),
+        "headline numbers and figures for print, from results only",
+        after=("02-extract-samples", "04-evaluate-accuracy", "05-map-ground-ice", "05-storage"),
         outputs=_figures,
         seconds=25,
         memory_mb=(600, 300),
@@ -400,11 +414,36 @@ def stage_cores(study: Study, name: str, cores: int) -> int:
     return min(cores, STAGES[name].cores or cores)
 
 
+def impossible(study: Study, names: Iterable[str]) -> RunError | None:
+    """Return why some stages of a study cannot start, or None: what one of them would run into."""
+    names = list(names)
+    if error := missing_file(study, names):
+        return error
+    shared = [path for name in names if STAGES[name].shared for path in STAGES[name].reads(study)]
+    for path in map(str, (ROOT, *shared)):
+        if {"{", "}"} & set(path):
+            message = f"The path {path} has braces, which Snakemake takes for wildcards."
+            return RunError(message, "rename the folder or file, with other brackets")
+    needed = ("core.grid:reference_grid", "prepare.registry:used_predictors")
+    for one in (*needed, "prepare.domain:domain_covariates"):
+        try:
+            resolve_name(f"helpers.{one}")(study)
+        except CompendiumError as error:
+            return RunError(error.message, error.remedy)
+    return None
+
+
 def missing_file(study: Study, names: Iterable[str]) -> RunError | None:
     """Return the error of a file of the user that a stage would read and that is not there.
 
     Or of a raster that is dated in the future: what is made of it would seem to be older.
     """
+    named = {"area.polygons": study.area.polygons, "grid.like": study.grid.like}
+    for setting, path in named.items():
+        if path and not study.path(path).is_file():
+            what = "is a folder" if study.path(path).is_dir() else "is not there"
+            remedy = f"correct `{setting}` in the study file, or put the file there"
+            return RunError(f"{path}, which `{setting}` names, {what}.", remedy)
     for name in names:
         paths = STAGES[name].reads(study)
         missing = [path for path in paths if not path.is_file()]
@@ -438,7 +477,7 @@ def code_file(study: Study, name: str) -> Path:
     fingerprint = stage_fingerprint(study, name)
     if not path.is_file() or path.read_text() != fingerprint:
         write_text(path, fingerprint)
-        if _recorded(record) == fingerprint:
+        if recorded(record) == fingerprint:
             # An edit was undone before anything was made with it: the outputs stand, so the file
             # has to be older than they.
             os.utime(path, (record.stat().st_mtime - 86_400,) * 2)
@@ -457,7 +496,7 @@ def stage_fingerprint(study: Study, name: str) -> str:
     return f"{digest} {short_hash([study.processed_key, settings, files])}"
 
 
-def _recorded(record: Path) -> str:
+def recorded(record: Path) -> str:
     """Return the fingerprint that a record has; empty if there is no record that can be read."""
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
         return read_json(record)["made_of"]
@@ -466,4 +505,4 @@ def _recorded(record: Path) -> str:
 
 def is_recorded(study: Study, name: str) -> bool:
     """Return whether a stage was finished with the present code, settings and input files."""
-    return _recorded(record_path(study, name)) == stage_fingerprint(study, name)
+    return recorded(record_path(study, name)) == stage_fingerprint(study, name)

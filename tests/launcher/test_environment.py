@@ -3,10 +3,12 @@
 import json
 import re
 import tomllib
+from importlib.metadata import metadata
 from pathlib import Path
 
 import pytest
 import yaml
+from packaging.markers import Marker
 
 import helpers
 
@@ -36,6 +38,42 @@ def test_lock_holds_every_package_with_hashes_and_no_index():
     blocks = re.split(r"\n(?=[a-z0-9])", lock)[1:]
     assert all("--hash=sha256:" in block for block in blocks)
     assert "://" not in lock
+
+
+@pytest.mark.parametrize(
+    "machine", [("linux", "x86_64"), ("linux", "aarch64"), ("darwin", "arm64")]
+)
+def test_all_pythons_get_the_same_versions(machine):
+    """With two versions of numpy the same study had 452 and 476 km3 of ice."""
+    lock = (ROOT / "requirements.lock").read_text()
+    system, processor = machine
+    found = {}
+    for python in ("3.11", "3.12", "3.13"):
+        place = {"python_version": python, "python_full_version": f"{python}.9"}
+        place |= {"sys_platform": system, "platform_machine": processor}
+        for name, version, marker in re.findall(
+            r"^([a-z0-9][^ =]*)==(\S+)( ; .+)? \\$", lock, re.M
+        ):
+            if not marker or Marker(marker.removeprefix(" ; ")).evaluate(place):
+                found.setdefault(name, set()).add(version)
+    assert {name: versions for name, versions in found.items() if len(versions) > 1} == {}
+    assert {"numpy", "scipy", "scikit-learn", "rasterio"} <= found.keys()
+
+
+FAMILIES = {"PSF-2.0": "Python Software Foundation"}
+
+
+def test_licences_of_all_dependencies_are_listed():
+    page = (ROOT / "docs/dependencies.md").read_text(encoding="utf-8")
+    listed = dict(re.findall(r"^\| ([a-z0-9.-]+) \| (.+?) \| .+ \|$", page, re.M))
+    assert listed.pop("package") == "licence"
+    assert sorted(listed) == sorted(requirements())
+    for name, licence in listed.items():
+        about = metadata(name)
+        texts = [about.get("License-Expression", ""), (about.get("License") or "")[:80]]
+        told = " ".join([*texts, *(about.get_all("Classifier") or [])])
+        family = FAMILIES.get(licence, licence.split("-")[0].split()[0])
+        assert family in told or "License" not in told, f"{name} says {told[:80]}"
 
 
 @pytest.mark.parametrize("file", ["CITATION.cff", "CHANGELOG.md"])

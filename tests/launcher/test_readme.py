@@ -1,10 +1,17 @@
 """The README's numbers: each block by its own files, and nothing else is touched."""
 
 import json
+import subprocess
+import sys
 
+import numpy as np
 import pandas as pd
 import pytest
+import rasterio
+from conftest import ROOT
+from project import environment
 
+from helpers.core.files import read_json
 from launcher import readme
 from launcher.stages import RunError
 
@@ -15,15 +22,64 @@ BLOCKS += "<!-- replicates:end -->\nc\n"
 @pytest.fixture
 def page(tmp_path, monkeypatch):
     monkeypatch.setattr(readme, "ROOT", tmp_path)
-    monkeypatch.setattr(readme, "_results", lambda study: "new")
+    monkeypatch.setattr(readme, "_results", lambda study, numbers: "| layer |")
+    monkeypatch.setattr(readme, "read_headline", lambda study: {"study": study.name})
     path = tmp_path / "README.md"
     path.write_text(BLOCKS)
+    (tmp_path / "README.zh-CN.md").write_text(BLOCKS)
     return path
 
 
 def test_without_a_coverage_study_its_table_stays(page):
     readme.write_readme("config/quick.yaml")
-    assert page.read_text() == BLOCKS.replace("old\n", "new\n", 1)
+    assert page.read_text() == BLOCKS.replace("old\n", "| layer |\n", 1)
+    chinese = page.with_name("README.zh-CN.md").read_text()
+    assert chinese == BLOCKS.replace("old\n", "| 深度层 |\n", 1)
+    copied = read_json(page.parent / "figures/quick/headline.json")
+    assert copied == {"study": "quick"}
+
+
+@pytest.mark.parametrize(
+    "path", sorted(ROOT.glob("figures/*/headline.json")), ids=lambda path: path.parent.name
+)
+def test_the_readme_has_the_headline_numbers_of_the_committed_studies(path):
+    numbers = read_json(path)
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    _, _, block = text.partition(f"<!-- {numbers['study']}:begin")
+    block, _, _ = block.partition(f"<!-- {numbers['study']}:end")
+    if numbers["total"] is None:
+        rows, texts = readme.polygon_rows(numbers), []
+    else:
+        rows, texts = readme.layer_rows(numbers), [*readme.sentences(numbers)]
+        texts.append(f"Version {numbers['version']}, code {numbers['code']}.")
+    for line in (*texts, *(f"| {' | '.join(row.values())} |" for row in rows)):
+        assert line.removesuffix(" |") in block
+
+
+def test_the_readme_of_a_run_has_its_headline_numbers(copy):
+    """Its own total, area and scores, and those of the truth beside them."""
+    for name in ("README.md", "README.zh-CN.md"):
+        (copy / name).write_text(BLOCKS)
+    command = [sys.executable, "-m", "launcher", "readme", "config/quick.yaml"]
+    subprocess.run(command, cwd=copy, env=environment(copy), check=True)
+    text = (copy / "README.md").read_text()
+    tables = copy / "results/quick/main/tables"
+    numbers, storage = (read_json(tables / f"{name}.json") for name in ("headline", "storage"))
+    total = numbers["total"]
+    assert total["ice_km3"] == storage["regions"]["all"]["ice_km3"]
+    assert sum(one["ice_km3"] for one in numbers["layers"].values()) == pytest.approx(
+        total["ice_km3"]
+    )
+    assert numbers["area"]["no_data_km2"] == storage["regions"]["all"]["no_data_km2"]
+    assert numbers["label"] == "SIMULATED"
+    ends = f"{total['ice_km3_lower']:.0f} to {total['ice_km3_upper']:.0f}"
+    assert f": {total['ice_km3']:.0f} km3 of ice ({total['water_km3']:.0f} km3 of water)" in text
+    assert f"90 % interval {ends}; the truth" in text
+    for layer, parts in numbers["layers"].items():
+        with rasterio.open(tables.parent / f"maps/ice_type_{layer}.tif") as source:
+            frozen = (~np.isin(source.read(1), [0, 255])).sum() * 36.0
+        assert parts["maps"]["expected"]["permafrost_km2"] == frozen
+        assert f"| {layer} | map of the expected area | {frozen / 1000:.0f} |" in text
 
 
 def test_a_coverage_study_replaces_its_table(page, tmp_path):
