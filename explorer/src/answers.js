@@ -21,6 +21,20 @@ export async function readCell(about, bands, cell) {
   return { region, trust, storage, depths: byDepth };
 }
 
+// Return the lines that a pointer shows: place, type, and the value of the layer if it is another.
+export function hoverLines(about, speech, layer, { region, code, value, where }) {
+  const place = about.regions.length > 1 && about.regions[region - 1];
+  const kind = about.classes.find((one) => one.code === code);
+  const lines = [place ? `${speech.name(place.name)} · ${where}` : where];
+  if (kind) lines.push(speech.name(kind.name));
+  if (Number.isFinite(value) && layer.id !== "type") {
+    const entry = layer.classes && about[layer.classes].find((one) => one.code === value);
+    const text = entry ? speech.legend(entry) : `${speech.number(value, 2)} ${layer.unit}`;
+    lines.push(`${speech.say(`layer_${layer.id}`)}: ${text}`);
+  }
+  return lines;
+}
+
 // Return the answer on a cell as elements; `depth` is the index of the chosen depth layer.
 export function cellAnswer(about, speech, cell, where, depth) {
   const chosen = cell.depths[depth];

@@ -48,3 +48,16 @@ export function range(low, high, mark, most) {
     make("span", { class: "mark", style: `left:${place(mark)}` }),
   );
 }
+
+// Return a radio button of a group; `chosen` is called when it is.
+export function radio(group, value, text, checked, chosen) {
+  const attributes = { type: "radio", name: `explorer-${group}`, value, checked, onchange: chosen };
+  return make("label", { class: "choice" }, make("input", attributes), text);
+}
+
+// Return a slider from 0 to 1; `moved` is called with its number.
+export function slider(text, value, moved) {
+  const oninput = ({ target }) => moved(Number(target.value));
+  const input = make("input", { type: "range", min: 0, max: 1, step: 0.01, value, oninput });
+  return make("label", { class: "row" }, text, input);
+}

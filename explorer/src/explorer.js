@@ -1,9 +1,10 @@
 // The view of a map: layers on the left, the map, and answers on the right.
 // A page and a notebook use it alike: they hand over what there is and where bands come from.
 
-import { areaAnswer, cellAnswer, readCell } from "./answers.js";
+import { areaAnswer, cellAnswer, hoverLines, readCell } from "./answers.js";
 import { Bands } from "./bands.js";
-import { make, swatch } from "./elements.js";
+import { make, radio, slider } from "./elements.js";
+import { legendOf } from "./legend.js";
 import { corners, numbers } from "./link.js";
 import { MapView } from "./map.js";
 import { paint, valueOf } from "./paint.js";
@@ -66,19 +67,18 @@ class Explorer {
 
   // The elements that stay; their texts follow the language.
   #build() {
-    const part = (tag, attributes, ...children) => make(tag, attributes, ...children);
     this.parts = {
-      header: part("header", {}),
-      layers: part("section", { class: "layers" }),
-      map: part("div", { class: "map", tabindex: "0", role: "application" }),
-      tip: part("div", { class: "tip", hidden: true, "aria-hidden": "true" }),
-      line: part("div", { class: "line", hidden: true }),
-      label: this.about.label ? part("div", { class: "label" }) : null,
-      here: part("section", { class: "here" }),
-      answer: part("div", { "aria-live": "polite" }),
-      area: part("section", { class: "area" }),
-      sum: part("div", { "aria-live": "polite" }),
-      foot: part("footer", {}),
+      header: make("header", {}),
+      layers: make("section", { class: "layers" }),
+      map: make("div", { class: "map", tabindex: "0", role: "application" }),
+      tip: make("div", { class: "tip", hidden: true, "aria-hidden": "true" }),
+      line: make("div", { class: "line", hidden: true }),
+      label: this.about.label ? make("div", { class: "label" }) : null,
+      here: make("section", { class: "here" }),
+      answer: make("div", { "aria-live": "polite" }),
+      area: make("section", { class: "area" }),
+      sum: make("div", { "aria-live": "polite" }),
+      foot: make("footer", {}),
     };
     const { header, layers, map, tip, line, label, here, area, foot } = this.parts;
     const stage = make("div", { class: "stage" }, map, line, label, tip);
@@ -133,16 +133,16 @@ class Explorer {
     const { speech, about } = this;
     const several = about.depths.length > 1;
     const radios = about.layers.map((layer) =>
-      this.#radio("layer", speech.say(`layer_${layer.id}`), layer === this.layer, () => {
+      radio("layer", layer.id, speech.say(`layer_${layer.id}`), layer === this.layer, () => {
         this.layer = layer;
         this.#show();
-      }, layer.id),
+      }),
     );
     const depths = about.depths.map((depth, index) =>
-      this.#radio("depth", speech.depth(depth), index === this.depth, () => {
+      radio("depth", depth.name, speech.depth(depth), index === this.depth, () => {
         this.depth = index;
         this.#show();
-      }, depth.name),
+      }),
     );
     const options = about.layers.map((layer) =>
       make("option", { value: layer.id, selected: layer === this.other }, speech.say(`layer_${layer.id}`)),
@@ -154,7 +154,7 @@ class Explorer {
     const empty = make("option", { value: "" }, speech.say("nothing"));
     const fieldset = (key, content) => make("fieldset", {}, make("legend", {}, speech.say(key)), content);
     this.parts.legend = make("div", { class: "legend" });
-    this.parts.divider = make("div", {}, this.#slider("divider", this.divider, (share) => {
+    this.parts.divider = make("div", {}, slider(speech.say("divider"), this.divider, (share) => {
       this.divider = share;
       this.map.setDivider(share);
       this.parts.line.style.left = `${100 * share}%`;
@@ -163,7 +163,7 @@ class Explorer {
       make("h2", {}, speech.say("layers")),
       ...(several ? [fieldset("depth", make("div", { class: "depths" }, depths))] : []),
       fieldset("layer", radios),
-      this.#slider("opacity", this.opacity, (share) => {
+      slider(speech.say("opacity"), this.opacity, (share) => {
         this.opacity = share;
         this.map.setOpacity(share);
       }),
@@ -174,32 +174,10 @@ class Explorer {
     this.#legend();
   }
 
-  #radio(name, text, checked, chosen, value) {
-    const box = make("input", { type: "radio", name: `explorer-${name}`, value, checked, onchange: chosen });
-    return make("label", { class: "choice" }, box, text);
-  }
-
-  #slider(key, value, moved) {
-    const input = make("input", { type: "range", min: 0, max: 1, step: 0.01, value, oninput: ({ target }) => moved(Number(target.value)) });
-    return make("label", { class: "row" }, this.speech.say(key), input);
-  }
-
   #legend() {
     const { speech, about } = this;
     const shown = this.other ? [this.layer, this.other] : [this.layer];
-    const parts = shown.map((layer) => {
-      const unit = layer.unit ? ` (${layer.unit})` : "";
-      const depth = about.depths.length > 1 && !layer.whole ? `, ${speech.depth(about.depths[this.depth])}` : "";
-      const title = make("h3", {}, speech.say(`layer_${layer.id}`), depth, unit);
-      if (layer.classes) {
-        const rows = about[layer.classes].map((one) => make("li", {}, swatch(one.colour), speech.legend(one)));
-        return make("div", {}, title, make("ul", {}, rows));
-      }
-      const ramp = make("div", { class: "ramp", style: `background:linear-gradient(to right, ${layer.ramp.join(",")})` });
-      const digits = layer.high < 1 ? 2 : 1;
-      const marks = [0, layer.high / 2, layer.high].map((value) => make("span", {}, speech.number(value, digits)));
-      return make("div", {}, title, ramp, make("div", { class: "marks" }, marks));
-    });
+    const parts = shown.map((layer) => legendOf(layer, about, speech, this.depth));
     this.parts.legend.replaceChildren(...parts);
     this.parts.divider.hidden = this.parts.line.hidden = !this.other;
     this.parts.line.style.left = `${100 * this.divider}%`;
@@ -252,16 +230,7 @@ class Explorer {
       this.bands.value("region", cell),
     ]);
     if (place !== this.pointer) return;
-    const region = about.regions.length > 1 ? about.regions[number - 1] : null;
-    const kind = about.classes.find((one) => one.code === code);
-    const lines = [this.#where(place)];
-    if (region) lines[0] = `${speech.name(region.name)} · ${lines[0]}`;
-    if (kind) lines.push(speech.name(kind.name));
-    if (Number.isFinite(value) && layer.id !== "type") {
-      const entry = layer.classes && about[layer.classes].find((one) => one.code === value);
-      const text = entry ? speech.legend(entry) : `${speech.number(value, 2)} ${layer.unit}`;
-      lines.push(`${speech.say(`layer_${layer.id}`)}: ${text}`);
-    }
+    const lines = hoverLines(about, speech, layer, { region: number, code, value, where: this.#where(place) });
     tip.replaceChildren(...lines.map((line) => make("div", {}, line)));
     tip.hidden = false;
     const left = Math.min(pixel[0] + 14, this.parts.map.clientWidth - tip.offsetWidth - 4);

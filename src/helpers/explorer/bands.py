@@ -93,14 +93,19 @@ def unpack(described: dict[str, Any], text: str, width: int) -> np.ndarray:
     return np.where(numbers > 0, (numbers - 1.0) * described["step"], np.nan)
 
 
+def finished(path: Path) -> Path:
+    """Return the path of a file of a run; ExplorerError if it is missing."""
+    if not path.is_file():
+        raise ExplorerError(f"There is no {path.name} of this run.", "finish it with `make map`")
+    return path
+
+
 def read_bands(path: Path, names: tuple[str, ...], step: float) -> Iterator[tuple[str, Band]]:
     """Give the first bands of a raster by the names that the page has for them.
 
     ExplorerError if the file is missing.
     """
-    if not path.is_file():
-        raise ExplorerError(f"There is no {path.name} of this run.", "finish it with `make map`")
-    with rasterio.open(path) as source:
+    with rasterio.open(finished(path)) as source:
         for index, name in enumerate(names, start=1):
             read = source.read(index, masked=True)
             values = read.astype(np.float32).filled(np.nan) * np.float32(source.scales[index - 1])

@@ -18,7 +18,7 @@ from helpers.core.grid import cell_areas, crs_wkt, named_crs, reference_grid, st
 from helpers.core.plot import colour_map
 from helpers.core.rasters import read_band
 from helpers.core.study import Study
-from helpers.explorer.bands import FINE_STEP, STEP, Band, read_bands
+from helpers.explorer.bands import FINE_STEP, STEP, Band, finished, read_bands
 from helpers.mapping.cells import study_ground
 from helpers.mapping.files import interval_files, layer_files, map_files, trust_files
 from helpers.mapping.trust import LEVELS, MEANINGS
@@ -215,7 +215,7 @@ def _largest_content(study: Study) -> float:
 
 def _thresholds(study: Study) -> dict[str, float]:
     """Return by layer above which dissimilarity index no sample is like a cell."""
-    layers = read_json(study.results_dir / "tables" / "applicability.json")["layers"]
+    layers = read_json(finished(study.results_dir / "tables" / "applicability.json"))["layers"]
     return {name: layer["threshold"] for name, layer in layers.items()}
 
 
@@ -223,7 +223,7 @@ def _total(study: Study) -> dict[str, Any] | None:
     """Return the ice of the whole area with its interval, km3; None where contents are unknown."""
     if not study.has_storage:
         return None
-    record = read_json(interval_files(study)["record"])
+    record = read_json(finished(interval_files(study)["record"]))
     whole = record["regions"]["all"]
     ends = {name: whole[name] for name in ("km3", "lower", "upper")}
     return {"probability": record["probability"], **ends}

@@ -8,16 +8,32 @@ import urllib.parse
 import numpy as np
 import pytest
 import rasterio
+from hand_made import settings, write_maps
 from rasterio.warp import transform
 
 from helpers.core.classes import layer_name
 from helpers.core.grid import cell_areas, cell_centres, reference_grid
+from helpers.core.study import Study
 from helpers.explorer.bands import ExplorerError, unpack
 from helpers.explorer.page import write_explorer
 from helpers.mapping.cells import study_ground
 from helpers.mapping.files import layer_files, map_files
 
 ICE = "ice_content", "ice_content_range", "class_probability", "permafrost_probability"
+
+
+@pytest.fixture(scope="module", params=["ice", "plain"])
+def finished(request, tmp_path_factory):
+    """A study with maps, and its truth by name if it has one."""
+    folder = tmp_path_factory.mktemp(request.param)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Study, "processed_dir", property(lambda self: folder / "processed"))
+        patch.setattr(Study, "results_dir", property(lambda self: folder / "results"))
+        study = Study(**settings(request.param))
+        names = ["ice_type_2-3m", "ice_fraction_2-3m"] if study.has_storage else []
+        truth = {name: folder / f"truth/{name}.tif" for name in names}
+        write_maps(study, truth)
+        yield study, truth
 
 
 @pytest.fixture(scope="module")

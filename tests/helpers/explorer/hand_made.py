@@ -1,12 +1,10 @@
-"""Finished maps of small studies, made by hand, and a page of each."""
+"""Finished maps of small studies, made by hand."""
 
 import numpy as np
-import pytest
 
 from helpers.core.files import write_json
 from helpers.core.grid import area_mask, reference_grid
 from helpers.core.rasters import write_raster
-from helpers.core.study import Study
 from helpers.mapping.files import interval_files, map_files, trust_files
 from helpers.prepare.registry import GROUND_SHARE, covariate_files
 
@@ -72,17 +70,3 @@ def write_maps(study, truth):
     write_json(study.results_dir / "tables/applicability.json", limits)
     whole = {"km3": 4.0, "lower": 3.0, "upper": 5.0}
     write_json(interval_files(study)["record"], {"probability": 0.9, "regions": {"all": whole}})
-
-
-@pytest.fixture(scope="package", params=["ice", "plain"])
-def finished(request, tmp_path_factory):
-    """A study with maps, and its truth by name if it has one."""
-    folder = tmp_path_factory.mktemp(request.param)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Study, "processed_dir", property(lambda self: folder / "processed"))
-        patch.setattr(Study, "results_dir", property(lambda self: folder / "results"))
-        study = Study(**settings(request.param))
-        names = ["ice_type_2-3m", "ice_fraction_2-3m"] if study.has_storage else []
-        truth = {name: folder / f"truth/{name}.tif" for name in names}
-        write_maps(study, truth)
-        yield study, truth
