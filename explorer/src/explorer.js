@@ -159,8 +159,12 @@ class Explorer {
       this.map.setDivider(share);
       this.parts.line.style.left = `${100 * share}%`;
     }));
-    this.parts.layers.replaceChildren(
-      make("h2", {}, speech.say("layers")),
+    // A phone has no room for the list beside the map, so it begins closed there.
+    const open = this.parts.layers.firstChild?.open ?? matchMedia("(min-width: 901px)").matches;
+    const list = make(
+      "details",
+      { open },
+      make("summary", {}, make("h2", {}, speech.say("layers"))),
       ...(several ? [fieldset("depth", make("div", { class: "depths" }, depths))] : []),
       fieldset("layer", radios),
       slider(speech.say("opacity"), this.opacity, (share) => {
@@ -169,8 +173,8 @@ class Explorer {
       }),
       make("label", { class: "row" }, speech.say("compare"), make("select", { name: "compare", onchange: choose }, empty, options)),
       this.parts.divider,
-      this.parts.legend,
     );
+    this.parts.layers.replaceChildren(list, this.parts.legend);
     this.#legend();
   }
 

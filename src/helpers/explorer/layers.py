@@ -30,7 +30,7 @@ _QUANTILES = ("p10", "p50", "p90")
 def bands(study: Study, truth: dict[str, Path]) -> Iterator[tuple[str, Band]]:
     """Give all bands of a page by name, one after the other.
 
-    Names of those by depth end with the layer's: ``ice_type_2-3m``, ``chance_0_2-3m`` of class 0,
+    Names of those by depth end with the layer's: ``type_2-3m``, ``chance_0_2-3m`` of class 0,
     ``ice_2-3m``, ``p10_2-3m``. ``held_<layer>`` is what a whole cell holds, where land cover or
     bedrock make it less than the ice content.
     """
