@@ -492,8 +492,9 @@ def _validated(settings: dict[str, Any], head: str, remedy: str) -> Study:
     source = settings.get("source")
     kind = source.get("kind") if isinstance(source, dict) else None
     makers = source_makers()
-    known = isinstance(kind, str) and kind in makers.names
-    study_class = makers[kind].load() if known else Study
+    study_class = Study
+    if isinstance(kind, str) and kind in makers.names:
+        study_class = makers[kind].load()
     try:
         return study_class(**settings)
     except RecursionError:
