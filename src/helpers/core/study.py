@@ -492,8 +492,8 @@ def _validated(settings: dict[str, Any], head: str, remedy: str) -> Study:
     source = settings.get("source")
     kind = source.get("kind") if isinstance(source, dict) else None
     makers = source_makers()
-    known = isinstance(kind, str) and kind in makers.names
-    study_class = makers[kind].load() if known else Study
+    known = kind if isinstance(kind, str) and kind in makers.names else ""
+    study_class = makers[known].load() if known else Study
     try:
         return study_class(**settings)
     except RecursionError:
