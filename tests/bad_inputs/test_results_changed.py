@@ -112,7 +112,7 @@ def test_a_raster_that_was_cut_off_is_named(tmp_path, size):
     path = tmp_path / "trust.tif"
     with rasterio.open(
         path, "w", driver="GTiff", width=32, height=32, count=1, dtype="float32",
-        crs="EPSG:32651", transform=rasterio.transform.from_origin(0, 0, 1, 1),
+        crs="EPSG:32651", transform=rasterio.transform.from_origin(500_000, 5_600_000, 100, 100),
     ) as target:  # fmt: skip
         target.write(np.ones((1, 32, 32), np.float32))
     path.write_bytes(path.read_bytes()[:size])
