@@ -143,7 +143,8 @@ def _forests(study: Study) -> list[Path]:
     model_path = resolve_name("helpers.forest.paths:model_path")
     layers = [layer_name(layer) for layer in study.layers]
     parts = itertools.product(layers, ("map", "train"), ("forest", "ice"))
-    return sorted({model_path(study, *part) for part in parts})
+    models = sorted({model_path(study, *part) for part in parts})
+    return [*models, *(path.with_suffix(".json") for path in models)]
 
 
 def _figures(study: Study) -> list[Path]:
