@@ -17,7 +17,7 @@ from launcher.notebooks import execute
 from launcher.processes import has_data, locks
 from launcher.records import Event, failure, is_finished, write_index
 from launcher.run import Job, StageProgress, launch, waiting_jobs
-from launcher.stages import STAGES, missing_file, stages_of
+from launcher.stages import STAGES, impossible, stages_of
 from launcher.sweep import Sweep, SweepError, planned_runs, sweep_path
 
 BATCHES = ROOT / "results" / "batches"
@@ -111,10 +111,16 @@ class _Batch:
         self.profile = profile
         self.plan = planned_runs(self.sweep)
         self.errors: dict[str, str] = {}  # why runs failed, by their names
+        if not any(one.study for one in self.plan):
+            first = self.plan[0]
+            raise SweepError(
+                f"{path.name}: no run of it is possible. {_title(first.values)}: {first.error}",
+                "correct the values of its axes; nothing was run",
+            )
         for one in self.plan:
             if not one.study:
                 print(f"impossible: {_title(one.values)}: {one.error}", flush=True)
-            elif error := missing_file(one.study, stages_of(one.study)):
+            elif error := impossible(one.study, stages_of(one.study)):
                 self.errors[one.study.run] = str(error)
 
     @property

@@ -12,36 +12,47 @@ from helpers.core.files import read_json, write_json, write_text
 from helpers.core.settings import ROOT
 from helpers.core.study import Study
 from helpers.record.headline import read_headline
+from launcher.chinese import in_chinese
 from launcher.stages import RunError, record_path, stages_of
 
 _SHOWN = ("test", "random", "blocks", "cells")  # estimates of a study with polygons
 
 
 def write_readme(path: str | Path) -> None:
-    """Replace a study's results in the README by those of its last run.
+    """Replace a study's results in the README, English and Chinese, by those of its last run.
 
     They stand between two lines with its name, and are the headline numbers of the run, which are
     copied to the study's figures. Those of the last coverage study are replaced, too, if there is
     one. RunError if a stage has not run, or the README has no such lines.
     """
     study = Study.open(path)
-    readme = ROOT / "README.md"
     numbers = read_headline(study)
     results = _polygons if study.samples.areas else _results
     blocks = {study.name: results(study, numbers)}
     if (coverage := ROOT / "results/batches/replicates/coverage.json").is_file():
         blocks["replicates"] = _coverage(read_json(coverage))
-    text = readme.read_text(encoding="utf-8")
+    pages = {
+        ROOT / "README.md": blocks,
+        ROOT / "README.zh-CN.md": {name: in_chinese(block) for name, block in blocks.items()},
+    }
+    texts = {page: _with_blocks(page, its_blocks) for page, its_blocks in pages.items()}
+    write_json(ROOT / "figures" / study.name / "headline.json", numbers)
+    for page, text in texts.items():
+        write_text(page, text)
+
+
+def _with_blocks(page: Path, blocks: Mapping[str, str]) -> str:
+    """Return the text of a page with other blocks of results."""
+    text = page.read_text(encoding="utf-8")
     for name, block in blocks.items():
         opening, closing = f"<!-- {name}:begin", f"<!-- {name}:end -->"
         begin, end = text.find(opening), text.find(closing)
         if begin < 0 or end < begin:
-            message = f"{readme.name} has no place for the results of {name}."
+            message = f"{page.name} has no place for the results of {name}."
             raise RunError(message, f"put the lines `{opening} -->` and `{closing}` into it")
         head = text[: text.index("\n", begin) + 1]
         text = f"{head}{block}\n{text[end:]}"
-    write_json(ROOT / "figures" / study.name / "headline.json", numbers)
-    write_text(readme, text)
+    return text
 
 
 def polygon_rows(numbers: dict[str, Any]) -> Iterator[dict[str, str]]:

@@ -31,7 +31,7 @@ from launcher.records import (
 from launcher.stages import (
     STAGES,
     RunError,
-    missing_file,
+    impossible,
     stages_before,
     stages_of,
     state_dir,
@@ -95,7 +95,7 @@ def run_study(
     """
     study = Study.open(path)
     stages = stages_of(study, full=full, until=until)
-    if error := missing_file(study, stages):
+    if error := impossible(study, stages):
         raise error
     with locks([study]):
         progress = StageProgress()
@@ -113,6 +113,10 @@ def run_study(
         print(f"{name} is done in {seconds:.0f} s (budget {sum(budgets)} s): {folder}")
     else:
         print(f"{name} is up to date: nothing to do ({seconds:.0f} s).")
+    if until is None:
+        from launcher.summary import summary  # reads tables: its modules take seconds
+
+        print("\n".join(summary(study)))
 
 
 def launch(job: Job, progress: StageProgress) -> None:
@@ -145,7 +149,7 @@ def show_stale(path: str | Path, full: bool = False) -> None:
     """Print which stages a run would execute now; `full` adds those of ``make full``."""
     study = Study.open(path)
     stages = stages_of(study, full=full)
-    if error := missing_file(study, stages):
+    if error := impossible(study, stages):
         raise error
     with locks([study]):
         stale = set(waiting_jobs(Job([study], study.results_dir, stages, cores=1)))

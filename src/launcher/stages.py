@@ -401,11 +401,30 @@ def stage_cores(study: Study, name: str, cores: int) -> int:
     return min(cores, STAGES[name].cores or cores)
 
 
+def impossible(study: Study, names: Iterable[str]) -> RunError | None:
+    """Return why some stages of a study cannot start, or None: what one of them would run into."""
+    if error := missing_file(study, names):
+        return error
+    needed = ("core.grid:reference_grid", "prepare.registry:used_predictors")
+    for one in (*needed, "prepare.domain:domain_covariates"):
+        try:
+            resolve_name(f"helpers.{one}")(study)
+        except CompendiumError as error:
+            return RunError(error.message, error.remedy)
+    return None
+
+
 def missing_file(study: Study, names: Iterable[str]) -> RunError | None:
     """Return the error of a file of the user that a stage would read and that is not there.
 
     Or of a raster that is dated in the future: what is made of it would seem to be older.
     """
+    named = {"area.polygons": study.area.polygons, "grid.like": study.grid.like}
+    for setting, path in named.items():
+        if path and not study.path(path).is_file():
+            what = "is a folder" if study.path(path).is_dir() else "is not there"
+            remedy = f"correct `{setting}` in the study file, or put the file there"
+            return RunError(f"{path}, which `{setting}` names, {what}.", remedy)
     for name in names:
         paths = STAGES[name].reads(study)
         missing = [path for path in paths if not path.is_file()]

@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from helpers.core.errors import CompendiumError
 from helpers.core.files import read_yaml
-from helpers.core.settings import ROOT, Section
+from helpers.core.settings import ROOT, Count, Section, Seed
 from helpers.core.study import Study, StudyError, unknown_setting, valid_names
 
 _RANGE = {"low", "high", "log"}
@@ -27,7 +27,7 @@ class Replicates(Section):
     """Repetitions of every run with other random numbers."""
 
     settings: list[str]  # such as forest.seed; each gets a number of its own from every seed
-    seeds: Annotated[list[int], Field(min_length=1)]
+    seeds: Annotated[list[Seed], Field(min_length=1)]
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,8 @@ class Sweep(Section):
     design: Literal["grid", "random", "list"] = "grid"
     axes: dict[str, Any] = {}
     runs: list[dict[str, Any]] = []
-    size: Annotated[int, Field(gt=0)] = 10
-    seed: int = 0
+    size: Count = 10
+    seed: Seed = 0
     replicates: Replicates | None = None
     engine: Literal["notebooks", "process"] = "notebooks"
     # The last notebook; of those that a study has.
@@ -94,9 +94,6 @@ class Sweep(Section):
         try:
             settings = read_yaml(path)
             sweep = cls(**settings)
-        except (yaml.YAMLError, UnicodeDecodeError, TypeError) as error:
-            message = f"{path.name} is not readable as a sweep: {' '.join(str(error).split())}"
-            raise SweepError(message, "see docs/batches.md") from None
         except ValidationError as error:
             problems = []
             for one in error.errors():
@@ -104,6 +101,9 @@ class Sweep(Section):
                 problems.append(place + one["msg"].removeprefix("Value error, "))
             message = f"{path.name}: {'; '.join(problems)}"
             raise SweepError(message, "correct the sweep file") from None
+        except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+            message = f"{path.name} is not readable as a sweep: {' '.join(str(error).split())}"
+            raise SweepError(message, "see docs/batches.md") from None
         if problems := sweep._wrong_names():
             message = f"{path.name}: {'; '.join(problems)}."
             raise SweepError(message, "correct the axis; nothing was run")

@@ -5,11 +5,11 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from helpers.core.settings import Positive, Probability, Section, Share
+from helpers.core.settings import NotNegative, Positive, Probability, Section, Seed, Share
 from helpers.core.study import Study
 
-NotNegative = Annotated[float, Field(ge=0)]
-Number = Annotated[int, Field(ge=1)]
+Number = Annotated[int, Field(ge=1, le=10_000)]
+Arcsec = Annotated[float, Field(ge=0.1, le=3600)]
 Months = Annotated[list[float], Field(min_length=12, max_length=12)]
 Spectrum = Annotated[list[float], Field(min_length=5, max_length=5)]
 
@@ -20,7 +20,12 @@ class Relief(Section):
     coarsest_arcsec: Positive = 120  # coarsest grid of the pyramid
     longest_arcmin: Positive = 7.5  # wavelength of the noise; real topography has what is longer
     hurst: Share = 0.75  # Hurst exponent of natural topography, 0.7-0.8 [M]
-    noise: list[NotNegative] = [3.5, 1.5, 0.5, 0.2]  # by level, in steps of the topography
+    noise: Annotated[list[NotNegative], Field(min_length=1)] = [
+        3.5,
+        1.5,
+        0.5,
+        0.2,
+    ]  # by level, in steps of the topography
     calm_roughness: Positive = 15  # m; steps of the topography well below it bring hardly any noise
     incision: Positive = 0.12  # km^(1 - 2 area_exponent) a cycle
     incision_limit: Positive = 40  # largest ratio of the drop cut in a cycle to the drop left
@@ -28,7 +33,7 @@ class Relief(Section):
     diffusion: Positive = 0.45  # cells, standard deviation of the hillslope smoothing in a cycle
     breached_share: Share = 0.9  # the rest of a depression is filled
     cycles: Number = 7  # of erosion and uplift after a routing
-    routings: list[Number] = [3, 2, 1]  # by level
+    routings: Annotated[list[Number], Field(min_length=1)] = [3, 2, 1]  # by level
 
 
 class Cover(Section):
@@ -131,12 +136,12 @@ class VirtualSource(Section):
     """The virtual landscape: the raw rasters in the formats of the real products."""
 
     kind: Literal["virtual"] = "virtual"
-    seed: int = 20240601
-    dem_arcsec: Positive = 15
-    landsat_arcsec: Positive = 30
-    lst_arcsec: Positive = 30
-    margin_degrees: Positive = 0.75
-    scene_dates: list[date] = [
+    seed: Seed = 20240601
+    dem_arcsec: Arcsec = 15
+    landsat_arcsec: Arcsec = 30
+    lst_arcsec: Arcsec = 30
+    margin_degrees: Annotated[float, Field(gt=0, le=20)] = 0.75
+    scene_dates: Annotated[list[date], Field(min_length=1)] = [
         date(2023, 6, 18),
         date(2023, 7, 20),
         date(2023, 8, 21),
@@ -155,39 +160,39 @@ class Truth(Section):
     They are ours: orders of magnitude follow the literature, none is a measurement of this region.
     """
 
-    seed: int = 20240604
+    seed: Seed = 20240604
     lapse_rate: float = 5.5  # K per km, from the height that ERA5 has to the ground's
     inversion: float = 4.5  # K that winter nights take off on valley floors, at the fullest
     past_cooling: float = 1.5  # K; the colder climate that left relict permafrost
     thawing_n_factor: tuple[float, float] = (0.95, 0.62)  # bare dry ground, closed forest on peat
     freezing_n_factor: tuple[float, float] = (0.62, 0.42)  # little snow, much snow
-    snow_half: float = 35.0  # mm of water in November to March at which the factor lies half-way
+    snow_half: Positive = 35.0  # mm of water in November to March at which the factor lies half-way
     conductivity_ratio: tuple[float, float] = (0.95, 0.50)  # thawed to frozen: mineral, wet peat
     insolation: float = 0.10  # share of the thawing index that a 10 degree slope to the south gains
     hidden_temperature: tuple[float, float] = (0.20, 0.60)  # K, sd of fields: of 40 km, of a cell
     relict_limit: float = 0.7  # degC; ground now warmer than this has lost its relict permafrost
     stefan: tuple[float, float] = (0.060, 0.030)  # m per root of a degC d: dry mineral, wet peat
-    burnt_share: float = 0.12  # of the ground, in patches; fire lets it thaw deeper
+    burnt_share: Share = 0.12  # of the ground, in patches; fire lets it thaw deeper
     burnt_table: float = 1.2  # m deeper table where it burnt
-    thickness_per_kelvin: float = 32.0  # m of permafrost for each K below 0 degC at its top
-    ice_cap: float = 0.80  # m3 m-3
+    thickness_per_kelvin: Positive = 32.0  # m of permafrost for each K below 0 degC at its top
+    ice_cap: Share = 0.80  # m3 m-3
     ice_intercept: float = -2.6  # log-odds of ice content over the cap, dry coarse ground at 2 m
     ice_wetness: float = 1.9
     ice_peat: float = 1.3
     ice_fines: float = 1.2
     ice_transition: float = 1.0  # at the permafrost table; falls to 1/e within `transition_depth`
-    transition_depth: float = 1.5  # m
+    transition_depth: Positive = 1.5  # m
     ice_decline: float = 0.14  # for each metre below 2 m
     hidden_ice: tuple[float, float] = (1.00, 1.20)  # sd of log-odds, fields of 25 and 2 km
-    rock_ice: float = 0.03  # m3 m-3, in bedrock
+    rock_ice: Share = 0.03  # m3 m-3, in bedrock
     soil_depth: tuple[float, float] = (2.5, 22.0)  # m to bedrock: steep ridge, valley floor
 
 
 class Boreholes(Section):
     """How boreholes and pits sample the truth of the virtual study."""
 
-    seed: int = 20240605
-    sites: Annotated[int, Field(ge=30)] = 720
+    seed: Seed = 20240605
+    sites: Annotated[int, Field(ge=30, le=1_000_000)] = 720
     pit_share: Share = 0.35
     domain_share: Share = 0.78  # of the sites lie in the potential-permafrost domain
     design: Literal["random", "clustered", "roadside", "ice_seeking"] = "clustered"
@@ -196,7 +201,7 @@ class Boreholes(Section):
     cluster_radius: Positive = 6000  # m
     lowest_of: Number = 2  # places considered for a cluster: the nearest to a valley floor is taken
     road_share: Share = 0.4  # of the clusters lie along roads, the others in valleys
-    towns: Annotated[int, Field(ge=3)] = 70
+    towns: Annotated[Number, Field(ge=3)] = 70
     duplicates: Share = 0.01  # sites that were entered twice
     mistakes: Share = 0.005  # rows with a typing mistake
     ice_error: NotNegative = 0.03  # m3 m-3, sd of a measured interval

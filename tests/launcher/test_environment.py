@@ -3,6 +3,7 @@
 import json
 import re
 import tomllib
+from importlib.metadata import metadata
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,22 @@ def test_all_pythons_get_the_same_versions(machine):
                 found.setdefault(name, set()).add(version)
     assert {name: versions for name, versions in found.items() if len(versions) > 1} == {}
     assert {"numpy", "scipy", "scikit-learn", "rasterio"} <= found.keys()
+
+
+FAMILIES = {"PSF-2.0": "Python Software Foundation"}
+
+
+def test_licences_of_all_dependencies_are_listed():
+    page = (ROOT / "docs/dependencies.md").read_text(encoding="utf-8")
+    listed = dict(re.findall(r"^\| ([a-z0-9.-]+) \| (.+?) \| .+ \|$", page, re.M))
+    assert listed.pop("package") == "licence"
+    assert sorted(listed) == sorted(requirements())
+    for name, licence in listed.items():
+        about = metadata(name)
+        texts = [about.get("License-Expression", ""), (about.get("License") or "")[:80]]
+        told = " ".join([*texts, *(about.get_all("Classifier") or [])])
+        family = FAMILIES.get(licence, licence.split("-")[0].split()[0])
+        assert family in told or "License" not in told, f"{name} says {told[:80]}"
 
 
 @pytest.mark.parametrize("file", ["CITATION.cff", "CHANGELOG.md"])

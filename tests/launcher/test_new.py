@@ -97,7 +97,7 @@ def test_nothing_is_overwritten(project, there):
         ({"name": "-a"}, "no hyphen first"),
         ({"name": "batches"}, "give the study another name"),
         ({"box": (124, 50, 122, 52)}, "west, south, east, north"),
-        ({"resolution": -1}, "greater than 0"),
+        ({"resolution": -1}, "greater than"),
         ({"like": "none.tif"}, "none.tif"),
         ({"like": DEM, "box": (1, 2, 3, 4)}, "one of --like, --polygon and --box"),
     ],

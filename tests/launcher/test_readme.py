@@ -22,16 +22,19 @@ BLOCKS += "<!-- replicates:end -->\nc\n"
 @pytest.fixture
 def page(tmp_path, monkeypatch):
     monkeypatch.setattr(readme, "ROOT", tmp_path)
-    monkeypatch.setattr(readme, "_results", lambda study, numbers: "new")
+    monkeypatch.setattr(readme, "_results", lambda study, numbers: "| layer |")
     monkeypatch.setattr(readme, "read_headline", lambda study: {"study": study.name})
     path = tmp_path / "README.md"
     path.write_text(BLOCKS)
+    (tmp_path / "README.zh-CN.md").write_text(BLOCKS)
     return path
 
 
 def test_without_a_coverage_study_its_table_stays(page):
     readme.write_readme("config/quick.yaml")
-    assert page.read_text() == BLOCKS.replace("old\n", "new\n", 1)
+    assert page.read_text() == BLOCKS.replace("old\n", "| layer |\n", 1)
+    chinese = page.with_name("README.zh-CN.md").read_text()
+    assert chinese == BLOCKS.replace("old\n", "| 深度层 |\n", 1)
     copied = read_json(page.parent / "figures/quick/headline.json")
     assert copied == {"study": "quick"}
 
@@ -55,7 +58,8 @@ def test_the_readme_has_the_headline_numbers_of_the_committed_studies(path):
 
 def test_the_readme_of_a_run_has_its_headline_numbers(copy):
     """Its own total, area and scores, and those of the truth beside them."""
-    (copy / "README.md").write_text(BLOCKS)
+    for name in ("README.md", "README.zh-CN.md"):
+        (copy / name).write_text(BLOCKS)
     command = [sys.executable, "-m", "launcher", "readme", "config/quick.yaml"]
     subprocess.run(command, cwd=copy, env=environment(copy), check=True)
     text = (copy / "README.md").read_text()

@@ -10,12 +10,14 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import nbformat
 import psutil
 import pytest
 import yaml
+from conftest import SECRET
 from project import assert_same_rasters, environment, front_door
 
 from helpers.core.study import Study
@@ -84,7 +86,7 @@ def test_a_second_run_touches_nothing_and_full_adds_what_judges_the_map(quick):
     before = snapshot(quick)
     status, out, err = front_door(quick, "map", QUICK)
     assert status == 0, err
-    assert "up to date" in out[-1]
+    assert [line for line in out if "up to date: nothing to do" in line]
     assert snapshot(quick) == before
     status, out, err = front_door(quick, "check", "--full", QUICK)
     assert status == 0, err
@@ -443,6 +445,42 @@ def test_ctrl_c_ends_the_run_and_says_so(copy):
     assert launcher.returncode == 1
     assert "Stopped by SIGINT" in err
     assert not processes(copy)
+
+
+def test_a_secret_of_the_environment_is_in_no_file(quick):
+    secret = SECRET["AWS_SECRET_ACCESS_KEY"].encode()
+    files = [path for path in quick.rglob("*") if path.is_file()]
+    assert len(files) > 200
+    found = [path for path in files if secret in path.read_bytes()]
+    for path in (path for path in files if path.suffix in (".npz", ".xlsx")):
+        with zipfile.ZipFile(path) as parts:
+            found += [path for name in parts.namelist() if secret in parts.read(name)]
+    assert found == []
+
+
+def test_nothing_of_a_run_listens_beyond_this_machine(copy):
+    shutil.rmtree(copy / "data/processed")
+    with subprocess.Popen(
+        [sys.executable, "-m", "launcher", "map", QUICK, *PREPARE],
+        cwd=copy,
+        env=environment(copy),
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as run:
+        heard = wait_for(lambda: listening(copy))
+        os.killpg(run.pid, signal.SIGKILL)
+    wait_for(lambda: not processes(copy), seconds=10)
+    assert heard == {"127.0.0.1"}  # the kernel, which takes signed messages alone
+
+
+def listening(project):
+    """Return the addresses at which a project's runs listen."""
+    found = set()
+    for process in processes(project):
+        with contextlib.suppress(psutil.Error):
+            places = process.net_connections("inet")
+            found |= {place.laddr.ip for place in places if place.status == psutil.CONN_LISTEN}
+    return found
 
 
 def test_sources_hold_no_machine_paths():

@@ -9,12 +9,18 @@ the hyperparameters were chosen for the very score
 from collections.abc import Callable, Mapping
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from helpers.accuracy.by_area import plot_areas
-from helpers.accuracy.predictions import Predictions, known_of, mapped_areas
+from helpers.accuracy.predictions import (
+    KnownGround,
+    Predictions,
+    known_ground,
+    mapped_areas,
+)
 from helpers.accuracy.report import evaluate
 from helpers.core.classes import layer_title
 from helpers.core.grid import cell_centres, reference_grid
@@ -23,7 +29,6 @@ from helpers.core.scores import (
     HEADLINE_SCORES,
     bootstrap_matrices,
     by_mapped_share,
-    confusion_matrix,
     effective_number,
     interval,
     matrix_scores,
@@ -102,13 +107,13 @@ def estimate_accuracy(
     table = []
     for layer, rows in predictions.rows.items():
         areas = mapped_areas(study, predictions, layer)
-        known = known_of(predictions, layer)
         missed = _missed_distances(study, predictions, layer)
         sources = {kind: (rows, predictions.out_of_fold[layer, kind]) for kind, _ in missed}
         sources["test"] = predictions.tested[layer], predictions.test[layer]
         for name, (part, probabilities) in sources.items():
             classes = part["class"].to_numpy() if labels is None else labels(part)
             mapped = predictions.classes_of(study, layer, probabilities)
+            known = known_ground(study, predictions, layer, part)
             for domain, inside in by_domain(study, part["in_domain"]):
                 distance = missed.get((name, domain), np.nan)
                 if not inside.any() or (name != "test" and np.isnan(distance)):
@@ -117,7 +122,8 @@ def estimate_accuracy(
                 key["wasserstein_km"] = distance
                 pair = classes[inside], mapped[inside]
                 draws = bootstrap(study, part[inside])
-                by_area = {"shares": areas[domain][0], "known": known[domain]}
+                ground = known[domain] and known[domain].of(inside)
+                by_area = {"shares": areas[domain][0], "known": ground}
                 ways = {name: {}, f"{name}_adjusted": by_area}
                 for estimate in (way for way in ways if way in ESTIMATES):
                     scores = headline_row(study, *pair, draws=draws, **ways[estimate])
@@ -158,37 +164,45 @@ def headline_row(
     mapped: np.ndarray,
     draws: tuple[np.ndarray, np.ndarray] | None = None,
     shares: np.ndarray | None = None,
-    known: np.ndarray | None = None,
+    known: KnownGround | None = None,
 ) -> dict[str, float]:
     """Return n, the `HEADLINE_SCORES`, and the ends of their intervals if draws have two blocks.
 
     With `shares`, how much of the map has each class, scores are those of the post-stratified
-    matrix, and the effective number is Kish's. With `known`, the low, given and high share of
-    permafrost, they are of the matrix that agrees with it, and draws have it from this range.
+    matrix, and the effective number is Kish's. With `known` shares of ground they are of the matrix
+    that agrees with these, and draws have them from their ranges.
     """
-    target = study.target_classes
+    permafrost = study.target_classes.permafrost
+    size = len(permafrost)
+    columns = reference
+    if known is not None:  # once more the classes, of samples with permafrost in another layer
+        columns = reference + size * known.elsewhere
 
-    def weighed(matrix: np.ndarray, permafrost: np.ndarray | float | None) -> np.ndarray:
+    def weighed(matrix: np.ndarray, place: npt.ArrayLike) -> np.ndarray:
         if shares is None:
             return matrix
         areas = by_mapped_share(matrix, shares)
-        return areas if permafrost is None else raked(areas, target.permafrost, permafrost)
+        if known is None:
+            return areas
+        return raked(areas, known.groups(permafrost), known.shares(place))
 
-    def headline(matrix: np.ndarray) -> np.ndarray:
-        scores = matrix_scores(matrix)
+    def headline(areas: np.ndarray) -> np.ndarray:
+        folded = areas.reshape(*areas.shape[:-1], -1, size).sum(axis=-2)
+        scores = matrix_scores(folded)
         return np.stack([scores[name] for name in HEADLINE_SCORES], axis=-1)
 
-    matrix = confusion_matrix(reference, mapped, target.codes)
-    areas = weighed(matrix, None if known is None else known[1])
+    width = 2 * size if known is not None else size
+    block = np.zeros(len(reference), int) if draws is None else draws[0]
+    counts = np.ones((1, block.max() + 1), int) if draws is None else draws[1]
+    matrix, *drawn = bootstrap_matrices(columns, mapped, (size, width), (block, counts))
+    areas = weighed(matrix, 0.5)
     values = headline(areas)
     row = {"n": len(reference), **dict(zip(HEADLINE_SCORES, values.tolist(), strict=True))}
     row["n_effective"] = effective_number(matrix, areas)
-    if draws is not None and draws[1].shape[1] > 1:
-        drawn = bootstrap_matrices(reference, mapped, len(target.codes), draws)[1:]
-        rng = np.random.default_rng(study.accuracy.seed)
-        places = rng.random(len(drawn))  # in the range of the known share
-        permafrost = None if known is None else np.interp(places, [0, 0.5, 1], known)
-        ends = interval(headline(weighed(drawn, permafrost)), study.accuracy.interval, draws[0])
+    if counts.shape[1] > 1:
+        places = np.random.default_rng(study.accuracy.seed).random(len(drawn))
+        values = headline(weighed(np.array(drawn), places))
+        ends = interval(values, study.accuracy.interval, block)
         for score, (lower, upper) in zip(HEADLINE_SCORES, ends.T.tolist(), strict=True):
             row |= {f"{score}_lower": lower, f"{score}_upper": upper}
     return row

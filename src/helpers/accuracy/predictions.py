@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from joblib import cpu_count
 from sklearn.base import ClassifierMixin
@@ -158,15 +159,64 @@ def _known_shares(
     return found
 
 
-def known_of(predictions: Predictions, layer: str) -> dict[str, np.ndarray | None]:
-    """Return the known share of permafrost of both domains: low, given and high; or None.
+@dataclass(frozen=True)
+class KnownGround:
+    """What is known of the ground of a domain, and of samples that are evaluated with it.
 
-    Outside of the potential-permafrost domain there is none.
+    Shares, low, given and high, shape (3,), are of ground with permafrost in the layer, and in any
+    layer. ``elsewhere`` says which samples, shape (n,), have permafrost in another layer alone:
+    people who seek ice drill there, too.
     """
-    known = predictions.known.get(layer)
-    if known is None:
+
+    permafrost: np.ndarray
+    anywhere: np.ndarray
+    elsewhere: np.ndarray
+
+    def of(self, chosen: np.ndarray) -> "KnownGround":
+        """Return the same of chosen samples, a mask of shape (n,)."""
+        return replace(self, elsewhere=self.elsewhere[chosen])
+
+    def groups(self, permafrost: np.ndarray) -> np.ndarray:
+        """Return groups of columns for `helpers.core.scores.raked`, shape (3, 2k).
+
+        They are permafrost, permafrost elsewhere and none. Columns are the k classes, and once more
+        those of samples with permafrost elsewhere.
+        """
+        first = np.repeat([True, False], len(permafrost))
+        frozen = np.tile(permafrost, 2)
+        return np.stack([frozen, ~frozen & ~first, ~frozen & first])
+
+    def shares(self, place: npt.ArrayLike) -> np.ndarray:
+        """Return the shares of the groups at places, 0 to 1, in their ranges: shape (..., 3)."""
+        frozen, anywhere = (
+            np.interp(place, [0, 0.5, 1], known) for known in (self.permafrost, self.anywhere)
+        )
+        return np.stack([frozen, anywhere - frozen, 1 - anywhere], axis=-1)
+
+
+def known_ground(
+    study: Study, predictions: Predictions, layer: str, rows: pd.DataFrame
+) -> dict[str, KnownGround | None]:
+    """Return what is known of both domains, for samples of a layer; None if nothing is.
+
+    Outside of the potential-permafrost domain there is no permafrost. In any layer there is as much
+    as in that which has most of it.
+    """
+    known = predictions.known
+    if layer not in known:
         return dict.fromkeys(DOMAINS)
-    return {DOMAINS[0]: known * predictions.in_domain.mean(), DOMAINS[1]: known}
+    most = max(known.values(), key=lambda shares: shares[1])
+    frozen = set()
+    for part in (*predictions.rows.values(), *predictions.tested.values()):
+        permafrost = study.target_classes.permafrost[part["class"]]
+        frozen |= set(part.loc[permafrost, "site_id"])
+    elsewhere = ~study.target_classes.permafrost[rows["class"]] & rows["site_id"].isin(frozen)
+    elsewhere = elsewhere.to_numpy() & (known[layer][1] < most[1])
+    inside = predictions.in_domain.mean()
+    return {
+        domain: KnownGround(share * known[layer], share * most, elsewhere)
+        for domain, share in zip(DOMAINS, (inside, 1.0), strict=True)
+    }
 
 
 def _cut(study: Study, probabilities: np.ndarray, name: str) -> int:

@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyproj
-import rasterio
 import shapely
 from affine import Affine
 from odc.geo.geobox import GeoBox
 from rasterio.features import geometry_mask
 from shapely.geometry.base import BaseGeometry
 
+from helpers.core.drivers import open_local
 from helpers.core.errors import CompendiumError, listed
+from helpers.core.features import FeatureError, feature_layers, read_features
 from helpers.core.study import Study
 
 if TYPE_CHECKING:
@@ -35,6 +36,10 @@ _EQUAL_AREA = 1e-5  # largest error of areas that counts as none
 _LATTICE_CELLS = 32  # spacing of the lattice on which projection factors are computed exactly
 
 _EARTH_RADIUS = 6_371_000.0  # m
+
+_MOST_CELLS = 2e9  # of a grid; no machine that maps has the memory for more
+
+_BESIDE_USE = 3.0  # degrees that a study area's middle may lie outside of what a CRS is made for
 
 
 class StudyAreaError(CompendiumError):
@@ -113,15 +118,12 @@ def reprojected(
 def _outline(
     path: Path, layer: str, wkt: str, resolution: float, _modified: int | None
 ) -> BaseGeometry:
-    import geopandas
-    from pyogrio.errors import DataLayerError, DataSourceError
-
     try:
-        polygons = geopandas.read_file(path, layer=layer or 0)
-    except (DataSourceError, DataLayerError) as error:
+        polygons = read_features(path, layer)
+    except FeatureError as error:
         raise StudyAreaError(
-            f"The study area, {layer or 'the first layer'} of {path.name}, cannot be read: {error}",
-            "correct area.polygons and area.layer in the study file",
+            f"The study area, {error.message}",
+            f"correct area.polygons and area.layer in the study file: {error.remedy}",
         ) from None
     if polygons.empty or polygons.crs is None:
         lack = "no polygon" if polygons.empty else "no coordinate reference system"
@@ -147,13 +149,11 @@ def study_regions(study: Study, geobox: GeoBox) -> tuple[list[str], list[tuple[B
 
     StudyAreaError if the layer of regions has no names.
     """
-    import geopandas
-
     path = study.path(study.area.polygons)
-    layers = geopandas.list_layers(path)["name"].tolist() if study.area.polygons else []
+    layers = feature_layers(path) if study.area.polygons else []
     if study.area.regions_layer not in layers:
         return [study.title or study.name], [(study_area(study, crs_wkt(geobox)), 1)]
-    regions = geopandas.read_file(path, layer=study.area.regions_layer)
+    regions = read_features(path, study.area.regions_layer)
     if "name" not in regions:
         message = f"The regions of {path.name} have no column name."
         raise StudyAreaError(message, "add it, or set area.regions_layer")
@@ -169,10 +169,36 @@ def reference_grid(study: Study) -> GeoBox:
 def _coarse_grid(study: Study) -> GeoBox:
     crs = named_crs(study.grid.crs)
     if not study.grid.like:
+        _refuse_elsewhere(study)
         bounds = study_area(study, crs).bounds
+        west, south, east, north = bounds
+        cells = (east - west) * (north - south) / study.grid.resolution**2
+        if not cells <= _MOST_CELLS:
+            raise StudyAreaError(
+                f"A grid of {study.grid.resolution:g} m would have {cells:,.0f} cells.",
+                "set a larger grid.resolution, or a smaller area, in the study file",
+            )
         return GeoBox.from_bbox(bounds, crs.to_wkt(), resolution=study.grid.resolution, tol=_SNAP)
-    with rasterio.open(study.path(study.grid.like)) as source:
+    with open_local(study.path(study.grid.like)) as source:
         return GeoBox(source.shape, source.transform, crs.to_wkt())
+
+
+def _refuse_elsewhere(study: Study) -> None:
+    """Raise StudyAreaError if the grid's projection is made for another part of the world."""
+    use = pyproj.CRS.from_user_input(study.grid.crs).area_of_use
+    if use is None:
+        return
+    left, bottom, right, top = study_area(study).bounds
+    longitude, latitude = (left + right) / 2, (bottom + top) / 2
+    width = (use.east - use.west) % 360 or 360
+    beside = (longitude - use.west + _BESIDE_USE) % 360 <= width + 2 * _BESIDE_USE
+    if not (beside and use.south - _BESIDE_USE <= latitude <= use.north + _BESIDE_USE):
+        area = study.area.polygons or "area.box"
+        raise StudyAreaError(
+            f"grid.crs, {study.grid.crs}, is for {use.west:g} to {use.east:g} E and {use.south:g} "
+            f"to {use.north:g} N; the middle of {area} is at {longitude:.1f} E, {latitude:.1f} N.",
+            "name the projection of that place as grid.crs in the study file, such as its UTM zone",
+        )
 
 
 def fine_grid(study: Study, resolution: float | None = None, margin: float = 0.0) -> GeoBox:

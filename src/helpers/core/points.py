@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyproj
-import rasterio
 from rasterio.transform import rowcol
 from rasterio.windows import Window
+
+from helpers.core.drivers import open_local
 
 
 def projected(
@@ -30,7 +31,7 @@ def values_at(path: str | Path, easting: npt.ArrayLike, northing: npt.ArrayLike)
     Coordinates are in the raster's CRS. NaN outside the raster and where it has no data.
     """
     possible = np.isfinite(easting) & np.isfinite(northing)
-    with rasterio.open(path) as source:
+    with open_local(path) as source:
         # Impossible degrees have no projected coordinates: they are put outside.
         easting = np.where(possible, easting, source.bounds.left - 1)
         northing = np.where(possible, northing, source.bounds.top + 1)

@@ -248,22 +248,25 @@ def checked_probabilities(
 def bootstrap_matrices(
     reference: npt.ArrayLike,
     predicted: npt.ArrayLike,
-    size: int,
+    size: int | tuple[int, int],
     draws: tuple[np.ndarray, np.ndarray],
 ) -> np.ndarray:
-    """Return the confusion matrices of bootstrap draws of whole blocks: (draws, size, size).
+    """Return the confusion matrices of bootstrap draws of whole blocks: (draws, rows, columns).
 
-    Reference and predicted are codes of classes, from 0 to size - 1. `draws` is from
+    Reference and predicted are codes of classes, from 0 on, and size is their number; two numbers
+    are those of rows and columns. `draws` is from
     `helpers.folds.blocks.sample_blocks`: the number of each sample's block, and how often each draw
     has each block; the first draw is the samples as they are.
     """
     block, counts = draws
-    place = (np.asarray(block) * size + np.asarray(predicted)) * size + np.asarray(reference)
-    matrices = np.bincount(place, minlength=counts.shape[1] * size**2)
-    matrices = matrices.reshape(-1, size**2).astype(float)
+    shape = (size, size) if isinstance(size, int) else size
+    places = tuple(np.asarray(one, int) for one in (block, predicted, reference))
+    place = np.ravel_multi_index(places, (counts.shape[1], *shape))
+    matrices = np.bincount(place, minlength=counts.shape[1] * math.prod(shape))
+    matrices = matrices.reshape(len(counts[0]), -1).astype(float)
     # einsum adds up in one order on any number of cores; a matrix product does not.
     drawn = np.einsum("db,bs->ds", counts.astype(float), matrices)
-    return drawn.reshape(-1, size, size)
+    return drawn.reshape(-1, *shape)
 
 
 def by_mapped_share(matrix: npt.ArrayLike, shares: npt.ArrayLike) -> np.ndarray:
@@ -289,8 +292,8 @@ def by_mapped_share(matrix: npt.ArrayLike, shares: npt.ArrayLike) -> np.ndarray:
         return matrix * (weight / total / np.where(number > 0, number, 1))[..., np.newaxis]
 
 
-def raked(areas: npt.ArrayLike, permafrost: npt.ArrayLike, known: npt.ArrayLike) -> np.ndarray:
-    """Return shares of area whose reference classes agree with a known share of permafrost.
+def raked(areas: npt.ArrayLike, groups: npt.ArrayLike, known: npt.ArrayLike) -> np.ndarray:
+    """Return shares of area whose reference classes agree with known shares of ground.
 
     Where people drill for ice, samples of each mapped class have permafrost more often than its
     ground. With the share of permafrost known from elsewhere, columns of permafrost are scaled to
@@ -299,17 +302,17 @@ def raked(areas: npt.ArrayLike, permafrost: npt.ArrayLike, known: npt.ArrayLike)
 
     Parameters
     ----------
-    areas : shape (..., k, k)
+    areas : shape (..., k, m)
         From `by_mapped_share`.
-    permafrost : shape (k,)
-        Whether each class is permafrost.
-    known : shape (...)
-        Shares of the map's ground with permafrost, between 0 and 1.
+    groups : shape (g, m)
+        Whether each column belongs to each group of reference classes; it belongs to one.
+    known : shape (..., g)
+        Shares of the map's ground of each group, which add up to 1.
 
     Returns
     -------
-    numpy.ndarray, shape (..., k, k)
-        As they came where one of both kinds of columns is empty.
+    numpy.ndarray, shape (..., k, m)
+        A group without samples is left out, and its share given to the others.
 
     References
     ----------
@@ -318,20 +321,19 @@ def raked(areas: npt.ArrayLike, permafrost: npt.ArrayLike, known: npt.ArrayLike)
 
     Examples
     --------
-    >>> raked([[0.4, 0.1], [0.25, 0.25]], [False, True], 0.35).round(3).tolist()
+    >>> raked([[0.4, 0.1], [0.25, 0.25]], np.eye(2), [0.65, 0.35]).round(3).tolist()
     [[0.4, 0.1], [0.25, 0.25]]
     """
-    areas = np.asarray(areas, float)
-    groups = np.stack([np.asarray(permafrost, bool), ~np.asarray(permafrost, bool)])
-    wanted = np.stack([np.asarray(known, float), 1 - np.asarray(known, float)], axis=-1)
+    areas, groups = np.asarray(areas, float), np.asarray(groups, float)
+    there = np.where(areas.sum(axis=-2) @ groups.T > 0, known, 0)
+    wanted = ratio(there, there.sum(axis=-1, keepdims=True))
     rows = areas.sum(axis=-1, keepdims=True)
-    both = ((areas.sum(axis=-2) @ groups.T) > 0).all(axis=-1)[..., np.newaxis, np.newaxis]
     fitted = areas
     for _ in range(_RAKING_ROUNDS):
-        columns = ratio(wanted, fitted.sum(axis=-2) @ groups.T) @ groups
+        columns = np.nan_to_num(ratio(wanted, fitted.sum(axis=-2) @ groups.T)) @ groups
         fitted = fitted * columns[..., np.newaxis, :]
         fitted = np.nan_to_num(fitted * ratio(rows, fitted.sum(axis=-1, keepdims=True)))
-    return np.where(both, fitted, areas)
+    return fitted
 
 
 def effective_number(matrix: npt.ArrayLike, areas: npt.ArrayLike) -> float:

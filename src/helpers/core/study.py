@@ -5,13 +5,14 @@ import itertools
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from reprlib import Repr
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args, get_origin
 
 import numpy as np
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
-from helpers.core.classes import ICE_TYPES, TARGETS, IceType, Layer, Target
+from helpers.core.classes import ICE_TYPES, TARGETS, IceType, Layer, Target, layer_name
 from helpers.core.errors import CompendiumError
 from helpers.core.files import file_hash, read_yaml, short_hash, to_yaml, write_text
 from helpers.core.settings import (
@@ -31,16 +32,20 @@ from helpers.core.settings import (
     OtherMap,
     OwnPredictor,
     Record,
+    RunName,
     Samples,
     Section,
     Source,
     StudyClass,
     Trust,
     Uncertainty,
+    refuse_equal,
     source_makers,
 )
 
-LayerTitle = Annotated[str, Field(pattern=r"^[a-z][a-z ]*[a-z]$")]
+LayerTitle = Annotated[str, Field(pattern=r"^[a-z][a-z ]*[a-z]$", max_length=80)]
+Depth = Annotated[float, Field(ge=0, le=2000)]
+"""In m; permafrost is nowhere deeper."""
 
 MOST_CLASSES = 8
 """Classes of a study: the raster of prediction sets has one bit of a byte for each."""
@@ -48,6 +53,15 @@ MOST_CLASSES = 8
 DOMAINS = ("whole", "potential_permafrost")
 """Where accuracy is evaluated: everywhere, and where a rule on a covariate leaves permafrost
 possible."""
+
+
+_MESSAGE_LENGTH = 400
+_MOST_PROBLEMS = 10
+_SHORT = Repr()
+_SHORT.maxstring = _SHORT.maxother = 80
+_SHORT.maxlist = _SHORT.maxdict = 4
+_SHORT.maxlevel = 2
+"""Shows given values, which may be long, or nested without end."""
 
 
 class StudyError(CompendiumError):
@@ -66,7 +80,7 @@ class Study(Section):
 
     name: Name
     title: str = ""
-    run: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")] = "main"
+    run: RunName = "main"
     label: str = ""  # stamped on every figure, raster and record, such as SIMULATED
     source: Source = Source()
     area: Area = Area()
@@ -77,7 +91,7 @@ class Study(Section):
     predictors: Annotated[list[str | OwnPredictor], Field(min_length=1)] | Literal["all"] = "all"
     left_out: list[str] = []  # covariates, or families such as terrain, that are no predictors
     # Depths in m; or one name, such as `upper metres`, where samples have no depths.
-    layers: Annotated[list[tuple[float, float] | LayerTitle], Field(min_length=1)] = [
+    layers: Annotated[list[tuple[Depth, Depth] | LayerTitle], Field(min_length=1)] = [
         (2, 3),
         (3, 5),
         (5, 10),
@@ -107,6 +121,16 @@ class Study(Section):
         if isinstance(grid, dict) and grid.get("like") and "area" not in value:
             return {**value, "area": {"polygons": ""}}
         return value
+
+    @field_validator("predictors")
+    @classmethod
+    def _once_each(
+        cls, predictors: list[str | OwnPredictor] | Literal["all"]
+    ) -> list[str | OwnPredictor] | Literal["all"]:
+        names = [one if isinstance(one, str) else one.name for one in predictors]
+        if predictors != "all":
+            refuse_equal(names, "predictors")
+        return predictors
 
     @model_validator(mode="after")
     def _can_fetch(self) -> Self:
@@ -139,13 +163,14 @@ class Study(Section):
             return layers
         depths = [layer for layer in layers if not isinstance(layer, str)]
         for top, bottom in depths:
-            if not 0 <= top < bottom:
-                raise ValueError(f"the layer {top:g}-{bottom:g} m does not run downwards from 0 m")
+            if top >= bottom:
+                raise ValueError(f"the layer {top:g}-{bottom:g} m does not run downwards")
         for (_, bottom), (top, _) in itertools.pairwise(depths):
             if top < bottom:
                 raise ValueError(
                     f"layers overlap: {bottom:g} m ends one, {top:g} m begins the next"
                 )
+        refuse_equal(map(layer_name, depths), "layers")
         return layers
 
     @field_validator("classes")
@@ -153,9 +178,8 @@ class Study(Section):
     def _of_both_kinds(cls, classes: list[StudyClass]) -> list[StudyClass]:
         if not classes:
             return classes
-        names = [word.lower() for kind in classes for word in {kind.name, *kind.words}]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"two classes have the name {twice[0]}")
+        words = (word.lower() for kind in classes for word in {kind.name, *kind.words})
+        refuse_equal(words, "classes")
         if len(classes) > MOST_CLASSES:
             raise ValueError(f"{len(classes)} classes; at most {MOST_CLASSES} are possible")
         permafrost = [kind.permafrost for kind in classes]
@@ -193,9 +217,7 @@ class Study(Section):
     @field_validator("compare_with")
     @classmethod
     def _one_of_each_name(cls, others: list[OtherMap]) -> list[OtherMap]:
-        names = [other.name for other in others]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"two maps have the name {twice[0]}")
+        refuse_equal((other.name for other in others), "maps")
         return others
 
     @classmethod
@@ -434,13 +456,16 @@ def _read(path: Path, seen: Sequence[Path] = ()) -> dict[str, Any]:
     shown = relative_path(path)
     try:
         settings = read_yaml(path)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
+    except (yaml.YAMLError, ValueError, OSError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:_MESSAGE_LENGTH]
         message = f"{shown} is not readable as YAML: {reason}"
         raise StudyError(message, "correct the file's syntax") from None
-    if not isinstance(settings, dict):
+    if not isinstance(settings, dict) or not settings:
         remedy = "write `name: value` lines, as in config/virtual.yaml"
         raise StudyError(f"{shown} holds no settings.", remedy)
+    if odd := [key for key in settings if not isinstance(key, str)]:
+        message = f"{shown}: there is no setting `{to_yaml(odd[0]).split()[0]}`."
+        raise StudyError(message, "name settings by words, such as `title: value`")
     if isinstance(settings.get("source"), str):
         settings["source"] = {"kind": settings["source"]}
     name = settings.pop("extends", None)
@@ -470,8 +495,12 @@ def _validated(settings: dict[str, Any], head: str, remedy: str) -> Study:
     study_class = makers[kind].load() if kind in makers.names else Study
     try:
         return study_class(**settings)
+    except RecursionError:
+        raise StudyError(f"{head}settings are nested too deep.", remedy) from None
     except ValidationError as error:
-        problems = "; ".join(_problems(error, study_class))
+        lines = list(dict.fromkeys(_problems(error, study_class)))
+        more = f"; and {len(lines) - _MOST_PROBLEMS} more" if len(lines) > _MOST_PROBLEMS else ""
+        problems = "; ".join(lines[:_MOST_PROBLEMS]) + more
         raise StudyError(f"{head}{problems}", remedy) from None
 
 
@@ -488,7 +517,7 @@ def _problems(error: ValidationError, study_class: type[Study]) -> list[str]:
         elif problem["type"] == "missing":
             lines.append(f"the setting `{name}` is missing")
         else:
-            shown = "" if isinstance(value, dict | BaseModel) else f" (given: {value!r})"
+            shown = "" if isinstance(value, dict | BaseModel) else f" (given: {_SHORT.repr(value)})"
             place = f"`{name}`: " if name else ""
             lines.append(f"{place}{problem['msg'].removeprefix('Value error, ')}{shown}")
     return lines

@@ -16,6 +16,7 @@ from rasterio.io import DatasetReader
 from rasterio.warp import transform, transform_bounds
 from rasterio.windows import Window
 
+from helpers.core.drivers import open_local
 from helpers.core.errors import listed
 from helpers.core.grid import crs_wkt
 from helpers.core.rasters import RasterError
@@ -86,13 +87,13 @@ def open_source(
     For a grid, the overview is opened that `overview_for` names.
     """
     try:
-        with _quiet_open(str(path)) as source:
+        with _quiet_open(path) as source:
             names = [name.rpartition(":")[2] for name in source.subdatasets]
             if not names and source.count:
                 names = [source.tags(1).get("NETCDF_VARNAME", "")]
             chosen = _variable(path, names, reading.variable)
-            address = dict(zip(names, source.subdatasets, strict=False)).get(chosen, str(path))
-        with _quiet_open(address) as source:
+            address = dict(zip(names, source.subdatasets, strict=False)).get(chosen, "")
+        with _quiet_open(path, address) as source:
             if reading.band > source.count:
                 raise RasterError(
                     f"{path.name} has no band {reading.band}: it has {source.count}.",
@@ -102,7 +103,7 @@ def open_source(
             if level is None:
                 yield source
         if level is not None:
-            with rasterio.open(address, overview_level=level) as source:
+            with open_local(path, address, overview_level=level) as source:
                 yield source
     except RasterioError as error:
         raise _unreadable(path, error) from None
@@ -124,10 +125,13 @@ def overview_for(source: DatasetReader, geobox: GeoBox) -> int | None:
     return levels[-1] if levels else None
 
 
-def _quiet_open(address: str) -> DatasetReader:
-    with warnings.catch_warnings():  # a NetCDF file with several variables has no place itself
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        return rasterio.open(address)
+@contextlib.contextmanager
+def _quiet_open(path: Path, address: str = "") -> Iterator[DatasetReader]:
+    with contextlib.ExitStack() as stack:
+        with warnings.catch_warnings():  # a NetCDF file with several variables has no place itself
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            source = stack.enter_context(open_local(path, address))
+        yield source
 
 
 def _variable(path: Path, names: Sequence[str], wanted: str) -> str:
@@ -159,14 +163,18 @@ def _unreadable(path: Path, error: RasterioError) -> RasterError:
 
 
 def source_crs(source: DatasetReader) -> rasterio.CRS:
-    """Return the CRS of an open raster; WGS 84 for NetCDF files with no more than degrees."""
-    if source.crs is not None:
+    """Return the CRS of an open raster; WGS 84 for NetCDF files with no more than degrees.
+
+    RasterError if there is none, or it says nothing of where on Earth the raster lies.
+    """
+    if source.crs is not None and (source.crs.is_geographic or source.crs.is_projected):
         return source.crs
     units = {value for name, value in source.tags().items() if name.endswith("#units")}
-    if {"degrees_north", "degrees_east"} <= units:
+    if source.crs is None and {"degrees_north", "degrees_east"} <= units:
         return rasterio.CRS.from_epsg(4326)
+    kind = "no coordinate reference system" if source.crs is None else "a local coordinate system"
     raise RasterError(
-        f"The raster {_name(source)} has no coordinate reference system.",
+        f"The raster {_name(source)} has {kind}.",
         f"assign the one that it was made in: rio edit-info --crs EPSG:32651 {_name(source)}",
     )
 

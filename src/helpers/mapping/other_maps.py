@@ -14,6 +14,7 @@ from rasterio.features import rasterize
 
 from helpers.core import qgis, scores
 from helpers.core.classes import NO_TYPE, TARGETS, Target, layer_name
+from helpers.core.features import FeatureError, read_features
 from helpers.core.files import write_json
 from helpers.core.grid import cell_areas, crs_wkt, reference_grid, reprojected
 from helpers.core.mosaic import read_mosaic
@@ -105,16 +106,12 @@ def _recoded(other: OtherMap, values: np.ndarray) -> np.ndarray:
 
 def _polygons(study: Study, other: OtherMap) -> np.ndarray:
     """Return our codes by `classes` at the cells' centres, or else the numbers of the column."""
-    import geopandas
-    from pyogrio.errors import DataLayerError, DataSourceError
-
     path = study.path(other.file)
     try:
-        table = geopandas.read_file(path, **({"layer": other.layer} if other.layer else {}))
-    except (DataSourceError, DataLayerError) as error:
-        raise MapError(
-            f"{path.name} cannot be read: {error}", "correct `file` and `layer`"
-        ) from None
+        table = read_features(path, other.layer)
+    except FeatureError as error:
+        remedy = f"correct `file` and `layer` of {other.name}: {error.remedy}"
+        raise MapError(error.message, remedy) from None
     if not other.column or other.column not in table:
         raise MapError(
             f"{path.name} has no column {other.column or '(none is named)'}.",

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import pandas as pd
 import pyproj
-import rasterio
 from odc.geo.geobox import GeoBox
 from rasterio.features import rasterize
 
 from helpers.core.classes import layer_name
 from helpers.core.errors import listed
+from helpers.core.features import FeatureError, read_features
 from helpers.core.grid import (
     area_mask,
     cell_centres,
@@ -22,6 +22,7 @@ from helpers.core.grid import (
 )
 from helpers.core.points import values_at
 from helpers.core.study import Study
+from helpers.core.user_rasters import Reading, open_source, source_crs
 from helpers.prepare.domain import cells_in_and_out
 from helpers.samples.checks import to_wgs84
 from helpers.samples.columns import SampleError, class_code
@@ -96,9 +97,11 @@ def _read_features(
         if kind == "point" and path.suffix.lower() in _TABLES:
             features = _table_points(study, path)
         else:
-            features = geopandas.read_file(path, layer=0)
+            features = read_features(path)
     except SampleError:
         raise
+    except FeatureError as error:
+        raise SampleError(f"{setting}: {error.message}", f"{error.remedy}; {remedy}") from None
     except Exception as error:  # the readers' errors are of many classes
         message = f"{setting}, {path.name}, is not readable: {error}"
         raise SampleError(message, remedy) from None
@@ -264,8 +267,8 @@ def _permafrost_free(study: Study, geobox: GeoBox) -> np.ndarray:
             f"There is no permafrost mask {path.name}.",
             "name a raster as samples.permafrost_mask: 0 is no permafrost",
         )
-    with rasterio.open(path) as source:
-        crs = source.crs.to_wkt()
+    with open_source(path, Reading()) as source:
+        crs = source_crs(source).to_wkt()
     easting, northing = (values.ravel() for values in np.meshgrid(*cell_centres(geobox)))
     step = pyproj.Transformer.from_crs(crs_wkt(geobox), crs, always_xy=True)
     # Outside of the mask, and where it has no data, permafrost is possible.

@@ -102,23 +102,28 @@ def test_importance_out_of_fold_is_how_much_the_log_loss_grows(world):
     assert one["elevation"] == pytest.approx(np.mean(lost), rel=0.1)
 
 
-def test_a_known_share_of_permafrost_undoes_that_people_drill_for_it():
+def test_known_shares_of_ground_undo_that_people_drill_for_ice():
     rng = np.random.default_rng(0)
-    true = rng.dirichlet(np.ones(16)).reshape(4, 4)  # shares of area, mapped by reference class
-    frozen = np.array([False, True, True, True])
-    counts = 100 * true * np.where(frozen, 4, 1) * rng.uniform(1, 9, (4, 1))
+    true = rng.dirichlet(np.ones(20)).reshape(4, 5)  # shares of area, mapped by reference class
+    groups = np.array([[0, 1, 1, 1, 0], [0, 0, 0, 0, 1], [1, 0, 0, 0, 0]])
+    counts = 100 * true * ([4, 2, 1] @ groups) * rng.uniform(1, 9, (4, 1))
     areas = by_mapped_share(counts, true.sum(axis=1))
-    known = true[:, frozen].sum()
-    assert areas[:, frozen].sum() > known + 0.05
-    np.testing.assert_allclose(raked(areas, frozen, known), true, atol=1e-4)
-    both = raked(np.stack([areas, areas]), frozen, [known, 0.5])
+    known = groups @ true.sum(axis=0)
+    assert abs(groups @ areas.sum(axis=0) - known).max() > 0.05
+    np.testing.assert_allclose(raked(areas, groups, known), true, atol=1e-4)
+    both = raked(np.stack([areas, areas]), groups, [known, [0.5, 0.2, 0.3]])
     np.testing.assert_allclose(both[0], true, atol=1e-4)
-    assert both[1][:, frozen].sum() == pytest.approx(0.5, abs=1e-4)
+    np.testing.assert_allclose(groups @ both[1].sum(axis=0), [0.5, 0.2, 0.3], atol=1e-4)
 
 
-def test_samples_without_permafrost_cannot_be_raked():
+def test_a_group_without_samples_leaves_its_share_to_the_others():
     areas = np.array([[0.7, 0], [0.3, 0]])
-    assert raked(areas, [False, True], 0.4).tolist() == areas.tolist()
+    assert raked(areas, np.eye(2), [0.6, 0.4]).tolist() == areas.tolist()
+
+
+def known_ground(*shares, elsewhere=()):
+    shares = np.array(shares)
+    return predictions.KnownGround(shares, shares, np.isin(np.arange(60), elsewhere))
 
 
 def test_a_known_share_shifts_scores_by_area_and_widens_their_interval(world):
@@ -129,7 +134,7 @@ def test_a_known_share_shifts_scores_by_area_and_widens_their_interval(world):
     shares = np.array([3.0, 0, 1, 0, 1, 0])
     rows = [
         estimates.headline_row(study, reference, mapped, draws, shares, known)
-        for known in (None, np.array([0.499, 0.5, 0.501]), np.array([0.4, 0.5, 0.6]))
+        for known in (None, known_ground(0.499, 0.5, 0.501), known_ground(0.4, 0.5, 0.6))
     ]
     # Half of the samples of each mapped class are right. Of the mapped class 0, 0.6 of the area,
     # 0.3 would be permafrost, 0.7 with the others; if 0.5 are known to be, it is 0.1.
@@ -137,6 +142,36 @@ def test_a_known_share_shifts_scores_by_area_and_widens_their_interval(world):
     assert rows[1]["overall_accuracy"] == pytest.approx(0.7, abs=1e-3)
     widths = [row["overall_accuracy_upper"] - row["overall_accuracy_lower"] for row in rows]
     assert widths[2] > 1.1 * widths[1]
+
+
+def test_samples_with_permafrost_in_another_layer_count_as_much_as_such_ground(world):
+    study, _, _ = world
+    mapped = np.repeat([0, 2], [40, 20])
+    reference = np.repeat([0, 2, 0], [40, 10, 10])  # what was wrongly mapped as 2 is frozen below
+    shares = np.array([2.0, 0, 1, 0, 0, 0])
+    known = known_ground(1 / 6, 1 / 6, 1 / 6, elsewhere=range(50, 60))
+    known = replace(known, anywhere=np.full(3, 1 / 6 + 0.001))
+    row = estimates.headline_row(study, reference, mapped, None, shares, known)
+    assert row["overall_accuracy"] > 0.8  # the third mapped as 2 can only be permafrost
+
+
+def test_permafrost_elsewhere_is_looked_for_where_another_layer_has_more(predicted, world):
+    study, table, _ = world
+    rows = predicted.rows[LAYER]
+    assert predictions.known_ground(study, predicted, LAYER, rows) == dict.fromkeys(study.domains)
+    shares = np.array([0.3, 0.4, 0.5])
+    other = table[table["split"] == "train"].assign(ice_type=3)
+    other["class"] = 3
+    surveyed = replace(
+        predicted,
+        known={LAYER: shares, "3-5m": shares + 0.1},
+        rows=predicted.rows | {"3-5m": other},
+    )
+    ground = predictions.known_ground(study, surveyed, LAYER, rows)[study.domains[-1]]
+    assert ground.elsewhere.tolist() == (rows["class"] == 0).tolist()
+    np.testing.assert_allclose(ground.shares([0, 0.5]), [[0.3, 0.1, 0.6], [0.4, 0.1, 0.5]])
+    deepest = predictions.known_ground(study, surveyed, "3-5m", other)[study.domains[-1]]
+    assert not deepest.elsewhere.any()
 
 
 def test_every_estimate_has_its_scores(result):

@@ -133,7 +133,10 @@ def test_direction_is_missing_without_a_vector_and_below_360():
 
 def test_a_missing_layer_of_polygons_is_named():
     study = Study(name="other", area={"layer": "counties"})
-    with pytest.raises(grid.StudyAreaError, match=r"counties of study-area\.gpkg"):
+    with pytest.raises(
+        grid.StudyAreaError,
+        match="no layer counties; it has study_area",
+    ):
         grid.reference_grid(study)
 
 

@@ -28,7 +28,7 @@ def study_file(tmp_path, text, name="mine.yaml"):
         pytest.param("title: a", ["setting `name` is missing"], id="missing"),
         pytest.param(
             "name: a\ngrid: {resolution: -1}",
-            ["`grid.resolution`", "greater than 0", "given: -1"],
+            ["`grid.resolution`", "greater than", "given: -1"],
             id="range",
         ),
         pytest.param(
@@ -241,7 +241,7 @@ def test_storage_needs_contents_and_depths(contents, depths, expected):
             "at most 8",
         ),
         ({"classes": OWN[1:]}, "must be permafrost, and some not"),
-        ({"classes": [*OWN, OWN[1]]}, "two classes have the name"),
+        ({"classes": [*OWN, OWN[1]]}, "two classes have one name"),
         ({"classes": [*OWN[:2], {**OWN[2], "ice_content": 0.3}]}, "an ice_content, or none"),
         ({"classes": OWN, "target": "permafrost"}, "not of `classes`"),
         ({"classes": OWN, "samples": {"sites": "a.csv"}}, "name samples.points or samples.areas"),

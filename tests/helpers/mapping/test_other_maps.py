@@ -145,7 +145,10 @@ def test_bad_maps_are_refused_by_name(project):
         ({"file": str(path), "column": "type", "classes": {"a": 1}}, "no column type"),
         ({"file": str(path), "column": "zone", "classes": {"c": 1}}, "it has a, b"),
         ({"file": str(path), "column": "zone", "above": 1}, "is a number"),
-        ({"file": str(path), "layer": "other", "column": "zone", "above": 1}, "cannot be read"),
+        (
+            {"file": str(path), "layer": "other", "column": "zone", "above": 1},
+            "no layer other; it has zones",
+        ),
         ({"file": ones, "classes": {"x": 1}}, "not numbers"),
         ({"file": ones, "classes": {5: 1}}, "says nothing"),
         ({"file": ones, "classes": {1: 4}}, "codes 4"),
