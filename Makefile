@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help map full record batch test test-browser soak lab lint lock clean
+.PHONY: help map full record explore explorer-bundle batch test test-browser soak lab lint lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
@@ -22,6 +22,9 @@ full: $(READY)  ## make the map, and evaluate it: baselines, what choosing costs
 
 record: $(READY)  ## write the record of a finished study, a folder fit to deposit (STUDY=...)
 	@$(BIN)/python -m launcher record $(STUDY)
+
+explore: $(READY)  ## write a finished map as one page to look at and to ask, explorer.html (STUDY=...)
+	@$(BIN)/python -m launcher explore "$$STUDY"
 
 batch: $(READY)  ## make all runs of a sweep, and compare them (SWEEP=seeds, of config/sweeps; PROFILE=slurm)
 	@$(BIN)/python -m launcher batch "$$SWEEP" $${PROFILE:+--profile "$$PROFILE"}
@@ -44,6 +47,9 @@ lint: $(READY)  ## check style, imports between packages, types, and the size of
 	@PYTHONPATH=src $(BIN)/lint-imports --no-cache --no-logo
 	@$(BIN)/pyrefly check
 	@for name in helpers testbed launcher; do echo "src/$$name: $$(find src/$$name -name '*.py' -exec cat {} + | wc -l) lines"; done
+
+explorer-bundle:  ## maintainers: make the page's script and style anew from explorer/ (needs npm and the network)
+	@cd explorer && npm ci --silent && npm run --silent build
 
 lock:  ## maintainers: add what pyproject.toml names to requirements.lock; without the file, take the newest (needs uv)
 	@uv pip compile pyproject.toml --extra dev --universal --fork-strategy fewest --generate-hashes --no-emit-index-url --custom-compile-command "make lock" --output-file requirements.lock --quiet

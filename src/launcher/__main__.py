@@ -40,6 +40,18 @@ def _tables(path: str) -> int:
     return errors
 
 
+def _explore(path: str) -> None:
+    """Write the page of a finished run; with the truth where the test bed made one."""
+    from helpers.explorer.page import write_explorer
+    from testbed.truth import truth_files
+
+    study = Study.open(path)
+    # pyrefly: ignore[bad-argument-type]  # such a study is one of the test bed
+    truth = truth_files(study) if STAGES["testbed/2-boreholes"].applies(study) else {}
+    page = write_explorer(study, truth)
+    print(f"{relative_path(page)}: {page.stat().st_size / 1e6:.1f} MB; open it in a browser")
+
+
 def _snakemake(arguments: list[str]) -> None:
     """Run Snakemake as a process that ends with the launcher."""
     from snakemake.cli import main
@@ -102,6 +114,11 @@ _COMMANDS: dict[str, tuple[str, Callable[..., int | None] | str, list[Argument]]
         "say what is missing, what a run takes and which stages it has, and run nothing",
         "launcher.check:check_study",
         [_STUDY, _FULL],
+    ),
+    "explore": (
+        "write the page that shows a finished map and answers questions on it",
+        _explore,
+        [_STUDY],
     ),
     "record": (
         "write the record of a finished run: a folder fit to deposit",

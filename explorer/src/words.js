@@ -1,0 +1,208 @@
+// All texts of the page in both languages. Names of classes and regions come with the study.
+
+export const WORDS = {
+  en: {
+    ask: "Ask the map",
+    other_language: "中文",
+    SIMULATED: "SIMULATED",
+    map: "Map. Arrow keys move it, plus and minus zoom, Enter asks the cell in the middle.",
+    layers: "Layers",
+    depth: "Depth",
+    layer: "Layer",
+    layer_type: "Type",
+    layer_reference: "Type by the reference's method",
+    layer_ice: "Ice content, expected",
+    layer_p10: "Ice content, 10 % quantile",
+    layer_p50: "Ice content, median",
+    layer_p90: "Ice content, 90 % quantile",
+    layer_permafrost: "Probability of permafrost",
+    layer_trust: "Trust",
+    layer_dissimilarity: "Dissimilarity index",
+    layer_storage: "Ice in all layers",
+    layer_true_type: "True type",
+    layer_true_ice: "True ice content",
+    opacity: "Opacity",
+    compare: "Compare with",
+    nothing: "nothing",
+    divider: "Divider",
+    legend: "Legend",
+    here: "Here",
+    hint: "Click the map, or enter a place.",
+    longitude: "Longitude",
+    latitude: "Latitude",
+    go: "Ask",
+    outside: "No map here.",
+    place: "Place",
+    coordinates: "Coordinates",
+    east: "E",
+    west: "W",
+    north: "N",
+    south: "S",
+    type: "Type",
+    reference: "By the reference's method",
+    permafrost: "Permafrost",
+    ice: "Ice content",
+    range: "10–90 %",
+    truth: "Truth",
+    share: "Share, as a bar",
+    probabilities: "Probability of each class",
+    storage: "Ice in all layers",
+    storage_is: "{0} m of ice",
+    trust: "Trust",
+    trust_lowest: "Trust, of the least sure layer",
+    index_at: "Dissimilarity index {0} at {2}; above {1} no sample is like the cell.",
+    index: "Dissimilarity index {0}; above {1} no sample is like the cell.",
+    expectation: "Ice content: m³ of ice in m³ of the layer. Nine in ten boreholes have more than the 10 % quantile, one in ten more than the 90 % quantile.",
+    area: "Total of an area",
+    rectangle: "Rectangle",
+    polygon: "Polygon",
+    view: "What is in view",
+    clear: "Clear",
+    draw_rectangle: "Click two opposite corners.",
+    draw_polygon: "Click the corners; click the last one twice.",
+    of_area: "Area",
+    of_map: "Mapped",
+    volume: "Ice",
+    all_layers: "all layers",
+    by_class: "Area by class",
+    too_small: "No centre of a cell lies in it.",
+    whole: "The whole map: {0} km³ of ice, with a probability of {3} between {1} and {2} km³.",
+    whole_alone: "The whole map: {0} km³ of ice.",
+    no_interval: "There is no interval for a drawn area: errors of neighbouring cells go together.",
+    about: "Values on this page are rounded to 0.005. The GeoTIFFs in the folder maps have all digits.",
+    about_ice: "Values on this page are rounded: the expected ice content to 0.0001, all others to 0.005. The GeoTIFFs in the folder maps have all digits.",
+    libraries: "Made with OpenLayers and proj4js; their licences are at the end of this file.",
+    zoom_in: "Zoom in",
+    zoom_out: "Zoom out",
+    trust_levels: {},
+  },
+  zh: {
+    ask: "问图",
+    other_language: "English",
+    SIMULATED: "SIMULATED · 模拟数据",
+    map: "地图。方向键平移，加减号缩放，回车查询中心像元。",
+    layers: "图层",
+    depth: "深度",
+    layer: "图层",
+    layer_type: "地下冰类型",
+    layer_reference: "地下冰类型（参考方法）",
+    layer_ice: "体积含冰量（期望值）",
+    layer_p10: "体积含冰量（10 % 分位数）",
+    layer_p50: "体积含冰量（中位数）",
+    layer_p90: "体积含冰量（90 % 分位数）",
+    layer_permafrost: "多年冻土概率",
+    layer_trust: "可信度",
+    layer_dissimilarity: "相异指数",
+    layer_storage: "各层总冰量",
+    layer_true_type: "真实类型",
+    layer_true_ice: "真实含冰量",
+    opacity: "不透明度",
+    compare: "对比图层",
+    nothing: "无",
+    divider: "分隔线",
+    legend: "图例",
+    here: "此处",
+    hint: "点击地图，或输入经纬度。",
+    longitude: "经度",
+    latitude: "纬度",
+    go: "查询",
+    outside: "此处无制图结果。",
+    place: "位置",
+    coordinates: "坐标",
+    east: "E",
+    west: "W",
+    north: "N",
+    south: "S",
+    type: "类型",
+    reference: "参考方法",
+    permafrost: "多年冻土",
+    ice: "体积含冰量",
+    range: "10–90 %",
+    truth: "真值",
+    share: "比例（条形）",
+    probabilities: "各类型概率",
+    storage: "各层总冰量",
+    storage_is: "冰层总厚度 {0} m",
+    trust: "可信度",
+    trust_lowest: "可信度（取各层最低）",
+    index_at: "{2} 相异指数 {0}；大于 {1} 时没有与该像元相似的样本。",
+    index: "相异指数 {0}；大于 {1} 时没有与该像元相似的样本。",
+    expectation: "体积含冰量：单位体积土层中冰的体积（m³ m⁻³）。十个钻孔中有九个高于 10 % 分位数，有一个高于 90 % 分位数。",
+    area: "区域统计",
+    rectangle: "矩形",
+    polygon: "多边形",
+    view: "当前视图范围",
+    clear: "清除",
+    draw_rectangle: "点击矩形的两个对角。",
+    draw_polygon: "依次点击各顶点，双击结束。",
+    of_area: "面积",
+    of_map: "成图面积",
+    volume: "地下冰储量",
+    all_layers: "各层合计",
+    by_class: "各类型面积",
+    too_small: "范围内没有像元中心。",
+    whole: "全图地下冰储量 {0} km³，{3} 区间为 {1}–{2} km³。",
+    whole_alone: "全图地下冰储量 {0} km³。",
+    no_interval: "所绘区域不给出区间：相邻像元的误差彼此相关。",
+    about: "本页数值经过取整，步长为 0.005。完整精度见 maps 文件夹中的 GeoTIFF。",
+    about_ice: "本页数值经过取整：含冰量期望值的步长为 0.0001，其余为 0.005。完整精度见 maps 文件夹中的 GeoTIFF。",
+    libraries: "使用 OpenLayers 与 proj4js；许可证见本文件末尾。",
+    zoom_in: "放大",
+    zoom_out: "缩小",
+    trust_levels: {
+      1: ["与样本不相似", "与该像元相似的样本过少：模型在外推。"],
+      2: ["有无多年冻土不确定", "有相似样本，但有无多年冻土均无把握。"],
+      3: ["确有多年冻土，类型不确定", "有相似样本，多年冻土的存在有把握，类型尚不确定。"],
+      4: ["确无多年冻土", "有相似样本，确无多年冻土。"],
+      5: ["潜在多年冻土区之外", "位于潜在多年冻土区之外：按规则视为无多年冻土。"],
+    },
+  },
+};
+
+const DEPTHS = { "upper metres": { zh: "浅层" } };
+
+export class Speech {
+  constructor(language) {
+    this.language = language in WORDS ? language : "en";
+  }
+
+  // Return a text, with numbers at {0}, {1}...
+  say(key, ...values) {
+    const text = WORDS[this.language][key] ?? WORDS.en[key] ?? key;
+    return text.replace(/\{(\d)\}/g, (_, index) => values[index]);
+  }
+
+  name(names) {
+    return names[this.language] ?? names.en;
+  }
+
+  depth({ title }) {
+    return DEPTHS[title]?.[this.language] ?? title;
+  }
+
+  trust({ code, name, meaning }) {
+    const [own, why] = WORDS[this.language].trust_levels[code] ?? [name, meaning];
+    return { name: own, meaning: why };
+  }
+
+  // Return the name of a class of a legend: of types, or of trust.
+  legend(one) {
+    return typeof one.name === "string" ? this.trust(one).name : this.name(one.name);
+  }
+
+  number(value, digits) {
+    if (!Number.isFinite(value)) return "–";
+    const options = { minimumFractionDigits: digits, maximumFractionDigits: digits };
+    return value.toLocaleString(this.language === "zh" ? "zh-CN" : "en-GB", options);
+  }
+
+  // Return a total with three or four digits, whatever its size.
+  total(value) {
+    const digits = value >= 100 ? 1 : value >= 1 ? 2 : 3;
+    return this.number(value, value >= 10_000 ? 0 : digits);
+  }
+
+  percent(value) {
+    return `${this.number(100 * value, 1)} %`;
+  }
+}
