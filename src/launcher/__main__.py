@@ -103,6 +103,15 @@ _COMMANDS: dict[str, tuple[str, Callable[..., int | None] | str, list[Argument]]
         "launcher.check:check_study",
         [_STUDY, _FULL],
     ),
+    "figures": (
+        "draw the figures of a finished run again, all or some, in English or Chinese",
+        "helpers.figures.publish:publish_all",
+        [
+            _STUDY,
+            ("--only", {"metavar": "NAME", "nargs": "+", "default": (), "help": "such as storage"}),
+            ("--language", {"choices": ("en", "zh", "both"), "help": "default: the study's"}),
+        ],
+    ),
     "readme": (
         "write the numbers of a study's last run into the README",
         "launcher.readme:write_readme",
