@@ -2,24 +2,29 @@
 PYTHON ?= python3
 STUDY ?= config/virtual.yaml
 SWEEP ?= seeds
+# To the shell they go as variables of its environment: so their values may have spaces.
+export STUDY SWEEP PROFILE
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help map full batch figures test test-browser soak lab lint lock clean
+.PHONY: help map full record batch figures test test-browser soak lab lint lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
 
 map: $(READY)  ## make the map of a study (STUDY=config/virtual.yaml)
-	@$(BIN)/python -m launcher map $(STUDY)
+	@$(BIN)/python -m launcher map "$$STUDY"
 
 full: $(READY)  ## make the map, and evaluate it: baselines, what choosing costs, regression of the ice (STUDY=...)
-	@$(BIN)/python -m launcher map --full $(STUDY)
+	@$(BIN)/python -m launcher map --full "$$STUDY"
+
+record: $(READY)  ## write the record of a finished study, a folder fit to deposit (STUDY=...)
+	@$(BIN)/python -m launcher record $(STUDY)
 
 batch: $(READY)  ## make all runs of a sweep, and compare them (SWEEP=seeds, of config/sweeps; PROFILE=slurm)
-	@$(BIN)/python -m launcher batch $(SWEEP) $(if $(PROFILE),--profile $(PROFILE))
+	@$(BIN)/python -m launcher batch "$$SWEEP" $${PROFILE:+--profile "$$PROFILE"}
 
 figures: $(READY)  ## draw the figures of a finished run again (STUDY=..., ONLY=storage, LANGUAGE=en, zh or both)
 	@$(BIN)/python -m launcher figures $(STUDY) $(if $(ONLY),--only $(ONLY)) $(if $(LANGUAGE),--language $(LANGUAGE))

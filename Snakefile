@@ -2,6 +2,7 @@
 # or all runs of a batch. `launcher/stages.py` says what each stage makes, and from which files.
 # `make map` and `make batch` start this: they resolve the study files, guard the runs and show
 # progress.
+import shlex
 import sys
 
 from helpers.core.study import Study
@@ -57,8 +58,8 @@ for name, stage in STAGES.items():
             output:
                 stage_outputs(study, name),
             params:
-                f"'{sys.executable}' -m launcher stage {name} '{path}'"
-                + (f" --twin '{twin}'" if twin != path else ""),
+                shlex.join([sys.executable, "-m", "launcher", "stage", name, path])
+                + (f" --twin {shlex.quote(twin)}" if twin != path else ""),
             priority: int(not stage.full)  # the map first
             threads: stages.stage_cores(study, name, cores)
             resources:
@@ -81,7 +82,7 @@ for path, study in studies.items() if config["in_process"] else ():
         output:
             study.results_dir / "run.json",
         params:
-            f"'{sys.executable}' -m launcher process '{path}'",
+            shlex.join([sys.executable, "-m", "launcher", "process", path]),
         priority: -list(studies).index(path)  # in the order of the sweep
         threads: 1
         resources:

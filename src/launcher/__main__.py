@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pkgutil import resolve_name
 from typing import Any
 
-from helpers.core.errors import CompendiumError
+from helpers.core.errors import CompendiumError, system_remedy
 from helpers.core.study import Study, relative_path
 from launcher.stages import STAGES
 
@@ -112,6 +112,11 @@ _COMMANDS: dict[str, tuple[str, Callable[..., int | None] | str, list[Argument]]
             ("--language", {"choices": ("en", "zh", "both"), "help": "default: the study's"}),
         ],
     ),
+    "record": (
+        "write the record of a finished run: a folder fit to deposit",
+        "launcher.record:record_study",
+        [_STUDY],
+    ),
     "readme": (
         "write the numbers of a study's last run into the README",
         "launcher.readme:write_readme",
@@ -176,6 +181,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(bool((resolve_name(run) if isinstance(run, str) else run)(**options)))
     except CompendiumError as error:
         print(error, file=sys.stderr)
+        return 1
+    except OSError as error:
+        if not (remedy := system_remedy(error)):
+            raise
+        print(f"{error}\nRemedy: {remedy}", file=sys.stderr)
         return 1
 
 

@@ -17,7 +17,7 @@ from launcher.notebooks import execute
 from launcher.processes import has_data, locks
 from launcher.records import Event, failure, is_finished, write_index
 from launcher.run import Job, StageProgress, launch, waiting_jobs
-from launcher.stages import STAGES, impossible, stages_of
+from launcher.stages import STAGES, check_name, impossible, stages_of
 from launcher.sweep import Sweep, SweepError, planned_runs, sweep_path
 
 BATCHES = ROOT / "results" / "batches"
@@ -69,6 +69,7 @@ def compare(paths: Sequence[str | Path], name: str) -> None:
     the name is that of a sweep.
     """
     runs = []
+    check_name(name, "--name")
     if (ROOT / "config" / "sweeps" / f"{name}.yaml").is_file():
         raise SweepError(f"{name} is the name of a sweep.", "give the comparison another name")
     for path in paths:
@@ -105,6 +106,7 @@ class _Batch:
 
     def __init__(self, path: str | Path, cores: int | None, profile: str | None) -> None:
         path = sweep_path(path)
+        check_name(path.stem, path.name)
         self.sweep = Sweep.open(path)
         self.group = BATCHES / path.stem
         self.cores = cores

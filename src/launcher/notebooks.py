@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import shutil
 import sys
 import time
@@ -13,6 +14,7 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
+from helpers.core.errors import CompendiumError, system_remedy
 from helpers.core.files import read_json, write_aside
 from helpers.core.settings import ROOT
 from helpers.core.study import Study, relative_path
@@ -122,13 +124,27 @@ def _recorded(study: Study, name: str) -> Generator[dict[str, str]]:
     _report(study, name, "start", since=since)
     try:
         yield made
-    except RunError as error:
+        seconds = time.time() - since
+        write_record(study, name, seconds, made)
+        _report(study, name, "end", seconds=seconds)
+    except Exception as cause:
+        error = _as_itself(cause)
         message = f"{name} failed after {time.time() - since:.0f} s, {error.message}"
-        _report(study, name, "failure", message=message, remedy=error.remedy)
-        raise
-    seconds = time.time() - since
-    write_record(study, name, seconds, made)
-    _report(study, name, "end", seconds=seconds)
+        # On a full disk not even that can be written; the process's own output has it, too.
+        with contextlib.suppress(OSError):
+            _report(study, name, "failure", message=message, remedy=error.remedy)
+        raise error from None
+
+
+def _as_itself(error: Exception) -> RunError:
+    """Return what ended a stage outside of its cells, such as a full disk while it was saved."""
+    if isinstance(error, RunError):
+        return error
+    if isinstance(error, CompendiumError):
+        return RunError(error.message, error.remedy)
+    reason = " ".join(str(error).split())[:MESSAGE_LENGTH]
+    remedy = system_remedy(error) or "mend that cause, then start again: what is done is kept"
+    return RunError(f"outside of its cells:\n{type(error).__name__}: {reason}", remedy)
 
 
 def _run_cells(name: str, path: str) -> None:
@@ -228,7 +244,9 @@ def _cell_error(stage: str, heading: str, name: str, value: str) -> RunError:
     """Return the error of a cell that raised an error of this name and value."""
     cause, _, remedy = value.partition("\nRemedy: ")
     cause = " ".join(cause.split())[:MESSAGE_LENGTH]
-    usual = f"open the failed notebook, mend the cell's cause in {stage}.ipynb, run again"
+    number = re.search(r"\[Errno (\d+)\]", cause)
+    system = system_remedy(OSError(int(number[1]), "")) if number else ""
+    usual = system or f"open the failed notebook, mend the cell's cause in {stage}.ipynb, run again"
     message = f'in the cell under "{heading}":\n{name}: {cause}'
     return RunError(message, " ".join(remedy.split()) or usual)
 

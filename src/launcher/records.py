@@ -3,9 +3,10 @@
 import os
 import platform
 import resource
+import shutil
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
@@ -14,8 +15,9 @@ from typing import Any
 
 from helpers import __version__
 from helpers.core.code import package_digest
-from helpers.core.errors import listed
+from helpers.core.errors import CompendiumError, listed
 from helpers.core.files import file_hash, read_json, short_hash, write_json
+from helpers.core.settings import ROOT
 from helpers.core.study import Study, relative_path
 from launcher.stages import (
     STAGES,
@@ -24,7 +26,10 @@ from launcher.stages import (
     executed_path,
     is_recorded,
     record_path,
+    recorded,
+    stage_fingerprint,
     stage_outputs,
+    stages_before,
     stages_of,
 )
 
@@ -41,6 +46,8 @@ _PACKAGES = (
     "odc-geo",
     "pyflwdir",
 )
+_LEAST_FREE = 20  # MB of disk; with less, that is why a stage ended
+
 _SHARED = ("stage", "study", "label", "python", "packages", "settings", "inputs")
 """What a run's index does not repeat of a stage's record, since all stages of a run have it."""
 
@@ -54,6 +61,10 @@ def failure(events: Iterable[Event], run: str | None = None) -> RunError | None:
     last = {(event["run"], event["stage"]): event["event"] for event in own}
     for (_, stage), event in last.items():
         if event != "end":
+            free = shutil.disk_usage(ROOT).free / 2**20
+            if free < _LEAST_FREE:
+                message = f"{stage} ended, and the project's disk has {free:.0f} MB left."
+                return RunError(message, "free some space on it, then start again")
             why = f"{stage} was killed before it could say why; most often memory ran out."
             how = "close other programs first if memory was short"
             return RunError(why, f"start again: what is done is kept; {how}")
@@ -78,6 +89,56 @@ def changed_since(study: Study, name: str) -> list[Path] | None:
     recent = [path for path in paths if path.stat().st_ctime > since]
     others = [p for p in recent if made.get(relative_path(p)) not in (None, _hash(p, p.stat()))]
     return others or None
+
+
+def why_stale(study: Study, name: str, stale: Collection[str]) -> str:
+    """Return why a stage of a study would run; `stale` are all stages that would."""
+    record, outputs = record_path(study, name), stage_outputs(study, name)
+    if not record.is_file():
+        return "it was not made yet, or not to its end"
+    if recorded(record) != stage_fingerprint(study, name):
+        return _difference(study, name, record)
+    if files := changed_since(study, name):
+        return f"changed since it was made: {_names(files)}"
+    if missing := [path for path in outputs if not path.is_file()]:
+        return f"missing: {_names(missing)}"
+    if before := [one for one in stages_before(study, name) if one in stale]:
+        return f"it reads what {before[0]} makes"
+    return "a file that it reads is newer"
+
+
+def _names(files: Collection[Path]) -> str:
+    return listed([relative_path(path) for path in files], 2)
+
+
+def _difference(study: Study, name: str, record: Path) -> str:
+    """Say what differs between a record and a stage as it is: files, settings or code."""
+    try:
+        made = read_json(record)
+        code, old = made["made_of"].split()[0], _flat(made["settings"])
+        inputs = made["inputs"]
+    except (CompendiumError, LookupError, TypeError, AttributeError):
+        return f"damaged record: {relative_path(record)}"
+    new, own = _flat(study.model_dump(mode="json")), STAGES[name].settings
+    settings = [
+        f"`{one}`"
+        for one in new
+        if old.get(one) != new[one] and any(f"{one}.".startswith(f"{part}.") for part in own)
+    ]
+    reads = dict.fromkeys(map(relative_path, STAGES[name].reads(study)))
+    files = [one for one in reads if inputs.get(one) != study.inputs.get(one)]
+    code_differs = code != stage_fingerprint(study, name).split()[0]
+    what = listed(["code"] * code_differs + settings + files, 3) or "covariates"
+    return f"made with other {what}"
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings by their dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        own = _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {}
+        flat |= own or {f"{prefix}{name}": value}
+    return flat
 
 
 @cache

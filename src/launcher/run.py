@@ -26,6 +26,7 @@ from launcher.records import (
     failure,
     forget_changed,
     is_finished,
+    why_stale,
     write_index,
 )
 from launcher.stages import (
@@ -146,7 +147,7 @@ def launch(job: Job, progress: StageProgress) -> None:
 
 
 def show_stale(path: str | Path, full: bool = False) -> None:
-    """Print which stages a run would execute now; `full` adds those of ``make full``."""
+    """Print which stages a run would execute now, and why; `full` adds those of ``make full``."""
     study = Study.open(path)
     stages = stages_of(study, full=full)
     if error := impossible(study, stages):
@@ -157,7 +158,8 @@ def show_stale(path: str | Path, full: bool = False) -> None:
         if changed_since(study, name) is not None or stale & set(stages_before(study, name)):
             stale.add(name)
     for name in stages:
-        print(f"{name:<28} {'would run' if name in stale else 'is up to date'}")
+        why = f"would run: {why_stale(study, name, stale)}" if name in stale else "is up to date"
+        print(f"{name:<28} {why}")
 
 
 def waiting_jobs(job: Job) -> dict[str, int]:
@@ -226,14 +228,21 @@ def _profile(path: str) -> Path:
 
 
 def _show_progress(child: subprocess.Popen, path: Path, progress: StageProgress) -> None:
-    """Print the lines of a file's events; on a terminal, the last line moves."""
+    """Print the lines of a file's events; on a terminal, the last line moves.
+
+    RunError if somebody removes the file.
+    """
     terminal = sys.stdout.isatty()
     cleared = f"\r{'':110}\r" if terminal else ""
     shown = 0
     running = True
     while running:
         running = child.poll() is None
-        lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+        try:
+            lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+        except FileNotFoundError:
+            message = f"{relative_path(path)} was removed while the run was on, as by `make clean`."
+            raise RunError(message, "start again; what is gone is made again") from None
         for line in lines[shown:]:
             if text := progress(json.loads(line)):
                 print(f"{cleared}{text}", flush=True)

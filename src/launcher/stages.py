@@ -17,17 +17,30 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Literal
 
+from pydantic import TypeAdapter, ValidationError
+
 from helpers.core.classes import layer_name
 from helpers.core.code import stage_digest
 from helpers.core.errors import CompendiumError, listed
 from helpers.core.files import read_json, short_hash, write_text
-from helpers.core.settings import ROOT, Area
+from helpers.core.settings import ROOT, Area, RunName
 from helpers.core.study import Study, relative_path
 from testbed.settings import VirtualStudy
 
 
 class RunError(CompendiumError):
     """A run that cannot start, or a stage that failed."""
+
+
+def check_name(name: str, what: str) -> None:
+    """Raise RunError if a name cannot be that of a folder of results."""
+    try:
+        TypeAdapter(RunName).validate_python(name)
+    except ValidationError:
+        shown = name if len(name) <= 80 else f"{name[:40]}..."
+        message = f"{what}: '{shown}' cannot be the name of a folder."
+        remedy = "use at most 80 letters, digits, hyphens, dots and underscores; a letter first"
+        raise RunError(message, remedy) from None
 
 
 SMALL_GRID = 0.1
@@ -402,8 +415,14 @@ def stage_cores(study: Study, name: str, cores: int) -> int:
 
 def impossible(study: Study, names: Iterable[str]) -> RunError | None:
     """Return why some stages of a study cannot start, or None: what one of them would run into."""
+    names = list(names)
     if error := missing_file(study, names):
         return error
+    shared = [path for name in names if STAGES[name].shared for path in STAGES[name].reads(study)]
+    for path in map(str, (ROOT, *shared)):
+        if {"{", "}"} & set(path):
+            message = f"The path {path} has braces, which Snakemake takes for wildcards."
+            return RunError(message, "rename the folder or file, with other brackets")
     needed = ("core.grid:reference_grid", "prepare.registry:used_predictors")
     for one in (*needed, "prepare.domain:domain_covariates"):
         try:
@@ -457,7 +476,7 @@ def code_file(study: Study, name: str) -> Path:
     fingerprint = stage_fingerprint(study, name)
     if not path.is_file() or path.read_text() != fingerprint:
         write_text(path, fingerprint)
-        if _recorded(record) == fingerprint:
+        if recorded(record) == fingerprint:
             # An edit was undone before anything was made with it: the outputs stand, so the file
             # has to be older than they.
             os.utime(path, (record.stat().st_mtime - 86_400,) * 2)
@@ -476,7 +495,7 @@ def stage_fingerprint(study: Study, name: str) -> str:
     return f"{digest} {short_hash([study.processed_key, settings, files])}"
 
 
-def _recorded(record: Path) -> str:
+def recorded(record: Path) -> str:
     """Return the fingerprint that a record has; empty if there is no record that can be read."""
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
         return read_json(record)["made_of"]
@@ -485,4 +504,4 @@ def _recorded(record: Path) -> str:
 
 def is_recorded(study: Study, name: str) -> bool:
     """Return whether a stage was finished with the present code, settings and input files."""
-    return _recorded(record_path(study, name)) == stage_fingerprint(study, name)
+    return recorded(record_path(study, name)) == stage_fingerprint(study, name)

@@ -58,7 +58,7 @@ def snapshot(project):
 def stale(project, study=QUICK):
     status, out, err = front_door(project, "check", study)
     assert status == 0, err
-    return [line.split()[0] for line in out if line.endswith("would run")]
+    return [line.split()[0] for line in out if "would run: " in line]
 
 
 def replace(path, old, new):
@@ -90,9 +90,10 @@ def test_a_second_run_touches_nothing_and_full_adds_what_judges_the_map(quick):
     assert snapshot(quick) == before
     status, out, err = front_door(quick, "check", "--full", QUICK)
     assert status == 0, err
-    stages = [line.split()[0] for line in out if line.endswith(("would run", "is up to date"))]
+    told = [line for line in out if "would run: " in line or line.endswith("is up to date")]
+    stages = [line.split()[0] for line in told]
     assert stages == stages_of(Study.open(QUICK), full=True)
-    assert [line.split()[0] for line in out if line.endswith("would run")] == ["08-baselines"]
+    assert [line.split()[0] for line in out if "would run: " in line] == ["08-baselines"]
 
 
 def test_results_record_version_code_and_settings(quick):

@@ -1,5 +1,6 @@
 """The root of all errors that this project raises on purpose."""
 
+import errno
 from collections.abc import Collection
 from typing import Any
 
@@ -24,3 +25,30 @@ def listed(items: Collection[Any], most: int = 10) -> str:
     """Return items as text, and how many more there are than `most`."""
     text = ", ".join(map(str, list(items)[:most]))
     return text + (f" and {len(items) - most} more" if len(items) > most else "")
+
+
+_SPACE = "free some space on this disk, then start again: what is done is kept"
+_RIGHTS = "give yourself the right to write there, or use another folder"
+_REMEDIES = {
+    errno.ENOSPC: _SPACE,
+    errno.EDQUOT: _SPACE,
+    errno.EACCES: _RIGHTS,
+    errno.EPERM: _RIGHTS,
+    errno.EROFS: _RIGHTS,
+    errno.ENAMETOOLONG: "use shorter names, or a folder nearer to the root of the disk",
+    errno.EMFILE: "let a process open more files: ulimit -n 4096",
+}
+"""What to do about what the system says of a file or a disk."""
+
+
+def system_remedy(error: BaseException) -> str:
+    """Return what to do about an error that the system gives a reason for; "" if that is unknown.
+
+    Also of an error that another one caused.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in _REMEDIES:
+            return _REMEDIES[cause.errno]
+        cause = cause.__cause__ or cause.__context__
+    return ""

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import yaml
 
+from helpers.core.errors import CompendiumError
+
 if TYPE_CHECKING:  # a stage's process starts half a second earlier without it
     import pandas as pd
 
@@ -40,10 +42,18 @@ def write_aside(path: str | Path) -> Iterator[Path]:
     part = path.with_name(f".{path.name}.part")
     try:
         yield part
+        _write_through(part)
         os.replace(part, path)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+def _write_through(path: Path) -> None:
+    """Have the system write a file to the disk: a power failure must not leave an empty one."""
+    if path.is_file():
+        with open(path, "rb") as stream:
+            os.fsync(stream.fileno())
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -64,8 +74,14 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def read_json(path: str | Path) -> Any:
-    """Return what a JSON file holds."""
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+    """Return what a JSON file holds; DamagedFile, which names it, if that cannot be read."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        message = f"{Path(path).name} in {Path(path).parent.name}/ is damaged: {error}."
+        raise DamagedFile(
+            message, "delete it, and run again: the stage that wrote it does"
+        ) from None
 
 
 def read_yaml(path: str | Path) -> Any:
@@ -80,6 +96,10 @@ def read_yaml(path: str | Path) -> Any:
 def to_yaml(value: Any) -> str:
     """Return plain values as the text of a YAML file that `read_yaml` reads as they were."""
     return yaml.dump(value, Dumper=_YamlText, sort_keys=False, allow_unicode=True)
+
+
+class DamagedFile(CompendiumError, ValueError):
+    """A file of results that cannot be read."""
 
 
 class _Yaml(yaml.SafeLoader):

@@ -39,7 +39,7 @@ _EARTH_RADIUS = 6_371_000.0  # m
 
 _MOST_CELLS = 2e9  # of a grid; no machine that maps has the memory for more
 
-_BESIDE_USE = 3.0  # degrees that a study area's middle may lie outside of what a CRS is made for
+_BESIDE_USE = 6.0  # degrees that a study area's middle may lie outside of what a CRS is made for
 
 
 class StudyAreaError(CompendiumError):

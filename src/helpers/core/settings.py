@@ -574,6 +574,67 @@ class OtherMap(Section):
         return self
 
 
+class Author(Section):
+    """An author of a record: a person, or by its family name alone an organisation."""
+
+    family_name: Annotated[str, Field(min_length=1)]
+    given_name: str = ""
+    name_zh: str = ""
+    orcid: str = ""  # 0000-0002-1825-0097
+    affiliation: str = ""
+    affiliation_zh: str = ""
+
+    @field_validator("orcid")
+    @classmethod
+    def _has_check_digit(cls, orcid: str) -> str:
+        """Refuse a mistyped one: its last character is a check digit (ISO 7064, MOD 11-2)."""
+        digits = orcid.replace("-", "")
+        total = 0
+        for digit in digits[:-1]:
+            total = 2 * (total + int(digit)) if digit.isdigit() else 0
+        last = "0123456789X"[(12 - total % 11) % 11]
+        groups = [len(group) for group in orcid.split("-")]
+        if orcid and (groups != [4, 4, 4, 4] or digits[-1] != last):
+            raise ValueError("no ORCID has these digits; it looks like 0000-0002-1825-0097")
+        return orcid
+
+
+class Funding(Section):
+    """What paid for a study."""
+
+    funder: Annotated[str, Field(min_length=1)]
+    funder_zh: str = ""
+    number: str = ""
+    title: str = ""
+
+
+class Record(Section):
+    """What the record of a study says beside its results (`helpers.record`)."""
+
+    title: str = ""  # by default that of the study
+    title_zh: str = ""
+    authors: list[Author] = []
+    contact: str = ""  # an e-mail address
+    abstract: str = ""  # sentences after those that are filled from results
+    abstract_zh: str = ""
+    keywords: list[str] = []  # beside permafrost, ground ice and random forest
+    keywords_zh: list[str] = []
+    place: str = ""
+    place_zh: str = ""
+    period: tuple[int, int] | None = None  # first and last year of the data
+    funding: list[Funding] = []
+    publisher: str = "National Cryosphere Desert Data Center"
+    doi: Annotated[str, Field(pattern=r"^$|^10\.\d{4,9}/\S+$")] = ""
+    # Of boreholes and other samples: as they are, to a tenth of a degree, or not at all.
+    publish_coordinates: Literal["exact", "rounded", "none"] = "none"
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.period and self.period[0] > self.period[1]:
+            raise ValueError("`period` is the first and the last year: [2023, 2024]")
+        return self
+
+
 class Compute(Section):
     """Where runs in one process, and the map's chunks, are computed; no result depends on it."""
 

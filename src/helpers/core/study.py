@@ -31,6 +31,7 @@ from helpers.core.settings import (
     OpenData,
     OtherMap,
     OwnPredictor,
+    Record,
     RunName,
     Samples,
     Section,
@@ -111,6 +112,7 @@ class Study(Section):
     trust: Trust = Trust()
     compare_with: list[OtherMap] = []
     compute: Compute = Compute()
+    record: Record = Record()
 
     @model_validator(mode="before")
     @classmethod
@@ -398,10 +400,10 @@ class Study(Section):
     def key(self) -> str:
         """Short hash of all that results depend on but the code: settings and input files.
 
-        Names, `language` and `compute` do not count. Runs of a batch lie in folders named after it,
-        so that equal runs are one and different ones never meet.
+        Names, `language`, `compute` and `record` do not count. Runs of a batch lie in folders named
+        after it, so that equal runs are one and different ones never meet.
         """
-        names = {"name", "title", "run", "compute", "language"}
+        names = {"name", "title", "run", "compute", "language", "record"}
         return short_hash([self.model_dump(mode="json", exclude=names), self.inputs])
 
     @property
@@ -496,7 +498,8 @@ def _validated(settings: dict[str, Any], head: str, remedy: str) -> Study:
     source = settings.get("source")
     kind = source.get("kind") if isinstance(source, dict) else None
     makers = source_makers()
-    study_class = makers[kind].load() if kind in makers.names else Study
+    known = isinstance(kind, str) and kind in makers.names
+    study_class = makers[kind].load() if known else Study
     try:
         return study_class(**settings)
     except RecursionError:

@@ -20,6 +20,9 @@ _FUNCTIONS = {
 }
 _OF_ICE = ("ice-content", "storage", "totals")
 
+SHOW_SITES = ("samples",)
+"""Beginnings of the names of figures that show where samples lie, to some hundred metres."""
+
 
 def figure_functions(study: Study) -> dict[str, str]:
     """Return the function of each figure that a study has, as a module and a name in it."""

@@ -35,7 +35,9 @@ def fold_kinds(
     """Deal samples into folds of every kind that the study allows; arguments as of `sample_folds`.
 
     The study's own kind must be possible; of the others there are those that are, folds by a column
-    only where the study names one, and folds of single cells only where polygons have many.
+    only where the study names one, and folds of single cells only where polygons have many. A kind
+    that only informs, and of which a fold holds all samples with permafrost or all without, is left
+    out, and that is printed: nothing could be learnt without this fold.
     """
     folds = {}
     possible = {"column": study.folds.column, "cells": study.samples.areas}
@@ -47,7 +49,23 @@ def fold_kinds(
         except FoldError:
             if kind == study.folds.kind:
                 raise
+            continue
+        informs = kind not in (study.folds.kind, "knndm")
+        if informs and (why := _whole_kind(study, rows, folds[kind])):
+            layer = layer_title(rows["layer"].iloc[0])
+            print(f"{layer}: {CURVES[kind][0]} are left out, for {why}.")
+            del folds[kind]
     return folds
+
+
+def _whole_kind(study: Study, rows: pd.DataFrame, fold: np.ndarray) -> str:
+    """Say which fold has all samples with permafrost, or all without; "" if none has."""
+    frozen = study.target_classes.permafrost[rows["class"]]
+    for which, of_kind in (("with", frozen), ("without", ~frozen)):
+        holders = np.unique(fold[of_kind])
+        if len(holders) == 1:
+            return f"fold {holders[0]} holds all {of_kind.sum()} samples {which} permafrost"
+    return ""
 
 
 def fold_summary(

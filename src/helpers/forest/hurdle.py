@@ -336,8 +336,33 @@ def predict_held_out(study: Study, jobs: Sequence[HurdleJob], n_jobs: int = -1) 
 
 def _held_out(study: Study, job: HurdleJob, held: np.ndarray) -> Prediction:
     rows, _, strata = job
+    if (known := _only_kind(study, rows[~held], rows[held])) is not None:
+        return known
     hurdle = fit_hurdle(study, rows[~held], min(TREES, study.folds.estimators))
     return predict_rows(study, replace(hurdle, strata=strata), rows[held])
+
+
+def _only_kind(study: Study, rows: pd.DataFrame, others: pd.DataFrame) -> Prediction | None:
+    """Return what samples tell of others where all have permafrost, or none in the domain has.
+
+    None where they have both, so that a hurdle can be learnt. Without permafrost, P and ice are 0;
+    with permafrost alone, P is 1 in the domain. Types and contents are those of the samples, whose
+    classes and contents are otherwise not told apart.
+    """
+    frozen = study.target_classes.permafrost[rows["class"]]
+    permafrost = frozen & rows["in_domain"].to_numpy(bool)
+    if permafrost.any() and not frozen.all():
+        return None
+    codes, free = len(study.target_classes.codes), study.target_classes.free
+    chance = others["in_domain"].to_numpy(float) * permafrost.any()
+    shares = []
+    for of_kind, usual in ((permafrost, study.target_classes.codes[-1]), (~frozen, free[0])):
+        number = np.bincount(rows.loc[of_kind, "class"], minlength=codes)
+        shares.append(number / number.sum() if of_kind.any() else np.eye(codes)[usual])
+    classes = np.outer(chance, shares[0]) + np.outer(1 - chance, shares[1])
+    ice = _fraction(rows[permafrost]) if study.has_storage and permafrost.any() else np.zeros(1)
+    content, square = (np.full(len(others), np.mean(ice**power)) for power in (1, 2))
+    return Prediction(chance, classes, np.zeros((len(others), 0)), content, square)
 
 
 def predict_rows(study: Study, hurdle: Hurdle, rows: pd.DataFrame) -> Prediction:

@@ -77,10 +77,11 @@ def check_classes(study: Study, rows: pd.DataFrame, layer: str) -> None:
     """Raise ForestError for a class with one site, unless the study keeps rare classes."""
     sites = rows.groupby("class")["group"].nunique()
     alone = [study.target_classes.classes[code].name for code in sites.index[sites == 1]]
-    if alone and study.samples.rare_classes != "keep":
+    how = study.samples.rare_classes
+    if alone and how != "keep":
+        merge = "" if how == "merge" else "to merge, or "
         raise ForestError(
             f"Of {layer} only one training site has the class {', '.join(alone)}: "
             "no fold can both learn and test it.",
-            "give more sites, set samples.rare_classes to merge, "
-            "or to keep if such a class may be missed",
+            f"give more sites, or set samples.rare_classes {merge}to keep if it may be missed",
         )

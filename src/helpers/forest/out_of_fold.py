@@ -15,7 +15,7 @@ from helpers.folds.kinds import sample_folds
 from helpers.forest.models import CHECKED_INPUT, class_probabilities, classifier
 from helpers.forest.trees import grow
 from helpers.prepare.registry import used_predictors
-from helpers.samples.rows import forest_predictors, layer_rows, training_arrays
+from helpers.samples.rows import forest_predictors, layer_rows
 
 Job = tuple[pd.DataFrame, np.ndarray, dict[str, Any]]
 """Samples of one layer with their class, their folds, and the forest's hyperparameters."""
@@ -66,9 +66,16 @@ def predict_held_out(
     params: dict[str, Any],
     others: pd.DataFrame | None = None,
 ) -> np.ndarray:
-    """Return probabilities of held-out samples, or of others, by a forest grown from the rest."""
+    """Return probabilities of held-out samples, or of others, by a forest grown from the rest.
+
+    Where the rest has one class only, that is what it predicts.
+    """
     values = forest_predictors(study, rows[held] if others is None else others)
-    training = training_arrays(study, rows[~held], rows["layer"].iloc[0])
+    # Of all samples together, predictors and classes were checked before.
+    training = forest_predictors(study, rows[~held]), rows.loc[~held, "class"].to_numpy()
+    classes = np.unique(training[1])
+    if len(classes) == 1:
+        return np.tile(np.eye(len(study.target_classes.codes))[classes[0]], (len(values), 1))
     model = classifier(study, **params | {"n_estimators": study.folds.estimators})
     with sklearn.config_context(**CHECKED_INPUT):
         model = grow(model, *training)

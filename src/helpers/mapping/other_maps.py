@@ -239,14 +239,15 @@ def _write_difference(study: Study, other: OtherMap, ours: np.ndarray, theirs: n
     if other.compares == "permafrost":
         codes = ours + 2 * theirs
         change = np.where(np.isfinite(codes), codes, NO_TYPE).astype(np.uint8)
-        write_raster(path, change, geobox, nodata=NO_TYPE, legend=DIFFERENCE, **described)
+        described |= {"legend": DIFFERENCE, "overviews": "mode"}
+        write_raster(path, change, geobox, nodata=NO_TYPE, **described)
         qgis.write_class_style(path, DIFFERENCE)
         return
     described["long_names"] = "code of our class minus code of theirs"
     if other.compares == "storage":
         described |= {"units": "m", "long_names": "thickness of ice, ours minus theirs"}
     change = (ours - theirs).astype(np.float32)
-    write_raster(path, change, geobox, **described)
+    write_raster(path, change, geobox, overviews="average", **described)
     top = np.nanmax(np.abs(change), initial=0) or 1.0
     qgis.write_ramp_style(path, top, described["units"].strip("1"), "vik", bottom=-top)
 
