@@ -148,8 +148,7 @@ def _forests(study: Study) -> list[Path]:
 
 
 def _figures(study: Study) -> list[Path]:
-    names = resolve_name("helpers.figures:NAMES")
-    figures = [study.figures_dir / f"{name}.png" for name in names]
+    figures = resolve_name("helpers.figures:figure_files")(study)
     return [study.results_dir / "tables" / "headline.json", *figures]
 
 
@@ -318,7 +317,7 @@ _STAGES = (
         outputs=_figures,
         seconds=25,
         memory_mb=(600, 300),
-        settings=("target",),
+        settings=("target", "language"),
         cores=1,
     ),
     Stage(
