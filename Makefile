@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help map full record explore explorer-bundle batch test test-browser soak lab lint lock clean
+.PHONY: help map full record explore explorer-bundle batch figures test test-browser soak lab lint lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
@@ -28,6 +28,9 @@ explore: $(READY)  ## write a finished map as one page to look at and to ask, ex
 
 batch: $(READY)  ## make all runs of a sweep, and compare them (SWEEP=seeds, of config/sweeps; PROFILE=slurm)
 	@$(BIN)/python -m launcher batch "$$SWEEP" $${PROFILE:+--profile "$$PROFILE"}
+
+figures: $(READY)  ## draw the figures of a finished run again (STUDY=..., ONLY=storage, LANGUAGE=en, zh or both)
+	@$(BIN)/python -m launcher figures $(STUDY) $(if $(ONLY),--only $(ONLY)) $(if $(LANGUAGE),--language $(LANGUAGE))
 
 test: $(READY)  ## run the tests
 	@$(BIN)/python -m pytest -m "not browser and not soak" -n logical --maxprocesses 4 --maxschedchunk 1
@@ -52,7 +55,7 @@ explorer-bundle:  ## maintainers: make the page's script and style anew from exp
 	@cd explorer && npm ci --silent && npm run --silent build
 
 lock:  ## maintainers: add what pyproject.toml names to requirements.lock; without the file, take the newest (needs uv)
-	@uv pip compile pyproject.toml --extra dev --universal --fork-strategy fewest --generate-hashes --no-emit-index-url --custom-compile-command "make lock" --output-file requirements.lock --quiet
+	@uv pip compile pyproject.toml --extra dev --extra chinese --universal --fork-strategy fewest --generate-hashes --no-emit-index-url --custom-compile-command "make lock" --output-file requirements.lock --quiet
 
 clean:  ## remove what runs made (raw and processed data, results); sources and data/base stay
 	@rm -rf data/raw data/processed results .run

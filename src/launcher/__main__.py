@@ -120,6 +120,15 @@ _COMMANDS: dict[str, tuple[str, Callable[..., int | None] | str, list[Argument]]
         _explore,
         [_STUDY],
     ),
+    "figures": (
+        "draw the figures of a finished run again, all or some, in English or Chinese",
+        "helpers.figures.publish:publish_all",
+        [
+            _STUDY,
+            ("--only", {"metavar": "NAME", "nargs": "+", "default": (), "help": "such as storage"}),
+            ("--language", {"choices": ("en", "zh", "both"), "help": "default: the study's"}),
+        ],
+    ),
     "record": (
         "write the record of a finished run: a folder fit to deposit",
         "launcher.record:record_study",

@@ -143,12 +143,12 @@ def _forests(study: Study) -> list[Path]:
     model_path = resolve_name("helpers.forest.paths:model_path")
     layers = [layer_name(layer) for layer in study.layers]
     parts = itertools.product(layers, ("map", "train"), ("forest", "ice"))
-    return sorted({model_path(study, *part) for part in parts})
+    models = sorted({model_path(study, *part) for part in parts})
+    return [*models, *(path.with_suffix(".json") for path in models)]
 
 
 def _figures(study: Study) -> list[Path]:
-    names = resolve_name("helpers.figures:NAMES")
-    figures = [study.figures_dir / f"{name}.png" for name in names]
+    figures = resolve_name("helpers.figures:figure_files")(study)
     return [study.results_dir / "tables" / "headline.json", *figures]
 
 
@@ -317,7 +317,7 @@ _STAGES = (
         outputs=_figures,
         seconds=25,
         memory_mb=(600, 300),
-        settings=("target",),
+        settings=("target", "language"),
         cores=1,
     ),
     Stage(

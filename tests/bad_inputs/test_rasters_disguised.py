@@ -107,9 +107,10 @@ def test_a_raster_that_leads_elsewhere_is_refused(tmp_path, asked, case):
     assert requests == []
 
 
-def test_a_virtual_raster_through_another_file_is_refused(tmp_path, asked):
+@pytest.mark.parametrize("start", ["", "\ufeff", " \n"])
+def test_a_virtual_raster_through_another_file_is_refused(tmp_path, asked, start):
     url, requests = asked
-    (tmp_path / "inner.tif").write_text(virtual(f"/vsicurl/{url}/a.tif"))
+    (tmp_path / "inner.tif").write_text(start + virtual(f"/vsicurl/{url}/a.tif"))
     (tmp_path / "outer.vrt").write_text(virtual("inner.tif", relative=1))
 
     def read():
@@ -132,6 +133,16 @@ def test_what_lies_beside_a_raster_asks_nobody(tmp_path, asked, beside):
         source.read(1, out_shape=(4, 4))
         source.read_masks(1)
     assert requests == []
+
+
+def test_a_virtual_raster_of_itself_ends(tmp_path):
+    (tmp_path / "a.vrt").write_text(virtual("a.vrt", relative=1))
+
+    def read():
+        with open_source(tmp_path / "a.vrt", Reading()) as source:
+            source.read(1)
+
+    assert_refused(read, tmp_path, RasterError, "a.vrt", "cannot be read")
 
 
 def test_a_virtual_raster_of_tiles_on_this_machine_is_read(tmp_path):

@@ -2,11 +2,15 @@
 
 import json
 
+import numpy as np
 import pytest
+import rasterio
+import rasterio.transform
 from refusals import assert_refused
 
 from helpers.core.errors import CompendiumError
 from helpers.core.files import read_json, write_text
+from helpers.core.rasters import RasterError, read_band
 from helpers.core.study import Study
 from launcher import records
 from launcher.records import why_stale, write_record
@@ -96,3 +100,20 @@ def test_a_missing_output_is_named(made):
 
 def test_an_earlier_stage_is_named(made):
     assert why_stale(made, STAGE, ["01-prepare-data"]) == "it reads what 01-prepare-data makes"
+
+
+def test_model_cards_are_outputs_like_their_models(made):
+    names = {path.suffix for path in STAGES["03-grid-search"].outputs(made)}
+    assert names == {".npz", ".json"}
+
+
+@pytest.mark.parametrize("size", [0, 100, 900])
+def test_a_raster_that_was_cut_off_is_named(tmp_path, size):
+    path = tmp_path / "trust.tif"
+    with rasterio.open(
+        path, "w", driver="GTiff", width=32, height=32, count=1, dtype="float32",
+        crs="EPSG:32651", transform=rasterio.transform.from_origin(500_000, 5_600_000, 100, 100),
+    ) as target:  # fmt: skip
+        target.write(np.ones((1, 32, 32), np.float32))
+    path.write_bytes(path.read_bytes()[:size])
+    assert_refused(lambda: read_band(path), tmp_path, RasterError, "trust.tif", "run again")

@@ -158,7 +158,7 @@ def plot_confusion_matrix(axes: Axes, report: dict[str, Any], names: Sequence[st
     pairs = zip(matrix.flat, shares.flat, strict=True)
     texts = [f"{n}\n{100 * share:.0f} %" if n else "0" for n, share in pairs]
     look = {"cmap": "Blues", "vmin": 0, "vmax": 1, "linecolor": "0.8", "linewidths": 0.4}
-    look |= {"annot": np.reshape(texts, matrix.shape), "fmt": "", "annot_kws": {"size": 6}}
+    look |= {"annot": np.reshape(texts, matrix.shape), "fmt": "", "annot_kws": {"size": 7}}
     names = {"xticklabels": names, "yticklabels": mapped}
     seaborn.heatmap(shares, ax=axes, square=True, cbar=False, **look, **names)
     axes.set(xlabel="reference class", ylabel="mapped class (samples)")

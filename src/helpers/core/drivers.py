@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
@@ -14,6 +14,7 @@ _FORMATS = ["GTiff", "netCDF", "HDF5", "HFA", "AAIGrid", "ENVI", "EHdr", "SRTMHG
 """GDAL's drivers that read numbers from the file itself, and refer to no other."""
 
 _ELSEWHERE = re.compile(r"/vsi(?!zip|gzip|tar)|://|^\s*<", re.IGNORECASE)
+_HEAD = 2**16  # bytes that GDAL looks at to find out what a file is
 _OFFLINE = {"CPL_VSIL_CURL_ALLOWED_FILENAME": "none"}  # also for what lies beside a raster
 
 
@@ -48,15 +49,22 @@ def _remote_part(path: Path, seen: frozenset[Path] = frozenset()) -> str:
     except ElementTree.ParseError:
         return ""  # GDAL says what is wrong
     for one in root.iter():
-        for text in (one.text or "", *one.attrib.values()):
+        texts = [text.strip() for text in (one.text or "", *one.attrib.values())]
+        for text in texts:
             if one.tag not in ("SRS", "Metadata", "MDI") and _ELSEWHERE.search(text):
                 return " ".join(text.split())[:100]
-        if one.tag == "SourceFilename" and one.text:
-            part = (path.parent / one.text).resolve()
-            if part in seen | {path} or not part.is_file():
+        for part in (folder / text for text in texts for folder in (path.parent, Path.cwd())):
+            if part.resolve() in seen or not _is_virtual(part):
                 continue
-            with open(part, "rb") as stream:
-                refers = stream.read(1024).lstrip().startswith(b"<")
-            if refers and (found := _remote_part(part, seen | {path})):
+            if found := _remote_part(part.resolve(), seen | {path.resolve()}):
                 return found
     return ""
+
+
+def _is_virtual(path: Path) -> bool:
+    """Return whether there is a virtual raster, whatever its name."""
+    with suppress(OSError, ValueError):  # a text that is no path
+        if path.is_file():
+            with open(path, "rb") as stream:
+                return b"<VRTDataset" in stream.read(_HEAD)
+    return False

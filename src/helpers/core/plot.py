@@ -36,11 +36,14 @@ Panel = Mapping[str, Any]
 WIDTH_MM = 180
 """Width of a figure across the page."""
 
-_BASE_LAYERS = "data/base/natural-earth.gpkg"
+COLUMN_MM = 88
+"""Width of a figure in one column of a page."""
+
+BASE_LAYERS = "data/base/natural-earth.gpkg"
 _LINES = {"coastline": ("0.25", 0.4), "borders": ("0.25", 0.5), "provinces": ("0.55", 0.3)}
 _MM = 1 / 25.4
-_TITLE, _GAP, _FOOT = 5.0, 3.0, 4.0  # mm above, between and below maps
-_PIXELS_A_MM = 6  # of rasters in a figure; finer ones are averaged
+_TITLE, _GAP, _FOOT, _RIGHT = 5.0, 3.0, 4.0, 4.0  # mm above, between, below and beside maps
+_PIXELS_A_MM = 12  # of rasters in a figure; finer ones are averaged
 _LEGIBLE_MM = 45  # narrower maps get no longitude and latitude labels
 _MOST_LINES = 6
 _KM_PER_DEGREE = 111.32
@@ -51,9 +54,9 @@ _STYLE: dict[str, Any] = {
     "font.size": 7,
     "axes.titlesize": 8,
     "figure.titlesize": 8,
-    "xtick.labelsize": 6.5,
-    "ytick.labelsize": 6.5,
-    "legend.fontsize": 6.5,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 7,
     "axes.linewidth": 0.5,
     "xtick.major.width": 0.5,
     "ytick.major.width": 0.5,
@@ -139,7 +142,8 @@ def map_panels(
         Each with `title`, `values` (2-D), `geobox`, `unit` and `cmap` (a name of cmcrameri or
         matplotlib); optional `vmin` and `vmax` (by default the 2nd and 98th percentile), `thin`
         (``nearest`` for values that have no mean, such as directions), and `categories`: a dict of
-        value to label and colour, which brings a legend in place of a colour bar.
+        value to label and colour, which brings a legend in place of a colour bar. `key` is False
+        for a map that needs neither. Keys that are all the same are drawn once, below all maps.
     ncols
         Panels in a row.
     """
@@ -155,23 +159,28 @@ def map_panels(
     left = (11.0 if small else 8.0) if labels else 2.0
     head = 11.0 if suptitle else 6.0
     key_gap = 4.5 if labels else 1.5
+    once = len(maps) > 1 and _same_keys(maps)
     legend_rows = max(math.ceil(len(panel.get("categories") or ()) / 2) for panel in maps)
-    below = key_gap + max(8.0, 3.4 * legend_rows + 1)
-    map_width = (width_mm - left - 2 - _GAP * (ncols - 1)) / ncols
+    room = max(8.0, 3.4 * legend_rows + 1)
+    if once or not any(panel.get("key", True) for panel in maps):
+        room = 0.0
+    below = key_gap + room
+    foot = _FOOT + (10.0 if once else 0.0)
+    map_width = (width_mm - left - _RIGHT - _GAP * (ncols - 1)) / ncols
     boxes = [panel["geobox"] for panel in maps]
     heights = [map_width * _stretch(box) / box.boundingbox.aspect for box in boxes]
     map_height = max(heights)
     row = _TITLE + map_height + below
-    height = head - _TITLE + nrows * row + _FOOT
+    height = head - _TITLE + nrows * row + foot
 
     figure = plt.figure(figsize=(width_mm * _MM, height * _MM))
     places = figure.add_gridspec(
         nrows,
         ncols,
         left=left / width_mm,
-        right=1 - 2 / width_mm,
+        right=1 - _RIGHT / width_mm,
         top=1 - head / height,
-        bottom=(below + _FOOT) / height,
+        bottom=(below + foot) / height,
         wspace=_GAP / map_width,
         hspace=(_TITLE + below) / map_height,
     )
@@ -186,11 +195,16 @@ def map_panels(
             _draw_scale_bar(axes, geobox)
         axes.set_title(panel["title"])
         gap = key_gap / heights[number]
+        if once or not panel.get("key", True):
+            continue
         if panel.get("categories"):
             _draw_legend(axes, panel, gap)
         else:
             bar = 2 / heights[number]
             _draw_colour_bar(image, panel, axes.inset_axes((0.1, -gap - bar, 0.8, bar)))
+    if once:
+        (image, *_) = figure.axes[0].get_images()
+        _draw_key_of_all(figure, image, maps[0], height)
     if suptitle:
         place = (left / width_mm, 1 - 1 / height)
         figure.text(*place, suptitle, va="top", weight="bold", size=8)
@@ -268,15 +282,37 @@ def colour_map(name: str | Colormap) -> Colormap:
     return getattr(cm, name, None) or mpl.colormaps[name]
 
 
-def _draw_legend(axes: Axes, panel: Panel, gap: float) -> None:
-    handles = [
+def _same_keys(maps: Sequence[Panel]) -> bool:
+    names = ("categories", "cmap", "vmin", "vmax", "unit")
+    first, *others = ([panel.get(name) for name in names] for panel in maps)
+    stated = "categories" in maps[0] or "vmin" in maps[0]
+    return stated and all(one == first for one in others)
+
+
+def _draw_key_of_all(figure: Figure, image: AxesImage, panel: Panel, height_mm: float) -> None:
+    """Draw one legend or colour bar below all maps."""
+    if panel.get("categories"):
+        handles = _handles(panel)
+        look: dict[str, Any] = {"ncols": 4, "frameon": False, "handlelength": 1.2}
+        look |= {"loc": "lower center", "bbox_to_anchor": (0.5, _FOOT / height_mm)}
+        figure.legend(handles=handles, borderaxespad=0, columnspacing=1.5, **look)
+    else:
+        bar = figure.add_axes((0.3, (_FOOT + 7) / height_mm, 0.4, 2 / height_mm))
+        _draw_colour_bar(image, panel, bar)
+
+
+def _handles(panel: Panel) -> list[Patch]:
+    return [
         Patch(facecolor=colour, edgecolor="0.3", linewidth=0.3, label=label)
         for label, colour in panel["categories"].values()
     ]
+
+
+def _draw_legend(axes: Axes, panel: Panel, gap: float) -> None:
     place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (0, -gap)}
     place |= {"borderpad": 0, "borderaxespad": 0}
     look: dict[str, Any] = {"ncols": 2, "frameon": False, "handlelength": 1.2, "handleheight": 0.9}
-    axes.legend(handles=handles, columnspacing=1, labelspacing=0.35, **place, **look)
+    axes.legend(handles=_handles(panel), columnspacing=1, labelspacing=0.35, **place, **look)
 
 
 def _draw_colour_bar(image: AxesImage, panel: Panel, axes: Axes) -> None:
@@ -300,7 +336,7 @@ def _draw_colour_bar(image: AxesImage, panel: Panel, axes: Axes) -> None:
 def _draw_lines(axes: GeoAxes, study: Study, geobox: GeoBox, width_mm: float) -> None:
     """Draw coast, borders, provinces and the outline of the study area."""
     detail = geobox.boundingbox.span_x / width_mm / _PIXELS_A_MM  # shorter is not to be seen
-    path = study.path(_BASE_LAYERS)
+    path = study.path(BASE_LAYERS)
     if not path.is_file():
         raise FigureError(
             f"The base layers {path.name} are missing.",
@@ -331,13 +367,13 @@ def _draw_graticule(axes: GeoAxes, left: bool, most: int) -> None:
     lines = axes.gridlines(draw_labels=sides, rotate_labels=False, **look)
     lines.xlocator = lines.ylocator = MaxNLocator(most, steps=[1, 2, 2.5, 5, 10])
     lines.n_steps = 12  # cartopy bends each step as far as it has to
-    lines.xlabel_style = lines.ylabel_style = {"size": 6}
+    lines.xlabel_style = lines.ylabel_style = {"size": 7}
     lines.xpadding = lines.ypadding = 2
 
 
 def _draw_scale_bar(axes: Axes, geobox: GeoBox) -> None:
     degrees = geobox.crs and geobox.crs.geographic
     metres = 1000 * _KM_PER_DEGREE / _stretch(geobox) if degrees else 1.0
-    size = {"length_fraction": 0.22, "width_fraction": 0.008, "font_properties": {"size": 6}}
+    size = {"length_fraction": 0.22, "width_fraction": 0.008, "font_properties": {"size": 7}}
     box = {"location": "lower right", "box_alpha": 0.7, "border_pad": 0.3, "pad": 0.2, "sep": 1}
     axes.add_artist(ScaleBar(metres, "m", rotation="horizontal-only", **size, **box))

@@ -60,9 +60,15 @@ class RasterError(CompendiumError):
 
 
 def read_band(path: Path, band: int = 1) -> np.ndarray:
-    """Return a whole band of a raster, as it is stored."""
-    with rasterio.open(path) as source:
-        return source.read(band)
+    """Return a whole band of a raster, as it is stored; RasterError names one that is damaged."""
+    try:
+        with rasterio.open(path) as source:
+            return source.read(band)
+    except RasterioError as error:
+        raise RasterError(
+            f"{path.name} in {path.parent.name}/ cannot be read: {error.__cause__ or error}",
+            "run again: the stage that wrote it makes it again; or delete it first",
+        ) from None
 
 
 @dataclass(frozen=True)

@@ -81,6 +81,7 @@ class Study(Section):
     name: Name
     title: str = ""
     run: RunName = "main"
+    language: Literal["en", "zh", "both"] = "en"  # of the texts of figures
     label: str = ""  # stamped on every figure, raster and record, such as SIMULATED
     source: Source = Source()
     area: Area = Area()
@@ -399,10 +400,10 @@ class Study(Section):
     def key(self) -> str:
         """Short hash of all that results depend on but the code: settings and input files.
 
-        Names, `compute` and `record` do not count. Runs of a batch lie in folders named after it,
-        so that equal runs are one and different ones never meet.
+        Names, `language`, `compute` and `record` do not count. Runs of a batch lie in folders named
+        after it, so that equal runs are one and different ones never meet.
         """
-        names = {"name", "title", "run", "compute", "record"}
+        names = {"name", "title", "run", "compute", "language", "record"}
         return short_hash([self.model_dump(mode="json", exclude=names), self.inputs])
 
     @property
@@ -429,6 +430,11 @@ class Study(Section):
         """Folder of this run's figures; those of the run ``main`` are the study's."""
         main = ROOT / "figures" / self.name
         return main if self.run == "main" else self.results_dir / "figures"
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """Languages of figures: ``en``, ``zh`` or both."""
+        return ("en", "zh") if self.language == "both" else (self.language,)
 
     @property
     def results_dir(self) -> Path:

@@ -213,5 +213,7 @@ def plot_search(tables: dict[str, pd.DataFrame], score: str) -> Figure:
     for feature in features:
         looks[f"max. features {feature}"] = {"color": "0.3", "linestyle": styles[feature]}
     handles = [Line2D([], [], label=label, **look) for label, look in looks.items()]
-    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
+    figure.legend(
+        handles=handles, loc="outside upper center", ncols=-(-len(handles) // 2), frameon=False
+    )
     return figure

@@ -1,0 +1,122 @@
+"""Maps for print, drawn from the rasters of a run."""
+
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from helpers.core.classes import NO_TYPE, layer_name, layer_title
+from helpers.core.files import read_json
+from helpers.core.grid import area_mask, reference_grid
+from helpers.core.plot import WIDTH_MM, colour_map, map_panels
+from helpers.core.rasters import read_band
+from helpers.core.study import Study
+from helpers.forest.hurdle import PROBABILITY_SCALE
+from helpers.mapping import trust
+from helpers.mapping.files import MISSING, interval_files, map_files, trust_files
+
+_CONTENT = {"cmap": "devon_r", "vmin": 0.0, "vmax": 60.0}
+
+
+def type_maps(study: Study) -> Figure:
+    """Draw the classes of all layers: with the expected area above, by the reference below."""
+    files, target = map_files(study), study.target_classes
+    layers = [layer_name(layer) for layer in study.layers]
+    kinds = {"": "area as expected", "_reference": "method of the reference"}
+    maps = [
+        (f"{layer_title(layer)} ({which})", read_band(files[f"{target.file_name}{end}_{layer}"]))
+        for end, which in kinds.items()
+        for layer in layers
+    ]
+    legend, inside = target.legend, area_mask(study, reference_grid(study))
+    if any((values[inside] == NO_TYPE).any() for _, values in maps):
+        legend = legend | {NO_TYPE: ("no data", "#ffffff")}
+    maps = [_panel(title, values, categories=legend) for title, values in maps]
+    return _maps(study, maps, ncols=max(2, min(len(layers), 3)))
+
+
+def permafrost_probability(study: Study) -> Figure:
+    """Draw how probable permafrost is in each layer."""
+    maps = []
+    for layer in map(layer_name, study.layers):
+        chance = _scaled(study, f"permafrost_probability_{layer}")
+        look = {"cmap": "vik_r", "vmin": 0.0, "vmax": 1.0}
+        maps.append(_panel(layer_title(layer), chance, "Probability of permafrost", **look))
+    return _maps(study, maps)
+
+
+def ice_content(study: Study) -> Figure:
+    """Draw the mean ice content of each layer, and what it is in one of ten cells at most."""
+    maps = []
+    for layer in map(layer_name, study.layers):
+        title = layer_title(layer)
+        mean = 100 * read_band(map_files(study)[f"ice_content_{layer}"])
+        bands = {"10th percentile": 1, "90th percentile": 3}
+        parts = {
+            name: 100 * _scaled(study, f"ice_content_range_{layer}", band)
+            for name, band in bands.items()
+        }
+        order = {"10th percentile": 0, "mean": 1, "90th percentile": 2}
+        for name, values in sorted((parts | {"mean": mean}).items(), key=lambda one: order[one[0]]):
+            maps.append(_panel(f"{title} ({name})", values, "% of volume", **_CONTENT))
+    return _maps(study, maps, ncols=3)
+
+
+def storage(study: Study) -> Figure:
+    """Draw the thickness of ice in all layers; the title has the total and its interval."""
+    values = read_band(map_files(study)["ice_storage"])
+    depth = layer_title(layer_name((study.depths[0][0], study.depths[-1][1])))
+    record = read_json(interval_files(study)["record"])
+    whole, share = record["regions"]["all"], 100 * record["probability"]
+    title = f"Ground ice, {depth}: {whole['km3']:.0f} km³"
+    if whole["lower"] is not None:
+        title += f" ({share:g} % interval {whole['lower']:.0f} to {whole['upper']:.0f})"
+    top = float(np.nanpercentile(values, 99.5))
+    panel = _panel(title, values, "m of ice", cmap="devon_r", vmin=0.0, vmax=top)
+    return _maps(study, [panel], ncols=1, width_mm=0.75 * WIDTH_MM)
+
+
+def trust_maps(study: Study) -> Figure:
+    """Draw the rasters of trust of the first layer, and the levels of trust of all layers."""
+    files = trust_files(study)
+    layer, depth = layer_name(study.layers[0]), layer_title(layer_name(study.layers[0]))
+    record = read_json(study.results_dir / "tables" / "applicability.json")
+    limit = record["layers"][layer]["threshold"]
+    unlike = read_band(files[f"dissimilarity_index_{layer}"])
+    error = read_band(files[f"expected_error_{layer}"])
+    sizes = read_band(files[f"prediction_set_{layer}"])
+    unit = f"largest within the area of applicability: {limit:.2f}"
+    number = len(study.target_classes.codes)
+    colours = colour_map("lajolla_r")(np.linspace(0.05, 0.8, number))
+    sets = {n: (f"{n} class{'es' if n > 1 else ''}", colour) for n, colour in enumerate(colours, 1)}
+    least = trust.undecided(number)
+    sizes = np.where(sizes > least, least, sizes)
+    sets = {n: sets[n] for n in range(1, least)} | {
+        least: (f"undecided ({least} or more)", colours[-1])
+    }
+    percent = 100 * study.trust.coverage
+    levels = {code: level[:2] for code, level in reversed(trust.LEVELS.items())}
+    if not study.domain.covariate:
+        del levels[5]  # nothing lies outside
+    wrong = "share of wrong cells"
+    maps = [
+        _panel(f"Dissimilarity index, {depth}", unlike, unit, cmap="vik", vmin=0.0, vmax=2 * limit),
+        _panel(f"Expected error, {depth}", error, wrong, cmap="lajolla_r", vmin=0.0, vmax=0.8),
+        _panel(f"Classes in the {percent:g} % set, {depth}", sizes, categories=sets),
+        _panel("Trust, the lowest of all layers", read_band(files["trust"]), categories=levels),
+    ]
+    return _maps(study, maps, ncols=2)
+
+
+def _scaled(study: Study, name: str, band: int = 1) -> np.ndarray:
+    values = read_band(map_files(study)[name], band)
+    return np.where(values == MISSING, np.nan, values * PROBABILITY_SCALE)
+
+
+def _panel(title: str, values: np.ndarray, unit: str = "", **look: Any) -> dict[str, Any]:
+    return {"title": title, "values": values, "unit": unit, **look}
+
+
+def _maps(study: Study, maps: list[dict[str, Any]], **look: Any) -> Figure:
+    geobox = reference_grid(study)
+    return map_panels(study, [one | {"geobox": geobox} for one in maps], **look)
