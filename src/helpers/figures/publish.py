@@ -8,7 +8,6 @@ from pkgutil import resolve_name
 import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
-from PIL import Image
 
 from helpers.core.chinese import CHINESE
 from helpers.core.errors import CompendiumError
@@ -20,7 +19,8 @@ from helpers.mapping.files import interval_files
 from helpers.prepare.registry import covariates
 
 PRINT_DPI = 600
-_PREVIEW = 3  # print pixels of a pixel of the preview, so 200 dpi
+SCREEN_DPI = 200
+_PDF_DPI = 300  # of rasters in a PDF; lines and letters have none
 
 
 class UnknownFigureError(CompendiumError):
@@ -38,27 +38,28 @@ def draw(study: Study, name: str) -> Figure:
     return resolve_name(functions[name])(study)
 
 
-def publish(study: Study, name: str) -> Figure:
+def publish(study: Study, name: str, large: bool = False) -> Figure:
     """Write one figure in the languages of a study; return it, in the last of them.
 
-    In the study's folder of figures are a PDF and a PNG of 200 dpi for screens, and in ``print``
-    in it a PNG of 600 dpi. Those in Chinese end in ``-zh``.
+    In the study's folder of figures are a PDF and a PNG of 200 dpi for screens; a large PNG, of 600
+    dpi for journals that want no PDF, is in ``print`` in it. Names of those in Chinese end in
+    ``-zh``.
     """
     figure = draw(study, name)
     for language in study.languages:
         if language == "zh":
             translate(figure, study_names(study))
-        _write(figure, study.figures_dir, f"{name}{ending(language)}")
+        _write(figure, study.figures_dir, f"{name}{ending(language)}", large)
     return figure
 
 
 def publish_all(path: str, only: Sequence[str] = (), language: str | None = None) -> None:
-    """Write the figures of a finished run, or only some, in a language or in the study's own."""
+    """Write the figures of a finished run, or some, also large, in one language or the study's."""
     study = Study.open(path)
     if language:
         study = study.changed({"language": language})
     for name in only or figure_functions(study):
-        plt.close(publish(study, name))
+        plt.close(publish(study, name, large=True))
         print(name)
 
 
@@ -73,15 +74,14 @@ def study_names(study: Study) -> dict[str, str]:
     return names | {kind.name: kind.chinese_name for kind in study.target_classes.classes}
 
 
-def _write(figure: Figure, folder: Path, name: str) -> None:
+def _write(figure: Figure, folder: Path, name: str, large: bool) -> None:
     with write_aside(folder / f"{name}.pdf") as part:
-        figure.savefig(part, format="pdf", dpi=PRINT_DPI // 2, metadata={"CreationDate": None})
-    large = folder / "print" / f"{name}.png"
-    quick = {"compress_level": 1}
-    with write_aside(large) as part:
-        look = {"metadata": {"Software": None}, "pil_kwargs": quick}
-        figure.savefig(part, format="png", dpi=PRINT_DPI, **look)
-    with write_aside(folder / f"{name}.png") as part:
-        dpi = PRINT_DPI / _PREVIEW
-        with Image.open(large) as image:
-            image.convert("RGB").reduce(_PREVIEW).save(part, format="png", dpi=(dpi, dpi))
+        figure.savefig(part, format="pdf", dpi=_PDF_DPI, metadata={"CreationDate": None})
+    files = {folder / f"{name}.png": SCREEN_DPI}
+    if large:
+        files[folder / "print" / f"{name}.png"] = PRINT_DPI
+    for file, dpi in files.items():
+        # Large files are not for git: they are written three times as fast.
+        look = {"pil_kwargs": {"compress_level": 1 if dpi == PRINT_DPI else 6}}
+        with write_aside(file) as part:
+            figure.savefig(part, format="png", dpi=dpi, metadata={"Software": None}, **look)
