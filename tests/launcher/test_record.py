@@ -2,8 +2,10 @@
 
 import csv
 import hashlib
+import importlib
 import inspect
 import json
+import pkgutil
 import re
 import shutil
 import subprocess
@@ -26,7 +28,6 @@ from pystac.validation import stac_validator
 import helpers.figures
 from helpers.core.files import read_json
 from helpers.core.study import Study
-from helpers.figures import publication
 from helpers.record.folder import _aside, write_record
 from helpers.record.headline import RecordError
 from helpers.record.stac import EXTENSIONS
@@ -331,8 +332,12 @@ def test_dissimilarity_does_not_mark_the_samples(records):
 
 def test_figures_with_positions_are_named(records):
     """Whoever writes a figure with positions of samples adds its name to SHOW_SITES."""
-    functions = [one for _, one in inspect.getmembers(publication, inspect.isfunction)]
-    showing = {one.__name__ for one in functions if '"easting"' in inspect.getsource(one)}
+    showing = set()
+    for info in pkgutil.iter_modules(helpers.figures.__path__):
+        module = importlib.import_module(f"helpers.figures.{info.name}")
+        functions = (one for _, one in inspect.getmembers(module, inspect.isfunction))
+        own = [one for one in functions if one.__module__ == module.__name__]
+        showing |= {one.__name__ for one in own if '"easting"' in inspect.getsource(one)}
     assert showing == {"sample_map"}
     assert helpers.figures.SHOW_SITES == ("samples",)
     assert list((records["exact"] / "figures").glob("samples*"))

@@ -2,7 +2,7 @@
 
 import re
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -73,60 +73,70 @@ class Description:
 def describe(study: Study, numbers: dict[str, Any], finished: datetime) -> Description:
     """Return the description of a run's record."""
     record = study.record
-    templates = read_yaml(Path(__file__).with_name("texts.yaml"))
     title = _labelled(record.title or study.title or study.name, study.label)
-    texts = {
-        "title": {"en": title, "zh": _labelled(record.title_zh or title, study.label)},
-        "place": {"en": record.place or study.title, "zh": record.place_zh or record.place},
+    own = {
+        "en": {"title": title, "place": record.place or study.title, "more": record.abstract},
+        "zh": {
+            "title": _labelled(record.title_zh or title, study.label),
+            "place": record.place_zh or record.place,
+            "more": record.abstract_zh,
+        },
     }
-    filled: dict[str, dict[str, str]] = {}
-    for language in LANGUAGES:
-        values = _values(study, numbers, language) | {"place": texts["place"][language]}
-        values["domain"] = templates["domains"][numbers["domain"]][language]
-        kind = "ice" if study.has_storage else "types"
-        values["contents"] = templates["contents"][kind][language]
-        fetched = [f"{one} ({one.licence})" for one in study.open_data.values()]
-        listed = _JOINED[language].join(dict.fromkeys(fetched))
-        sentence = templates["open_data"][language].format(listed=listed)
-        values["open_data"] = sentence if fetched else ""
-
-        def fill(
-            name: str, values: dict[str, Any] = values, language: str = language, **more: Any
-        ) -> str:
-            text = templates[name][language].format(**(values | more))
-            # YAML joins lines with spaces, which Chinese does not have.
-            return re.sub(r"(?<=[^\x00-\x7f]) (?=[^\x00-\x7f])", "", text)
-
-        abstract = [fill("abstract"), fill("area")]
-        if numbers["total"]:
-            unknown = fill("no_interval")
-            ends = {
-                end: unknown if values[end] is None else f"{values[end]:.0f}"
-                for end in ("lower", "upper")
-            }
-            abstract.insert(1, fill("total", **ends))
-        own = record.abstract if language == "en" else record.abstract_zh
-        layers = [fill("layer", **_layer_values(name, numbers)) for name in numbers["layers"]]
-        space = " " if language == "en" else ""
-        label = fill("simulated") if study.label else ""
-        parts = {
-            "abstract": label + space.join([*abstract, *([own] if own else [])]),
-            "source": fill("source"),
-            "coordinates": fill(record.publish_coordinates),
-            "licence": fill("licence"),
-            "processing": fill("processing"),
-            "quality": label + space.join([fill("quality"), *layers]),
-            "citation": citation(study, texts["title"][language], finished, language),
-        }
-        known = {name: text[language] for name, text in texts.items()} | parts
-        parts["readme"] = templates["readme"][language].format(**known)
-        for name, text in parts.items():
-            filled.setdefault(name, {})[language] = text
+    texts: dict[str, dict[str, str]] = {}
+    for language, known in own.items():
+        known["citation"] = citation(study, known["title"], finished, language)
+        for name, text in (known | _filled(study, numbers, language, known)).items():
+            texts.setdefault(name, {})[language] = text
     own_words = {"en": record.keywords, "zh": record.keywords_zh}
     labels = [study.label] if study.label else []
     keywords = {one: [*_KEYWORDS[one], *own_words[one], *labels] for one in LANGUAGES}
-    bounds = tuple(round(float(end), 4) for end in study_area(study).bounds)
-    return Description(study, numbers, finished, texts | filled, keywords, bounds)
+    west, south, east, north = (round(float(end), 4) for end in study_area(study).bounds)
+    return Description(study, numbers, finished, texts, keywords, (west, south, east, north))
+
+
+def _filled(
+    study: Study, numbers: dict[str, Any], language: str, known: Mapping[str, str]
+) -> dict[str, str]:
+    """Return the texts of one language that are filled from results, by name."""
+    templates = {
+        name: text[language]
+        for name, text in read_yaml(Path(__file__).with_name("texts.yaml")).items()
+    }
+    values = _values(study, numbers, language) | dict(known)
+
+    def fill(name: str, **more: Any) -> str:
+        text = templates[name].format(**(values | more))
+        # YAML joins lines with spaces, which Chinese does not have.
+        return re.sub(r"(?<=[^\x00-\x7f]) (?=[^\x00-\x7f])", "", text)
+
+    values["domain"] = templates[numbers["domain"]]
+    values["contents"] = templates["ice" if study.has_storage else "types"]
+    fetched = [f"{one} ({one.licence})" for one in study.open_data.values()]
+    listed = _JOINED[language].join(dict.fromkeys(fetched))
+    values["open_data"] = fill("open_data", listed=listed) if fetched else ""
+    label = fill("simulated") if study.label else ""
+    abstract = [fill("abstract"), *([_total(numbers, fill)] if numbers["total"] else [])]
+    abstract += [fill("area"), *([known["more"]] if known["more"] else [])]
+    layers = [fill("layer", **_layer_values(name, numbers)) for name in numbers["layers"]]
+    space = " " if language == "en" else ""
+    texts = {
+        "abstract": label + space.join(abstract),
+        "source": fill("source"),
+        "processing": fill("processing"),
+        "quality": label + space.join([fill("quality"), *layers]),
+        "coordinates": fill(study.record.publish_coordinates),
+        "licence": fill("licence"),
+    }
+    return texts | {"readme": templates["readme"].format(**(known | texts))}
+
+
+def _total(numbers: dict[str, Any], fill: Callable[..., str]) -> str:
+    """Return the sentence on the ice of all layers; a total may have no interval."""
+    total = numbers["total"]
+    ends = {end: total[f"ice_km3_{end}"] for end in ("lower", "upper")}
+    texts = {n: fill("no_interval") if end is None else f"{end:.0f}" for n, end in ends.items()}
+    percent = 100 * total["interval"]
+    return fill("total", ice=total["ice_km3"], water=total["water_km3"], percent=percent, **texts)
 
 
 def _labelled(title: str, label: str) -> str:
@@ -151,7 +161,6 @@ def _values(study: Study, numbers: dict[str, Any], language: str) -> dict[str, A
     """Return what the texts are filled with."""
     titles = [layer_title(layer_name(layer)) for layer in study.layers]
     first = next(iter(numbers["layers"].values()))
-    total = numbers["total"] or {}
     return {
         "label": study.label,
         "layers": _JOINED[language].join(titles),
@@ -166,11 +175,6 @@ def _values(study: Study, numbers: dict[str, Any], language: str) -> dict[str, A
         "code": numbers["code"],
         "area": numbers["area"]["km2"],
         "no_data": 100 * numbers["area"]["no_data_share"],
-        "ice": total.get("ice_km3"),
-        "water": total.get("water_km3"),
-        "lower": total.get("ice_km3_lower"),
-        "upper": total.get("ice_km3_upper"),
-        "percent": 100 * total.get("interval", 0),
     }
 
 
