@@ -21,7 +21,8 @@ def summary(study: Study) -> list[str]:
     if not headline_path(study).is_file():
         return []
     numbers = read_headline(study)
-    lines = [_total(numbers), _accuracy(numbers), _outside(numbers)]
+    accuracy = _accuracy_of_polygons if study.samples.areas else _accuracy
+    lines = [_total(numbers), accuracy(numbers), _outside(numbers)]
     lines += [f"warning: {warning}" for warning in warnings(numbers)]
     figures, maps = study.figures_dir, study.results_dir / "maps"
     lines.append(f"open next: {relative_path(figures)}, {relative_path(maps)}")
@@ -37,15 +38,22 @@ def _total(numbers: dict[str, Any]) -> str:
 
 
 def _accuracy(numbers: dict[str, Any]) -> str:
-    """Return the accuracy by mapped area in the domain; of polygons, by whole ones."""
+    return _scores(numbers, "expected", "random_adjusted", "accuracy by mapped area")
+
+
+def _accuracy_of_polygons(numbers: dict[str, Any]) -> str:
+    """Return the accuracy in folds that part no polygon, as the README has it."""
+    return _scores(numbers, "reference", "random", "accuracy in folds of whole polygons")
+
+
+def _scores(numbers: dict[str, Any], which: str, estimate: str, title: str) -> str:
     parts = []
     for layer, values in numbers["layers"].items():
-        estimates = values["maps"]["expected"]["accuracy"]
-        scores = estimates.get("random_adjusted") or estimates["test"]
+        scores = values["maps"][which]["accuracy"][estimate]
         ends = (f"{scores[f'overall_accuracy_{end}']:.2f}" for end in ("lower", "upper"))
         parts.append(f"{scores['overall_accuracy']:.2f} ({' to '.join(ends)}) {layer}")
     where = numbers["domain"].replace("_", " ")
-    return f"accuracy by mapped area, {where}: {', '.join(parts)}"
+    return f"{title}, {where}: {', '.join(parts)}"
 
 
 def _outside(numbers: dict[str, Any]) -> str:
