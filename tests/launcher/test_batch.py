@@ -40,7 +40,11 @@ def test_one_process_gives_what_the_notebooks_give(copy, raster_equal):
         copy,
         engine="process",
         design="list",
-        runs=[{"forest.seed": seed}, {"folds.number": 5000}, {"samples.test_share": 1.5}],
+        runs=[
+            {"forest.seed": seed},
+            {"folds.number": 100, "samples.train_share": 0.3},
+            {"samples.test_share": 1.5},
+        ],
     )
     command = [sys.executable, "-u", "-m", "launcher", "batch", "try", "--cores", "1"]
     piped = {"stdout": subprocess.PIPE, "text": True}
@@ -58,7 +62,7 @@ def test_one_process_gives_what_the_notebooks_give(copy, raster_equal):
     runs = json.loads((copy / "results/batches/try/batch.json").read_text())["runs"]
     assert [one["status"] for one in runs] == ["done", "failed", "impossible"]
     assert any(
-        line.startswith("failed: ") and "cannot be dealt into 5000 folds" in line for line in out
+        line.startswith("failed: ") and "cannot be dealt into 100 folds" in line for line in out
     )
     assert any(line.startswith("impossible: ") and "1.5" in line for line in out)
     table = pd.read_csv(copy / "results/batches/try/runs.csv")

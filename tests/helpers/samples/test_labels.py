@@ -564,7 +564,7 @@ def test_predictors_are_those_of_the_registry_or_of_the_study():
     names = predictor_names(Study(name="t", source=SOURCE))
     assert "ndvi" in names
     assert "aspect" not in names
-    study = Study(name="t", source=SOURCE, predictors=["slope", "aspect", "slope"])
+    study = Study(name="t", source=SOURCE, predictors=["slope", "aspect"])
     assert predictor_names(study) == ["slope", "aspect"]
 
 
