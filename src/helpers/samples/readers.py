@@ -54,6 +54,7 @@ class RawTable:
     text: pd.DataFrame
     frame: pd.DataFrame
     header: list[str]  # columns of the file
+    typed: dict[str, str]  # headers as the file has them, by the column
     units: dict[str, str]  # in brackets after the name of a column
     overlong: dict[int, list[str]]  # values beyond the last column, by row
 
@@ -74,6 +75,8 @@ class RawTable:
     ) -> Problem:
         """Return a problem of one row, or of a whole column: it stands at the header, row 1."""
         what = {"file": self.file, "row": row, "column": column, "value": value, "kind": kind}
+        typed = (self.typed.get(name, name) for name in column.split(", "))
+        what["header"] = ", ".join(typed)
         remedy = remedy or KINDS[kind].remedy
         return what | {"problem": KINDS[kind].problem, "remedy": remedy}
 
@@ -132,8 +135,9 @@ def read_table(path: Path, file: str, kind: str, epsg: int) -> RawTable:
     width = len(header)
     overlong = {row: line[width:] for row, line in lines.items() if any(line[width:])}
     units = dict(zip(header, map(_unit, typed), strict=True))
+    as_typed = dict(zip(header, typed, strict=True))
     text = _as_text(lines, header, kind)
-    return RawTable(kind, file, text, text.astype(object), header, units, overlong)
+    return RawTable(kind, file, text, text.astype(object), header, as_typed, units, overlong)
 
 
 def _aliases(kind: str) -> dict[str, str]:
