@@ -24,22 +24,6 @@ def _study(path: str) -> None:
         print(f"# {name}: {relative_path(getattr(study, name))}")
 
 
-def _tables(path: str) -> int:
-    """Print every problem of a study's tables; return how many are errors."""
-    from helpers.samples.tables import find_problems, table_paths
-
-    study = Study.open(path)
-    problems = find_problems(study)
-    for one in problems.itertuples():
-        value = f" '{one.value}'" if one.value else ""
-        place = f"{one.severity:<5}  {one.file}, row {one.row}, {one.column}{value}"
-        print(f"{place}: {one.problem}; {one.remedy}")
-    errors = (problems["severity"] == "error").sum()
-    names = " and ".join(dict.fromkeys(path.name for path in table_paths(study)))
-    print(f"{names}: {len(problems)} remarks, {errors} of them errors")
-    return errors
-
-
 def _explore(path: str) -> None:
     """Write the page of a finished run; with the truth where the test bed made one."""
     from helpers.explorer.page import write_explorer
@@ -140,7 +124,11 @@ _COMMANDS: dict[str, tuple[str, Callable[..., int | None] | str, list[Argument]]
         [_STUDY],
     ),
     "study": ("check a study file and print it with all its defaults", _study, [_STUDY]),
-    "tables": ("check a study's tables of boreholes and list every problem", _tables, [_STUDY]),
+    "tables": (
+        "check a study's tables of boreholes and list every problem",
+        "launcher.tables:list_problems",
+        [_STUDY],
+    ),
     "batch": (
         "run all runs of a sweep that are not up to date, and compare them",
         "launcher.batch:run_batch",

@@ -124,7 +124,7 @@ def _show_open_data(study: Study) -> None:
         place = urlsplit(one.address or study.source.api).netloc
         years = "-".join(map(str, dict.fromkeys(one.years or ())))
         rows.append([f"{setting}:", one.collection or "", f"from {place}", years, one.licence])
-    _print_rows("open data", rows)
+    print_rows("open data", rows)
     if not rows:
         return
     if study.open_data_list.is_file():
@@ -165,7 +165,7 @@ def _show_predictors(
             good.append(one)
             if one.kind == "number" and not as_is and 1 < facts["codes"] <= _MOST_CODES:
                 codes.append(f"{one.name} has {facts['codes']} whole numbers, which are averaged")
-    _print_rows("predictor", rows)
+    print_rows("predictor", rows)
     for text in codes:
         print(f"remark: {text}; if they are codes of categories, write `kind: category`")
     return good
@@ -190,14 +190,14 @@ def _show_samples(study: Study, missing: Set[str], problems: Problems) -> pd.Dat
             sites, intervals, _ = read_tables(study)
             found.append(sites)
             labels = label_layers(study, sites, intervals)[0]
-            _print_rows("samples", _by_class(study, labels.assign(group=labels["site_id"])))
+            print_rows("samples", units_by_class(study, labels.assign(group=labels["site_id"])))
     for kind, other in (("points", "areas"), ("areas", "points")):
         if getattr(study.samples, kind) and f"samples.{kind}" not in missing:
             with _noted(problems):
                 alone = study.changed({f"samples.{other}": ""})  # whose problem would hide this
                 labels = label_features(alone, np.random.default_rng(study.samples.seed))
                 found.append(labels[labels["ice_type"].notna()])
-                _print_rows(f"samples.{kind}", _by_class(study, found[-1]))
+                print_rows(f"samples.{kind}", units_by_class(study, found[-1]))
     if study.samples.prevalence and "samples.prevalence" not in missing:
         with _noted(problems):
             print(f"samples: {describe(read_prevalence(study))}")
@@ -205,7 +205,7 @@ def _show_samples(study: Study, missing: Set[str], problems: Problems) -> pd.Dat
     return pd.concat([pd.DataFrame(columns=["longitude", "latitude"]), *places]).drop_duplicates()
 
 
-def _by_class(study: Study, labels: pd.DataFrame) -> list[list[str]]:
+def units_by_class(study: Study, labels: pd.DataFrame) -> list[list[str]]:
     """Return a row a layer and class: their names, numbers of units and of samples."""
     rows = []
     for layer in map(layer_name, study.layers):
@@ -264,7 +264,8 @@ def _show_costs(study: Study, geobox: GeoBox, cells: int, full: bool) -> None:
     print(f"run: {about}, about {size:,.0f} MB of disk for covariates and maps")
 
 
-def _print_rows(title: str, rows: Sequence[Sequence[str]]) -> None:
+def print_rows(title: str, rows: Sequence[Sequence[str]]) -> None:
+    """Print rows as aligned columns, each after a title."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))

@@ -26,6 +26,8 @@ _LIMITS = {
 
 _DEEPEST_PIT = 10.0  # m
 
+_DEEPEST = 2000.0  # m; permafrost ends higher up everywhere
+
 _SLACK = 1e-6  # m; depths nearer than this are equal
 
 _TO_WGS84 = {"gcj02": gcj02_to_wgs84, "bd09": bd09_to_wgs84}
@@ -61,6 +63,7 @@ def _check_values(_study: Study, sites: RawTable, intervals: RawTable) -> Iterat
                 yield from table.problems_where(empty, name, "missing value")
             if column.kind == "depth":
                 yield from table.problems_where(values < 0, name, "negative depth")
+                yield from table.problems_where(values > _DEEPEST, name, "impossible depth")
             elif column.kind == "word":
                 wrong = ~empty & ~values.isin(list(WORDS[name]))
                 remedy = f"write {' or '.join(WORDS[name])}"

@@ -127,6 +127,7 @@ _ERRORS = {
         "or leave the site out"),
     "negative depth": ("the depth is negative",
         "write metres below the surface as positive numbers"),
+    "impossible depth": ("no borehole is that deep", "write metres below the surface"),
     "inverted permafrost": ("the base does not lie below the table",
         "correct one of the two depths"),
     "depth without permafrost": ("there is a depth of permafrost, but no permafrost",

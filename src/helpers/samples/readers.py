@@ -7,12 +7,17 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 import pandas as pd
 
+from helpers.core.errors import listed
 from helpers.samples.columns import COLUMNS, KINDS, SampleError
+from helpers.samples.workbooks import open_workbook
+
+if TYPE_CHECKING:
+    import geopandas
 
 Problem = dict[str, Any]
 """A row of the problems table; its severity follows from its kind and the study."""
@@ -26,6 +31,8 @@ _HALF_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {0x3000:
 _RAISED = str.maketrans("³⁻", "3-")
 
 _HEAD_ROWS = 10  # of a sheet, among which the header is: a title may stand above it
+
+_SAME_PLACE = 0.02  # degrees; datums of China differ by less, also the shifted ones
 
 _SUFFIX = re.compile(r"[\s_](cm|pct|percent|%)$", re.IGNORECASE)
 
@@ -47,6 +54,7 @@ class RawTable:
     text: pd.DataFrame
     frame: pd.DataFrame
     header: list[str]  # columns of the file
+    typed: dict[str, str]  # headers as the file has them, by the column
     units: dict[str, str]  # in brackets after the name of a column
     overlong: dict[int, list[str]]  # values beyond the last column, by row
 
@@ -67,6 +75,8 @@ class RawTable:
     ) -> Problem:
         """Return a problem of one row, or of a whole column: it stands at the header, row 1."""
         what = {"file": self.file, "row": row, "column": column, "value": value, "kind": kind}
+        typed = (self.typed.get(name, name) for name in column.split(", "))
+        what["header"] = ", ".join(typed)
         remedy = remedy or KINDS[kind].remedy
         return what | {"problem": KINDS[kind].problem, "remedy": remedy}
 
@@ -87,7 +97,8 @@ def nearest(names: Iterable[str], others: list[str], cutoff: float) -> str:
 def read_table(path: Path, file: str, kind: str, epsg: int) -> RawTable:
     """Read one field table as text, whatever its format; `file` is its name in messages.
 
-    Points of a GeoPackage become coordinates in the system that the study gives for its tables.
+    Points of a GeoPackage become coordinates in the system that the study gives for its tables; its
+    columns of coordinates are not used then.
 
     Raises
     ------
@@ -103,6 +114,8 @@ def read_table(path: Path, file: str, kind: str, epsg: int) -> RawTable:
     remedy = "save it as CSV (UTF-8), Excel (xlsx) or GeoPackage; data/samples/ has templates"
     try:
         records = _records(path, kind, epsg)
+    except SampleError:
+        raise
     except Exception as error:  # whatever a damaged file makes a reader raise, it is no table
         reason = " ".join(str(error).split())
         raise SampleError(f"{file} is not readable as a table: {reason}", remedy) from None
@@ -122,8 +135,9 @@ def read_table(path: Path, file: str, kind: str, epsg: int) -> RawTable:
     width = len(header)
     overlong = {row: line[width:] for row, line in lines.items() if any(line[width:])}
     units = dict(zip(header, map(_unit, typed), strict=True))
+    as_typed = dict(zip(header, typed, strict=True))
     text = _as_text(lines, header, kind)
-    return RawTable(kind, file, text, text.astype(object), header, units, overlong)
+    return RawTable(kind, file, text, text.astype(object), header, as_typed, units, overlong)
 
 
 def _aliases(kind: str) -> dict[str, str]:
@@ -207,9 +221,15 @@ def csv_records(path: Path) -> list[list[str]]:
 
 
 def _excel_records(path: Path, kind: str) -> list[list[str]]:
+    workbook = open_workbook(path)
     with pd.ExcelFile(path, engine="calamine") as book:
-        name = _sheet_of(kind, book.sheet_names)
-        names = [name] if name else book.sheet_names
+        visible = [name for name in book.sheet_names if name not in workbook.hidden]
+        name = _sheet_of(kind, visible)
+        names = [name] if name else visible
+        if not name:
+            workbook.refuse_hidden([_sheet_of(kind, book.sheet_names)])
+        for one in names:
+            workbook.refuse_unreadable(one)
         look = {"header": None, "dtype": object, "na_filter": False}
         sheets = [pd.read_excel(book, sheet_name=one, **look) for one in names]
     tables = [
@@ -228,13 +248,48 @@ def _geopackage_records(path: Path, kind: str, epsg: int) -> list[list[str]]:
     table = pd.DataFrame(frame)
     if isinstance(frame, geopandas.GeoDataFrame):
         table = table.drop(columns=frame.geometry.name)
-        longitude = next(column for column in COLUMNS["sites"] if column.name == "longitude")
-        if not {longitude.name, *longitude.aliases} & set(map(_plain_header, table.columns)):
-            points = frame.geometry.to_crs(epsg) if frame.crs else frame.geometry
+        place = _coordinate_columns(table)
+        if frame.crs is not None:
+            points = frame.geometry.to_crs(epsg)
+            _refuse_other_places(path.name, frame, place)
+            table = table.drop(columns=place.columns)
             table["longitude"], table["latitude"] = points.x, points.y
+        elif place.shape[1] < 2:
+            raise SampleError(
+                f"{path.name}, layer {layer}: it has no coordinate system.",
+                "define its projection in your GIS, and save it again",
+            )
     table = table.astype(object).where(table.notna(), "")
     rows = [[_cell(value) for value in row] for row in table.itertuples(index=False)]
     return [[_plain(name) for name in table.columns], *rows]
+
+
+def _coordinate_columns(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the columns of a table whose headers mean longitude and latitude, in this order."""
+    headers = {_plain_header(name): name for name in table.columns}
+    wanted = [one for one in COLUMNS["sites"] if one.name in ("longitude", "latitude")]
+    named = ([headers.get(name) for name in (one.name, *one.aliases)] for one in wanted)
+    return table[[name for names in named for name in names if name is not None]]
+
+
+def _refuse_other_places(file: str, frame: "geopandas.GeoDataFrame", place: pd.DataFrame) -> None:
+    """Raise SampleError where columns in degrees are not where the points of a layer are.
+
+    Columns in any other system, such as metres, are not compared.
+    """
+    if place.shape[1] != 2:
+        return
+    typed = place.apply(pd.to_numeric, errors="coerce").to_numpy(float)
+    points = frame.geometry.to_crs(4326)
+    degrees = (abs(typed[:, 0]) <= 180) & (abs(typed[:, 1]) <= 90)
+    away = abs(typed - list(zip(points.x, points.y, strict=True))).max(axis=1)
+    if (far := degrees & (away > _SAME_PLACE)).any():
+        rows = listed((far.nonzero()[0] + 2).tolist())
+        raise SampleError(
+            f"{file}, rows {rows}: the points of the layer lie elsewhere than its columns "
+            f"{' and '.join(place.columns)} say.",
+            "correct the layer's coordinate system, or delete the columns that are wrong",
+        )
 
 
 def _sheet_of(kind: str, names: Sequence[str]) -> str:

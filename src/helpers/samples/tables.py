@@ -20,7 +20,9 @@ from helpers.samples.checks import CHECKS
 from helpers.samples.columns import COLUMNS, KINDS, SampleError
 from helpers.samples.readers import RawTable, read_table
 
-_PROBLEM_COLUMNS = ["file", "row", "column", "value", "kind", "problem", "remedy", "severity"]
+_PROBLEM_COLUMNS = [
+    *("file", "row", "column", "header", "value", "kind", "problem", "remedy", "severity"),
+]
 
 
 def table_paths(study: Study) -> tuple[Path, Path]:
@@ -77,8 +79,8 @@ def read_tables(study: Study) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]
 def find_problems(study: Study) -> pd.DataFrame:
     """Return all problems of both tables, of any severity: file, row, column, value and kind.
 
-    The columns problem and remedy say what is wrong and what to do, severity is ``error``, ``drop``
-    or ``warn``.
+    The column header has the file's own name of the column. The columns problem and
+    remedy say what is wrong and what to do, severity is ``error``, ``drop`` or ``warn``.
     """
     return _checked(study)[1]
 
@@ -122,16 +124,21 @@ def _check_severities(study: Study) -> None:
             )
 
 
+def named_column(column: str, header: str) -> str:
+    """Return a column's name, with the file's own header where that is another word."""
+    return column if header.strip().lower() == column.lower() else f"{column} ('{header}')"
+
+
 def _refuse(errors: pd.DataFrame) -> None:
     """Raise SampleError with all errors of the tables, if there are any."""
     if errors.empty:
         return
     parts, remedies = [], {}
-    groups = errors.groupby(["file", "column", "problem", "remedy"], sort=False)
-    for (file, column, problem, remedy), rows in groups:
+    groups = errors.groupby(["file", "column", "header", "problem", "remedy"], sort=False)
+    for (file, column, header, problem, remedy), rows in groups:
         values = ", ".join([f"'{value}'" for value in dict.fromkeys(rows["value"]) if value][:3])
         where = f"row{'s' if len(rows) > 1 else ''} {listed(rows['row'])}"
-        text = f"{file}, column {column}, {where}: {problem}"
+        text = f"{file}, column {named_column(column, header)}, {where}: {problem}"
         parts.append(f"{text} ({values})" if values else text)
         remedies.setdefault(remedy, []).append(column)
     number = f"{len(errors)} problem{'s' if len(errors) > 1 else ''}"
