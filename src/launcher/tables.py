@@ -17,7 +17,7 @@ def list_problems(path: str) -> int:
     problems = find_problems(study)
     for severity in ("error", "drop", "warn"):
         _print_problems(problems[problems["severity"] == severity])
-    errors = int((problems["severity"] == "error").sum())
+    errors = (problems["severity"] == "error").sum()
     if not errors:
         try:
             _print_labels(study)

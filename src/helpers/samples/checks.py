@@ -30,6 +30,9 @@ _DEEPEST = 2000.0  # m; permafrost ends higher up everywhere
 
 _SLACK = 1e-6  # m; depths nearer than this are equal
 
+_LIKE_WGS84 = ("World Geodetic System 1984", "China 2000", "North American Datum 1983", "ETRS")
+"""Parts of the names of datums that differ from WGS 84 by a metre or two at most."""
+
 _TO_WGS84 = {"gcj02": gcj02_to_wgs84, "bd09": bd09_to_wgs84}
 
 
@@ -86,6 +89,8 @@ def _check_coordinates(study: Study, sites: RawTable, _intervals: RawTable) -> I
     typed = sites.frame[names].dropna().astype(float)
     first, second = typed["longitude"].to_numpy(), typed["latitude"].to_numpy()
     place = to_wgs84(study, first, second)
+    if shift := _datum_shift(study, first, second):
+        yield sites.problem("longitude, latitude", "datum shift", shift)
     outside = _far_outside(study, *place)
     swapped = outside & ~_far_outside(study, *to_wgs84(study, second, first))
     sites.frame.loc[typed.index, names] = np.column_stack(place)
@@ -103,6 +108,23 @@ def to_wgs84(study: Study, first: np.ndarray, second: np.ndarray) -> tuple[np.nd
     if study.samples.datum in _TO_WGS84:
         first, second = _TO_WGS84[study.samples.datum](first, second)
     return first, second
+
+
+def _datum_shift(study: Study, first: np.ndarray, second: np.ndarray) -> str:
+    """Return how the datum of `samples.epsg` was brought to WGS 84; "" if it agrees with that."""
+    crs = pyproj.CRS.from_epsg(study.samples.epsg)
+    datum = crs.geodetic_crs.datum.name if crs.geodetic_crs else ""
+    if not len(first) or any(name in datum for name in _LIKE_WGS84):
+        return ""
+    step = pyproj.Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
+    step.transform(np.median(first), np.median(second))
+    try:
+        used = step.get_last_used_operation()
+    except pyproj.exceptions.ProjError:  # where there is but one operation
+        used = step
+    if "Ballpark" in used.description:
+        return f"{datum}: no shift is known here, and none was made; it may be 100 m"
+    return f"{datum}: {used.description}, within {used.accuracy:g} m"
 
 
 def _far_outside(study: Study, longitude: np.ndarray, latitude: np.ndarray) -> np.ndarray:

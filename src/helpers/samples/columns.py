@@ -160,6 +160,8 @@ _WARNINGS = {
     "another datum": (
         "the elevations fit better where the coordinates are taken for GCJ-02 or BD-09",
         "ask where the coordinates come from, and set samples.datum"),
+    "datum shift": ("the coordinates are of another datum than WGS 84",
+        "convert them with the parameters of your region, if metres matter"),
     "derived value": ("the sheet has no value, and other columns tell it",
         "give the value if you have it"),
     "no dry density": ("these are taken as saturated, which gives dry ground too much ice",
