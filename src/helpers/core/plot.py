@@ -262,7 +262,9 @@ def _thinned(panel: Panel, width_mm: float) -> tuple[np.ndarray, GeoBox]:
     import xarray
 
     values = np.asarray(panel["values"])
-    step = max(1, round(max(values.shape) / width_mm / _PIXELS_A_MM))
+    # Dozens of small maps are a figure to look over, and a file to send by mail.
+    pixels = _PIXELS_A_MM if width_mm > _LEGIBLE_MM else _PIXELS_A_MM / 2
+    step = max(1, round(max(values.shape) / width_mm / pixels))
     thin = panel["geobox"].zoom_out(step)
     if panel.get("categories") or panel.get("thin") == "nearest":
         return values[::step, ::step], thin
