@@ -56,7 +56,7 @@ def places(values, above=()):
     return found
 
 
-def fuzz_settings(folder, virtual=True):
+def fuzz_settings(folder):
     """Return a test: a study file with one to three settings replaced by anything."""
     whole = yaml.safe_load(Study.open(ROOT / "config/virtual.yaml").as_yaml())
     file = folder / "study.yaml"

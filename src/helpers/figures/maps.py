@@ -46,7 +46,7 @@ def permafrost_probability(study: Study) -> Figure:
 
 
 def ice_content(study: Study) -> Figure:
-    """Draw the mean ice content of each layer, and what it is in one of ten cells at most."""
+    """Draw the mean ice content of each layer, with its 10th and 90th percentile."""
     maps = []
     for layer in map(layer_name, study.layers):
         title = layer_title(layer)
