@@ -109,7 +109,8 @@ def test_a_single_sample_stands_for_its_reach_alone(study):
 
 def test_two_samples_of_one_depth_are_an_error(study):
     sites, rows = campaign()
-    with pytest.raises(SampleError, match=r"column depth_m, .*overlaps another one .* \('0.3'\)"):
+    where = r"column depth_m \('Depth'\), row 682: .*overlaps another one .* \('0.3'\)"
+    with pytest.raises(SampleError, match=where):
         read_tables(study(sites, rows + "\nP0,0.3,12,silt"))
 
 
