@@ -241,7 +241,7 @@ _STAGES = (
         "03-grid-search",
         "grid search by cross-validation on the training samples; forests, and models of ice",
         after=("testbed/2-boreholes", "02-extract-samples"),
-        outputs=_forests,
+        outputs=lambda study: [*_forests(study), study.results_dir / "tables" / "distances.csv"],
         seconds=90,
         memory_mb=(900, 100),
         settings=("forest", "folds", "predictors", "left_out", "domain", "target"),

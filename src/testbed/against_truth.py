@@ -178,14 +178,18 @@ def true_class_areas(
     return pd.concat(parts, ignore_index=True)
 
 
-def plot_promised(
-    study: VirtualStudy, promised: pd.DataFrame, true: pd.DataFrame, areas: pd.DataFrame
-) -> Figure:
-    """Plot every estimate beside the truth, and mapped areas beside true ones."""
-    both = pd.concat([promised, true], ignore_index=True)
+def promised(study: VirtualStudy) -> Figure:
+    """Plot every estimate of the reference's map, and mapped areas, beside the truth."""
+    tables = study.results_dir / "tables"
+    names = ("validation", "true_accuracy", "true_class_areas")
+    estimated, true, areas = (
+        part[part["map"] == "reference"]
+        for part in (pd.read_csv(tables / f"{name}.csv") for name in names)
+    )
+    both = pd.concat([estimated, true], ignore_index=True)
     domain = DOMAINS[1]
     figure = estimates.plot_estimates(study, both, areas, REFERENCES, LABELS)
-    layers = list(promised["layer"].unique())
+    layers = list(estimated["layer"].unique())
     axes = np.reshape(figure.axes, (-1, len(layers)))
     for layer, panel in zip(layers, axes[-1], strict=True):
         part = areas[(areas["layer"] == layer) & (areas["domain"] == domain)]

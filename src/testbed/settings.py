@@ -238,6 +238,11 @@ class VirtualStudy(Study):
     campaign: Campaign = Campaign()
 
     @property
+    def own_figures(self) -> dict[str, tuple[str, str]]:
+        """What was promised beside the truth."""
+        return {"promised": ("true_accuracy", "testbed.against_truth:promised")}
+
+    @property
     def draws_boreholes(self) -> bool:
         """Whether the truth is sampled; false where the study names sample tables of its own."""
         return not (self.samples.sites or self.samples.intervals or self.samples.areas)

@@ -24,7 +24,7 @@ from helpers.accuracy.predictions import (
 from helpers.accuracy.report import evaluate
 from helpers.core.classes import layer_title
 from helpers.core.grid import cell_centres, reference_grid
-from helpers.core.plot import mark_label, panels
+from helpers.core.plot import WIDTH_MM, mark_label, panels
 from helpers.core.scores import (
     HEADLINE_SCORES,
     bootstrap_matrices,
@@ -242,7 +242,9 @@ def plot_estimates(
         for layer, panel in zip(layers, axes[-1], strict=True):
             plot_areas(panel, areas[(areas["layer"] == layer) & (areas["domain"] == domain)])
         axes[-1, 0].legend(loc="center right", frameon=False, handletextpad=0.3)
-    figure.tight_layout(rect=(0, 0.02, 1, 1 - 6 / height))
+    # Margins in mm for the longest name: a layout engine would draw all labels twice, slowly.
+    left = (4 + 1.27 * max(len(labels[name]) for name in names)) / WIDTH_MM
+    figure.subplots_adjust(left, 14 / height, 1 - 3 / WIDTH_MM, 1 - 13 / height, 0.08, 0.42)
     mark_label(figure, study.label)
     return figure
 

@@ -161,5 +161,5 @@ def plot_class(axes: Axes, curves: pd.DataFrame, errors: pd.DataFrame, kind: Ice
         x, y = part["predicted"], part["observed"]
         axes.errorbar(x, y, bars, fmt=f"{marker}-", color=colour, **look)
         text = f"ECE {error['ece'].item():.3f}"
-        axes.text(0.03, 0.93 - 0.08 * place, text, color=colour, transform=axes.transAxes, size=6.5)
+        axes.text(0.03, 0.93 - 0.08 * place, text, color=colour, transform=axes.transAxes)
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), title=kind.name, aspect="equal")

@@ -28,6 +28,7 @@ from shapely.geometry.base import BaseGeometry
 
 from helpers.core.errors import CompendiumError
 from helpers.core.files import write_aside
+from helpers.core.fonts import latin_font
 from helpers.core.grid import crs_wkt, study_area
 from helpers.core.study import Study
 
@@ -48,9 +49,10 @@ _LEGIBLE_MM = 45  # narrower maps get no longitude and latitude labels
 _MOST_LINES = 6
 _KM_PER_DEGREE = 111.32
 _SMALL = 200_000  # m
+NO_DATA = "#969696"
+"""Colour of cells of a study area that have no value."""
 
 _STYLE: dict[str, Any] = {
-    "font.sans-serif": ["Arial", "Helvetica", "DejaVu Sans"],
     "font.size": 7,
     "axes.titlesize": 8,
     "figure.titlesize": 8,
@@ -83,7 +85,7 @@ def style() -> None:
 
     Notebooks show figures in their own size, as they are saved.
     """
-    mpl.rcParams.update(_STYLE)
+    mpl.rcParams.update(_STYLE | {"font.sans-serif": [latin_font(), "DejaVu Sans"]})
     if "inline" in str(mpl.get_backend(auto_select=False)):
         from matplotlib_inline.config import InlineBackend
 
@@ -108,7 +110,7 @@ def panels(
 
 def mark_label(figure: Figure, label: str) -> None:
     """Write a study's label, such as SIMULATED, into the lower right corner; nothing if empty."""
-    look = {"ha": "right", "va": "bottom", "color": "#b2182b", "weight": "bold", "size": 7}
+    look = {"ha": "right", "va": "bottom", "color": "#b2182b", "size": 7}
     if label:
         figure.text(0.998, 0.003, label, **look)
 
@@ -144,6 +146,8 @@ def map_panels(
         (``nearest`` for values that have no mean, such as directions), and `categories`: a dict of
         value to label and colour, which brings a legend in place of a colour bar. `key` is False
         for a map that needs neither. Keys that are all the same are drawn once, below all maps.
+        `marks` are of cells without a value: by label a mask and a colour; a key at the foot has
+        those that occur.
     ncols
         Panels in a row.
     """
@@ -201,10 +205,11 @@ def map_panels(
             _draw_legend(axes, panel, gap)
         else:
             bar = 2 / heights[number]
-            _draw_colour_bar(image, panel, axes.inset_axes((0.1, -gap - bar, 0.8, bar)))
+            _draw_colour_bar(image, panel, axes.inset_axes((0.1, -gap - bar, 0.8, bar)), map_width)
     if once:
         (image, *_) = figure.axes[0].get_images()
         _draw_key_of_all(figure, image, maps[0], height)
+    _draw_marks_key(figure, maps, left / width_mm)
     if suptitle:
         place = (left / width_mm, 1 - 1 / height)
         figure.text(*place, suptitle, va="top", weight="bold", size=8)
@@ -237,7 +242,7 @@ def _projection(geobox: GeoBox) -> ccrs.Projection:
 
 def _draw_values(axes: Axes, panel: Panel, width_mm: float) -> AxesImage:
     geobox = panel["geobox"]
-    values, drawn = _thinned(panel, width_mm)
+    values, drawn, step = _thinned(panel, width_mm)
     if categories := panel.get("categories"):
         codes = np.full(values.shape, np.nan, np.float32)
         for code, value in enumerate(categories):
@@ -250,6 +255,14 @@ def _draw_values(axes: Axes, panel: Panel, width_mm: float) -> AxesImage:
         low, high = panel.get("vmin", low), panel.get("vmax", high)
     stretch, extent = _stretch(geobox), _extent(drawn)
     image = axes.imshow(values, colours, aspect=stretch, extent=extent, vmin=low, vmax=high)
+    marks = list(panel.get("marks", {}).values())
+    codes = np.full(values.shape, np.nan, np.float32)
+    for code, (mask, _) in enumerate(marks):
+        codes[np.isnan(values) & mask[::step, ::step]] = code
+    if np.isfinite(codes).any():
+        colours = ListedColormap([colour for _, colour in marks])
+        look = {"vmin": -0.5, "vmax": len(marks) - 0.5}
+        axes.imshow(codes, colours, aspect=stretch, extent=extent, **look)
     axes.set_anchor("NW")
     west, east, south, north = _extent(geobox)
     axes.set(xlim=(west, east), ylim=(south, north), xticks=[], yticks=[])
@@ -257,8 +270,8 @@ def _draw_values(axes: Axes, panel: Panel, width_mm: float) -> AxesImage:
     return image
 
 
-def _thinned(panel: Panel, width_mm: float) -> tuple[np.ndarray, GeoBox]:
-    """Return about as many values as a panel has pixels, by means of blocks, and their grid."""
+def _thinned(panel: Panel, width_mm: float) -> tuple[np.ndarray, GeoBox, int]:
+    """Return about as many values as a panel has pixels, by means of blocks, with grid and step."""
     import xarray
 
     values = np.asarray(panel["values"])
@@ -267,9 +280,9 @@ def _thinned(panel: Panel, width_mm: float) -> tuple[np.ndarray, GeoBox]:
     step = max(1, round(max(values.shape) / width_mm / pixels))
     thin = panel["geobox"].zoom_out(step)
     if panel.get("categories") or panel.get("thin") == "nearest":
-        return values[::step, ::step], thin
+        return values[::step, ::step], thin, step
     blocks = xarray.DataArray(values.astype(np.float32), dims=("y", "x"))
-    return blocks.coarsen(y=step, x=step, boundary="pad").mean().to_numpy(), thin
+    return blocks.coarsen(y=step, x=step, boundary="pad").mean().to_numpy(), thin, step
 
 
 def _extent(geobox: GeoBox) -> tuple[float, float, float, float]:
@@ -300,14 +313,30 @@ def _draw_key_of_all(figure: Figure, image: AxesImage, panel: Panel, height_mm: 
         figure.legend(handles=handles, borderaxespad=0, columnspacing=1.5, **look)
     else:
         bar = figure.add_axes((0.3, (_FOOT + 7) / height_mm, 0.4, 2 / height_mm))
-        _draw_colour_bar(image, panel, bar)
+        _draw_colour_bar(image, panel, bar, WIDTH_MM)
+
+
+def _draw_marks_key(figure: Figure, maps: Sequence[Panel], left: float) -> None:
+    """Draw a legend of the marks that occur into the lower left corner."""
+    marks = {
+        label: colour
+        for panel in maps
+        for label, (mask, colour) in panel.get("marks", {}).items()
+        if mask.any()
+    }
+    if marks:
+        look: dict[str, Any] = {"frameon": False, "handlelength": 1.2, "borderpad": 0}
+        look |= {"loc": "lower left", "bbox_to_anchor": (left, 0), "borderaxespad": 0.2}
+        figure.legend(handles=_patches(marks), ncols=len(marks), columnspacing=1.5, **look)
 
 
 def _handles(panel: Panel) -> list[Patch]:
-    return [
-        Patch(facecolor=colour, edgecolor="0.3", linewidth=0.3, label=label)
-        for label, colour in panel["categories"].values()
-    ]
+    return _patches(dict(panel["categories"].values()))
+
+
+def _patches(colours: Mapping[str, str]) -> list[Patch]:
+    look = {"edgecolor": "0.3", "linewidth": 0.3}
+    return [Patch(facecolor=colour, label=label, **look) for label, colour in colours.items()]
 
 
 def _draw_legend(axes: Axes, panel: Panel, gap: float) -> None:
@@ -317,13 +346,14 @@ def _draw_legend(axes: Axes, panel: Panel, gap: float) -> None:
     axes.legend(handles=_handles(panel), columnspacing=1, labelspacing=0.35, **place, **look)
 
 
-def _draw_colour_bar(image: AxesImage, panel: Panel, axes: Axes) -> None:
+def _draw_colour_bar(image: AxesImage, panel: Panel, axes: Axes, width_mm: float) -> None:
     values = np.asarray(panel["values"])
     with np.errstate(invalid="ignore"):
         below, above = (values < image.norm.vmin).any(), (values > image.norm.vmax).any()
     extend = {(True, True): "both", (True, False): "min", (False, True): "max"}
     # Long numbers have room for few ticks.
-    ticks = MaxNLocator(4 if np.abs(image.get_clim()).max() < 10_000 else 2)
+    most = 10_000 if width_mm > _LEGIBLE_MM else 1000
+    ticks = MaxNLocator(4 if np.abs(image.get_clim()).max() < most else 2)
     look = {"orientation": "horizontal", "extendfrac": 0.04, "ticks": ticks}
     look["extend"] = extend.get((bool(below), bool(above)), "neither")
     bar = axes.figure.colorbar(image, cax=axes, **look)
@@ -359,7 +389,8 @@ def _base_lines(path: Path, layer: str, geobox: GeoBox, detail: float) -> list[B
 
     lines = geopandas.read_file(path, layer=layer).to_crs(crs_wkt(geobox))
     lines = lines.geometry.clip_by_rect(*geobox.boundingbox.bbox).explode().simplify(detail)
-    return list(lines[shapely.length(lines.values) > 2 * detail])
+    # As one geometry they are one path, which a PDF has in a fraction of the time.
+    return [lines[shapely.length(lines.values) > 2 * detail].union_all("coverage")]
 
 
 def _draw_graticule(axes: GeoAxes, left: bool, most: int) -> None:

@@ -432,6 +432,11 @@ class Study(Section):
         return main if self.run == "main" else self.results_dir / "figures"
 
     @property
+    def own_figures(self) -> dict[str, tuple[str, str]]:
+        """Figures that only a kind of study has: table that each needs, and its function."""
+        return {}
+
+    @property
     def languages(self) -> tuple[str, ...]:
         """Languages of figures: ``en``, ``zh`` or both."""
         return ("en", "zh") if self.language == "both" else (self.language,)

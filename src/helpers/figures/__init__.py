@@ -6,6 +6,9 @@ from helpers.core.study import Study
 
 _FUNCTIONS = {
     "samples": "samples:study_area",
+    "predictors": "maps:predictors",
+    "distances": "charts:distances",
+    "folds": "samples:fold_maps",
     "search": "charts:search",
     "confusion-matrices": "charts:confusion_matrices",
     "class-areas": "charts:class_areas",
@@ -20,12 +23,29 @@ _FUNCTIONS = {
 }
 _OF_ICE = ("ice-content", "storage", "totals")
 
-SHOW_SITES = ("samples",)
+# Drawn by the notebooks that write their tables, not by 06.
+_OF_OTHERS = {"effects": ("local_effects", "helpers.figures.charts:effects")}
+
+SHOW_SITES = ("samples", "folds")
 """Beginnings of the names of figures that show where samples lie, to some hundred metres."""
 
 
 def figure_functions(study: Study) -> dict[str, str]:
-    """Return the function of each figure that a study has, as a module and a name in it."""
+    """Return the function of each figure that a run can have by now, as a module and a name in it.
+
+    Figures of notebooks that need not be run are there once their tables are.
+    """
+    tables = study.results_dir / "tables"
+    others = _OF_OTHERS | study.own_figures
+    return main_figures(study) | {
+        name: function
+        for name, (table, function) in others.items()
+        if (tables / f"{table}.csv").is_file()
+    }
+
+
+def main_figures(study: Study) -> dict[str, str]:
+    """Return the function of each figure that notebook 06 draws."""
     return {
         name: f"helpers.figures.{function}"
         for name, function in _FUNCTIONS.items()
@@ -34,10 +54,10 @@ def figure_functions(study: Study) -> dict[str, str]:
 
 
 def figure_files(study: Study) -> list[Path]:
-    """Return the PNG files of all figures of a study, in its languages."""
+    """Return the PNG files of the figures of notebook 06, in the languages of a study."""
     return [
         study.figures_dir / f"{name}{ending(language)}.png"
-        for name in figure_functions(study)
+        for name in main_figures(study)
         for language in study.languages
     ]
 

@@ -9,15 +9,49 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from helpers.accuracy.by_area import plot_areas
+from helpers.accuracy.effects import plot_effects
 from helpers.accuracy.reliability import plot_reliability
 from helpers.accuracy.report import plot_confusion_matrix
 from helpers.core.classes import Target, layer_name, layer_title
 from helpers.core.files import read_json
 from helpers.core.plot import COLUMN_MM, WIDTH_MM, mark_label, panels
 from helpers.core.study import Study
+from helpers.folds.curves import CURVES
 from helpers.forest.grid_search import plot_search
 from helpers.mapping.files import interval_files
 from helpers.prepare.columns import column_title
+
+
+def distances(study: Study) -> Figure:
+    """Draw the share of cells, or of samples, that have their nearest neighbour within a distance.
+
+    Folds whose curve lies near that of the map's cells are as hard as the map.
+    """
+    table = pd.read_csv(_tables(study) / "distances.csv")
+    layers = table["layer"].unique()
+    figure, axes = panels(1, len(layers), 66, sharex=True, sharey=True)
+    for panel, layer in zip(axes[0], layers, strict=True):
+        for kind, curve in table[table["layer"] == layer].groupby("kind", sort=False):
+            label, colour, line, width = CURVES[str(kind)]
+            look = {"color": colour, "linewidth": width, "linestyle": line}
+            panel.plot(curve["km"], curve["share"], label=label, **look)
+        panel.set(title=layer_title(layer), xlabel="distance (km)", xscale="log", ylim=(0, 1))
+        panel.grid(color="0.9", linewidth=0.4)
+        panel.set_axisbelow(True)
+    first = axes[0, 0]
+    first.set_xlim(left=0.5)
+    first.set_ylabel("share within the distance")
+    first.xaxis.set_major_formatter("{x:g}")
+    look = {"ncols": len(first.lines), "frameon": False, "handlelength": 2.2}
+    figure.legend(*first.get_legend_handles_labels(), loc="upper center", **look)
+    figure.subplots_adjust(14 / WIDTH_MM, 13 / 66, 1 - 3 / WIDTH_MM, 1 - 12 / 66, 0.08)
+    mark_label(figure, study.label)
+    return figure
+
+
+def effects(study: Study) -> Figure:
+    """Draw accumulated local effects on the probability of permafrost, by predictor and layer."""
+    return plot_effects(study, pd.read_csv(_tables(study) / "local_effects.csv"))
 
 
 def search(study: Study) -> Figure:
@@ -70,7 +104,7 @@ def _add_accuracies(axes: Axes, report: dict[str, Any]) -> None:
     for place, text in enumerate(producers):
         axes.text(place + 0.5, -0.12, text, ha="center", size=7)
     look = {"transform": axes.transAxes, "size": 7, "color": "0.3"}
-    axes.text(1.16, 0.5, "user's accuracy", rotation=90, va="center", ha="left", **look)
+    axes.text(1.21, 0.5, "user's accuracy", rotation=90, va="center", ha="left", **look)
     axes.text(0.5, 1.07, "producer's accuracy", ha="center", va="bottom", **look)
 
 
@@ -100,22 +134,31 @@ def reliability(study: Study) -> Figure:
 
 
 def importance(study: Study) -> Figure:
-    """Draw permutation importance by layer: means and intervals over blocks of samples."""
-    table = pd.read_csv(_tables(study) / "importance.csv")
+    """Draw permutation importance by layer: means and intervals over blocks of samples.
+
+    Correlated predictors are permuted together: alone, the others would stand in for each.
+    """
+    groups = pd.read_csv(_tables(study) / "importance_groups.csv")
+    single = pd.read_csv(_tables(study) / "importance.csv")
+    members = {name for group in groups["predictor"] for name in group.split(" + ")}
+    table = pd.concat([groups, single[~single["predictor"].isin(members)]])
     order = table.groupby("predictor")["mean"].mean().sort_values().index
+    labels = ["\n".join(column_title(study, one) for one in name.split(" + ")) for name in order]
+    lines = np.array([label.count("\n") + 1 for label in labels])
+    ends = np.cumsum(lines + 0.6)
+    places = ends - (lines + 0.6) / 2
     layers = table["layer"].unique()
-    places = np.arange(len(order))
-    height = 4.064 * len(order) + 17.78
+    height = 3.1 * ends[-1] + 20
     figure, axes = panels(1, len(layers), height, sharex=True, sharey=True)
     for panel, layer in zip(axes[0], layers, strict=True):
         part = table[table["layer"] == layer].set_index("predictor").loc[order]
-        panel.barh(places, part["mean"], color="#5b8db8")
+        panel.barh(places, part["mean"], height=0.9, color="#5b8db8")
         panel.hlines(places, part["lower"], part["upper"], color="0.15", linewidth=0.6)
         panel.axvline(0, color="0.3", linewidth=0.5)
-        panel.set(title=layer_title(layer), xlabel="fall of kappa")
-    axes[0, 0].set_yticks(places, [column_title(study, name) for name in order])
+        panel.set(title=layer_title(layer), xlabel="fall of kappa", ylim=(0, ends[-1]))
+    axes[0, 0].set_yticks(places, labels)
     axes[0, 0].locator_params(axis="x", nbins=4)
-    figure.tight_layout(rect=(0, 0.04, 1, 1))
+    figure.subplots_adjust(34 / WIDTH_MM, 13 / height, 1 - 3 / WIDTH_MM, 1 - 6 / height, 0.08)
     mark_label(figure, study.label)
     return figure
 

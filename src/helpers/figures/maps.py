@@ -5,17 +5,25 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from helpers.core.classes import NO_TYPE, layer_name, layer_title
+from helpers.core.classes import layer_name, layer_title
 from helpers.core.files import read_json
 from helpers.core.grid import area_mask, reference_grid
-from helpers.core.plot import WIDTH_MM, colour_map, map_panels
+from helpers.core.plot import COLUMN_MM, NO_DATA, colour_map, map_panels
 from helpers.core.rasters import read_band
 from helpers.core.study import Study
 from helpers.forest.hurdle import PROBABILITY_SCALE
 from helpers.mapping import trust
 from helpers.mapping.files import MISSING, interval_files, map_files, trust_files
+from helpers.prepare.predictor_maps import covariate_panels
+from helpers.prepare.registry import read_covariates, used_predictors
 
 _CONTENT = {"cmap": "devon_r", "vmin": 0.0, "vmax": 60.0}
+
+
+def predictors(study: Study) -> Figure:
+    """Draw the predictors of the forests."""
+    panels = covariate_panels(study, read_covariates(study, used_predictors(study)))
+    return _maps(study, panels, ncols=5 if len(panels) > 9 else 3)
 
 
 def type_maps(study: Study) -> Figure:
@@ -28,10 +36,7 @@ def type_maps(study: Study) -> Figure:
         for end, which in kinds.items()
         for layer in layers
     ]
-    legend, inside = target.legend, area_mask(study, reference_grid(study))
-    if any((values[inside] == NO_TYPE).any() for _, values in maps):
-        legend = legend | {NO_TYPE: ("no data", "#ffffff")}
-    maps = [_panel(title, values, categories=legend) for title, values in maps]
+    maps = [_panel(title, values, categories=target.legend) for title, values in maps]
     return _maps(study, maps, ncols=max(2, min(len(layers), 3)))
 
 
@@ -63,17 +68,17 @@ def ice_content(study: Study) -> Figure:
 
 
 def storage(study: Study) -> Figure:
-    """Draw the thickness of ice in all layers; the title has the total and its interval."""
+    """Draw the thickness of ice in all layers; the key has the total and its interval."""
     values = read_band(map_files(study)["ice_storage"])
     depth = layer_title(layer_name((study.depths[0][0], study.depths[-1][1])))
     record = read_json(interval_files(study)["record"])
     whole, share = record["regions"]["all"], 100 * record["probability"]
-    title = f"Ground ice, {depth}: {whole['km3']:.0f} km³"
+    unit = f"m of ice; in total {whole['km3']:.0f} km³"
     if whole["lower"] is not None:
-        title += f" ({share:g} % interval {whole['lower']:.0f} to {whole['upper']:.0f})"
-    top = float(np.nanpercentile(values, 99.5))
-    panel = _panel(title, values, "m of ice", cmap="devon_r", vmin=0.0, vmax=top)
-    return _maps(study, [panel], ncols=1, width_mm=0.75 * WIDTH_MM)
+        unit += f" ({share:g} % interval {whole['lower']:.0f} to {whole['upper']:.0f})"
+    look = {"cmap": "devon_r", "vmin": 0.0, "vmax": float(np.nanpercentile(values, 99.5))}
+    panel = _panel(f"Ground ice, {depth}", values, unit, **look)
+    return _maps(study, [panel], ncols=1, width_mm=COLUMN_MM)
 
 
 def trust_maps(study: Study) -> Figure:
@@ -96,14 +101,18 @@ def trust_maps(study: Study) -> Figure:
     }
     percent = 100 * study.trust.coverage
     levels = {code: level[:2] for code, level in reversed(trust.LEVELS.items())}
+    level = read_band(files["trust"])
+    beyond = {"marks": {trust.LEVELS[5][0]: (level == 5, trust.LEVELS[5][1])}}
     if not study.domain.covariate:
         del levels[5]  # nothing lies outside
     wrong = "share of wrong cells"
+    of_index = {"cmap": "vik", "vmin": 0.0, "vmax": 2 * limit}
+    of_error = {"cmap": "lajolla_r", "vmin": 0.0, "vmax": 0.8}
     maps = [
-        _panel(f"Dissimilarity index, {depth}", unlike, unit, cmap="vik", vmin=0.0, vmax=2 * limit),
-        _panel(f"Expected error, {depth}", error, wrong, cmap="lajolla_r", vmin=0.0, vmax=0.8),
+        _panel(f"Dissimilarity index, {depth}", unlike, unit, **of_index, **beyond),
+        _panel(f"Expected error, {depth}", error, wrong, **of_error, **beyond),
         _panel(f"Classes in the {percent:g} % set, {depth}", sizes, categories=sets),
-        _panel("Trust, the lowest of all layers", read_band(files["trust"]), categories=levels),
+        _panel("Trust, the lowest of all layers", level, categories=levels),
     ]
     return _maps(study, maps, ncols=2)
 
@@ -118,5 +127,12 @@ def _panel(title: str, values: np.ndarray, unit: str = "", **look: Any) -> dict[
 
 
 def _maps(study: Study, maps: list[dict[str, Any]], **look: Any) -> Figure:
+    """Draw panels; cells of the study area that have no value are grey."""
     geobox = reference_grid(study)
-    return map_panels(study, [one | {"geobox": geobox} for one in maps], **look)
+    inside = area_mask(study, geobox)
+    for panel in maps:
+        values, kinds = panel["values"], panel.get("categories")
+        known = np.isin(values, list(kinds)) if kinds else np.isfinite(values)
+        marks = {"no data": (inside & ~known, NO_DATA)} | panel.get("marks", {})
+        panel |= {"geobox": geobox, "marks": marks}
+    return map_panels(study, maps, **look)

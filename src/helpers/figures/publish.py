@@ -6,6 +6,7 @@ from pathlib import Path
 from pkgutil import resolve_name
 
 import pandas as pd
+import PIL.Image
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
@@ -20,6 +21,7 @@ from helpers.prepare.registry import covariates
 
 PRINT_DPI = 600
 SCREEN_DPI = 200
+_NOTEBOOK_DPI = 110
 _PDF_DPI = 300  # of rasters in a PDF; lines and letters have none
 
 
@@ -38,8 +40,8 @@ def draw(study: Study, name: str) -> Figure:
     return resolve_name(functions[name])(study)
 
 
-def publish(study: Study, name: str, large: bool = False) -> Figure:
-    """Write one figure in the languages of a study; return it, in the last of them.
+def publish(study: Study, name: str, large: bool = False) -> Path:
+    """Write one figure in the languages of a study; return the PNG of the last of them.
 
     In the study's folder of figures are a PDF and a PNG of 200 dpi for screens; a large PNG, of 600
     dpi for journals that want no PDF, is in ``print`` in it. Names of those in Chinese end in
@@ -49,8 +51,20 @@ def publish(study: Study, name: str, large: bool = False) -> Figure:
     for language in study.languages:
         if language == "zh":
             translate(figure, study_names(study))
-        _write(figure, study.figures_dir, f"{name}{ending(language)}", large)
-    return figure
+        path = study.figures_dir / f"{name}{ending(language)}.png"
+        _write(figure, path, large)
+    plt.close(figure)
+    return path
+
+
+def show(study: Study, name: str) -> None:
+    """Write one figure in the languages of a study, and show the file in a notebook."""
+    from IPython.display import Image, display
+
+    path = publish(study, name)
+    with PIL.Image.open(path) as image:
+        width = round(image.width * _NOTEBOOK_DPI / SCREEN_DPI)
+    display(Image(path, width=width))
 
 
 def publish_all(path: str, only: Sequence[str] = (), language: str | None = None) -> None:
@@ -59,7 +73,7 @@ def publish_all(path: str, only: Sequence[str] = (), language: str | None = None
     if language:
         study = study.changed({"language": language})
     for name in only or figure_functions(study):
-        plt.close(publish(study, name, large=True))
+        publish(study, name, large=True)
         print(name)
 
 
@@ -74,12 +88,12 @@ def study_names(study: Study) -> dict[str, str]:
     return names | {kind.name: kind.chinese_name for kind in study.target_classes.classes}
 
 
-def _write(figure: Figure, folder: Path, name: str, large: bool) -> None:
-    with write_aside(folder / f"{name}.pdf") as part:
+def _write(figure: Figure, path: Path, large: bool) -> None:
+    with write_aside(path.with_suffix(".pdf")) as part:
         figure.savefig(part, format="pdf", dpi=_PDF_DPI, metadata={"CreationDate": None})
-    files = {folder / f"{name}.png": SCREEN_DPI}
+    files = {path: SCREEN_DPI}
     if large:
-        files[folder / "print" / f"{name}.png"] = PRINT_DPI
+        files[path.parent / "print" / path.name] = PRINT_DPI
     for file, dpi in files.items():
         # Large files are not for git: they are written three times as fast.
         look = {"pil_kwargs": {"compress_level": 1 if dpi == PRINT_DPI else 6}}

@@ -9,12 +9,23 @@ from cartopy.mpl.geoaxes import GeoAxes
 from matplotlib.colors import LightSource
 from matplotlib.figure import Figure
 
+from helpers.accuracy.predictions import read_predictions
+from helpers.core.classes import layer_name, layer_title
+from helpers.core.grid import reference_grid
 from helpers.core.grid import study_area as outline_of
 from helpers.core.plot import BASE_LAYERS, COLUMN_MM, map_panels
 from helpers.core.study import Study
 from helpers.prepare.predictor_maps import background_panel
 from helpers.samples.store import read_samples
 
+# Of Okabe and Ito; markers differ too, so that grey prints do.
+_FOLDS = tuple(
+    zip(
+        ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999"),
+        ("o", "^", "s", "D", "v", "P", "X", "*"),
+        strict=True,
+    )
+)
 _MARKS = {"train": ("training", "#d55e00", "o"), "test": ("test", "#0072b2", "^")}
 
 
@@ -39,6 +50,31 @@ def study_area(study: Study) -> Figure:
         axes.scatter(part["easting"], part["northing"], **look)
     axes.legend(loc="upper left", framealpha=0.9, markerscale=1.5, borderaxespad=0.3)
     _draw_locator(study, figure, axes)
+    return figure
+
+
+def fold_maps(study: Study) -> Figure:
+    """Draw which fold each training sample of a layer is in, by the study's own kind of folds."""
+    table = read_samples(study)
+    one = read_predictions(study, table)["reference"]
+    layers = [layer_name(layer) for layer in study.layers]
+    geobox = reference_grid(study)
+    blank = np.full(geobox.shape, np.nan, np.float32)
+    maps = [
+        {"title": layer_title(layer), "values": blank, "geobox": geobox, "key": False}
+        for layer in layers
+    ]
+    figure = map_panels(study, maps, ncols=min(max(len(maps), 2), 3))
+    for axes, layer in zip(figure.axes, layers, strict=True):
+        rows, fold = one.rows[layer], one.folds[layer, study.folds.kind]
+        for number in range(fold.max() + 1):
+            part = rows[fold == number]
+            colour, marker = _FOLDS[number % len(_FOLDS)]
+            look = {"color": colour, "marker": marker, "label": f"fold {number + 1}"}
+            axes.scatter(part["easting"], part["northing"], s=5, linewidths=0, zorder=5, **look)
+    handles = figure.axes[0].get_legend_handles_labels()
+    look = {"ncols": 10, "frameon": False, "markerscale": 1.5, "handletextpad": 0.1}
+    figure.legend(*handles, loc="lower center", borderaxespad=0.1, columnspacing=1, **look)
     return figure
 
 

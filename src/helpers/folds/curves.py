@@ -2,10 +2,8 @@
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from helpers.core.classes import layer_title
-from helpers.core.plot import mark_label, panels
 from helpers.core.study import Study
 from helpers.folds.distances import (
     Distribution,
@@ -116,27 +114,16 @@ def distance_curves(
     return {name: np.sort(values) / 1000 for name, values in distances.items()}
 
 
-def plot_distances(study: Study, curves: dict[str, dict[str, np.ndarray]]) -> Figure:
-    """Draw the share of cells, or of samples, that have their nearest neighbour within a distance.
+def curve_table(curves: dict[str, dict[str, np.ndarray]]) -> pd.DataFrame:
+    """Return the distances, km, within which shares of cells or samples have a neighbour.
 
-    `curves` has those of each layer, from `distance_curves`.
+    `curves` has those of each layer, from `distance_curves`. Rows are by layer, kind of distances
+    and share, in steps of half a percent.
     """
-    figure, axes = panels(1, len(curves), 66, sharex=True, sharey=True)
-    for panel, (layer, of_layer) in zip(axes[0], curves.items(), strict=True):
-        for name, distances in of_layer.items():
-            label, colour, line, width = CURVES[name]
-            few = np.quantile(distances, np.linspace(0, 1, 1001))  # a million cells draw slowly
-            panel.ecdf(few, color=colour, linewidth=width, linestyle=line, label=label)
-        panel.set(title=layer_title(layer), xlabel="distance (km)")
-        panel.set(xscale="log", ylim=(0, 1))
-        panel.grid(color="0.9", linewidth=0.4)
-        panel.set_axisbelow(True)
-    first = axes[0, 0]
-    first.set_xlim(left=0.5)
-    first.set_ylabel("share within the distance")
-    first.xaxis.set_major_formatter("{x:g}")
-    look = {"ncols": len(first.lines), "frameon": False, "handlelength": 2.2}
-    figure.legend(*first.get_legend_handles_labels(), loc="upper center", **look)
-    figure.tight_layout(rect=(0, 0.03, 1, 0.93))
-    mark_label(figure, study.label)
-    return figure
+    shares = np.linspace(0, 1, 201)
+    parts = {
+        key: pd.DataFrame({"share": shares, "km": np.quantile(distances, shares)})
+        for layer, of_layer in curves.items()
+        for key, distances in {(layer, kind): km for kind, km in of_layer.items()}.items()
+    }
+    return pd.concat(parts, names=["layer", "kind"]).droplevel(2).reset_index()

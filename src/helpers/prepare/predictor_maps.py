@@ -26,6 +26,9 @@ _COLOURS = {
 # The colour map of each covariate, by its name or the first part of it; batlow for all others.
 _COLOUR_OF = {name: colours for colours, names in _COLOURS.items() for name in names}
 
+# Directions have no mean, and positions above the surroundings have the mean zero.
+_NO_MEAN = ("aspect", "northness", "eastness", "tpi")
+
 _LIMITS = {
     "aspect": (0, 360),
     "northness": (-1, 1),
@@ -49,7 +52,7 @@ def covariate_panels(study: Study, data: "xarray.Dataset") -> list[dict[str, Any
             "unit": layers[name].unit,
             "cmap": _COLOUR_OF.get(name) or _COLOUR_OF.get(stem, "batlow"),
         }
-        if name in ("aspect", "northness", "eastness") or name.endswith(("_sin", "_cos")):
+        if stem in _NO_MEAN or name.endswith(("_sin", "_cos")):
             panel["thin"] = "nearest"
         if not numeric(study, name):
             panel |= {"thin": "nearest", "cmap": "tab20", "unit": "code of the category"}

@@ -12,7 +12,7 @@ from coloraide import Color
 from matplotlib import pyplot as plt
 from matplotlib.colors import to_rgb
 
-from helpers.core import language, plot
+from helpers.core import fonts, language, plot
 from helpers.core.chinese import CHINESE
 from helpers.core.classes import ICE_TYPES, TARGETS
 from helpers.prepare import registry
@@ -24,8 +24,8 @@ def test_texts_are_translated_with_their_parts():
     assert language.translated("Expected error, 2-3 m") == "期望误差，2-3 m"
     assert language.translated("training (418)") == "训练（418）"
     assert language.translated("40 km²") == "40 km²"
-    title = "Ground ice, 2-10 m: 422 km³ (90 % interval 357 to 482)"
-    assert language.translated(title) == "地下冰，2-10 m：422 km³（90 % 区间 357–482）"
+    unit = "m of ice; in total 422 km³ (90 % interval 357 to 482)"
+    assert language.translated(unit) == "冰厚（m）；总量 422 km³（90 % 区间 357–482）"
     assert language.translated("my slope", {"my slope": "my slope"}) == "my slope"
 
 
@@ -35,11 +35,11 @@ def test_a_text_without_translation_is_an_error():
 
 
 def test_a_missing_font_is_an_error_and_no_boxes(monkeypatch):
-    monkeypatch.setattr(language, "find_spec", lambda name: None)
-    language.chinese_font.cache_clear()
-    with pytest.raises(language.LanguageError, match="not installed"):
-        language.chinese_font()
-    language.chinese_font.cache_clear()
+    monkeypatch.setattr(fonts, "find_spec", lambda name: None)
+    fonts.chinese_font.cache_clear()
+    with pytest.raises(fonts.FontError, match="not installed"):
+        fonts.chinese_font("冰")
+    fonts.chinese_font.cache_clear()
 
 
 def test_classes_and_built_in_predictors_have_translations():
