@@ -59,6 +59,8 @@ CHINESE = {
     "Clay": "黏粒含量",
     "Organic carbon": "有机碳含量",
     "Ground": "可含冰地面比例",
+    "Solar radiation": "太阳辐射",
+    "Vegetation": "植被",
     "code of the category": "类别代码",
     "degrees": "度",
     "degC": "°C",

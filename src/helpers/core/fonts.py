@@ -7,6 +7,7 @@ figure again, and that takes as long as the rest of a chart where a font has tab
 import atexit
 import shutil
 import tempfile
+import zlib
 from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
@@ -54,7 +55,9 @@ def chinese_font(characters: str) -> str:
             f"run `pip install {_CHINESE_PACKAGE}`, or set `language: en`",
         )
     source = Path(spec.submodule_search_locations[0]) / "NotoSansSC-Regular.otf"
-    return _add("Ground Ice Noto Sans SC", source, characters, _make_quadratic)
+    # A name of its own for each set of characters: matplotlib takes the first font of a name.
+    family = f"Ground Ice Noto Sans SC {zlib.crc32(characters.encode()):08x}"
+    return _add(family, source, characters, _make_quadratic)
 
 
 def _add(

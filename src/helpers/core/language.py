@@ -90,15 +90,30 @@ def translate(figure: Figure, names: Mapping[str, str] | None = None) -> None:
     FontError
         If the font's package is not installed.
     """
-    family = ["sans-serif", chinese_font("".join(CHINESE.values()))]
     for axes in figure.axes:
         for axis in (axes.xaxis, axes.yaxis):
             _translate_ticks(axis, names)
-    for text in figure.findobj(Text):
-        assert isinstance(text, Text)
-        if text.get_text():
-            text.set_text(translated(text.get_text(), names))
-        text.set(fontfamily=family, fontweight="normal")  # the font has one weight
+    for text in _texts(figure):
+        text.set_text(translated(text.get_text(), names))
+    use_chinese_font(figure)
+
+
+def use_chinese_font(figure: Figure) -> None:
+    """Give the texts of a figure a font that has their Chinese characters, if they have any.
+
+    FontError if the font's package is not installed.
+    """
+    found = {one for text in _texts(figure) for one in _CHARACTERS.findall(text.get_text())}
+    if found:
+        family = ["sans-serif", chinese_font("".join(sorted(found.union(*CHINESE.values()))))]
+        for text in figure.findobj(Text):
+            assert isinstance(text, Text)
+            text.set(fontfamily=family, fontweight="normal")  # the font has one weight
+
+
+def _texts(figure: Figure) -> list[Text]:
+    texts = [text for text in figure.findobj(Text) if isinstance(text, Text)]
+    return [text for text in texts if text.get_text()]
 
 
 def _translate_ticks(axis: Axis, names: Mapping[str, str] | None) -> None:

@@ -86,7 +86,7 @@ def confusion_matrices(study: Study) -> Figure:
     for panel in axes[:, 1:].flat:
         panel.set_ylabel("")
     # Margins in mm for the longest names: a layout engine would draw all labels twice, slowly.
-    left, bottom, right, top = 33 / WIDTH_MM, 28 / height, 1 - 12 / WIDTH_MM, 1 - 14 / height
+    left, bottom, right, top = 33 / WIDTH_MM, 28 / height, 1 - 14 / WIDTH_MM, 1 - 14 / height
     figure.subplots_adjust(left, bottom, right, top, wspace=0.85, hspace=0.62)
     mark_label(figure, study.label)
     return figure
@@ -122,7 +122,7 @@ def class_areas(study: Study) -> Figure:
         panel.set_title(layer_title(layer))
     look = {"loc": "upper center", "ncols": 2, "frameon": False}
     figure.legend(*axes[0, 0].get_legend_handles_labels(), **look)
-    figure.subplots_adjust(28 / WIDTH_MM, 13 / height, 1 - 3 / WIDTH_MM, 1 - 11 / height, 0.08)
+    figure.subplots_adjust(28 / WIDTH_MM, 13 / height, 1 - 3 / WIDTH_MM, 1 - 11 / height, 0.14)
     mark_label(figure, study.label)
     return figure
 

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from helpers.core.classes import layer_name, layer_title
 from helpers.core.files import read_json
 from helpers.core.grid import area_mask, reference_grid
-from helpers.core.plot import COLUMN_MM, NO_DATA, colour_map, map_panels
+from helpers.core.plot import COLUMN_MM, NO_DATA, WIDTH_MM, colour_map, map_panels
 from helpers.core.rasters import read_band
 from helpers.core.study import Study
 from helpers.forest.hurdle import PROBABILITY_SCALE
@@ -78,7 +78,7 @@ def storage(study: Study) -> Figure:
         unit += f" ({share:g} % interval {whole['lower']:.0f} to {whole['upper']:.0f})"
     look = {"cmap": "devon_r", "vmin": 0.0, "vmax": float(np.nanpercentile(values, 99.5))}
     panel = _panel(f"Ground ice, {depth}", values, unit, **look)
-    return _maps(study, [panel], ncols=1, width_mm=COLUMN_MM)
+    return _maps(study, [panel])
 
 
 def trust_maps(study: Study) -> Figure:
@@ -126,7 +126,7 @@ def _panel(title: str, values: np.ndarray, unit: str = "", **look: Any) -> dict[
     return {"title": title, "values": values, "unit": unit, **look}
 
 
-def _maps(study: Study, maps: list[dict[str, Any]], **look: Any) -> Figure:
+def _maps(study: Study, maps: list[dict[str, Any]], **look: int) -> Figure:
     """Draw panels; cells of the study area that have no value are grey."""
     geobox = reference_grid(study)
     inside = area_mask(study, geobox)
@@ -135,4 +135,5 @@ def _maps(study: Study, maps: list[dict[str, Any]], **look: Any) -> Figure:
         known = np.isin(values, list(kinds)) if kinds else np.isfinite(values)
         marks = {"no data": (inside & ~known, NO_DATA)} | panel.get("marks", {})
         panel |= {"geobox": geobox, "marks": marks}
-    return map_panels(study, maps, **look)
+    width = COLUMN_MM if len(maps) == 1 else WIDTH_MM
+    return map_panels(study, maps, width_mm=width, **look)

@@ -1,19 +1,21 @@
 """Figures as files: PDF and PNG at print size, in the languages of a study."""
 
 import difflib
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from pkgutil import resolve_name
+from typing import Any
 
 import pandas as pd
 import PIL.Image
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from helpers.core.chinese import CHINESE
 from helpers.core.errors import CompendiumError
 from helpers.core.files import write_aside
-from helpers.core.language import translate
+from helpers.core.fonts import FontError
+from helpers.core.language import LanguageError, translate, translated, use_chinese_font
 from helpers.core.study import Study
 from helpers.figures import ending, figure_functions
 from helpers.mapping.files import interval_files
@@ -48,6 +50,7 @@ def publish(study: Study, name: str, large: bool = False) -> Path:
     ``-zh``.
     """
     figure = draw(study, name)
+    use_chinese_font(figure)  # of names that a user gave, whatever the language
     for language in study.languages:
         if language == "zh":
             translate(figure, study_names(study))
@@ -79,23 +82,38 @@ def publish_all(path: str, only: Sequence[str] = (), language: str | None = None
 
 def study_names(study: Study) -> dict[str, str]:
     """Return the Chinese of a study's own names; regions and predictors of a user keep theirs."""
-    own = {layer.title for layer in covariates(study).values() if layer.family == "own"}
+    layers = [layer for layer in covariates(study).values() if layer.family == "own"]
+    own = {text for layer in layers for text in (layer.title, layer.unit)}
     own |= {predictor.name for predictor in study.own_predictors} | {study.title, study.label}
     if study.has_storage and interval_files(study)["table"].is_file():
         own |= set(pd.read_csv(interval_files(study)["table"])["region"])
     own |= {layer for layer in study.layers if isinstance(layer, str)}
-    names = {name: CHINESE.get(name, name) for name in own}
+    names = {name: _or_itself(name) for name in own}
     return names | {kind.name: kind.chinese_name for kind in study.target_classes.classes}
 
 
+def _or_itself(name: str) -> str:
+    try:
+        return translated(name)
+    except LanguageError:
+        return name
+
+
 def _write(figure: Figure, path: Path, large: bool) -> None:
-    with write_aside(path.with_suffix(".pdf")) as part:
-        figure.savefig(part, format="pdf", dpi=_PDF_DPI, metadata={"CreationDate": None})
-    files = {path: SCREEN_DPI}
-    if large:
-        files[path.parent / "print" / path.name] = PRINT_DPI
-    for file, dpi in files.items():
-        # Large files are not for git: they are written three times as fast.
-        look = {"pil_kwargs": {"compress_level": 1 if dpi == PRINT_DPI else 6}}
-        with write_aside(file) as part:
-            figure.savefig(part, format="png", dpi=dpi, metadata={"Software": None}, **look)
+    looks: dict[Path, dict[str, Any]] = {
+        path.with_suffix(".pdf"): {"dpi": _PDF_DPI, "metadata": {"CreationDate": None}},
+        path: {"dpi": SCREEN_DPI, "metadata": {"Software": None}},
+    }
+    if large:  # these are not for git: little compressed they are written three times as fast
+        look = {"dpi": PRINT_DPI, "pil_kwargs": {"compress_level": 1}}
+        looks[path.parent / "print" / path.name] = looks[path] | look
+    for file, look in looks.items():
+        with write_aside(file) as part, warnings.catch_warnings():
+            warnings.filterwarnings("error", "Glyph .* missing")
+            try:
+                figure.savefig(part, format=file.suffix[1:], **look)
+            except UserWarning as error:
+                raise FontError(
+                    f"No font has a character of the figure {path.stem}: {error}",
+                    "give the name that has it in Latin or Chinese characters",
+                ) from None

@@ -13,7 +13,7 @@ from helpers.accuracy.predictions import read_predictions
 from helpers.core.classes import layer_name, layer_title
 from helpers.core.grid import reference_grid
 from helpers.core.grid import study_area as outline_of
-from helpers.core.plot import BASE_LAYERS, COLUMN_MM, map_panels
+from helpers.core.plot import BASE_LAYERS, COLUMN_MM, WIDTH_MM, map_panels
 from helpers.core.study import Study
 from helpers.prepare.predictor_maps import background_panel
 from helpers.samples.store import read_samples
@@ -64,7 +64,7 @@ def fold_maps(study: Study) -> Figure:
         {"title": layer_title(layer), "values": blank, "geobox": geobox, "key": False}
         for layer in layers
     ]
-    figure = map_panels(study, maps, ncols=min(max(len(maps), 2), 3))
+    figure = map_panels(study, maps, width_mm=COLUMN_MM if len(maps) == 1 else WIDTH_MM)
     for axes, layer in zip(figure.axes, layers, strict=True):
         rows, fold = one.rows[layer], one.folds[layer, study.folds.kind]
         for number in range(fold.max() + 1):

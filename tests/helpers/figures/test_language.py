@@ -15,6 +15,7 @@ from matplotlib.colors import to_rgb
 from helpers.core import fonts, language, plot
 from helpers.core.chinese import CHINESE
 from helpers.core.classes import ICE_TYPES, TARGETS
+from helpers.figures import publish
 from helpers.prepare import registry
 
 mpl.use("agg")
@@ -98,3 +99,16 @@ def test_table_has_no_key_twice():
     assert len(keys) == len(set(keys))
     assert all(to_rgb(kind.colour) for kind in ICE_TYPES)
     assert np.all([CHINESE[key].count("{}") == key.count("{}") for key in CHINESE])
+
+
+def test_a_name_of_a_user_gets_its_own_characters_or_is_an_error(tmp_path):
+    figure, axes = plot.panels(1, 1, 40, width_mm=plot.COLUMN_MM)
+    axes[0, 0].set(title="Permafrost in 鄂伦春旗")
+    language.use_chinese_font(figure)
+    publish._write(figure, tmp_path / "one.png", large=False)
+    assert {path.name for path in tmp_path.iterdir()} == {"one.pdf", "one.png"}
+    axes[0, 0].set(title="Permafrost in ᠮᠣᠩᠭᠣᠯ")
+    with pytest.raises(fonts.FontError, match="the figure two"):
+        publish._write(figure, tmp_path / "two.png", large=False)
+    assert {path.name for path in tmp_path.iterdir()} == {"one.pdf", "one.png"}
+    plt.close(figure)
