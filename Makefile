@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help map full record explore explorer-bundle batch figures test test-browser soak lab lint lock clean
+.PHONY: help map full record explore explorer-bundle batch figures docs test test-browser soak lab lint lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
@@ -31,6 +31,10 @@ batch: $(READY)  ## make all runs of a sweep, and compare them (SWEEP=seeds, of 
 
 figures: $(READY)  ## draw the figures of a finished run again (STUDY=..., ONLY=storage, LANGUAGE=en, zh or both)
 	@$(BIN)/python -m launcher figures $(STUDY) $(if $(ONLY),--only $(ONLY)) $(if $(LANGUAGE),--language $(LANGUAGE))
+
+docs: $(READY)  ## build the documentation site, docs/_build/html/index.html, without a network
+	@$(BIN)/sphinx-build -q -W --keep-going docs docs/_build/html
+	@echo "docs/_build/html/index.html: open it in a browser"
 
 test: $(READY)  ## run the tests
 	@$(BIN)/python -m pytest -m "not browser and not soak" -n logical --maxprocesses 4 --maxschedchunk 1

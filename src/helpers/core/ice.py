@@ -72,8 +72,8 @@ def unfrozen_water(
 ) -> np.ndarray:
     """Return the unfrozen water of frozen ground, as a fraction of the dry mass.
 
-    w_u = alpha |T|^-beta (Anderson and Tice 1972), T in degC and no warmer than `WARMEST`; `alpha`
-    is the unfrozen water at -1 degC.
+    `w_u = alpha |T|^-beta` (Anderson and Tice 1972), T in degC and no warmer than `WARMEST`;
+    `alpha` is the unfrozen water at -1 degC.
 
     Examples
     --------

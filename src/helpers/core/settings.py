@@ -45,8 +45,8 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 """As numpy and scikit-learn take it."""
 Year = Annotated[int, Field(ge=1950, le=2100)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=80)]
+# Of a folder: of a run, or of a comparison of runs.
 RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=80)]
-"""Of a folder: of a run, or of a comparison of runs."""
 Mask = Literal["dilated_cloud", "cirrus", "cloud", "cloud_shadow", "snow", "water"]
 Texture = Literal["peat", "clay", "silt", "sand", "gravel", "rock", "unknown"]
 Value = TypeVar("Value")

@@ -39,7 +39,7 @@ class Ground:
         return Ground(self.share[place], self.bedrock[place], self.rock)
 
     def holds(self, fraction: np.ndarray, layer: tuple[float, float]) -> np.ndarray:
-        """Return what whole cells hold of a layer's ice fraction, shape (..., *cells).
+        """Return what whole cells hold of a layer's ice fraction, shape `(..., *cells)`.
 
         The part of the layer below bedrock holds no more than rock does.
         """

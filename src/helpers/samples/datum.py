@@ -36,12 +36,12 @@ def wgs84_to_gcj02(longitude: npt.ArrayLike, latitude: npt.ArrayLike) -> Degrees
     Notes
     -----
     The law was never published officially. The formula is the one that became public in 2010-2013
-    (the "EvilTransform" and "eviltransform" code) and that all open converters share [1]_.
+    (the "EvilTransform" and "eviltransform" code) and that all open converters share.
 
     References
     ----------
-    .. [1] "Restrictions on geographic data in China", Wikipedia, section GCJ-02, and the code that
-       it cites: https://github.com/googollee/eviltransform
+    "Restrictions on geographic data in China", Wikipedia, section GCJ-02, and the code that
+    it cites: https://github.com/googollee/eviltransform
 
     Examples
     --------

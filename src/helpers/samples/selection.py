@@ -33,7 +33,7 @@ def drop_unusable(study: Study, table: pd.DataFrame) -> tuple[pd.DataFrame, pd.D
 
     Notes
     -----
-    A value is outlying where |x - median| / (1.4826 MAD) over all sites exceeds
+    A value is outlying where `|x - median| / (1.4826 MAD)` over all sites exceeds
     `samples.outlier_limit`; a covariate whose median absolute deviation (MAD) is zero is not
     evaluated. Of sites within `SAME_PLACE` of one another the one with the most labels stays.
     """
