@@ -199,7 +199,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except CompendiumError as error:
         print(error, file=sys.stderr)
         return 1
-    except OSError as error:
+    except (OSError, MemoryError) as error:
         if not (remedy := system_remedy(error)):
             raise
         print(f"{error}\nRemedy: {remedy}", file=sys.stderr)

@@ -14,7 +14,7 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
-from helpers.core.errors import CompendiumError, system_remedy
+from helpers.core.errors import MEMORY_REMEDY, CompendiumError, system_remedy
 from helpers.core.files import read_json, write_aside
 from helpers.core.settings import ROOT
 from helpers.core.study import Study, relative_path
@@ -224,7 +224,7 @@ def execute(
         raise _cell_error(notebook.stem, heading, error.ename, error.evalue) from None
     except nbclient.exceptions.DeadKernelError:
         message = "its kernel died; most often memory ran out."
-        raise RunError(message, "close other programs and start again") from None
+        raise RunError(message, MEMORY_REMEDY) from None
 
 
 class _Progress(io.StringIO):
@@ -248,6 +248,9 @@ def _cell_error(stage: str, heading: str, name: str, value: str) -> RunError:
     cause = " ".join(cause.split())[:MESSAGE_LENGTH]
     number = re.search(r"\[Errno (\d+)\]", cause)
     system = system_remedy(OSError(int(number[1]), "")) if number else ""
+    # numpy has one of its own, and joblib tells of a worker that the system killed.
+    if name.endswith(("MemoryError", "TerminatedWorkerError")):
+        system = MEMORY_REMEDY
     usual = system or f"open the failed notebook, mend the cell's cause in {stage}.ipynb, run again"
     message = f'in the cell under "{heading}":\n{name}: {cause}'
     return RunError(message, " ".join(remedy.split()) or usual)

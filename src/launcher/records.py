@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 
 from helpers import __version__
 from helpers.core.code import package_digest
-from helpers.core.errors import CompendiumError, listed
+from helpers.core.errors import MEMORY_REMEDY, CompendiumError, listed
 from helpers.core.files import file_hash, read_json, short_hash, write_json
 from helpers.core.settings import ROOT
 from helpers.core.study import Study, relative_path
@@ -67,8 +67,7 @@ def failure(events: Iterable[Event], run: str | None = None) -> RunError | None:
                 message = f"{stage} ended, and the project's disk has {free:.0f} MB left."
                 return RunError(message, "free some space on it, then start again")
             why = f"{stage} was killed before it could say why; most often memory ran out."
-            how = "close other programs first if memory was short"
-            return RunError(why, f"start again: what is done is kept; {how}")
+            return RunError(why, MEMORY_REMEDY)
     return None
 
 
