@@ -223,3 +223,37 @@ def test_a_folder_in_place_of_features_is_named(tmp_path):
     (tmp_path / "a.gpkg").mkdir()
     path = tmp_path / "a.gpkg"
     assert_refused(lambda: read_features(path), tmp_path, CompendiumError, "a.gpkg is a folder")
+
+
+def opened(path):
+    with open_source(path, Reading()):
+        pass
+
+
+@pytest.mark.parametrize("side", [0, 1e-160, 1e12, float("nan"), float("inf")])
+def test_cells_without_a_size_are_refused(tmp_path, side):
+    path = tmp_path / "own.tif"
+    profile = {"driver": "GTiff", "width": 4, "height": 4, "count": 1, "dtype": "float32"}
+    place = from_origin(500_000, 5_600_000, 100, 100)
+    with rasterio.open(path, "w", crs="epsg:32651", transform=place, **profile) as target:
+        target.transform = from_origin(500_000, 5_600_000, side, side)
+        target.write(np.ones((1, 4, 4), np.float32))
+    assert_refused(lambda: opened(path), tmp_path, RasterError, "own.tif", "size", "geotransform")
+
+
+def test_a_header_that_is_no_text_is_refused(tmp_path):
+    path = tmp_path / "own.tif"
+    profile = {"driver": "GTiff", "width": 4, "height": 4, "count": 1, "dtype": "float32"}
+    place = from_origin(500_000, 5_600_000, 100, 100)
+    with rasterio.open(path, "w", crs="epsg:32651", transform=place, **profile) as target:
+        target.write(np.ones((1, 4, 4), np.float32))
+    data = path.read_bytes()
+    name = data.find(b"WGS 84 / UTM")
+    assert name > 0
+    # Another projection than the numbers say, so that the name is read and not looked up.
+    code = data.find((32651).to_bytes(2, "little"))
+    damaged = bytearray(data)
+    damaged[code : code + 2] = (32767).to_bytes(2, "little")
+    damaged[name : name + 2] = b"\x80\xff"
+    path.write_bytes(damaged)
+    assert_refused(lambda: opened(path), tmp_path, RasterError, "own.tif", "header")

@@ -250,7 +250,6 @@ def test_progress_keeps_two_stages_apart():
     assert progress.now() == ""
 
 
-@pytest.mark.soak
 def test_a_bar_of_a_cell_is_handed_on_and_nothing_else_that_it_prints():
     told = []
     bars = _Progress(told.append)
@@ -261,6 +260,7 @@ def test_a_bar_of_a_cell_is_handed_on_and_nothing_else_that_it_prints():
     assert told == ["Fetch: 7.2 MB:  58%|#####     | 42/72"]
 
 
+@pytest.mark.soak
 def test_of_two_stages_at_once_one_fails_and_the_other_ends(copy):
     edit_cell(
         copy / "notebooks/06-publication-figures.ipynb",

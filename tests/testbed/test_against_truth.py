@@ -95,7 +95,7 @@ def test_promises_stand_beside_true_scores_of_their_map(promised, true):
         assert set(one["true_of_cells"]) == {of_forest[which, "cells"]}
 
 
-def test_true_areas_are_those_of_the_cells(world, predicted, promised, true):
+def test_true_areas_are_those_of_the_cells(world, predicted):
     study, _, truth = world
     tables = {}
     for which, one in predicted.items():
@@ -114,8 +114,6 @@ def test_true_areas_are_those_of_the_cells(world, predicted, promised, true):
         for name in ("mapped", "adjusted"):
             bias = whole[f"{name}_km2"] - whole["true_km2"]
             assert whole[f"{name}_bias"].to_numpy() == pytest.approx(bias.to_numpy(), nan_ok=True)
-    shown = [part[part["map"] == "expected"] for part in (promised, true, table)]
-    assert against_truth.plot_promised(study, *shown).axes
 
 
 # Storage and trust --------------------------------------------------------------------------------

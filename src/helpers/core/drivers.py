@@ -38,7 +38,11 @@ def open_local(path: str | Path, address: str = "", **options: Any) -> "Iterator
         raise RasterioIOError(f"it refers to {part}, which is not a raster on this machine")
     with rasterio.Env(**_OFFLINE):
         driver = ["VRT"] if virtual else _FORMATS
-        with DatasetReader(address or str(path), driver=driver, **options) as source:
+        try:
+            source = DatasetReader(address or str(path), driver=driver, **options)
+        except UnicodeDecodeError:
+            raise RasterioIOError("a text of its header is not UTF-8") from None
+        with source:
             yield source
 
 

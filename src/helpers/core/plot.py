@@ -357,9 +357,13 @@ def _draw_colour_bar(image: AxesImage, panel: Panel, axes: Axes, width_mm: float
     look = {"orientation": "horizontal", "extendfrac": 0.04, "ticks": ticks}
     look["extend"] = extend.get((bool(below), bool(above)), "neither")
     bar = axes.figure.colorbar(image, cax=axes, **look)
-    # Rasterized, as by default, each bar would take a canvas of the whole figure while it is saved.
+    # Its 256 fields would be as many paths of a PDF, or else take a canvas of the whole figure.
     assert bar.solids is not None
-    bar.solids.set(rasterized=False, edgecolor="face", linewidth=0.2)
+    bar.solids.remove()
+    low, high = image.get_clim()
+    fields = np.linspace(low, high, 256)[np.newaxis]
+    place: dict[str, Any] = {"extent": (low, high, 0, 1), "aspect": "auto"}
+    bar.ax.imshow(fields, image.cmap, vmin=low, vmax=high, **place)
     bar.outline.set_linewidth(0.4)
     bar.ax.tick_params(pad=1)
     bar.set_label(panel["unit"] if panel["unit"] != "1" else "dimensionless", labelpad=1)

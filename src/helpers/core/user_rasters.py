@@ -36,6 +36,7 @@ Block = tuple[slice, slice, Window]
 _HDF4 = b"\x0e\x03\x13\x01"  # the first bytes of such a file
 _SPARE_CELLS = 4  # of a file around a block, for resampling
 _FINER = 1.001  # source cells in a cell of the grid; also for rounding errors
+_SIZES = (1e-9, 1e9)  # of cells, in degrees or metres: others are damage
 _METRES_PER_DEGREE = 111_320.0
 
 
@@ -99,6 +100,7 @@ def open_source(
                     f"{path.name} has no band {reading.band}: it has {source.count}.",
                     "correct `band` in the study file",
                 )
+            _check_place(path, source)
             level = None if geobox is None else overview_for(source, geobox)
             if level is None:
                 yield source
@@ -107,6 +109,17 @@ def open_source(
                 yield source
     except RasterioError as error:
         raise _unreadable(path, error) from None
+
+
+def _check_place(path: Path, source: DatasetReader) -> None:
+    """Raise RasterError if cells have no size that ground can have, or lie beyond the poles."""
+    remedy = "write the file anew with its right geotransform"
+    size = math.sqrt(abs(source.transform.determinant))
+    if not _SIZES[0] < size < _SIZES[1] or not np.isfinite(np.array(source.transform)).all():
+        raise RasterError(f"The cells of {path.name} have a size of {size:g}.", remedy)
+    ends = source.bounds.bottom, source.bounds.top
+    if source.crs and source.crs.is_geographic and not all(abs(end) <= 91 for end in ends):
+        raise RasterError(f"{path.name} lies beyond a pole: its latitudes are {ends}.", remedy)
 
 
 def overview_for(source: DatasetReader, geobox: GeoBox) -> int | None:

@@ -24,7 +24,7 @@ from helpers.core.scores import (
 from helpers.core.study import Study
 from helpers.folds import distances, kinds
 from helpers.folds.blocks import sample_blocks
-from helpers.folds.curves import distance_curves, fold_kinds, fold_summary, plot_distances
+from helpers.folds.curves import curve_table, distance_curves, fold_kinds, fold_summary
 from helpers.forest import grid_search, models, out_of_fold
 from helpers.forest.hurdle import fit_hurdle
 from helpers.prepare.registry import covariates
@@ -246,9 +246,13 @@ def test_figures_are_drawn_and_folds_summed_up(world, result):
     assert len(curves["prediction"]) == cells[1].sum()
     summary = fold_summary(study, rows, folds, curves)
     assert (summary["largest"] <= 90).all()
-    shown = plot_distances(study, {LAYER: curves}), estimates.plot_estimates(study, result)
-    for figure in shown:
-        assert figure.get_size_inches()[0] == pytest.approx(180 / 25.4)
+    table = curve_table({LAYER: curves})
+    for kind, km in curves.items():
+        of_kind = table[(table["layer"] == LAYER) & (table["kind"] == kind)]["km"].to_numpy()
+        assert len(of_kind) == 201
+        assert of_kind[[0, 100, 200]].tolist() == [km[0], np.median(km), km[-1]]
+    figure = estimates.plot_estimates(study, result)
+    assert figure.get_size_inches()[0] == pytest.approx(180 / 25.4)
 
 
 # Baselines ----------------------------------------------------------------------------------------
