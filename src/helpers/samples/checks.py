@@ -42,7 +42,7 @@ def _check_columns(_study: Study, sites: RawTable, intervals: RawTable) -> Itera
     for table in (sites, intervals):
         for name in table.missing:
             near = table.unused_like(name, 0.6)
-            remedy = f"rename the column {near}" if near else None
+            remedy = f"rename the column {near} to {name}" if near else None
             yield table.problem(name, "missing column", remedy=remedy)
         for row, values in table.overlong.items():
             yield table.problem(table.header[-1], "overlong row", ",".join(values), row)
@@ -51,9 +51,9 @@ def _check_columns(_study: Study, sites: RawTable, intervals: RawTable) -> Itera
                 remedy = f"rename it {near}, if that is what it holds"
                 yield table.problem(name, "unused column", remedy=remedy)
     if not set(ONE_OF) & set(intervals.header):
-        like = (intervals.unused_like(name, 0.6) for name in ONE_OF)
-        near = next(filter(None, like), "")
-        remedy = f"rename the column {near}" if near else f"add one of {', '.join(ONE_OF)}"
+        like = {name: intervals.unused_like(name, 0.6) for name in ONE_OF}
+        named = [f"rename the column {near} to {name}" for name, near in like.items() if near]
+        remedy = next(iter(named), f"add one of {', '.join(ONE_OF)}")
         yield intervals.problem("ice_content", "missing column", remedy=remedy)
 
 
