@@ -17,9 +17,11 @@ Argument = tuple[str, dict[str, Any]]
 
 
 def _study(path: str) -> None:
-    """Print a study with all its defaults."""
+    """Print a study with all its defaults, and what each setting means."""
+    from launcher.reference import commented
+
     study = Study.open(path)
-    print(study.as_yaml(), end="")
+    print(commented(study), end="")
     for name in ("raw_dir", "processed_dir", "results_dir"):
         print(f"# {name}: {relative_path(getattr(study, name))}")
 
@@ -135,7 +137,11 @@ _COMMANDS: dict[str, tuple[str, Callable[..., int | None] | str, list[Argument]]
         "launcher.readme:write_readme",
         [_STUDY],
     ),
-    "study": ("check a study file and print it with all its defaults", _study, [_STUDY]),
+    "study": (
+        "check a study file and print it with all its defaults and their meaning",
+        _study,
+        [_STUDY],
+    ),
     "tables": (
         "check a study's tables of boreholes and list every problem",
         "launcher.tables:list_problems",

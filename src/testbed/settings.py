@@ -84,14 +84,14 @@ class Scenes(Section):
         "bare": [0.110, 0.160, 0.210, 0.280, 0.360],
         "water": [0.050, 0.060, 0.040, 0.020, 0.010],
     }
-    snow: Spectrum = [0.80, 0.80, 0.78, 0.70, 0.12]
+    snow: Spectrum = [0.80, 0.80, 0.78, 0.70, 0.12]  # spectrum of snow
     green_up: tuple[float, float] = (135, 3)  # day of the year at 45 N, 0 m; days a degree north
     senescence: tuple[float, float] = (264, -3)
     crop_green_up: tuple[float, float] = (178, 2)
     crop_senescence: tuple[float, float] = (260, -2)
     metres_per_degree: Positive = 250  # of elevation that count as a degree of latitude
-    cloud_share: Share = 0.20
-    cirrus_share: Share = 0.05
+    cloud_share: Share = 0.20  # of a scene
+    cirrus_share: Share = 0.05  # of a scene
     cloud_km: Positive = 250  # longest wavelength of clouds
     shadow_km: tuple[float, float] = (1.8, -1.5)  # north, east, of a shadow from its cloud
     gap_share: Share = 0.08  # between swaths
@@ -135,12 +135,13 @@ class SurfaceTemperature(Section):
 class VirtualSource(Section):
     """The virtual landscape: the raw rasters in the formats of the real products."""
 
-    kind: Literal["virtual"] = "virtual"
-    seed: Seed = 20240601
-    dem_arcsec: Arcsec = 15
-    landsat_arcsec: Arcsec = 30
-    lst_arcsec: Arcsec = 30
-    margin_degrees: Annotated[float, Field(gt=0, le=20)] = 0.75
+    kind: Literal["virtual"] = "virtual"  # of the source
+    seed: Seed = 20240601  # of the landscape
+    dem_arcsec: Arcsec = 15  # cells of the elevation model
+    landsat_arcsec: Arcsec = 30  # cells of the scenes
+    lst_arcsec: Arcsec = 30  # cells of the surface temperature
+    margin_degrees: Annotated[float, Field(gt=0, le=20)] = 0.75  # around the study area
+    # days of the Landsat scenes
     scene_dates: Annotated[list[date], Field(min_length=1)] = [
         date(2023, 6, 18),
         date(2023, 7, 20),
@@ -160,7 +161,7 @@ class Truth(Section):
     They are ours: orders of magnitude follow the literature, none is a measurement of this region.
     """
 
-    seed: Seed = 20240604
+    seed: Seed = 20240604  # of the hidden world
     lapse_rate: float = 5.5  # K per km, from the height that ERA5 has to the ground's
     inversion: float = 4.5  # K that winter nights take off on valley floors, at the fullest
     past_cooling: float = 1.5  # K; the colder climate that left relict permafrost
@@ -177,9 +178,9 @@ class Truth(Section):
     thickness_per_kelvin: Positive = 32.0  # m of permafrost for each K below 0 degC at its top
     ice_cap: Share = 0.80  # m3 m-3
     ice_intercept: float = -2.6  # log-odds of ice content over the cap, dry coarse ground at 2 m
-    ice_wetness: float = 1.9
-    ice_peat: float = 1.3
-    ice_fines: float = 1.2
+    ice_wetness: float = 1.9  # log-odds from dry to wet ground
+    ice_peat: float = 1.3  # log-odds of peat
+    ice_fines: float = 1.2  # log-odds of fine texture
     ice_transition: float = 1.0  # at the permafrost table; falls to 1/e within `transition_depth`
     transition_depth: Positive = 1.5  # m
     ice_decline: float = 0.14  # for each metre below 2 m
@@ -191,17 +192,18 @@ class Truth(Section):
 class Boreholes(Section):
     """How boreholes and pits sample the truth of the virtual study."""
 
-    seed: Seed = 20240605
-    sites: Annotated[int, Field(ge=30, le=1_000_000)] = 720
-    pit_share: Share = 0.35
+    seed: Seed = 20240605  # of the places
+    sites: Annotated[int, Field(ge=30, le=1_000_000)] = 720  # boreholes and pits
+    pit_share: Share = 0.35  # of the sites are pits
     domain_share: Share = 0.78  # of the sites lie in the potential-permafrost domain
+    # how places are chosen
     design: Literal["random", "clustered", "roadside", "ice_seeking"] = "clustered"
     ice_odds: tuple[Positive, Positive] = (4, 1)  # ice_seeking: of permafrost; of its icier half
-    clusters: Number = 90
+    clusters: Number = 90  # of the design `clustered`
     cluster_radius: Positive = 6000  # m
     lowest_of: Number = 2  # places considered for a cluster: the nearest to a valley floor is taken
     road_share: Share = 0.4  # of the clusters lie along roads, the others in valleys
-    towns: Annotated[Number, Field(ge=3)] = 70
+    towns: Annotated[Number, Field(ge=3)] = 70  # that roads join
     duplicates: Share = 0.01  # sites that were entered twice
     mistakes: Share = 0.005  # rows with a typing mistake
     ice_error: NotNegative = 0.03  # m3 m-3, sd of a measured interval

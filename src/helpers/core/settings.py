@@ -133,7 +133,7 @@ class OpenData(Section):
     # Of a raster, or of a service that cuts out a window. Names in braces are filled in:
     # {variable}, {depth}; {west}, {south}, {east}, {north} in degrees; {first}, {last}: the years.
     address: Annotated[str, Field(pattern=_WEB)] = ""
-    licence: Annotated[str, Field(min_length=1)]
+    licence: Annotated[str, Field(min_length=1)]  # goes into the tags of what is made of it
 
     def __str__(self) -> str:
         """Return the collection, or the address without its query."""
@@ -155,7 +155,7 @@ class Source(Section):
     indices without Landsat scenes. With ``kind: stac`` any of them may be open data instead.
     """
 
-    kind: str = "files"
+    kind: str = "files"  # files, stac, or the name of a package's source such as virtual
     dem: str | OpenData = ""  # m
     # Folder of scenes, Collection 2 Level 2, as they are downloaded
     landsat: str | OpenData = ""
@@ -193,7 +193,7 @@ class Source(Section):
 class Area(Section):
     """Where the map is made: polygons, a box, or by neither the whole raster of `grid.like`."""
 
-    polygons: str = "data/base/study-area.gpkg"
+    polygons: str = "data/base/study-area.gpkg"  # GeoPackage, GeoJSON or shapefile
     layer: str = ""  # the first by default
     regions_layer: str = "regions"  # with a column `name`; without such a layer all is one region
     box: tuple[float, float, float, float] | None = None  # degrees: west, south, east, north
@@ -226,10 +226,11 @@ class Grid(Section):
     With `like` the reference grid is that of a raster, which gives the other settings.
     """
 
-    like: str = ""
-    crs: str = ALBERS
-    resolution: CellSize = 1000
-    fine_resolution: CellSize = 500
+    like: str = ""  # raster whose grid it is
+    crs: str = ALBERS  # projected system in metres: EPSG:32651 or a PROJ string
+    resolution: CellSize = 1000  # cells of the map
+    fine_resolution: CellSize = 500  # cells of terrain and indices; divides `resolution`
+    # around the area, for terrain and catchments
     margin: Annotated[float, Field(ge=0, le=1e6)] = 40_000
 
     @model_validator(mode="before")
@@ -277,13 +278,14 @@ METRES = {"m": 1.0, "cm": 0.01}
 class OwnPredictor(Section):
     """A raster of the user that is a predictor: a number, a category, or degrees of a circle."""
 
+    # of its files and columns
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=80)]
     file: str | OpenData  # GeoTIFF, VRT or NetCDF, or a folder of tiles; or fetched
-    kind: Literal["number", "category", "circular"] = "number"
-    band: Count = 1
+    kind: Literal["number", "category", "circular"] = "number"  # circular: degrees
+    band: Count = 1  # the first is 1
     variable: str = ""  # of a NetCDF file with several
-    long_name: str = ""
-    long_name_zh: str = ""
+    long_name: str = ""  # in tables and figures
+    long_name_zh: str = ""  # the same in Chinese
     unit: str = ""  # by default that of the file's own tags
     # Onto a grid of other cells; by default `average` from finer cells, `bilinear` from coarser
     # ones, and of a category the most frequent one or the nearest.
@@ -312,11 +314,12 @@ class OwnPredictor(Section):
 class Terrain(Section):
     """Terrain covariates; lengths in metres."""
 
+    # outer radii of the topographic position index, one covariate each
     tpi_radii: Annotated[list[Positive], Field(min_length=1)] = [1000, 5000]
-    tpi_inner_share: Share = 0.5
-    relief_window_km2: Positive = 4.0
-    slope_floor: Positive = 0.001
-    flat_slope_degrees: Annotated[float, Field(ge=0, lt=90)] = 0.01
+    tpi_inner_share: Share = 0.5  # inner radius of its ring, as a share of the outer one
+    relief_window_km2: Positive = 4.0  # km2, of the relief amplitude
+    slope_floor: Positive = 0.001  # least tangent of the slope in the wetness index
+    flat_slope_degrees: Annotated[float, Field(ge=0, lt=90)] = 0.01  # flatter cells have no aspect
 
     @field_validator("tpi_radii")
     @classmethod
@@ -328,14 +331,17 @@ class Terrain(Section):
 class Vegetation(Section):
     """Vegetation and water indices from Landsat scenes."""
 
+    # what the quality bits say that is no data
     mask: list[Mask] = ["dilated_cloud", "cirrus", "cloud", "cloud_shadow", "snow"]
 
 
 class Climate(Section):
     """Land surface temperature, thawing and freezing index, precipitation."""
 
-    lst_max_error: Literal[1, 2, 3] = 2
+    lst_max_error: Literal[1, 2, 3] = 2  # K; poorer values by the quality bits are no data
+    # with a value, for a cell to have a mean and indices
     minimum_months: Annotated[int, Field(ge=5, le=12)] = 8
+    # of the year, by which missing months are filled
     harmonics: Annotated[int, Field(ge=1, le=2)] = 2
 
 
@@ -389,10 +395,11 @@ class Ice(Section):
 class StudyClass(Section):
     """A class of the study's own, in place of the default ice types."""
 
-    name: Annotated[str, Field(min_length=1)]
-    name_zh: str = ""
+    name: Annotated[str, Field(min_length=1)]  # as tables have it
+    name_zh: str = ""  # the same in Chinese
+    # hexadecimal, of the maps
     colour: Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]
-    permafrost: bool = True
+    permafrost: bool = True  # false: no permafrost
     ice_content: Share | None = None  # m3 m-3; of all permafrost classes, or of none
     words: list[str] = []  # what tables call it, too
 
@@ -401,7 +408,7 @@ class Samples(Section):
     """Boreholes and test pits: the tables, what is dropped, and the split."""
 
     sites: str = ""  # CSV, xlsx or GeoPackage; both empty: those in the run's folder
-    intervals: str = ""
+    intervals: str = ""  # cores of the sites; the same file types
     epsg: Count = 4326  # of the sites' coordinates: 4490 is CGCS2000; may be a projected system
     datum: Literal["wgs84", "gcj02", "bd09"] = "wgs84"  # Chinese web maps shift coordinates
     severity: dict[str, Literal["error", "drop", "warn"]] = {}  # of kinds of problems
@@ -418,14 +425,15 @@ class Samples(Section):
     absences: Literal["refuse", "mask", "pseudo"] = "refuse"  # where all sites have permafrost
     permafrost_mask: str = ""  # raster, 0 where there is none
     absence_sites: Count = 100  # drawn from the mask, or outside of the domain
+    # of each type in each layer; see `rare_classes`
     minimum_class_sites: Annotated[int, Field(ge=0, le=MOST)] = 15
     rare_classes: Literal["stop", "merge", "keep"] = "stop"  # with fewer sites in a layer
     outlier_limit: Positive = 20.0  # robust standard deviations, which are small for soil maps
     correlated: Share = 0.7  # predictors of a larger absolute rank correlation are one group
-    test_share: Probability = 0.3
+    test_share: Probability = 0.3  # of the groups, for the test
     probability_sample: bool = False  # sites drawn at random; else accuracy by area is indicative
     train_share: Annotated[float, Field(gt=0, le=1)] = 1.0  # of training groups; learning curves
-    seed: Seed = 20240602
+    seed: Seed = 20240602  # of the split and of drawn absences
 
     @field_validator("epsg")
     @classmethod
@@ -446,16 +454,20 @@ class Forest(Section):
     `score` is taken.
     """
 
-    n_estimators: Trees = 1000
+    n_estimators: Trees = 1000  # trees of the final forests
     search_sizes: list[Trees] = [250, 500]  # trees; also scored where n_estimators is more
-    max_depth: Axis[Count | None] = [4, 6, 8, 12, None]
+    max_depth: Axis[Count | None] = [4, 6, 8, 12, None]  # of the trees; null: no limit
+    # samples that a node needs to be split
     min_samples_split: Axis[Annotated[int, Field(ge=2)]] = [2, 5, 10, 20]
+    # predictors tried at a split: sqrt, log2, a number or a share
     max_features: Axis[str | int | float] = ["sqrt", 0.33]
-    min_samples_leaf: Axis[Count] = [1]
-    criterion: Axis[Literal["gini", "entropy"]] = ["gini"]
+    min_samples_leaf: Axis[Count] = [1]  # samples of a leaf at least
+    criterion: Axis[Literal["gini", "entropy"]] = ["gini"]  # impurity by which nodes are split
+    # by which combinations are compared, out of fold
     score: Literal["kappa", "macro_f1", "log_loss"] = "kappa"
     one_standard_error: bool = False  # the simplest combination this near to the best
-    seed: Seed = 20240603
+    seed: Seed = 20240603  # of forests and hurdle models
+    # samples of the map's forest: all, or those of the training
     map_fit: Literal["all", "train"] = "all"
 
     @field_validator("max_features")
@@ -473,13 +485,14 @@ class Forest(Section):
 class Folds(Section):
     """How training samples get their folds, for search, calibration and estimates of accuracy."""
 
+    # of search and calibration; estimates have all kinds
     kind: Literal["random", "knndm", "blocks", "column"] = "random"
-    number: Annotated[int, Field(ge=2, le=100)] = 5
+    number: Annotated[int, Field(ge=2, le=100)] = 5  # of folds
     judged: Literal["potential_permafrost", "whole"] = "potential_permafrost"  # cells of kNNDM
     block_km: Positive = 100  # side of a block
     column: str = ""  # of the samples: those with one value stay together
     min_separation_km: NotNegative = 1.0  # nearer sites are never parted
-    seed: Seed = 20240606
+    seed: Seed = 20240606  # of folds
     estimators: Trees = 200  # trees of a forest in the estimates; more hardly change scores
 
     @model_validator(mode="after")
@@ -492,8 +505,8 @@ class Folds(Section):
 class Uncertainty(Section):
     """The interval of a total (`helpers.mapping.interval`)."""
 
-    interval: Probability = 0.9
-    draws: Annotated[Repeats, Field(ge=20)] = 400
+    interval: Probability = 0.9  # share of draws between its ends
+    draws: Annotated[Repeats, Field(ge=20)] = 400  # of the total
     cells: Annotated[Count, Field(ge=100)] = 3000  # of a systematic sample, for the draws
     block_km: Positive = 50  # side of the blocks of sites that are resampled
     # By how much deviations by resampled sites are multiplied. With all models refitted they are
@@ -501,18 +514,18 @@ class Uncertainty(Section):
     # intervals hold the total of hidden worlds (config/sweeps/replicates.yaml).
     refit_inflation: Annotated[float, Field(ge=1, le=100)] = 1.35
     farthest_km: Positive = 200  # longest distance in the variogram of residuals
-    seed: Seed = 20240607
+    seed: Seed = 20240607  # of draws
 
 
 class Accuracy(Section):
     """Intervals of accuracy, by a bootstrap that draws square blocks of samples."""
 
-    interval: Probability = 0.9
-    draws: Repeats = 1000
+    interval: Probability = 0.9  # share of draws between its ends
+    draws: Repeats = 1000  # of the bootstrap
     block_km: Positive = 100  # side of a block
     bins: Annotated[int, Field(gt=1, le=1000)] = 10  # of probabilities in the reliability diagram
     shapley_sites: Count = 300  # at most so many samples of a layer get Shapley values
-    seed: Seed = 20240608
+    seed: Seed = 20240608  # of draws
 
 
 class Domain(Section):
@@ -544,15 +557,15 @@ class OtherMap(Section):
     it has permafrost.
     """
 
-    name: Name
-    covariate: str = ""
-    file: str = ""
+    name: Name  # of its tables and rasters
+    covariate: str = ""  # a covariate of this study, instead of a file
+    file: str = ""  # raster or polygons
     layer: str = ""  # of a GeoPackage; the first by default
     column: str = ""  # of polygons
     compares: Literal["permafrost", "class", "storage"] = "permafrost"  # storage in m of ice
     depth: tuple[float, float] | None = None  # the depth layer of classes
     classes: dict[str, Annotated[int, Field(ge=0)]] = {}  # their values to our codes; rest: no data
-    above: float | None = None
+    above: float | None = None  # permafrost where values are larger
 
     @field_validator("classes", mode="before")
     @classmethod
@@ -577,12 +590,12 @@ class OtherMap(Section):
 class Author(Section):
     """An author of a record: a person, or by its family name alone an organisation."""
 
-    family_name: Annotated[str, Field(min_length=1)]
-    given_name: str = ""
-    name_zh: str = ""
+    family_name: Annotated[str, Field(min_length=1)]  # or the name of an organisation
+    given_name: str = ""  # empty: an organisation
+    name_zh: str = ""  # in Chinese
     orcid: str = ""  # 0000-0002-1825-0097
-    affiliation: str = ""
-    affiliation_zh: str = ""
+    affiliation: str = ""  # institute
+    affiliation_zh: str = ""  # institute, in Chinese
 
     @field_validator("orcid")
     @classmethod
@@ -602,29 +615,29 @@ class Author(Section):
 class Funding(Section):
     """What paid for a study."""
 
-    funder: Annotated[str, Field(min_length=1)]
-    funder_zh: str = ""
-    number: str = ""
-    title: str = ""
+    funder: Annotated[str, Field(min_length=1)]  # who paid
+    funder_zh: str = ""  # the same in Chinese
+    number: str = ""  # of the grant
+    title: str = ""  # of the grant
 
 
 class Record(Section):
     """What the record of a study says beside its results (`helpers.record`)."""
 
     title: str = ""  # by default that of the study
-    title_zh: str = ""
-    authors: list[Author] = []
+    title_zh: str = ""  # in Chinese
+    authors: list[Author] = []  # at least one
     contact: str = ""  # an e-mail address
     abstract: str = ""  # sentences after those that are filled from results
-    abstract_zh: str = ""
+    abstract_zh: str = ""  # the same in Chinese
     keywords: list[str] = []  # beside permafrost, ground ice and random forest
-    keywords_zh: list[str] = []
-    place: str = ""
-    place_zh: str = ""
+    keywords_zh: list[str] = []  # the same in Chinese
+    place: str = ""  # name of the area
+    place_zh: str = ""  # the same in Chinese
     period: tuple[int, int] | None = None  # first and last year of the data
-    funding: list[Funding] = []
-    publisher: str = "National Cryosphere Desert Data Center"
-    doi: Annotated[str, Field(pattern=r"^$|^10\.\d{4,9}/\S+$")] = ""
+    funding: list[Funding] = []  # what paid for it
+    publisher: str = "National Cryosphere Desert Data Center"  # data centre
+    doi: Annotated[str, Field(pattern=r"^$|^10\.\d{4,9}/\S+$")] = ""  # once there is one
     # Of boreholes and other samples: as they are, to a tenth of a degree, or not at all.
     publish_coordinates: Literal["exact", "rounded", "none"] = "none"
 

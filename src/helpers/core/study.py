@@ -78,9 +78,9 @@ class Study(Section):
     }
     """Old names of settings and sections to new ones."""
 
-    name: Name
-    title: str = ""
-    run: RunName = "main"
+    name: Name  # of the study and its folders: small letters, digits, hyphens
+    title: str = ""  # in figures and records
+    run: RunName = "main"  # folder of its results, beside other runs
     language: Literal["en", "zh", "both"] = "en"  # of the texts of figures
     label: str = ""  # stamped on every figure, raster and record, such as SIMULATED
     source: Source = Source()
@@ -99,6 +99,7 @@ class Study(Section):
     ]
     classes: list[StudyClass] = []  # from little to much ice; empty: the ice types by ice content
     ordered_classes: bool = True  # whether the study's own classes go from little to much ice
+    # what the forests tell apart
     target: Literal["ice_type", "permafrost", "ice_level"] = "ice_type"
     ice: Ice = Ice()
     campaign: dict[str, Any] = {}  # settings of what makes the sample tables, if no person does
