@@ -1,11 +1,42 @@
 // The page: what `helpers.explorer.page` wrote into it is shown, and the address follows.
+// In a notebook the widget of `helpers.explorer.widget` takes the page's place.
 
 import "ol/ol.css";
 import "./explorer.css";
 import { explore } from "./explorer.js";
 import { readLink, writeLink } from "./link.js";
 
-export { explore };
+// What anywidget calls for each view of the widget: Python hands over bands by name when they are
+// needed, and learns which cell was asked.
+export default {
+  render({ model, el }) {
+    const waiting = new Map();
+    model.on("msg:custom", ({ band, text }) => {
+      waiting.get(band)?.resolve(text);
+    });
+    const textOf = (name) => {
+      if (!waiting.has(name)) {
+        waiting.set(name, Promise.withResolvers());
+        model.send({ band: name });
+      }
+      return waiting.get(name).promise;
+    };
+    const onCell = (place) => {
+      model.set("place", place);
+      model.save_changes();
+    };
+    const view = document.createElement("div");
+    view.classList.add("explorer", "in-notebook");
+    el.append(view);
+    // A notebook lays out an output after it is made; before, the map would fit into no room.
+    const observer = new ResizeObserver(() => {
+      if (!view.clientWidth) return;
+      observer.disconnect();
+      explore(view, { about: model.get("about"), textOf, onCell });
+    });
+    observer.observe(view);
+  },
+};
 
 // Return the text of an element, once the browser has read all of it: bands are at the page's end.
 async function textOf(id) {

@@ -29,13 +29,25 @@ def _study(path: str) -> None:
 def _explore(path: str) -> None:
     """Write the page of a finished run; with the truth where the test bed made one."""
     from helpers.explorer.page import write_explorer
+    from launcher.records import require_whole
     from testbed.truth import truth_files
 
     study = Study.open(path)
+    require_whole(study)
     # pyrefly: ignore[bad-argument-type]  # such a study is one of the test bed
     truth = truth_files(study) if STAGES["testbed/2-boreholes"].applies(study) else {}
     page = write_explorer(study, truth)
     print(f"{relative_path(page)}: {page.stat().st_size / 1e6:.1f} MB; open it in a browser")
+
+
+def _figures(path: str, only: Sequence[str], language: str | None) -> None:
+    """Draw the figures of a finished run again."""
+    from helpers.figures.publish import publish_all
+    from launcher.records import damaged_input
+
+    if error := damaged_input(Study.open(path), "06-publication-figures"):
+        raise error
+    publish_all(path, only, language)
 
 
 def _snakemake(arguments: list[str]) -> None:
@@ -108,7 +120,7 @@ _COMMANDS: dict[str, tuple[str, Callable[..., int | None] | str, list[Argument]]
     ),
     "figures": (
         "draw the figures of a finished run again, all or some, in English or Chinese",
-        "helpers.figures.publish:publish_all",
+        _figures,
         [
             _STUDY,
             ("--only", {"metavar": "NAME", "nargs": "+", "default": (), "help": "such as storage"}),
@@ -193,7 +205,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except CompendiumError as error:
         print(error, file=sys.stderr)
         return 1
-    except OSError as error:
+    except (OSError, MemoryError) as error:
         if not (remedy := system_remedy(error)):
             raise
         print(f"{error}\nRemedy: {remedy}", file=sys.stderr)

@@ -21,7 +21,7 @@ from helpers.prepare.domain import domain_covariates
 from helpers.prepare.own import describe_own, own_at, read_own
 from helpers.prepare.products import field_of, landsat_scenes, user_files
 from helpers.prepare.registry import covariate_files, used_predictors
-from helpers.samples.areas import label_features
+from helpers.samples.areas import datum_remarks, label_features
 from helpers.samples.columns import SampleError
 from helpers.samples.labels import label_layers
 from helpers.samples.prevalence import describe, read_prevalence
@@ -198,6 +198,8 @@ def _show_samples(study: Study, missing: Set[str], problems: Problems) -> pd.Dat
                 labels = label_features(alone, np.random.default_rng(study.samples.seed))
                 found.append(labels[labels["ice_type"].notna()])
                 print_rows(f"samples.{kind}", units_by_class(study, found[-1]))
+                for text in datum_remarks(alone):
+                    print(f"remark: {text}")
     if study.samples.prevalence and "samples.prevalence" not in missing:
         with _noted(problems):
             print(f"samples: {describe(read_prevalence(study))}")

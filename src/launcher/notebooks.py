@@ -14,12 +14,12 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
-from helpers.core.errors import CompendiumError, system_remedy
+from helpers.core.errors import MEMORY_REMEDY, CompendiumError, system_remedy
 from helpers.core.files import read_json, write_aside
 from helpers.core.settings import ROOT
 from helpers.core.study import Study, relative_path
 from launcher.processes import EVENTS, MESSAGE_LENGTH, follow_launcher
-from launcher.records import write_index, write_record
+from launcher.records import damaged_input, write_index, write_record
 from launcher.stages import (
     STAGES,
     RunError,
@@ -116,19 +116,21 @@ def _recorded(study: Study, name: str) -> Generator[dict[str, str]]:
     """
     record = record_path(study, name)
     record.parent.mkdir(parents=True, exist_ok=True)
-    # While outputs are being replaced, nothing says what they are made of.
-    record.unlink(missing_ok=True)
     since = time.time()
     # Before the notebook runs: it does not see an edit meanwhile.
     made = {"made_of": stage_fingerprint(study, name)}
     _report(study, name, "start", since=since)
     try:
+        if damage := damaged_input(study, name):
+            raise damage
+        # While outputs are being replaced, nothing says what they are made of.
+        record.unlink(missing_ok=True)
         yield made
         seconds = time.time() - since
         write_record(study, name, seconds, made)
         _report(study, name, "end", seconds=seconds)
     except Exception as cause:
-        error = _as_itself(cause)
+        error = damaged_input(study, name, thorough=True) or _as_itself(cause)
         message = f"{name} failed after {time.time() - since:.0f} s, {error.message}"
         # On a full disk not even that can be written; the process's own output has it, too.
         with contextlib.suppress(OSError):
@@ -222,7 +224,7 @@ def execute(
         raise _cell_error(notebook.stem, heading, error.ename, error.evalue) from None
     except nbclient.exceptions.DeadKernelError:
         message = "its kernel died; most often memory ran out."
-        raise RunError(message, "close other programs and start again") from None
+        raise RunError(message, MEMORY_REMEDY) from None
 
 
 class _Progress(io.StringIO):
@@ -246,6 +248,9 @@ def _cell_error(stage: str, heading: str, name: str, value: str) -> RunError:
     cause = " ".join(cause.split())[:MESSAGE_LENGTH]
     number = re.search(r"\[Errno (\d+)\]", cause)
     system = system_remedy(OSError(int(number[1]), "")) if number else ""
+    # numpy has one of its own, and joblib tells of a worker that the system killed.
+    if name.endswith(("MemoryError", "TerminatedWorkerError")):
+        system = MEMORY_REMEDY
     usual = system or f"open the failed notebook, mend the cell's cause in {stage}.ipynb, run again"
     message = f'in the cell under "{heading}":\n{name}: {cause}'
     return RunError(message, " ".join(remedy.split()) or usual)

@@ -13,6 +13,7 @@ from helpers.core.settings import ROOT
 from helpers.core.study import Study
 from helpers.record.headline import read_headline
 from launcher.chinese import in_chinese
+from launcher.records import require_whole
 from launcher.stages import RunError, record_path, stages_of
 
 _SHOWN = ("test", "random", "blocks", "cells")  # estimates of a study with polygons
@@ -23,9 +24,11 @@ def write_readme(path: str | Path) -> None:
 
     They stand between two lines with its name, and are the headline numbers of the run, which are
     copied to the study's figures. Those of the last coverage study are replaced, too, if there is
-    one. RunError if a stage has not run, or the README has no such lines.
+    one. RunError if a stage has not run, a file of the run is damaged, or the README has no such
+    lines.
     """
     study = Study.open(path)
+    require_whole(study)
     numbers = read_headline(study)
     results = _polygons if study.samples.areas else _results
     blocks = {study.name: results(study, numbers)}

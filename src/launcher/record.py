@@ -8,7 +8,7 @@ from typing import Any
 from helpers.core.files import read_json
 from helpers.core.study import Study, relative_path
 from launcher.processes import locks
-from launcher.records import is_finished
+from launcher.records import is_finished, require_whole
 from launcher.stages import STAGES, RunError, record_path, stages_before, stages_of
 
 
@@ -24,6 +24,7 @@ def record_study(path: str | Path) -> None:
     with locks([study]):
         if not is_finished(study, names):
             raise RunError(f"{study.name}/{study.run} is not up to date.", "run `make map` first")
+        require_whole(study)
         steps, last = _steps(study, names)
         folder = write_record(study, steps, last)
     print(relative_path(folder))
@@ -56,19 +57,11 @@ def _steps(study: Study, names: Sequence[str]) -> tuple[list[Any], datetime]:
     return steps, max(datetime.fromisoformat(one["finished"]) for one in records.values())
 
 
-_MORE = {
-    "02-extract-samples": ("samples/*.csv",),
-    "03-grid-search": ("tables/search_*.csv",),
-    "05-map-ground-ice": ("maps/*.qml", "maps/*.aux.xml"),
-}
-"""What stages write beside the outputs that show that they are done."""
-
-
 def _in_record(study: Study, name: str) -> list[str]:
     """Return the files of a stage as paths in a record, where all samples lie in ``tables/``."""
     files = list(STAGES[name].outputs(study))
-    for pattern in _MORE.get(name, ()):
-        files += sorted(study.results_dir.glob(pattern))
+    more = [path for path in STAGES[name].beside(study) if path.suffix != ".json"]
+    files += sorted(path for path in more if path.parent.name != "truth" and path not in files)
     if study.figures_dir in [file.parent for file in files]:
         files += sorted(study.figures_dir.glob("*.pdf"))
     paths = []

@@ -12,10 +12,11 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 from helpers import __version__
 from helpers.core.code import package_digest
-from helpers.core.errors import CompendiumError, listed
+from helpers.core.errors import MEMORY_REMEDY, CompendiumError, listed
 from helpers.core.files import file_hash, read_json, short_hash, write_json
 from helpers.core.settings import ROOT
 from helpers.core.study import Study, relative_path
@@ -66,29 +67,85 @@ def failure(events: Iterable[Event], run: str | None = None) -> RunError | None:
                 message = f"{stage} ended, and the project's disk has {free:.0f} MB left."
                 return RunError(message, "free some space on it, then start again")
             why = f"{stage} was killed before it could say why; most often memory ran out."
-            how = "close other programs first if memory was short"
-            return RunError(why, f"start again: what is done is kept; {how}")
+            return RunError(why, MEMORY_REMEDY)
     return None
 
 
 def changed_since(study: Study, name: str) -> list[Path] | None:
-    """Return outputs of a finished stage whose content is not what it made; None if there are none.
+    """Return files of a finished stage that are gone or not what it made; None if there are none.
 
-    An empty list says that code, settings or files of the user are others, whatever their times.
-    Files whose state the system last changed before the run's index was written are not read.
+    An empty list says that code, settings or files of the user are others, whatever their times,
+    or that nothing says what made the stage's files.
     """
-    record = record_path(study, name)
-    if not record.is_file():
-        return None
     if not is_recorded(study, name):
         return []
-    made = read_json(record).get("outputs", {})
-    index = study.results_dir / "run.json"
-    since = index.stat().st_mtime if index.is_file() else 0
-    paths = [path for path in STAGES[name].outputs(study) if path.is_file()]
-    recent = [path for path in paths if path.stat().st_ctime > since]
-    others = [p for p in recent if made.get(relative_path(p)) not in (None, _hash(p, p.stat()))]
-    return others or None
+    return damaged_files(study, name) or None
+
+
+def damaged_files(study: Study, name: str, *, thorough: bool = False) -> list[Path]:
+    """Return files that a stage's record names and that are gone, cut off or edited.
+
+    Files whose state the system last changed before the record was written are read only if the
+    check is `thorough`: a disk may err, and a clock may have been set back.
+    """
+    record = record_path(study, name)
+    try:
+        state, made = record.stat(), read_json(record)["outputs"]
+        # Who can set a file's date cannot set when the system changed it.
+        since = -1.0 if thorough else min(state.st_mtime, state.st_ctime)
+        hashes = {ROOT / path: made[path] for path in made}
+    except (OSError, CompendiumError, LookupError, TypeError):
+        return []
+    folders = (study.raw_dir, study.processed_dir, study.results_dir, study.figures_dir)
+    # A record is a file, too: what it names elsewhere is nobody's to judge, and to delete.
+    own = [path for path in hashes if any(map(path.resolve().is_relative_to, _resolved(folders)))]
+    return [path for path in own if not _is_whole(path, hashes[path], since)]
+
+
+def _resolved(folders: Iterable[Path]) -> list[Path]:
+    return [folder.resolve() for folder in folders]
+
+
+def _is_whole(path: Path, made: str, since: float) -> bool:
+    """Return whether a file is what was made, or one that a user may edit and that can be read."""
+    if not path.is_file():
+        return False
+    if path.stat().st_ctime <= since or _hash(path, path.stat()) == made:
+        return True
+    readable = _EDITABLE.get(path.suffix)
+    if readable is None:
+        return False
+    try:
+        readable(path)
+    except (ValueError, SyntaxError):
+        return False
+    return True
+
+
+_EDITABLE = {".qml": ElementTree.parse, ".xml": ElementTree.parse, ".ipynb": read_json}
+"""Files that QGIS or JupyterLab may save anew, and what reads them: they stay if it can."""
+
+
+def damaged_input(study: Study, name: str, *, thorough: bool = False) -> RunError | None:
+    """Return the error of a damaged file that a stage reads and an earlier one made, or None."""
+    for earlier in stages_before(study, name):
+        if files := damaged_files(study, earlier, thorough=thorough):
+            return _damaged(earlier, files, f", which {name} reads,")
+    return None
+
+
+def require_whole(study: Study) -> None:
+    """Raise RunError if a file of a run's stages is gone, cut off or edited."""
+    for name in stages_of(study):
+        if files := damaged_files(study, name):
+            raise _damaged(name, files)
+
+
+def _damaged(name: str, files: Collection[Path], use: str = "") -> RunError:
+    message = f"{_names(files)}{use} is not what {name} made: gone, cut off or edited since."
+    return RunError(
+        message, f"start `make map` again: {name} makes it again; if not, delete it first"
+    )
 
 
 def why_stale(study: Study, name: str, stale: Collection[str]) -> str:
@@ -98,10 +155,11 @@ def why_stale(study: Study, name: str, stale: Collection[str]) -> str:
         return "it was not made yet, or not to its end"
     if recorded(record) != stage_fingerprint(study, name):
         return _difference(study, name, record)
-    if files := changed_since(study, name):
+    files = damaged_files(study, name)
+    if missing := [path for path in (*outputs, *files) if not path.is_file()]:
+        return f"missing: {_names(dict.fromkeys(missing))}"
+    if files:
         return f"changed since it was made: {_names(files)}"
-    if missing := [path for path in outputs if not path.is_file()]:
-        return f"missing: {_names(missing)}"
     if before := [one for one in stages_before(study, name) if one in stale]:
         return f"it reads what {before[0]} makes"
     return "a file that it reads is newer"
@@ -163,11 +221,12 @@ def forget_changed(study: Study, names: Iterable[str]) -> None:
         files = changed_since(study, name)
         if files is None:
             continue
-        if files:
-            what = listed([relative_path(path) for path in files], 3)
-            print(f"{name} runs again: what it made has been changed since: {what}", flush=True)
-        index = study.results_dir / "run.json"
-        for path in (index, record_path(study, name), executed_path(study, name), *files):
+        record, executed = record_path(study, name), executed_path(study, name)
+        lost = [record] if executed.is_file() and not recorded(record) else files
+        if lost:
+            what = "is gone or has been changed since"
+            print(f"{name} runs again: what it made {what}: {_names(lost)}", flush=True)
+        for path in (study.results_dir / "run.json", record, executed, *files):
             path.unlink(missing_ok=True)
 
 
@@ -215,11 +274,11 @@ def write_index(study: Study) -> None:
 def write_record(study: Study, stage: str, seconds: float, made: Mapping[str, str]) -> None:
     """Write what made a stage's outputs: settings, code, versions; beside the outputs, as JSON.
 
-    It has the SHA-256 of each.
+    It has the SHA-256 of each, and of what lies beside them.
 
     `made` has the stage's fingerprint, and the run from which its files were copied, if any.
     """
-    outputs = STAGES[stage].outputs(study)
+    outputs = [*stage_outputs(study, stage), *STAGES[stage].beside(study)]
     record = {
         "stage": stage,
         "study": study.name,

@@ -71,6 +71,7 @@ class Stage:
     full: bool = False  # whether only `make full` runs it
     applies: Callable[[Study], bool] = lambda study: True  # whether a study has this stage
     copied: Files | None = None  # what a run copies if another of its batch makes the same
+    beside: Files = lambda study: []  # what it made beside its outputs, not in every study
 
     @property
     def notebook(self) -> Path:
@@ -133,6 +134,11 @@ def _user_rasters(study: Study) -> list[Path]:
     return list(dict.fromkeys(itertools.chain(files, *own)))
 
 
+def _found(*patterns: str) -> Files:
+    """Find files in the results of a study."""
+    return lambda study: [path for one in patterns for path in study.results_dir.glob(one)]
+
+
 def _samples(study: Study) -> list[Path]:
     made = (study.results_dir / "samples").glob("*")
     others = ("sites.csv", "intervals.csv", "prevalence.csv", "labels.csv")
@@ -191,6 +197,7 @@ _STAGES = (
         memory_mb=(1200, 700),
         fine=True,
         folder="processed",
+        beside=lambda study: [study.processed_dir / "summary.json"],
     ),
     Stage(
         "testbed/2-boreholes",
@@ -203,6 +210,7 @@ _STAGES = (
         in_process=True,
         applies=_has_truth,
         copied=_field_tables,
+        beside=_found("truth/*.aux.xml"),
     ),
     Stage(
         "02-boreholes",
@@ -236,6 +244,7 @@ _STAGES = (
         reads=lambda study: study.sample_files,
         in_process=True,
         copied=_samples,
+        beside=_samples,
     ),
     Stage(
         "03-grid-search",
@@ -247,6 +256,7 @@ _STAGES = (
         settings=("forest", "folds", "predictors", "left_out", "domain", "target"),
         reads=lambda study: study.prevalence_files,
         in_process=True,
+        beside=_found("tables/search_*.csv"),
     ),
     Stage(
         "04-evaluate-accuracy",
@@ -281,6 +291,7 @@ _STAGES = (
         settings=("target", "classes", "maps", "trust", "compare_with"),
         reads=lambda study: study.other_map_files,
         in_process=True,
+        beside=_found("maps/*.qml", "maps/*.aux.xml"),
     ),
     Stage(
         "05-storage",

@@ -6,8 +6,9 @@ from helpers.core.errors import listed
 from helpers.core.study import Study
 from helpers.samples.columns import SampleError
 from helpers.samples.labels import label_layers
+from helpers.samples.readers import named_column
 from helpers.samples.selection import settle_rare_classes
-from helpers.samples.tables import find_problems, named_column, read_tables, table_paths
+from helpers.samples.tables import find_problems, read_tables, table_paths
 from launcher.check import print_rows, units_by_class
 
 

@@ -4,6 +4,7 @@
 a damaged raster or forest could take down the process that reads it.
 """
 
+import copy
 import io
 import sys
 import tempfile
@@ -59,15 +60,16 @@ def places(values, above=()):
 def fuzz_settings(folder):
     """Return a test: a study file with one to three settings replaced by anything."""
     whole = yaml.safe_load(Study.open(ROOT / "config/virtual.yaml").as_yaml())
+    written = yaml.safe_load((ROOT / "config/quick.yaml").read_text(encoding="utf-8"))
     file = folder / "study.yaml"
 
     @given(st.lists(st.tuples(st.sampled_from(places(whole)), VALUES), min_size=1, max_size=3))
     def one(changes):
-        study = yaml.safe_load(yaml.safe_dump(whole))
+        study = copy.deepcopy(written)  # all else are defaults: a long file is read slowly
         for place, value in changes:
             inner = study
             for key in place[:-1]:
-                inner = inner[key] if isinstance(inner.get(key), dict) else {}
+                inner = inner.setdefault(key, {}) if isinstance(inner.get(key, {}), dict) else {}
             inner[place[-1]] = value
         file.write_text(yaml.safe_dump(study, allow_unicode=True), encoding="utf-8")
         made = Study.open(file)

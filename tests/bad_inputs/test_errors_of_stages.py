@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from refusals import state
 
-from helpers.core.errors import system_remedy
+from helpers.core.errors import MEMORY_REMEDY, system_remedy
 from helpers.core.files import write_text
 from helpers.core.study import Study
 from launcher import __main__, notebooks, records
@@ -35,7 +35,7 @@ CAUSES = {
     "no right": (PermissionError(errno.EACCES, "Permission denied"), "denied", "right to write"),
     "many files": (OSError(errno.EMFILE, "Too many open files"), "Too many", "ulimit"),
     "any error": (KeyError("kernelspec"), "KeyError: 'kernelspec'", "mend that cause"),
-    "memory": (MemoryError("cannot allocate"), "MemoryError: cannot allocate", "mend"),
+    "memory": (MemoryError("cannot allocate"), "MemoryError: cannot allocate", "close other"),
     "our own": (RunError("A sentence.", "A remedy."), "A sentence.", "A remedy."),
 }
 
@@ -95,6 +95,13 @@ def test_a_full_disk_in_a_cell_has_its_remedy():
     error = notebooks._cell_error(STAGE, "Labels", "OSError", "[Errno 28] No space left on device")
     assert "OSError: [Errno 28]" in error.message
     assert "free some space" in error.remedy
+
+
+@pytest.mark.parametrize("name", ["MemoryError", "_ArrayMemoryError", "TerminatedWorkerError"])
+def test_lack_of_memory_in_a_cell_has_its_remedy(name):
+    error = notebooks._cell_error(STAGE, "Labels", name, "Unable to allocate 2.00 GiB")
+    assert "Unable to allocate" in error.message
+    assert error.remedy == MEMORY_REMEDY
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):

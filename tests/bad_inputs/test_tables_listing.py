@@ -17,8 +17,8 @@ CORES = "孔号,顶深/m,底深/m,冻结,体积含冰量\nA,1.5,4,是,0.3\n"
 def study_file(tmp_path):
     """A function that writes tables and a study file that names them, and returns its path."""
 
-    def write(sites, cores=CORES, **samples):
-        (tmp_path / "sites.csv").write_text(sites, encoding="utf-8")
+    def write(table, cores=CORES, **samples):
+        (tmp_path / "sites.csv").write_text(table, encoding="utf-8")
         (tmp_path / "cores.csv").write_text(cores, encoding="utf-8")
         named = {"sites": str(tmp_path / "sites.csv"), "intervals": str(tmp_path / "cores.csv")}
         path = tmp_path / "mine.yaml"

@@ -23,12 +23,13 @@ pytestmark = pytest.mark.browser
 
 MENU = "//div[@class='lm-MenuBar-itemLabel' and text()='Run']"
 NOTEBOOKS = [*STAGES, "07-compare-runs"]
+EXPLORE = "09-explore"
 OPEN = "00-open-data"
 
 
 def set_study(project, old, new):
     """Change the study file that all notebooks name."""
-    for name in NOTEBOOKS:
+    for name in [*NOTEBOOKS, EXPLORE]:
         path = project / "notebooks" / f"{name}.ipynb"
         text = path.read_text(encoding="utf-8").replace(old, new)
         path.write_text(text.replace("batches/seeds", "batches/lab"), encoding="utf-8")
@@ -201,11 +202,43 @@ def run_notebooks(browser, address, project, names):
         path.write_text(clean, encoding="utf-8")
 
 
+def explain_a_cell(browser, address, project):
+    """Run the notebook with the view of the map; a click on the map must be explained at once."""
+    from selenium.webdriver.common.action_chains import ActionChains
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    path = project / "notebooks" / f"{EXPLORE}.ipynb"
+    cells, errors = run_all(browser, address, path) or ([], [])
+    assert cells, f"{EXPLORE} did not finish; see {path.with_suffix('.png')}"
+    assert not errors
+    wait = WebDriverWait(browser, 30)
+    view = wait.until(lambda b: b.find_element(By.CSS_SELECTOR, ".explorer[data-ready] .map"))
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", view)
+
+    def told():
+        parts = browser.find_elements(By.CSS_SELECTOR, ".jp-OutputArea-output .widget-output")
+        return "".join(part.text for part in parts)
+
+    def seconds(offset):
+        before, start = told(), time.monotonic()
+        place = ActionChains(browser).move_to_element_with_offset(view, offset, -60)
+        place.click().perform()
+        wait.until(lambda _: "of the votes" in told() and told() != before)
+        return time.monotonic() - start
+
+    assert "of the votes" not in told()
+    seconds(0)  # reads the forest, too
+    assert seconds(20) < 5  # some tenths of a second on an idle machine
+    browser.save_screenshot(str(path.with_suffix(".png")))
+
+
 def test_the_notebooks_run_in_jupyterlab_with_the_same_results(lab, browser, quick, open_world):
     project, address = lab
     wait_for_server(address)
     run_notebooks(browser, address, project, [name for name in NOTEBOOKS if name != OPEN])
     assert_same_rasters(project, quick, "data/raw", "data/processed", "results/quick")
+    explain_a_cell(browser, address, project)
     # A study of polygons and the user's rasters, which has fewer notebooks.
     set_study(project, "config/quick.yaml", "config/yukon.yaml")
     study = Study.open("config/yukon.yaml")

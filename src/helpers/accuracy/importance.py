@@ -40,10 +40,15 @@ def shapley_values(forest: ClassifierMixin, values: np.ndarray) -> tuple[np.ndar
     explainable AI for trees. Nature Machine Intelligence 2, 56-67.
     https://doi.org/10.1038/s42256-019-0138-9
     """
+    explainer = shapley_explainer(forest)
+    return explainer.expected_value, explainer.shap_values(values)
+
+
+def shapley_explainer(forest: ClassifierMixin) -> Any:
+    """Return what `shapley_values` asks, for many calls with one forest."""
     import shap
 
-    explainer = shap.TreeExplainer(forest, feature_perturbation="tree_path_dependent")
-    return explainer.expected_value, explainer.shap_values(values)
+    return shap.TreeExplainer(forest, feature_perturbation="tree_path_dependent")
 
 
 def shapley_layer(

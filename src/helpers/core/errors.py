@@ -29,7 +29,14 @@ def listed(items: Collection[Any], most: int = 10) -> str:
 
 _SPACE = "free some space on this disk, then start again: what is done is kept"
 _RIGHTS = "give yourself the right to write there, or use another folder"
+MEMORY_REMEDY = (
+    "close other programs, then start again: what is done is kept; `check` says what a run takes, "
+    "and larger cells or one core take less"
+)
+"""What to do where memory ran out."""
+
 _REMEDIES = {
+    errno.ENOMEM: MEMORY_REMEDY,
     errno.ENOSPC: _SPACE,
     errno.EDQUOT: _SPACE,
     errno.EACCES: _RIGHTS,
@@ -50,5 +57,7 @@ def system_remedy(error: BaseException) -> str:
     while cause is not None:
         if isinstance(cause, OSError) and cause.errno in _REMEDIES:
             return _REMEDIES[cause.errno]
+        if isinstance(cause, MemoryError):
+            return MEMORY_REMEDY
         cause = cause.__cause__ or cause.__context__
     return ""

@@ -362,8 +362,8 @@ def _draw_colour_bar(image: AxesImage, panel: Panel, axes: Axes, width_mm: float
     bar.solids.remove()
     low, high = image.get_clim()
     fields = np.linspace(low, high, 256)[np.newaxis]
-    look = {"cmap": image.cmap, "vmin": low, "vmax": high, "aspect": "auto"}
-    bar.ax.imshow(fields, extent=(low, high, 0, 1), **look)
+    place: dict[str, Any] = {"extent": (low, high, 0, 1), "aspect": "auto"}
+    bar.ax.imshow(fields, image.cmap, vmin=low, vmax=high, **place)
     bar.outline.set_linewidth(0.4)
     bar.ax.tick_params(pad=1)
     bar.set_label(panel["unit"] if panel["unit"] != "1" else "dimensionless", labelpad=1)

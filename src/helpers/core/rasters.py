@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 from xml.etree import ElementTree
 
 import numpy as np
@@ -13,7 +13,7 @@ import rasterio
 import rasterio.shutil
 from odc.geo.geobox import GeoBox
 from rasterio.errors import RasterioError
-from rasterio.io import DatasetWriter
+from rasterio.io import DatasetReader, DatasetWriter
 
 from helpers import __version__
 from helpers.core.code import package_digest
@@ -59,16 +59,51 @@ class RasterError(CompendiumError):
     """A raster file that cannot be read or written, or that does not fit the grid."""
 
 
+class _Source:
+    """A raster that is open for reading, which names itself where it is damaged."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with self._named():
+            self._source = rasterio.open(path)
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except RasterioError as error:
+            raise RasterError(
+                f"{self._path.name} in {self._path.parent.name}/ cannot be read: "
+                f"{error.__cause__ or error}",
+                "delete it, and run again: the stage that wrote it makes it again",
+            ) from None
+
+    def read(self, *bands: Any, **options: Any) -> np.ndarray:
+        """Read as `rasterio.DatasetReader.read` does."""
+        with self._named():
+            return self._source.read(*bands, **options)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._source, name)
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[DatasetReader]:
+    """Give a raster that this project wrote, to be read; RasterError names one that is damaged.
+
+    GDAL may find that out late, when a window is read, and then does not name the file.
+    """
+    source = _Source(path)
+    try:
+        yield cast(DatasetReader, source)
+    finally:
+        source.close()
+
+
 def read_band(path: Path, band: int = 1) -> np.ndarray:
     """Return a whole band of a raster, as it is stored; RasterError names one that is damaged."""
-    try:
-        with rasterio.open(path) as source:
-            return source.read(band)
-    except RasterioError as error:
-        raise RasterError(
-            f"{path.name} in {path.parent.name}/ cannot be read: {error.__cause__ or error}",
-            "run again: the stage that wrote it makes it again; or delete it first",
-        ) from None
+    with reading(path) as source:
+        return source.read(band)
 
 
 @dataclass(frozen=True)

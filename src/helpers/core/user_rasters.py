@@ -115,7 +115,7 @@ def _check_place(path: Path, source: DatasetReader) -> None:
     """Raise RasterError if cells have no size that ground can have, or lie beyond the poles."""
     remedy = "write the file anew with its right geotransform"
     size = math.sqrt(abs(source.transform.determinant))
-    if not _SIZES[0] < size < _SIZES[1] or not np.isfinite(source.transform).all():
+    if not _SIZES[0] < size < _SIZES[1] or not np.isfinite(np.array(source.transform)).all():
         raise RasterError(f"The cells of {path.name} have a size of {size:g}.", remedy)
     ends = source.bounds.bottom, source.bounds.top
     if source.crs and source.crs.is_geographic and not all(abs(end) <= 91 for end in ends):

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import rasterio
 
 from helpers.core.errors import CompendiumError
+from helpers.core.rasters import reading
 
 BLOCK_ROWS = 512
 """Rows of a block, as many as the blocks of a map's files have."""
@@ -105,7 +105,7 @@ def read_bands(path: Path, names: tuple[str, ...], step: float) -> Iterator[tupl
 
     ExplorerError if the file is missing.
     """
-    with rasterio.open(finished(path)) as source:
+    with reading(finished(path)) as source:
         for index, name in enumerate(names, start=1):
             read = source.read(index, masked=True)
             values = read.astype(np.float32).filled(np.nan) * np.float32(source.scales[index - 1])

@@ -31,6 +31,20 @@ def write_explorer(study: Study, truth: dict[str, Path] | None = None) -> Path:
     ExplorerError
         If a map is missing, or the grid has more than `MOST_CELLS` cells.
     """
+    about, texts = study_bands(study, truth)
+    path = study.results_dir / "explorer.html"
+    with write_aside(path) as part:
+        part.write_text(_page(about, texts), "utf-8")
+    return path
+
+
+def study_bands(
+    study: Study, truth: dict[str, Path] | None = None
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return what a view has to know of a finished map, and its bands as text by name.
+
+    Arguments and errors are those of `write_explorer`.
+    """
     rows, columns = reference_grid(study).shape
     if rows * columns > MOST_CELLS:
         raise ExplorerError(
@@ -41,10 +55,7 @@ def write_explorer(study: Study, truth: dict[str, Path] | None = None) -> Path:
     packed = {name: pack(band) for name, band in bands(study, truth or {})}
     about = describe(study, list(packed))
     about["bands"] = {name: described for name, (described, _) in packed.items()}
-    path = study.results_dir / "explorer.html"
-    with write_aside(path) as part:
-        part.write_text(_page(about, {name: text for name, (_, text) in packed.items()}), "utf-8")
-    return path
+    return about, {name: text for name, (_, text) in packed.items()}
 
 
 def _page(about: dict[str, Any], texts: dict[str, str]) -> str:

@@ -4,11 +4,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import rasterio
 import shapely
 
 from helpers.core.grid import cell_centres, reference_grid, study_regions
-from helpers.core.rasters import read_band
+from helpers.core.rasters import read_band, reading
 from helpers.core.settings import METRES
 from helpers.core.study import Study
 from helpers.mapping.files import MapError
@@ -115,7 +114,7 @@ def sample_cells(study: Study, wanted: int) -> Cells:
         region[shapely.contains_xy(shape, easting, northing)] = number - 1
     values = np.empty((len(predictors), *region.shape), np.float32)
     for layer, name in zip(values, predictors, strict=True):
-        with rasterio.open(files[predictor_of(name)]) as source:
+        with reading(files[predictor_of(name)]) as source:
             for line, row in zip(layer, rows, strict=True):
                 part = source.read(1, window=((row, row + 1), (0, geobox.shape[1])))
                 line[:] = column_values(name, part[0, columns])

@@ -4,12 +4,12 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import rasterio
 from odc.geo.geobox import GeoBox
 from rasterio.io import DatasetReader
 
 from helpers.core import classes
 from helpers.core.errors import CompendiumError
+from helpers.core.rasters import reading
 from helpers.core.study import Study
 
 MISSING = 65535
@@ -78,11 +78,11 @@ def grid_windows(geobox: GeoBox, block: tuple[int, int] = (1024, 1024)) -> list[
 
 @contextlib.contextmanager
 def open_rasters(paths: Sequence[Path]) -> Iterator[list[DatasetReader]]:
-    """Give opened rasters; MapError for a missing one."""
+    """Give opened rasters; MapError for a missing one, RasterError for a damaged one."""
     if missing := [path for path in paths if not path.is_file()]:
         raise MapError(
             f"There is no {missing[0].name} of this run.",
             "run 05-map-ground-ice, or what is before it",
         )
     with contextlib.ExitStack() as stack:
-        yield [stack.enter_context(rasterio.open(path)) for path in paths]
+        yield [stack.enter_context(reading(path)) for path in paths]

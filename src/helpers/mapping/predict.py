@@ -274,11 +274,11 @@ def _finish_chunk(plan: _Plan, part: Part) -> tuple[bool, np.ndarray, np.ndarray
     Returned are whether it was done; the number of cells at each step of the probability of
     permafrost; and the number of cells of each class of the reference's map.
     """
-    path = _chunk_file(plan, part)
-    kept = path.is_file()
-    if kept:
-        numbers = np.load(path)
-    else:
+    path, kept = _chunk_file(plan, part), False
+    # One that is damaged is predicted again.
+    with contextlib.suppress(OSError, ValueError, EOFError):
+        numbers, kept = np.load(path), True
+    if not kept:
         numbers = _predict_chunk(plan, part)
         with write_aside(path) as draft, open(draft, "wb") as stream:
             np.save(stream, numbers)

@@ -7,8 +7,8 @@ a column such as ``vegetation=3``: 1 where the code is 3, else 0.
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-import rasterio
 
+from helpers.core.rasters import reading
 from helpers.core.study import Study
 from helpers.prepare.registry import (
     CovariateError,
@@ -35,7 +35,7 @@ def _columns_of(study: Study, name: str) -> list[str]:
     path = covariate_files(study)[name]
     if not path.is_file():
         raise CovariateError(f"The covariate {name} is missing.", "run 01-prepare-data")
-    with rasterio.open(path) as source:
+    with reading(path) as source:
         codes = source.tags().get("categories", "").split()
     if not codes:
         raise CovariateError(f"{path.name} names no categories.", "run 01-prepare-data again")

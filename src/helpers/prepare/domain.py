@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import rasterio
 
 from helpers.core.grid import area_mask, reference_grid
+from helpers.core.rasters import reading
 from helpers.core.study import Study
 from helpers.prepare.registry import check_predictor, covariate_files, read_covariates
 
@@ -45,7 +45,7 @@ def in_domain_at(
     """
     inside, known = np.ones((2, len(cells)), bool)
     for name in domain_covariates(study):
-        with rasterio.open(covariate_files(study)[name]) as source:
+        with reading(covariate_files(study)[name]) as source:
             rule = source.read(1, window=part).ravel()[cells]
         inside, known = rule > study.domain.above, np.isfinite(rule)
     return inside, known

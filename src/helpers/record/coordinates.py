@@ -10,11 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import rasterio
 
 from helpers.core.files import short_hash
 from helpers.core.grid import reference_grid
-from helpers.core.rasters import write_raster
+from helpers.core.rasters import reading, write_raster
 from helpers.core.study import Study
 from helpers.mapping.files import trust_files
 from helpers.samples.store import SAMPLE_COLUMNS
@@ -81,7 +80,7 @@ def _hidden(
 
 def hide_samples(study: Study, path: Path, target: Path) -> None:
     """Write a raster of dissimilarity so that its lowest values no longer mark the samples."""
-    with rasterio.open(path) as source:
+    with reading(path) as source:
         bands = source.read()
         described = {
             "names": source.descriptions,

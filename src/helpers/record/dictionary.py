@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
-import rasterio
 
+from helpers.core.rasters import reading
 from helpers.core.study import Study
 from helpers.prepare.registry import covariates
 
@@ -41,7 +41,7 @@ def _bands(folder: Path, path: Path) -> Iterator[dict[str, object]]:
     name = path.relative_to(folder).as_posix()
     meanings = pd.read_csv(Path(__file__).with_name("bands.csv"), index_col="raster")["meaning_zh"]
     chinese = next((text for key, text in meanings.items() if path.stem.startswith(key)), "")
-    with rasterio.open(path) as source:
+    with reading(path) as source:
         for band in source.indexes:
             tags = source.tags(band)
             classes = {k[6:]: v for k, v in tags.items() if k.startswith("class_")}

@@ -10,6 +10,7 @@ import rasterio
 
 from helpers.core.classes import layer_name, layer_title
 from helpers.core.grid import crs_wkt, reference_grid
+from helpers.core.rasters import reading
 from helpers.record.form import LICENCE, Description
 
 EXTENSIONS = [
@@ -85,7 +86,7 @@ def _item(about: Description, name: str, period: tuple[datetime, datetime]) -> p
 
 
 def _asset(path: Path) -> pystac.Asset:
-    with rasterio.open(path) as source:
+    with reading(path) as source:
         bands = [_band(source, band) for band in source.indexes]
         title = source.tags(1)["long_name"]
     return pystac.Asset(

@@ -24,8 +24,8 @@ from helpers.core.points import values_at
 from helpers.core.study import Study
 from helpers.core.user_rasters import Reading, open_source, source_crs
 from helpers.prepare.domain import cells_in_and_out
-from helpers.samples.checks import to_wgs84
-from helpers.samples.columns import SampleError, class_code
+from helpers.samples.checks import datum_shift, to_wgs84
+from helpers.samples.columns import KINDS, SampleError, class_code
 from helpers.samples.labels import content_of_type
 from helpers.samples.readers import read_places
 from helpers.samples.store import LABEL_COLUMNS
@@ -78,6 +78,32 @@ def label_features(study: Study, rng: np.random.Generator) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
+def datum_remarks(study: Study) -> list[str]:
+    """Return how the datums of `samples.points` and `samples.areas` were brought to WGS 84.
+
+    A sentence for each file of another datum. SampleError or FeatureError if a file is not
+    readable.
+    """
+    told = []
+    for kind in _SHAPES:
+        if setting := getattr(study.samples, f"{kind}s"):
+            path = study.path(setting)
+            table = _is_table(path, kind)
+            shapes = (_table_points(study, path) if table else read_features(path)).geometry
+            if shapes.crs is None:
+                continue
+            centres = shapes.to_crs(4326).representative_point()
+            place = centres.x.to_numpy(float), centres.y.to_numpy(float)
+            if shift := datum_shift(study.samples.epsg if table else shapes.crs, *place):
+                _, problem, remedy = KINDS["datum shift"]
+                told.append(f"{path.name}: {problem} ({shift}); {remedy}")
+    return told
+
+
+def _is_table(path: Path, kind: str) -> bool:
+    return kind == "point" and path.suffix.lower() in _TABLES
+
+
 def _no_labels() -> pd.DataFrame:
     """Return no rows, with the types of a filled table: labels joined to them keep theirs."""
     text = dict.fromkeys(("site_id", "layer", "reason", "group"), object)
@@ -94,10 +120,7 @@ def _read_features(
     column, setting = study.samples.class_column, f"samples.{kind}s"
     remedy = f"name a GeoPackage, GeoJSON or shapefile of {kind}s as {setting}"
     try:
-        if kind == "point" and path.suffix.lower() in _TABLES:
-            features = _table_points(study, path)
-        else:
-            features = read_features(path)
+        features = _table_points(study, path) if _is_table(path, kind) else read_features(path)
     except SampleError:
         raise
     except FeatureError as error:

@@ -1,11 +1,13 @@
 """What must hold of the field tables."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyproj
 import shapely
+from pyproj.enums import TransformDirection
 
 from helpers.core.grid import named_crs, study_area
 from helpers.core.ice import ICE_DENSITY
@@ -15,7 +17,7 @@ from helpers.prepare.registry import covariate_files, fine_files
 from helpers.samples.columns import COLUMNS, EXAMPLE, ONE_OF, WORDS
 from helpers.samples.datum import bd09_to_wgs84, gcj02_to_wgs84
 from helpers.samples.derive import derive
-from helpers.samples.readers import Problem, RawTable, nearest
+from helpers.samples.readers import Problem, RawTable
 from helpers.samples.units import convert_units, to_numbers
 
 _LIMITS = {
@@ -39,19 +41,19 @@ _TO_WGS84 = {"gcj02": gcj02_to_wgs84, "bd09": bd09_to_wgs84}
 def _check_columns(_study: Study, sites: RawTable, intervals: RawTable) -> Iterator[Problem]:
     for table in (sites, intervals):
         for name in table.missing:
-            near = nearest([name], table.spare, 0.6)
-            remedy = f"rename the column {near}" if near else None
+            near = table.unused_like(name, 0.6)
+            remedy = f"rename the column {near} to {name}" if near else None
             yield table.problem(name, "missing column", remedy=remedy)
         for row, values in table.overlong.items():
             yield table.problem(table.header[-1], "overlong row", ",".join(values), row)
-        names = {column.name for column in COLUMNS[table.kind] if column.need == "optional"}
         for name in table.spare:
-            if near := nearest([name], sorted(names - set(table.header)), 0.75):
+            if near := table.column_like(name, 0.75):
                 remedy = f"rename it {near}, if that is what it holds"
                 yield table.problem(name, "unused column", remedy=remedy)
     if not set(ONE_OF) & set(intervals.header):
-        near = nearest(ONE_OF, intervals.spare, 0.6)
-        remedy = f"rename the column {near}" if near else f"add one of {', '.join(ONE_OF)}"
+        like = {name: intervals.unused_like(name, 0.6) for name in ONE_OF}
+        named = [f"rename the column {near} to {name}" for name, near in like.items() if near]
+        remedy = next(iter(named), f"add one of {', '.join(ONE_OF)}")
         yield intervals.problem("ice_content", "missing column", remedy=remedy)
 
 
@@ -89,7 +91,7 @@ def _check_coordinates(study: Study, sites: RawTable, _intervals: RawTable) -> I
     typed = sites.frame[names].dropna().astype(float)
     first, second = typed["longitude"].to_numpy(), typed["latitude"].to_numpy()
     place = to_wgs84(study, first, second)
-    if shift := _datum_shift(study, first, second):
+    if shift := datum_shift(sites.crs, *place):
         yield sites.problem("longitude, latitude", "datum shift", shift)
     outside = _far_outside(study, *place)
     swapped = outside & ~_far_outside(study, *to_wgs84(study, second, first))
@@ -110,14 +112,19 @@ def to_wgs84(study: Study, first: np.ndarray, second: np.ndarray) -> tuple[np.nd
     return first, second
 
 
-def _datum_shift(study: Study, first: np.ndarray, second: np.ndarray) -> str:
-    """Return how the datum of `samples.epsg` was brought to WGS 84; "" if it agrees with that."""
-    crs = pyproj.CRS.from_epsg(study.samples.epsg)
+def datum_shift(crs: Any, longitude: np.ndarray, latitude: np.ndarray) -> str:
+    """Return how the datum of a CRS is brought to WGS 84 at some places; "" if it is much the same.
+
+    The places are in WGS 84.
+    """
+    crs = pyproj.CRS.from_user_input(crs)
     datum = crs.geodetic_crs.datum.name if crs.geodetic_crs else ""
-    if not len(first) or any(name in datum for name in _LIKE_WGS84):
+    known = np.isfinite(longitude) & np.isfinite(latitude)
+    if not known.any() or any(name in datum for name in _LIKE_WGS84):
         return ""
     step = pyproj.Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
-    step.transform(np.median(first), np.median(second))
+    place = np.median(longitude[known]), np.median(latitude[known])
+    step.transform(*place, direction=TransformDirection.INVERSE)
     try:
         used = step.get_last_used_operation()
     except pyproj.exceptions.ProjError:  # where there is but one operation

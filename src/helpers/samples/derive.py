@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from helpers.core.study import Study
-from helpers.samples.readers import Problem, RawTable, nearest
+from helpers.samples.readers import Problem, RawTable
 
 
 def derive(study: Study, sites: RawTable, intervals: RawTable) -> Iterator[Problem]:
@@ -54,7 +54,7 @@ def _fill(table: RawTable, name: str, values: pd.Series, how: str) -> Iterator[P
     """Put values where a column has none, as if they had been typed."""
     use = (table.text[name] == "") & values.notna()
     absent = name not in table.header
-    if not use.any() or (absent and nearest([name], table.spare, 0.75)):
+    if not use.any() or (absent and table.unused_like(name, 0.75)):
         return
     if absent and name == "frozen" and values.isna().any():
         return  # one word on the missing column, and not one on each sample

@@ -34,6 +34,8 @@ _HEAD_ROWS = 10  # of a sheet, among which the header is: a title may stand abov
 
 _SAME_PLACE = 0.02  # degrees; datums of China differ by less, also the shifted ones
 
+_NEAR_CHINESE = 0.66  # likeness of headers: two characters of three, where a letter says less
+
 _SUFFIX = re.compile(r"[\s_](cm|pct|percent|%)$", re.IGNORECASE)
 
 _AFTER_SLASH = re.compile(r"\s*/\s*(|%|cm|m|℃|°C|g/g|m3/m3|k?g[/·. ]?c?m-?3)$", re.IGNORECASE)
@@ -51,6 +53,7 @@ class RawTable:
 
     kind: str  # "sites" or "intervals"
     file: str  # its name in messages
+    crs: str  # of its coordinates, before they were brought to that of the study's tables
     text: pd.DataFrame
     frame: pd.DataFrame
     header: list[str]  # columns of the file
@@ -75,10 +78,42 @@ class RawTable:
     ) -> Problem:
         """Return a problem of one row, or of a whole column: it stands at the header, row 1."""
         what = {"file": self.file, "row": row, "column": column, "value": value, "kind": kind}
-        typed = (self.typed.get(name, name) for name in column.split(", "))
-        what["header"] = ", ".join(typed)
-        remedy = remedy or KINDS[kind].remedy
+        what["header"] = ", ".join(map(self.header_of, column.split(", ")))
+        remedy = self.in_own_words(remedy or KINDS[kind].remedy)
         return what | {"problem": KINDS[kind].problem, "remedy": remedy}
+
+    def header_of(self, name: str) -> str:
+        """Return the file's header of a column; of one that it lacks a name in its language."""
+        if name in self.typed:
+            return self.typed[name]
+        chinese = any(not typed.isascii() for typed in self.typed.values())
+        return next(iter(_chinese_names(self.kind, name)), name) if chinese else name
+
+    def in_own_words(self, text: str) -> str:
+        """Return a text that names columns, each with the file's own header after its name."""
+        names = "|".join(column.name for column in COLUMNS[self.kind] if "_" in column.name)
+        names += "|frozen|permafrost"  # words, of which these two stand in remedies as columns
+
+        def named(found: re.Match[str]) -> str:
+            return named_column(found[0], self.header_of(found[0]))
+
+        return re.sub(rf"(?<![\w'])({names})(?!\w)(?! \(')", named, text)
+
+    def unused_like(self, name: str, cutoff: float) -> str:
+        """Return the unused header that is most like a column's name, also a Chinese one; or ""."""
+        near = nearest([name], self.spare, cutoff)
+        near = near or nearest(_chinese_names(self.kind, name), self.spare, _NEAR_CHINESE)
+        return self.typed.get(near, near)
+
+    def column_like(self, header: str, cutoff: float) -> str:
+        """Return the optional column that the file lacks and an unused header may mean; or ""."""
+        columns = [one for one in COLUMNS[self.kind] if one.need == "optional"]
+        lacking = {one.name: one.name for one in columns if one.name not in self.header}
+        if near := nearest([header], sorted(lacking), cutoff):
+            return near
+        chinese = {also: name for name in lacking for also in _chinese_names(self.kind, name)}
+        near = nearest([header], list(chinese), _NEAR_CHINESE)
+        return named_column(chinese[near], near) if near else ""
 
     def problems_where(
         self, where: npt.ArrayLike, column: str, kind: str, remedy: str | None = None
@@ -86,6 +121,17 @@ class RawTable:
         """Return a problem for each row where a condition holds."""
         typed = self.text.loc[where, column]
         return [self.problem(column, kind, value, row, remedy) for row, value in typed.items()]
+
+
+def named_column(column: str, header: str) -> str:
+    """Return a column's name, with the file's own header where that is another word."""
+    return column if header.strip().lower() == column.lower() else f"{column} ('{header}')"
+
+
+def _chinese_names(kind: str, name: str) -> list[str]:
+    """Return the Chinese headers that mean a column."""
+    columns = (column for column in COLUMNS[kind] if column.name == name)
+    return [also for column in columns for also in column.aliases if not also.isascii()]
 
 
 def nearest(names: Iterable[str], others: list[str], cutoff: float) -> str:
@@ -113,7 +159,7 @@ def read_table(path: Path, file: str, kind: str, epsg: int) -> RawTable:
         )
     remedy = "save it as CSV (UTF-8), Excel (xlsx) or GeoPackage; data/samples/ has templates"
     try:
-        records = _records(path, kind, epsg)
+        records, crs = _records(path, kind, epsg)
     except SampleError:
         raise
     except Exception as error:  # whatever a damaged file makes a reader raise, it is no table
@@ -137,7 +183,7 @@ def read_table(path: Path, file: str, kind: str, epsg: int) -> RawTable:
     units = dict(zip(header, map(_unit, typed), strict=True))
     as_typed = dict(zip(header, typed, strict=True))
     text = _as_text(lines, header, kind)
-    return RawTable(kind, file, text, text.astype(object), header, as_typed, units, overlong)
+    return RawTable(kind, file, crs, text, text.astype(object), header, as_typed, units, overlong)
 
 
 def _aliases(kind: str) -> dict[str, str]:
@@ -188,14 +234,15 @@ def _as_text(lines: dict[int, list[str]], header: list[str], kind: str) -> pd.Da
     return text
 
 
-def _records(path: Path, kind: str, epsg: int) -> list[list[str]]:
+def _records(path: Path, kind: str, epsg: int) -> tuple[list[list[str]], str]:
+    """Return the cells of a table, line by line, and the CRS of its coordinates."""
     match path.suffix.lower():
-        case ".xlsx" | ".xls":
-            return _excel_records(path, kind)
         case ".gpkg":
             return _geopackage_records(path, kind, epsg)
+        case ".xlsx" | ".xls":
+            return _excel_records(path, kind), f"EPSG:{epsg}"
         case _:
-            return csv_records(path)
+            return csv_records(path), f"EPSG:{epsg}"
 
 
 def csv_records(path: Path) -> list[list[str]]:
@@ -239,18 +286,18 @@ def _excel_records(path: Path, kind: str) -> list[list[str]]:
     return max(tables, key=lambda records: _header_row(records, kind)[1])
 
 
-def _geopackage_records(path: Path, kind: str, epsg: int) -> list[list[str]]:
+def _geopackage_records(path: Path, kind: str, epsg: int) -> tuple[list[list[str]], str]:
     import geopandas
 
     names = geopandas.list_layers(path)["name"].tolist()
     layer = _sheet_of(kind, names) or names[0]
     frame = geopandas.read_file(path, layer=layer)
-    table = pd.DataFrame(frame)
+    table, crs = pd.DataFrame(frame), f"EPSG:{epsg}"
     if isinstance(frame, geopandas.GeoDataFrame):
         table = table.drop(columns=frame.geometry.name)
         place = _coordinate_columns(table)
         if frame.crs is not None:
-            points = frame.geometry.to_crs(epsg)
+            points, crs = frame.geometry.to_crs(epsg), frame.crs.to_wkt()
             _refuse_other_places(path.name, frame, place)
             table = table.drop(columns=place.columns)
             table["longitude"], table["latitude"] = points.x, points.y
@@ -261,7 +308,7 @@ def _geopackage_records(path: Path, kind: str, epsg: int) -> list[list[str]]:
             )
     table = table.astype(object).where(table.notna(), "")
     rows = [[_cell(value) for value in row] for row in table.itertuples(index=False)]
-    return [[_plain(name) for name in table.columns], *rows]
+    return [[_plain(name) for name in table.columns], *rows], crs
 
 
 def _coordinate_columns(table: pd.DataFrame) -> pd.DataFrame:

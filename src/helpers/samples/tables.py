@@ -18,7 +18,7 @@ from helpers.core.errors import listed
 from helpers.core.study import Study, StudyError
 from helpers.samples.checks import CHECKS
 from helpers.samples.columns import COLUMNS, KINDS, SampleError
-from helpers.samples.readers import RawTable, read_table
+from helpers.samples.readers import RawTable, named_column, read_table
 
 _PROBLEM_COLUMNS = [
     *("file", "row", "column", "header", "value", "kind", "problem", "remedy", "severity"),
@@ -124,11 +124,6 @@ def _check_severities(study: Study) -> None:
             )
 
 
-def named_column(column: str, header: str) -> str:
-    """Return a column's name, with the file's own header where that is another word."""
-    return column if header.strip().lower() == column.lower() else f"{column} ('{header}')"
-
-
 def _refuse(errors: pd.DataFrame) -> None:
     """Raise SampleError with all errors of the tables, if there are any."""
     if errors.empty:
@@ -140,7 +135,7 @@ def _refuse(errors: pd.DataFrame) -> None:
         where = f"row{'s' if len(rows) > 1 else ''} {listed(rows['row'])}"
         text = f"{file}, column {named_column(column, header)}, {where}: {problem}"
         parts.append(f"{text} ({values})" if values else text)
-        remedies.setdefault(remedy, []).append(column)
+        remedies.setdefault(remedy, []).append(named_column(column, header))
     number = f"{len(errors)} problem{'s' if len(errors) > 1 else ''}"
     each = [f"{', '.join(dict.fromkeys(names))}: {remedy}" for remedy, names in remedies.items()]
     error = SampleError(f"{number} in the sample tables: {'; '.join(parts)}", "; ".join(each))

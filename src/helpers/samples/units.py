@@ -145,9 +145,8 @@ def _convert_depths(sites: RawTable, intervals: RawTable) -> Iterator[Problem]:
     # Without the depth of any hole, pits in centimetres look like deep boreholes.
     unnamed = used and not any(intervals.units.get(name) for name in used)
     if unnamed and own["depth_reached_m"].isna().all() and cored.median() > _DEEP:
-        remedy = f"write the unit into the header, such as {used[-1]} (m) or (cm)"
         median = f"median {cored.median():g}"
-        yield intervals.problem(used[-1], "unclear unit of depths", median, remedy=remedy)
+        yield intervals.problem(used[-1], "unclear unit of depths", median)
     for name in used:
         unit = intervals.units.get(name)
         if unit == "cm" or (not unit and ratio > 30):

@@ -6,7 +6,7 @@ import rasterio
 import xarray
 from affine import Affine
 from odc.geo.geobox import GeoBox
-from rasterio.enums import Resampling
+from rasterio.enums import ColorInterp, Resampling
 from rasterio.warp import reproject
 
 from helpers.core.settings import OwnPredictor
@@ -153,6 +153,13 @@ class TestNumbers:
         np.testing.assert_array_equal(
             np.isnan(read(study, path)), np.arange(COLUMNS) == np.zeros(GRID.shape)
         )
+
+    def test_cells_that_an_alpha_band_hides_are_no_data(self, study, tmp_path):
+        alpha = np.where(np.arange(COLUMNS) > np.zeros(GRID.shape), 255, 0)
+        path = write(tmp_path / "a.tif", np.stack([noise().astype(np.uint8), alpha.astype("u1")]))
+        with rasterio.open(path, "r+") as target:
+            target.colorinterp = [ColorInterp.gray, ColorInterp.alpha]
+        np.testing.assert_array_equal(np.isnan(read(study, path, band=1)), alpha == 0)
 
     def test_scale_and_offset_come_before_the_valid_range(self, study, tmp_path):
         path = write(tmp_path / "a.tif", np.tile(np.arange(COLUMNS, dtype=np.int16), (ROWS, 1)))
