@@ -7,10 +7,12 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+import nbformat
 import pytest
+import yaml
 from conftest import ROOT
 
-from helpers.core.study import valid_names
+from helpers.core.study import Study, valid_names
 from launcher.__main__ import _COMMANDS
 from testbed.settings import VirtualStudy
 
@@ -77,7 +79,7 @@ def test_paths_and_settings_exist(page):
 
 def test_every_page_is_in_the_contents():
     index = (ROOT / "docs/index.md").read_text(encoding="utf-8")
-    listed = set(re.findall(r"^([a-z/-]+)$", index, re.MULTILINE))
+    listed = set(re.findall(r"^([A-Za-z./-]+)$", index, re.MULTILINE))
     pages = {page.stem for page in (ROOT / "docs").glob("*.md")} - {"index"}
     assert listed == pages | {f"generated/{name}" for name in MADE}
 
@@ -115,3 +117,21 @@ def test_lines_of_the_diffs_that_are_there_are_in_the_files():
             kept = [line[1:] for line in lines if line.startswith(" ")]
             assert kept
             assert [line for line in kept if line not in there] == [], file
+
+
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("0[1-6]-*.ipynb"))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_main_notebook_ends_with_two_exercises_whose_settings_are_possible(path):
+    last = nbformat.read(path, as_version=4).cells[-1].source
+    assert last.startswith("## Exercises")
+    found = re.findall(r"^- Set `([^`]+)`", last, re.MULTILINE)
+    assert len(found) == 2
+    for text in found:
+        name, value = dict(yaml.safe_load(text)).popitem()
+        while isinstance(value, dict):
+            key, value = dict(value).popitem()
+            name += f".{key}"
+        kind = "quick" if name != "label" else "yukon"
+        assert Study.open(f"config/{kind}.yaml").changed({name: value})

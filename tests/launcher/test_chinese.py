@@ -26,7 +26,8 @@ def sections(text):
 
 
 def names(section):
-    """Return all that stands as code, and all that is linked to."""
+    """Return all that stands as code, and all that is linked to, in whichever language."""
+    section = section.replace(".zh-CN", "")  # the same page in the other language
     return set(re.findall(r"`([^`]+)`", section)) | set(re.findall(r"\]\(([^)]+)\)", section))
 
 
@@ -53,7 +54,7 @@ def test_each_section_names_the_same_things_and_numbers(number):
     pair = sections(ENGLISH)[number], sections(CHINESE)[number]
     for what in (names, numbers):
         one, other = map(what, pair)
-        assert one - {"README.zh-CN.md"} == other - {"README.md"}
+        assert one == other
 
 
 def test_a_line_or_cell_without_a_translation_is_named():
