@@ -36,11 +36,11 @@ ENTRY = """
 """
 
 
-def test_every_notebook_is_a_stage_or_compares_runs():
+def test_every_notebook_is_a_stage_compares_runs_or_explores_one():
     folder = ROOT / "notebooks"
     paths = [p for p in folder.rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts]
     names = {path.relative_to(folder).with_suffix("").as_posix() for path in paths}
-    assert names == {*STAGES, COMPARISON, MANY_WORLDS}
+    assert names == {*STAGES, COMPARISON, MANY_WORLDS, "09-explore"}
 
 
 def test_stages_come_after_those_that_they_read():

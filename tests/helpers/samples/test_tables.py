@@ -185,7 +185,8 @@ def test_a_defect_is_named_with_file_rows_and_column(tables, table, old, new, ki
 
 def test_a_misspelt_column_brings_its_right_name(tables):
     error = refusal(tables(SITES.replace("permafrost_table_m", "permafrost_tabel_m")))
-    assert error.remedy == "permafrost_table_m: rename the column permafrost_tabel_m"
+    remedy = "permafrost_table_m: rename the column permafrost_tabel_m to permafrost_table_m"
+    assert error.remedy == remedy
 
 
 def test_all_problems_come_at_once_and_rows_are_gathered(tables):
