@@ -54,7 +54,7 @@ SECRET = {
 
 LONGEST = (
     "test_one_process_gives_what_the_notebooks_give",
-    "test_open_data_and_the_same_files_go_on_to_the_same_map",
+    "test_open_data_are_as_good_as_the_same_files_and_go_on_to_a_map",
 )
 
 
