@@ -11,6 +11,7 @@ import nbformat
 import pytest
 import yaml
 from conftest import ROOT
+from docutils.utils.math.latex2mathml import tex2mathml
 
 from helpers.core.study import Study, valid_names
 from launcher.__main__ import _COMMANDS
@@ -18,6 +19,7 @@ from testbed.settings import VirtualStudy
 
 PAGES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
 PAGES = [page for page in PAGES if page.is_file()]
+NOTEBOOKS = sorted((ROOT / "notebooks").rglob("*.ipynb"))
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 SETTINGS = valid_names(VirtualStudy)
 MADE = {"settings", "gallery", "glossary", "dictionary", "api", "notebooks/index"}
@@ -30,6 +32,26 @@ def anchors(page):
 
 def code(text):
     return re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_formulas_can_be_shown(page):
+    check_formulas(page.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "notebooks").rglob("*.ipynb")), ids=lambda p: p.stem
+)
+def test_formulas_of_notebooks_can_be_shown(path):
+    cells = nbformat.read(path, as_version=4).cells
+    check_formulas("\n\n".join(one.source for one in cells if one.cell_type == "markdown"))
+
+
+def check_formulas(text):
+    """Write each formula as MathML, as the site has it: what cannot be raises an error."""
+    text = re.sub(r"```.*?```|`[^`]*`", "", text, flags=re.DOTALL)
+    for block, inline in re.findall(r"\$\$(.+?)\$\$|\$([^$\n]+)\$", text, re.DOTALL):
+        tex2mathml(block or inline, as_block=bool(block))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
