@@ -246,9 +246,14 @@ def test_metres_of_ice_below_zero_are_refused(project):
 
 def test_yes_and_no_are_words_and_truth_values_of_a_column(project):
     study, geobox, half, folder = project
-    polygons(geobox, half, zone=["yes", "no"], frozen=[True, False]).to_file(folder / "z.gpkg")
+    words = {"zone": ["yes", "no"], "kind": ["continuous", "no"], "frozen": [True, False]}
+    polygons(geobox, half, **words).to_file(folder / "z.gpkg")
     path = folder / "study.yaml"
-    for column, classes in (("zone", "{yes: 1, no: 0}"), ("frozen", "{true: 1, false: 0}")):
+    for column, classes in (
+        ("zone", "{yes: 1, no: 0}"),
+        ("kind", "{continuous: 1, no: 0}"),
+        ("frozen", "{true: 1, false: 0}"),
+    ):
         path.write_text(f"name: t\ncompare_with: [{{name: theirs, file: {folder / 'z.gpkg'}, "
                         f"column: {column}, classes: {classes}}}]\n")  # fmt: skip
         (other,) = Study.open(path).compare_with
