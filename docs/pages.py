@@ -115,8 +115,9 @@ def dictionary(study: Study, maps: Path) -> str:
     ]
     predictors = [(f"`{name}`", one.long_name, one.unit) for name, one in covariates(study).items()]
     return (
-        "# Data dictionary\n\nThe record of a run has the same as a table, `dictionary.csv`, of "
-        "its own files ([a record to deposit](../record.md)).\n\n## Columns of tables\n\n"
+        "# Data dictionary\n\nThe record of a run has the same as a table, "
+        "`data-dictionary.csv`, of its own files ([a record to deposit](../record.md))."
+        "\n\n## Columns of tables\n\n"
         "A name that ends with `_lower` or `_upper` is an end of an interval; `macro_`, "
         "`weighted_` and `adjusted_` at its beginning are means over classes, by samples and by "
         f"mapped area.\n\n{_frame(columns)}\n\n## Predictors\n\n"

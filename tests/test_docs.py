@@ -122,8 +122,9 @@ def _missing(site: Path):
     """Return the links between pages of the site that lead nowhere."""
     lost = []
     for page in site.rglob("*.html"):
-        for link in re.findall(r'(?:href|src)="([^"#:?]+)', page.read_text(encoding="utf-8")):
-            if not (page.parent / link).exists():
+        for link in re.findall(r'(?:href|src)="([^"]+)"', page.read_text(encoding="utf-8")):
+            place = re.split("[#?]", link)[0]
+            if not re.match(r"[a-z]+:", link) and not (page.parent / place).exists():
                 lost.append((page.name, link))
     return lost
 

@@ -8,6 +8,7 @@ import pandas as pd
 
 from helpers.accuracy.importance import shapley_explainer
 from helpers.core.classes import layer_title
+from helpers.core.errors import listed
 from helpers.core.files import read_json
 from helpers.core.points import values_at
 from helpers.core.study import Study
@@ -16,7 +17,7 @@ from helpers.forest.cards import load_model
 from helpers.forest.paths import model_path
 from helpers.mapping.applicability import fit
 from helpers.mapping.files import trust_files
-from helpers.mapping.trust import MEANINGS
+from helpers.mapping.trust import MEANINGS, OUTSIDE
 from helpers.prepare.columns import column_title, column_values, predictor_of, predictors_of
 from helpers.prepare.registry import covariate_files, covariates
 from helpers.samples.rows import layer_rows, predictor_values
@@ -81,7 +82,7 @@ class Explainer:
         values = self._values(easting, northing)
         title = layer_title(self.layer)
         if missing := [name for name, value in values.items() if np.isnan(value)]:
-            summary = f"{title}: no data here of {', '.join(missing)}."
+            summary = f"{title}: no data here of {listed(missing, 5)}."
             return Explanation(summary, pd.DataFrame(), {})
         one = np.array([column_values(name, values[predictor_of(name)]) for name in self.columns])
         cell = one.astype(np.float32)[np.newaxis]
@@ -98,8 +99,8 @@ class Explainer:
         parts = pd.DataFrame(
             {"column": self.columns, "value": one, "adds": added, "share": share, "base": base}
         )
-        beyond = float(values_at(trust_files(self.study)["trust"], [easting], [northing])[0]) == 5
-        rule = f"{MEANINGS[5]} The forest itself: " if beyond else ""
+        (level,) = values_at(trust_files(self.study)["trust"], [easting], [northing])
+        rule = f"{MEANINGS[OUTSIDE]} The forest itself: " if level == OUTSIDE else ""
         limit = self.record["threshold"]
         like = "like" if distance[nearest] <= limit else "unlike"
         summary = (

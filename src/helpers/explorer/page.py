@@ -14,7 +14,8 @@ from helpers.explorer.layers import bands, describe
 MOST_CELLS = 8_000_000
 """Of the grid: a page of more would be too large to open on a phone."""
 
-_BUNDLE = Path(__file__).with_name("bundle")
+BUNDLE = Path(__file__).with_name("bundle")
+"""Folder of the page's script and style."""
 
 
 def write_explorer(study: Study, truth: dict[str, Path] | None = None) -> Path:
@@ -61,9 +62,9 @@ def study_bands(
 def _page(about: dict[str, Any], texts: dict[str, str]) -> str:
     """Return the page; the bands come last, since a browser shows what is before them at once."""
     script, style = (
-        (_BUNDLE / f"explorer.{ending}").read_text(encoding="utf-8") for ending in ("js", "css")
+        (BUNDLE / f"explorer.{ending}").read_text(encoding="utf-8") for ending in ("js", "css")
     )
-    licences = (_BUNDLE / "LICENSES.txt").read_text(encoding="utf-8")
+    licences = (BUNDLE / "LICENSES.txt").read_text(encoding="utf-8")
     # In a script, only these characters could end it.
     data = json.dumps(about, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
     title = html.escape(about["title"])

@@ -12,16 +12,14 @@ from IPython.display import Markdown, display
 
 from helpers.core.study import Study
 from helpers.explorer.explain import Explainer, Explanation
-from helpers.explorer.page import study_bands
-
-_BUNDLE = Path(__file__).with_name("bundle")
+from helpers.explorer.page import BUNDLE, study_bands
 
 
 class MapView(anywidget.AnyWidget):
     """The view of `explorer.html` as a widget; `place` has the coordinates of the cell asked."""
 
-    _esm = _BUNDLE / "explorer.js"
-    _css = _BUNDLE / "explorer.css"
+    _esm = BUNDLE / "explorer.js"
+    _css = BUNDLE / "explorer.css"
     about = traitlets.Dict().tag(sync=True)
     place = traitlets.List(traitlets.Float()).tag(sync=True)
 

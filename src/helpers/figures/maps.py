@@ -102,9 +102,10 @@ def trust_maps(study: Study) -> Figure:
     percent = 100 * study.trust.coverage
     levels = {code: level[:2] for code, level in reversed(trust.LEVELS.items())}
     level = read_band(files["trust"])
-    beyond = {"marks": {trust.LEVELS[5][0]: (level == 5, trust.LEVELS[5][1])}}
+    outside, colour = trust.LEVELS[trust.OUTSIDE]
+    beyond = {"marks": {outside: (level == trust.OUTSIDE, colour)}}
     if not study.domain.covariate:
-        del levels[5]  # nothing lies outside
+        del levels[trust.OUTSIDE]  # nothing lies outside
     wrong = "share of wrong cells"
     of_index = {"cmap": "vik", "vmin": 0.0, "vmax": 2 * limit}
     of_error = {"cmap": "lajolla_r", "vmin": 0.0, "vmax": 0.8}

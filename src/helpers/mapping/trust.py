@@ -45,12 +45,15 @@ from helpers.prepare.registry import covariate_files
 from helpers.samples.rows import layer_rows, predictor_values
 from helpers.samples.together import FoldError
 
+OUTSIDE = 5
+"""The code of ground outside of the potential-permafrost domain."""
+
 LEVELS = {
     1: ("unlike the samples", "#b2182b"),
     2: ("permafrost in doubt", "#fdae61"),
     3: ("permafrost sure, type in doubt", "#9ecae1"),
     4: ("no permafrost for sure", "#08519c"),
-    5: ("outside of the domain", "#e0e0e0"),
+    OUTSIDE: ("outside of the domain", "#e0e0e0"),
 }
 """Levels of trust by code: name and colour; the last one is none, but ground without permafrost by
 rule.
@@ -64,7 +67,7 @@ MEANINGS = {
     2: "Samples are like it, but neither permafrost nor none is sure.",
     3: "Samples are like it, and it surely has permafrost, of one type or another.",
     4: "Samples are like it, and it surely has no permafrost.",
-    5: "Outside of the potential-permafrost domain: it has none by rule.",
+    OUTSIDE: "Outside of the potential-permafrost domain: it has none by rule.",
 }
 
 
