@@ -7,6 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 from pkgutil import resolve_name
 
+import nbformat
 import pandas as pd
 
 import helpers.record
@@ -141,7 +142,14 @@ def notebooks(folder: Path) -> str:
         if stage in STAGES and STAGES[stage].applies(quick):
             executed = record_path(quick, stage).with_suffix(".ipynb")
         page = stage.replace("/", "-")
-        shutil.copyfile(executed if executed.is_file() else path, folder / f"{page}.ipynb")
+        notebook = nbformat.read(executed if executed.is_file() else path, as_version=4)
+        # Papermill's own cell has a path of this machine.
+        notebook.cells = [
+            one
+            for one in notebook.cells
+            if "injected-parameters" not in one.metadata.get("tags", ())
+        ]
+        nbformat.write(notebook, folder / f"{page}.ipynb")
         pages.append(page)
     listed = "\n".join(pages)
     return (
