@@ -8,7 +8,7 @@ levels.
 import contextlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from sklearn.isotonic import IsotonicRegression
 
 from helpers.core import qgis
 from helpers.core.classes import layer_name
+from helpers.core.files import read_json
 from helpers.core.grid import reference_grid
 from helpers.core.plot import colour_map
 from helpers.core.rasters import BLOCK, open_raster
@@ -33,6 +34,7 @@ from helpers.mapping import conformal
 from helpers.mapping.applicability import Applicability, fit, importance_weights
 from helpers.mapping.files import (
     MISSING,
+    MapError,
     Part,
     grid_windows,
     layer_files,
@@ -43,6 +45,7 @@ from helpers.prepare.columns import column_values, predictor_of, predictors_of
 from helpers.prepare.domain import in_domain_at
 from helpers.prepare.registry import covariate_files
 from helpers.samples.rows import layer_rows, predictor_values
+from helpers.samples.store import read_samples
 from helpers.samples.together import FoldError
 
 OUTSIDE = 5
@@ -163,6 +166,25 @@ def fit_trust(study: Study, table: pd.DataFrame) -> list[LayerTrust]:
         )
         trust.append(one)
     return trust
+
+
+def layer_space(study: Study, layer: str) -> tuple[pd.DataFrame, list[str], Applicability]:
+    """Return a layer's samples in the domain, its predictors, and the space of dissimilarity.
+
+    They are those of a finished map; MapError if its table is missing.
+    """
+    path = study.results_dir / "tables" / "applicability.json"
+    if not path.is_file():
+        raise MapError(f"There is no {path.name} of this run.", "run 05-map-ground-ice")
+    record = read_json(path)["layers"][layer]
+    card = read_card(model_path(study, layer))
+    rows = layer_rows(read_samples(study), layer, card["fit"], study.target_classes)
+    rows = rows[rows["in_domain"]].reset_index(drop=True)
+    names = card["predictors"]
+    weights = [record["weights"][name] for name in names]
+    # Which folds there are changes the threshold only, and that is the record's.
+    space = fit(predictor_values(rows, names), names, weights, np.arange(len(rows)) % 2)
+    return rows, names, replace(space, threshold=record["threshold"])
 
 
 def _far_folds(study: Study, rows: pd.DataFrame) -> np.ndarray:
