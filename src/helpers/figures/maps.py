@@ -75,7 +75,8 @@ def next_holes(study: Study, advice: Advice) -> Figure:
         place = {"xytext": (3, 1), "textcoords": "offset points", "size": 7, "zorder": 7}
         where = hole.easting, hole.northing
         axes.annotate(str(hole.hole), where, path_effects=halo, **place)
-    axes.legend(loc="upper left", framealpha=0.9, markerscale=1.5, borderaxespad=0.3)
+    below = {"loc": "lower center", "bbox_to_anchor": (0.55, 0), "borderaxespad": 0.1, "ncols": 2}
+    figure.legend(*axes.get_legend_handles_labels(), handletextpad=0.1, frameon=False, **below)
     return figure
 
 
