@@ -8,6 +8,7 @@ import VectorSource from "ol/source/Vector.js";
 import { Circle, Fill, RegularShape, Stroke, Style } from "ol/style.js";
 import { unpack } from "./bands.js";
 import { drawn } from "./elements.js";
+import { rgb } from "./paint.js";
 import { sites } from "./sites.js";
 
 // Of each kind of points:
@@ -41,10 +42,13 @@ export function findPoint(lists, text) {
 
 // Shapes: a circle, a triangle or a cross. They differ without colours, too.
 function imageOf({ shape, colour }, radius) {
-  const dark = new Stroke({ color: "#333", width: 0.8 });
+  // A dark point on a map as dark as it must be seen, too.
+  const [r, g, b] = rgb(colour);
+  const dark = 0.3 * r + 0.6 * g + 0.1 * b < 110;
+  const edge = new Stroke({ color: dark ? "#fff" : "#333", width: dark ? 1.2 : 0.8 });
   const fill = new Fill({ color: colour });
-  if (shape === "circle") return new Circle({ radius, fill, stroke: dark });
-  if (shape === "triangle") return new RegularShape({ points: 3, radius: 1.25 * radius, fill, stroke: dark });
+  if (shape === "circle") return new Circle({ radius, fill, stroke: edge });
+  if (shape === "triangle") return new RegularShape({ points: 3, radius: 1.25 * radius, fill, stroke: edge });
   const stroke = new Stroke({ color: colour, width: 1.5 });
   return new RegularShape({ points: 4, radius, radius2: 0, angle: Math.PI / 4, stroke });
 }

@@ -3,7 +3,7 @@
 import { make, swatch, table } from "./elements.js";
 import { profileOf } from "./profile.js";
 
-const NONE = "#555";
+const NONE = "#555555";
 
 function classAt(site, about, depth) {
   return about.classes.find(({ code }) => code === site.layers[depth].code);
@@ -67,8 +67,8 @@ function foundTable(site, about, speech, cell) {
     const ices = [make("strong", {}, speech.number(ice, 3))];
     const map = cell?.depths[i];
     if (Number.isFinite(map?.ice)) {
-      const values = [map.ice, map.p10, map.p90].map((value) => speech.number(value, 3));
-      ices.push(small(speech.say("map_says", ...values)));
+      ices.push(small(speech.say("map_says", speech.number(map.ice, 3))));
+      ices.push(small(`${speech.say("range")}: ${speech.number(map.p10, 3)}–${speech.number(map.p90, 3)}`));
     }
     return [speech.depth(depth), kinds, ices];
   });

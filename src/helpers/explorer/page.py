@@ -52,7 +52,7 @@ def study_bands(
     Parameters
     ----------
     sites
-        Whether the view may tell where samples lie. If not, it has no points, and dissimilarity
+        Whether the view may tell where samples lie. If not, it has no sites, and dissimilarity
         indices do not mark the samples' cells.
     """
     rows, columns = reference_grid(study).shape
@@ -64,7 +64,7 @@ def study_bands(
         )
     packed = {name: pack(band) for name, band in bands(study, truth or {}, sites=sites)}
     about = describe(study, list(packed))
-    about["points"] = point_lists(study) if sites else []
+    about["points"] = point_lists(study, sites=sites)
     about["hides_sites"] = not sites
     about["bands"] = {name: described for name, (described, _) in packed.items()}
     return about, {name: text for name, (_, text) in packed.items()}

@@ -35,9 +35,12 @@ _HOLE = {
 """Columns of the table of sites that a page shows, and what it calls them."""
 
 
-def point_lists(study: Study) -> list[dict[str, str]]:
-    """Return the lists of points of a run that has any: the id, and the points as text."""
-    lists = {"sites": site_points(study)}
+def point_lists(study: Study, *, sites: bool) -> list[dict[str, str]]:
+    """Return the lists of a run that have points, each with its id and the points as text.
+
+    `sites` as of `helpers.explorer.page.study_bands`.
+    """
+    lists = {"sites": site_points(study) if sites else []}
     return [{"id": name, "packed": pack(points)} for name, points in lists.items() if points]
 
 

@@ -336,7 +336,7 @@ def test_a_site_is_shown_beside_the_map(finished, page, browser):
     hole = site_points(study)[0]
     path = map_files(study)[f"ice_content_{layer_name(study.layers[0])}"]
     (expected,) = values_at(path, *([number] for number in hole["place"]))
-    shown = re.search(r"2-3 m\s+ice-saturated.*?([\d.]+)\s+map: ([\d.]+) ", said, re.DOTALL)
+    shown = re.search(r"2-3 m\s+ice-saturated.*?([\d.]+)\s+map: ([\d.]+)", said, re.DOTALL)
     assert [float(number) for number in shown.groups()] == pytest.approx([0.2, expected], abs=6e-4)
     assert "point=sites:Mohe-1" in browser.execute_script("return location.hash")
     answered = "return document.querySelector('.side').innerText.includes('{}')"
