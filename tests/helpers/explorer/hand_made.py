@@ -50,6 +50,12 @@ def settings(kind):
             "layers": ["upper metres"], "covariates": covariates}  # fmt: skip
 
 
+def places_of_sites():
+    """Return longitude and latitude of each of the sites."""
+    rows = [line.split(",")[1:3] for line in SITES.splitlines()[1:]]
+    return [(float(longitude), float(latitude)) for longitude, latitude in rows]
+
+
 def write_sites(study):
     """Write the tables of boreholes, and what a run makes of them, with a drawn absence."""
     folder = study.results_dir / "samples"

@@ -8,7 +8,7 @@ import urllib.parse
 import numpy as np
 import pytest
 import rasterio
-from hand_made import SITES, settings, write_maps, write_sites
+from hand_made import places_of_sites, settings, write_maps, write_sites
 from rasterio.warp import transform
 
 from helpers.core.classes import layer_name
@@ -17,7 +17,7 @@ from helpers.core.points import values_at
 from helpers.core.study import Study
 from helpers.explorer.bands import ExplorerError, unpack
 from helpers.explorer.page import write_explorer
-from helpers.explorer.points import pack, site_points
+from helpers.explorer.points import site_points
 from helpers.explorer.points import unpack as unpack_points
 from helpers.mapping.cells import study_ground
 from helpers.mapping.files import layer_files, map_files
@@ -110,56 +110,12 @@ def test_the_page_asks_nothing_of_the_network(page):
     assert "Tiny <b>" not in text
 
 
-def test_the_page_has_what_each_site_found(finished, page):
+def test_the_page_has_the_sites_of_a_study_that_publishes_them(finished, page):
     study, _ = finished
     about = read_page(page)[0]
-    if not study.has_storage:
-        assert about["points"] == []
-        return
-    (sites,) = about["points"]
-    points = unpack_points(sites["packed"])
-    hole, bare, pit, point = points
-    # No cell of a polygon, and no drawn absence, is a site.
-    assert [one["name"] for one in points] == ["Mohe-1", "Mohe-2", "Pit-3", "point-1"]
-    assert hole["layers"][0] == {"code": 4, "ice": 0.2, "share": 0.5}
-    assert hole["layers"][1] == {"code": 3, "ice": 0.25, "share": 1.0}
-    assert "reach" in hole["layers"][2]["reason"]
-    # Unfrozen cores that touch are one.
-    assert hole["cores"] == [[0.0, 2.5, None], [2.5, 3.0, 0.4], [3.0, 6.0, 0.25]]
-    assert (hole["reached"], hole["table"], hole["date"]) == (6.0, 2.5, "2023-05-02")
-    assert "base" not in hole
-    assert [layer["code"] for layer in bare["layers"]] == [0, 0, 0]
-    assert "cores" not in pit
-    # Somebody's word for a class is no measurement of ice.
-    assert point["layers"] == [{"code": 1}, {}, {}]
-    assert [one["use"] for one in points] == ["map", "map", "no label", "map"]
-    crs = reference_grid(study).crs
-    for one, (longitude, latitude) in zip(points, _places(), strict=False):
-        (back_x,), (back_y,) = transform(crs, "EPSG:4326", *([number] for number in one["place"]))
-        assert (back_x, back_y) == pytest.approx((longitude, latitude), abs=1e-5)
-
-
-def _places():
-    rows = [line.split(",")[1:3] for line in SITES.splitlines()[1:]]
-    return [(float(longitude), float(latitude)) for longitude, latitude in rows]
-
-
-def test_test_sites_are_held_out_of_a_map_of_training_sites(finished):
-    study, _ = finished
-    if study.has_storage:
-        points = site_points(study.changed({"forest.map_fit": "train"}))
-        assert [one["use"] for one in points] == ["map", "test", "no label", "map"]
-
-
-def test_without_the_field_tables_layers_remain(finished):
-    study, _ = finished
-    if not study.has_storage:
-        return
-    table = study.results_dir / "samples/sites.csv"
-    table.rename(table.with_suffix(".away"))
-    hole = site_points(study)[0]
-    table.with_suffix(".away").rename(table)
-    assert set(hole) == {"name", "place", "use", "layers"}
+    packed = {one["id"]: unpack_points(one["packed"]) for one in about["points"]}
+    assert packed == ({"sites": site_points(study)} if study.has_storage else {})
+    assert about["hides_sites"] != bool(packed)
 
 
 @pytest.mark.parametrize("kind", ["rounded", "none"])
@@ -173,7 +129,7 @@ def test_a_page_tells_no_position_that_the_study_does_not_publish(finished, kind
     path.write_bytes(kept)
     assert about["points"] == []
     assert about["hides_sites"]
-    places = [number for place in _places() for number in place]
+    places = [number for place in places_of_sites() for number in place]
     if study.has_storage:
         places += [number for one in site_points(study) for number in one["place"]]
         assert not any(one["name"] in text for one in site_points(study))
@@ -185,23 +141,6 @@ def test_a_page_tells_no_position_that_the_study_does_not_publish(finished, kind
         if name.startswith("dissimilarity"):
             found = values[np.isfinite(values)]
             assert (found == found.min()).mean() > 0.09
-
-
-def test_a_thousand_sites_take_some_tens_of_kilobytes(finished):
-    study, _ = finished
-    if not study.has_storage:
-        return
-    rng, hole = np.random.default_rng(0), site_points(study)[0]
-    depths = np.linspace(0, 10, 14).round(1)
-    ends = list(zip(depths[:-1].tolist(), depths[1:].tolist(), strict=True))
-    many = [
-        hole
-        | {"name": f"S{n:04}", "place": (rng.random(2) * 1e6).round(1).tolist()}
-        | {"cores": [[*one, round(rng.random(), 3)] for one in ends]}
-        for n in range(1000)
-    ]
-    assert len(pack(many)) < 100_000
-    assert unpack_points(pack(many)) == many
 
 
 def test_a_missing_map_is_named_and_the_old_page_stays(finished, page):
@@ -321,7 +260,7 @@ def test_a_site_is_shown_beside_the_map(finished, page, browser):
     from selenium.webdriver.support.ui import Select
 
     study, _ = finished
-    longitude, latitude = _places()[0]
+    longitude, latitude = places_of_sites()[0]
     open_page(browser, page, lang="en", view=f"{longitude},{latitude},3")
     if not study.has_storage:
         assert not browser.find_elements(By.CSS_SELECTOR, "[data-points]")
