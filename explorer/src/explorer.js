@@ -257,6 +257,8 @@ class Explorer {
   async #hover(place, pixel) {
     const { tip } = this.parts;
     this.pointer = place;
+    const near = place && this.map.pointAt(place, LARGEST);
+    this.parts.map.style.cursor = near ? "pointer" : "";
     const cell = place && this.bands.cellAt(place);
     if (!cell) {
       tip.hidden = true;
@@ -272,9 +274,7 @@ class Explorer {
     ]);
     if (place !== this.pointer) return;
     const lines = hoverLines(about, speech, layer, { region: number, code, value, where: this.#where(place) });
-    const near = this.map.pointAt(place, LARGEST);
     if (near) lines.unshift(near[0].kind.line(near[1], about, speech, this.depth));
-    this.parts.map.style.cursor = near ? "pointer" : "";
     tip.replaceChildren(...lines.map((line) => make("div", {}, line)));
     tip.hidden = false;
     const left = Math.min(pixel[0] + 14, this.parts.map.clientWidth - tip.offsetWidth - 4);
