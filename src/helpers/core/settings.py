@@ -638,7 +638,8 @@ class Record(Section):
     funding: list[Funding] = []  # what paid for it
     publisher: str = "National Cryosphere Desert Data Center"  # data centre
     doi: Annotated[str, Field(pattern=r"^$|^10\.\d{4,9}/\S+$")] = ""  # once there is one
-    # Of boreholes and other samples: as they are, to a tenth of a degree, or not at all.
+    # Of boreholes and other samples: as they are, to a tenth of a degree, or not at all. The page
+    # of the map, `explorer.html`, shows sites only where they are exact.
     publish_coordinates: Literal["exact", "rounded", "none"] = "none"
 
     @model_validator(mode="after")
