@@ -8,20 +8,22 @@ import VectorSource from "ol/source/Vector.js";
 import { Circle, Fill, RegularShape, Stroke, Style } from "ol/style.js";
 import { unpack } from "./bands.js";
 import { drawn } from "./elements.js";
+import { holes } from "./holes.js";
 import { rgb } from "./paint.js";
 import { sites } from "./sites.js";
 
 // Of each kind of points:
+//   byDepth: whether colours are those of the classes at the chosen depth
 //   look(point, about, depth): shape and colour at a depth layer, by its index
 //   line(point, about, speech, depth): what a pointer shows
 //   answer(point, about, speech, cell): elements; `cell` has the map's values there, or is null
 //   legend(about, speech, coloured): rows of [shape, colour, text]; `coloured` says whether
 //     the legend of a layer has the classes' colours already
-const LISTS = { sites };
+const LISTS = { sites, holes };
 
 const SMALLEST = 2.7; // radius in pixels, where the whole map is seen
 export const LARGEST = 7;
-const ORDER = { cross: 0, triangle: 1, circle: 2 }; // which lie above others
+const ORDER = { cross: 0, triangle: 1, circle: 2, diamond: 3 }; // which lie above others
 
 // Return the lists of points of a study, opened, with what belongs to their kind.
 export async function readPoints(about) {
@@ -40,7 +42,7 @@ export function findPoint(lists, text) {
   return null;
 }
 
-// Shapes: a circle, a triangle or a cross. They differ without colours, too.
+// Shapes: a circle, a triangle, a cross or a diamond. They differ without colours, too.
 function imageOf({ shape, colour }, radius) {
   // A dark point on a map as dark as it must be seen, too.
   const [r, g, b] = rgb(colour);
@@ -49,6 +51,7 @@ function imageOf({ shape, colour }, radius) {
   const fill = new Fill({ color: colour });
   if (shape === "circle") return new Circle({ radius, fill, stroke: edge });
   if (shape === "triangle") return new RegularShape({ points: 3, radius: 1.25 * radius, fill, stroke: edge });
+  if (shape === "diamond") return new RegularShape({ points: 4, radius: 1.6 * radius, fill, stroke: edge });
   const stroke = new Stroke({ color: colour, width: 1.5 });
   return new RegularShape({ points: 4, radius, radius2: 0, angle: Math.PI / 4, stroke });
 }
@@ -61,6 +64,7 @@ export function shapeMark(shape, colour) {
     circle: () => drawn("circle", { ...look, cx: 6.5, cy: 6.5, r: 5 }),
     triangle: () => drawn("path", { ...look, d: "M6.5 1 12 11.5H1Z" }),
     cross: () => drawn("path", cross),
+    diamond: () => drawn("path", { ...look, d: "M6.5 1 12 6.5 6.5 12 1 6.5Z" }),
   };
   return drawn("svg", { class: "shape", width: 13, height: 13, "aria-hidden": "true" }, shapes[shape]());
 }

@@ -14,6 +14,8 @@ function titleOf(site, speech) {
 }
 
 export const sites = {
+  byDepth: true,
+
   // A circle is permafrost, a triangle none, a cross no class in this layer.
   look(site, about, depth) {
     const kind = classAt(site, about, depth);

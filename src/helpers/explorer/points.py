@@ -1,4 +1,4 @@
-"""Points of a page: the study's sample sites, what each one found, and its cores by depth.
+"""Points of a page: sample sites, what each found, its cores by depth; and where to drill next.
 
 A *list of points* is what a page switches on and off at once. Each point has at least a name and
 its place on the grid; what else it has, the page's script reads by the list's id.
@@ -14,10 +14,12 @@ import numpy as np
 import pandas as pd
 
 from helpers.core.classes import layer_name
+from helpers.core.files import read_json
 from helpers.core.grid import named_crs
 from helpers.core.points import projected
 from helpers.core.study import Study
 from helpers.explorer.bands import finished
+from helpers.mapping.files import drilling_files
 from helpers.samples.labels import core_ice
 from helpers.samples.store import read_labels, read_samples, samples_path
 from helpers.samples.tables import read_tables, table_paths
@@ -40,7 +42,7 @@ def point_lists(study: Study, *, sites: bool) -> list[dict[str, str]]:
 
     `sites` as of `helpers.explorer.page.study_bands`.
     """
-    lists = {"sites": site_points(study) if sites else []}
+    lists = {"sites": site_points(study) if sites else [], "holes": advised_holes(study)}
     return [{"id": name, "packed": pack(points)} for name, points in lists.items() if points]
 
 
@@ -99,6 +101,27 @@ def site_points(study: Study) -> list[Point]:
         }
         for name, fate, x, y in zip(fates["site_id"], fates["fate"], easting, northing, strict=True)
         if np.isfinite([x, y]).all()
+    ]
+
+
+def advised_holes(study: Study) -> list[Point]:
+    """Return where to drill next, where the run has such advice.
+
+    Each has its number as ``name``, its ``place``, the ``goal``, and what is ``left`` after it.
+    """
+    files = drilling_files(study)
+    if not files["record"].is_file():
+        return []
+    goal = read_json(files["record"])["question"]["goal"]
+    table = pd.read_csv(finished(files["table"]))
+    return [
+        {
+            "name": str(row.hole),
+            "place": [row.easting, row.northing],
+            "goal": goal,
+            "left": row.left,
+        }
+        for row in table.itertuples()
     ]
 
 

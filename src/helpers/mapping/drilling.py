@@ -42,7 +42,7 @@ from helpers.core.points import values_at
 from helpers.core.study import Study
 from helpers.mapping.applicability import Applicability
 from helpers.mapping.cells import Cells, cells_at, sample_cells, study_ground
-from helpers.mapping.files import MapError, map_files, trust_files
+from helpers.mapping.files import MapError, drilling_files, map_files, trust_files
 from helpers.mapping.interval import residual_field
 from helpers.mapping.redraw import LayerModels, Redraw, layer_models, redraw
 from helpers.mapping.trust import layer_space
@@ -361,13 +361,6 @@ def nearest_to_most(apart: np.ndarray, now: np.ndarray, holes: int) -> tuple[lis
 
 
 # Files --------------------------------------------------------------------------------------------
-
-
-def drilling_files(study: Study) -> dict[str, Path]:
-    """Return the files of the advice by name: `table`, `layer`, `waypoints` and `record`."""
-    folder = study.results_dir / "drilling"
-    endings = {"table": "csv", "layer": "gpkg", "waypoints": "gpx", "record": "json"}
-    return {name: folder / f"holes.{ending}" for name, ending in endings.items()}
 
 
 def write_advice(study: Study, advice: Advice) -> dict[str, Path]:

@@ -1,13 +1,15 @@
 """Points of a page: what each site found, to the last number."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from hand_made import places_of_sites, settings, write_sites
 from rasterio.warp import transform
 
 from helpers.core.grid import reference_grid
 from helpers.core.study import Study
-from helpers.explorer.points import pack, site_points, unpack
+from helpers.explorer.points import advised_holes, pack, point_lists, site_points, unpack
+from helpers.mapping.drilling import Advice, Question, write_advice
 
 
 @pytest.fixture
@@ -32,6 +34,16 @@ def test_a_site_has_its_layers_and_cores(study):
     assert "cores" not in pit
     # Somebody's word for a class is no measurement of ice.
     assert point["layers"] == [{"code": 1}, {}, {}]
+
+
+def test_advised_holes_are_points_of_the_page(study):
+    assert advised_holes(study) == []
+    table = pd.DataFrame({"hole": [1, 2], "easting": 5.0, "northing": [6.0, 7.0], "left": 0.5})
+    write_advice(study, Advice(Question(holes=2), table.assign(longitude=1.0, latitude=2.0), 9.0))
+    first, second = advised_holes(study)
+    assert first == {"name": "1", "place": [5.0, 6.0], "goal": "total", "left": 0.5}
+    assert second["place"] == [5.0, 7.0]
+    assert [one["id"] for one in point_lists(study, sites=False)] == ["holes"]
 
 
 def test_polygons_and_drawn_absences_are_no_sites(study):
