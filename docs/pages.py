@@ -153,7 +153,12 @@ def notebooks(folder: Path) -> str:
 
 def api() -> str:
     """Return the page of all modules, by their docstrings."""
-    parts = ["# Functions and classes"]
+    parts = [
+        "# Functions and classes\n\nFunctions that take values, arrays or small tables have an "
+        "example, unless their first sentence says it all; tests run every one. These have none: "
+        "functions that take a `study`, a finished run's files or a grown forest, which the "
+        "[notebooks](notebooks/index.md) show at work, and those that read rasters or draw."
+    ]
     for package in PACKAGES:
         parts.append(f"## {package}")
         for path in sorted((ROOT / "src" / package).rglob("*.py")):

@@ -1,22 +1,21 @@
 """What a run leaves behind for people: the numbers of the README, read from the run's own files."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from helpers.accuracy.estimates import ESTIMATES
 from helpers.accuracy.predictions import MAPS
 from helpers.core.files import read_json, write_json, write_text
 from helpers.core.settings import ROOT
 from helpers.core.study import Study
 from helpers.record.headline import read_headline
 from launcher.chinese import in_chinese
+from launcher.markdown import table, with_blocks
 from launcher.records import require_whole
 from launcher.stages import RunError, record_path, stages_of
-
-_SHOWN = ("test", "random", "blocks", "cells")  # estimates of a study with polygons
+from launcher.walk import blocks_of_walk
 
 
 def write_readme(path: str | Path) -> None:
@@ -30,61 +29,20 @@ def write_readme(path: str | Path) -> None:
     study = Study.open(path)
     require_whole(study)
     numbers = read_headline(study)
-    results = _polygons if study.samples.areas else _results
-    blocks = {study.name: results(study, numbers)}
+    walk = blocks_of_walk(study, numbers) if study.samples.areas else {}
+    blocks = {study.name: walk[study.name] if walk else _results(study, numbers)}
     if (coverage := ROOT / "results/batches/replicates/coverage.json").is_file():
         blocks["replicates"] = _coverage(read_json(coverage))
     pages = {
         ROOT / "README.md": blocks,
         ROOT / "README.zh-CN.md": {name: in_chinese(block) for name, block in blocks.items()},
     }
-    texts = {page: _with_blocks(page, its_blocks) for page, its_blocks in pages.items()}
+    if walk and (lesson := ROOT / "docs" / f"{study.name}.md").is_file():
+        pages[lesson] = walk
+    texts = {page: with_blocks(page, its_blocks) for page, its_blocks in pages.items()}
     write_json(ROOT / "figures" / study.name / "headline.json", numbers)
     for page, text in texts.items():
         write_text(page, text)
-
-
-def _with_blocks(page: Path, blocks: Mapping[str, str]) -> str:
-    """Return the text of a page with other blocks of results."""
-    text = page.read_text(encoding="utf-8")
-    for name, block in blocks.items():
-        opening, closing = f"<!-- {name}:begin", f"<!-- {name}:end -->"
-        begin, end = text.find(opening), text.find(closing)
-        if begin < 0 or end < begin:
-            message = f"{page.name} has no place for the results of {name}."
-            raise RunError(message, f"put the lines `{opening} -->` and `{closing}` into it")
-        head = text[: text.index("\n", begin) + 1]
-        text = f"{head}{block}\n{text[end:]}"
-    return text
-
-
-def polygon_rows(numbers: dict[str, Any]) -> Iterator[dict[str, str]]:
-    """Give a row an estimate of a study with polygons: by whole ones first, then by cells."""
-    (layer,) = numbers["layers"].values()
-    accuracy = layer["maps"]["reference"]["accuracy"]
-    for name in (name for name in _SHOWN if name in accuracy):
-        scores = accuracy[name]
-        ends = f"{scores['kappa_lower']:.2f} to {scores['kappa_upper']:.2f}"
-        yield {
-            "accuracy on": ESTIMATES[name],
-            "polygons": str(layer["groups"]["test" if name == "test" else "train"]),
-            "cells": str(scores["n"]),
-            "overall accuracy": f"{scores['overall_accuracy']:.2f}",
-            "kappa (90 % interval)": f"{scores['kappa']:.2f} ({ends})",
-        }
-
-
-def _polygons(study: Study, numbers: dict[str, Any]) -> str:
-    (layer,) = numbers["layers"].values()
-    accuracy = layer["maps"]["reference"]["accuracy"]
-    more = accuracy["cells"]["kappa"] - accuracy["random"]["kappa"]
-    seconds = sum(_read(record_path(study, name))["seconds"] for name in stages_of(study))
-    note = (
-        "Test samples and random folds are whole polygons. Folds of single cells part them, which "
-        f"makes kappa {more:.2f} higher: neighbouring cells of one polygon are no independent "
-        f"evidence. All notebooks together take {seconds:.0f} s on 2 cores."
-    )
-    return f"{_table(polygon_rows(numbers))}\n\n{note}"
 
 
 def _results(study: Study, numbers: dict[str, Any]) -> str:
@@ -99,10 +57,10 @@ def _results(study: Study, numbers: dict[str, Any]) -> str:
         _add_ceilings(tables, rows)
     first, last = sentences(numbers)
     parts = [
-        _table({"notebook": name, "seconds on 2 cores": f"{s:.0f}"} for name, s in seconds.items()),
+        table({"notebook": name, "seconds on 2 cores": f"{s:.0f}"} for name, s in seconds.items()),
         f"{first}.",
         "" if study.target == "ice_type" else f"Target: {study.target}.",
-        _table(rows),
+        table(rows),
         f"{last}{truth}. Version {numbers['version']}, code {numbers['code']}.",
     ]
     return "\n\n".join(part for part in parts if part)
@@ -176,14 +134,7 @@ def _coverage(record: dict[str, Any]) -> str:
     }
     rows = pd.DataFrame(columns, index=total.index).reset_index().to_dict("records")
     title = "Estimated against true over hidden worlds drawn anew, on the coarse grid"
-    return f"{title} (`make batch SWEEP=replicates`):\n\n{_table(rows)}"
-
-
-def _table(rows: Iterable[Mapping[Any, str]]) -> str:
-    """Return a table in Markdown, with the keys of rows as its heads."""
-    rows = list(rows)
-    lines = [f"| {' | '.join(row)} |" for row in (rows[0], *(one.values() for one in rows))]
-    return "\n".join([lines[0], "|---" * len(rows[0]) + "|", *lines[1:]])
+    return f"{title} (`make batch SWEEP=replicates`):\n\n{table(rows)}"
 
 
 def _read(path: Path) -> Any:

@@ -12,7 +12,7 @@ from conftest import ROOT
 from project import environment
 
 from helpers.core.files import read_json
-from launcher import readme
+from launcher import readme, walk
 from launcher.stages import RunError
 
 BLOCKS = "a\n<!-- quick:begin x -->\nold\n<!-- quick:end -->\nb\n<!-- replicates:begin -->\nolder\n"
@@ -48,7 +48,7 @@ def test_the_readme_has_the_headline_numbers_of_the_committed_studies(path):
     _, _, block = text.partition(f"<!-- {numbers['study']}:begin")
     block, _, _ = block.partition(f"<!-- {numbers['study']}:end")
     if numbers["total"] is None:
-        rows, texts = readme.polygon_rows(numbers), []
+        rows, texts = walk.polygon_rows(numbers), []
     else:
         rows, texts = readme.layer_rows(numbers), [*readme.sentences(numbers)]
         texts.append(f"Version {numbers['version']}, code {numbers['code']}.")

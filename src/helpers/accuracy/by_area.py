@@ -53,6 +53,13 @@ def area_adjusted(
         ``indicative``: whether the samples are no probability sample. ``left_out_share``: the share
         of the map whose class no sample was mapped as; all that follows refers to the rest. Areas
         are those of classes in the reference. NaN is undefined.
+
+    Examples
+    --------
+    >>> # One in ten of 100 samples mapped as forest is steppe, but most of the map is forest.
+    >>> result = area_adjusted([[90, 10], [0, 100]], [900, 100], area_km2=1000)
+    >>> float(round(result["overall_accuracy"], 2)), result["area_km2"].round().tolist()
+    (0.91, [810.0, 190.0])
     """
     counts, mapped = np.asarray(matrix, float), np.asarray(mapped, float)
     nothing = np.full(len(mapped), np.nan)

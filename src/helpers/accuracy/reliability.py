@@ -33,6 +33,13 @@ def reliability(
     There is one row a class and bin that holds samples: the mean ``predicted`` probability, and the
     ``observed`` share with its 90 % Wilson interval. Arguments and errors are those of
     `helpers.core.scores.log_loss`, and the number of bins of equal width between 0 and 1.
+
+    Examples
+    --------
+    >>> chance = [[0.8, 0.2]] * 10  # class 1 occurs in 4 of 10, and 2 were said
+    >>> table = reliability([1] * 4 + [0] * 6, chance, [0, 1])
+    >>> table.loc[table["class"] == 1, ["n", "predicted", "observed"]].round(2).values.tolist()
+    [[10.0, 0.2, 0.4]]
     """
     probabilities, occurs = checked_probabilities(reference, probabilities, classes)
     count, predicted, observed = _binned(probabilities, occurs, bins)

@@ -43,6 +43,15 @@ def morans_i(
     ----------
     Moran, P. (1950). Notes on continuous stochastic phenomena. Biometrika 37, 17-23. Permutations
     as in Anselin (1995), https://doi.org/10.1111/j.1538-4632.1995.tb00338.x
+
+    Examples
+    --------
+    >>> line = [(x, 0) for x in range(40)]
+    >>> half = [0] * 20 + [1] * 20  # alike beside alike; and every other one
+    >>> rng = np.random.default_rng(0)
+    >>> found = [morans_i(one, line, rng, neighbours=2) for one in (half, [0, 1] * 20)]
+    >>> [round(float(one["morans_i"]), 1) for one in found]
+    [0.9, -0.9]
     """
     values, points = np.asarray(values, float), np.asarray(points, float)
     if group is not None:

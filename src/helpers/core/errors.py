@@ -22,7 +22,13 @@ class CompendiumError(Exception):
 
 
 def listed(items: Collection[Any], most: int = 10) -> str:
-    """Return items as text, and how many more there are than `most`."""
+    """Return items as text, and how many more there are than `most`.
+
+    Examples
+    --------
+    >>> listed([3, 7, 8, 9], most=2)
+    '3, 7 and 2 more'
+    """
     text = ", ".join(map(str, list(items)[:most]))
     return text + (f" and {len(items) - most} more" if len(items) > most else "")
 

@@ -259,6 +259,12 @@ def block_mean(values: np.ndarray, divisor: int, minimum_share: float = 0.5) -> 
     Returns
     -------
     numpy.ndarray of float32, shape (..., y / divisor, x / divisor)
+
+    Examples
+    --------
+    >>> fine = np.array([[1, 3, np.nan, np.nan], [5, 7, np.nan, 8]])
+    >>> block_mean(fine, 2).tolist()  # three of four cells are missing
+    [[4.0, nan]]
     """
     shape = (*values.shape[:-2], values.shape[-2] // divisor, values.shape[-1] // divisor)
     total, valid = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
@@ -273,7 +279,13 @@ def block_mean(values: np.ndarray, divisor: int, minimum_share: float = 0.5) -> 
 
 
 def direction(north: np.ndarray, east: np.ndarray, least: float = 1e-6) -> np.ndarray:
-    """Return a vector's direction in degrees clockwise from north; NaN if shorter than `least`."""
+    """Return a vector's direction in degrees clockwise from north; NaN if shorter than `least`.
+
+    Examples
+    --------
+    >>> direction(np.array([1, 0, -1, 0]), np.array([0, 1, 0, 0])).tolist()  # N, E, S, nowhere
+    [0.0, 90.0, 180.0, nan]
+    """
     degrees = np.degrees(np.arctan2(east, north)) % np.float32(360)
     degrees = np.where(degrees >= 360, np.float32(0), degrees)  # -1e-9 % 360 rounds to 360
     long_enough = np.hypot(north, east) >= least

@@ -213,5 +213,11 @@ def mass(ice_thickness: np.ndarray) -> np.ndarray:
 
 
 def water_equivalent(ice_thickness: np.ndarray) -> np.ndarray:
-    """Return the thickness of the water (m) that ice of a thickness (m) melts to."""
+    """Return the thickness of the water (m) that ice of a thickness (m) melts to.
+
+    Examples
+    --------
+    >>> round(water_equivalent(2.0), 2), round(mass(2.0))  # m of water, kg m-2 of 2 m of ice
+    (1.83, 1834)
+    """
     return ice_thickness * (ICE_DENSITY / WATER_DENSITY)

@@ -78,13 +78,25 @@ def overall_accuracy(matrix: npt.ArrayLike) -> Any:
 
 
 def precision(matrix: npt.ArrayLike) -> np.ndarray:
-    """Return the user's accuracy of each class: the correct share of what is mapped as it."""
+    """Return the user's accuracy of each class: the correct share of what is mapped as it.
+
+    Examples
+    --------
+    >>> precision([[3, 1], [0, 6]]).tolist()  # rows are mapped classes
+    [0.75, 1.0]
+    """
     matrix = _checked(matrix)
     return ratio(_diagonal(matrix), matrix.sum(axis=-1))
 
 
 def recall(matrix: npt.ArrayLike) -> np.ndarray:
-    """Return the producer's accuracy of each class: the share of it that is mapped as it."""
+    """Return the producer's accuracy of each class: the share of it that is mapped as it.
+
+    Examples
+    --------
+    >>> recall([[3, 1], [0, 6]]).round(2).tolist()  # columns are reference classes
+    [1.0, 0.86]
+    """
     matrix = _checked(matrix)
     return ratio(_diagonal(matrix), matrix.sum(axis=-2))
 
@@ -100,6 +112,12 @@ def macro(values: npt.ArrayLike, matrix: npt.ArrayLike) -> Any:
 
     A score that is undefined for such a class counts as 0, so that never mapping a rare class costs
     accuracy; this is scikit-learn's ``average="macro"`` with ``zero_division=0``.
+
+    Examples
+    --------
+    >>> matrix = [[90, 10], [0, 0]]  # the rare class is never mapped
+    >>> float(macro(recall(matrix), matrix)), overall_accuracy(matrix)
+    (0.5, 0.9)
     """
     matrix = _checked(matrix)
     occurs = (matrix.sum(axis=-2) + matrix.sum(axis=-1)) > 0
@@ -185,7 +203,14 @@ def kappa_standard_error(matrix: npt.ArrayLike) -> float:
 
 
 def quantity_disagreement(matrix: npt.ArrayLike) -> Any:
-    """Return the disagreement from wrong class proportions (Pontius and Millones, 2011)."""
+    """Return the disagreement from wrong class proportions (Pontius and Millones, 2011).
+
+    Examples
+    --------
+    >>> swapped = [[4, 2], [2, 4]]  # as much of each class as there is
+    >>> quantity_disagreement(swapped), round(allocation_disagreement(swapped), 2)
+    (0.0, 0.33)
+    """
     matrix = _checked(matrix)
     apart = np.abs(matrix.sum(axis=-1) - matrix.sum(axis=-2)).sum(axis=-1)
     return ratio(apart / 2, matrix.sum(axis=(-2, -1)))
@@ -195,6 +220,12 @@ def allocation_disagreement(matrix: npt.ArrayLike) -> Any:
     """Return the disagreement from right proportions in wrong places (Pontius and Millones, 2011).
 
     With `quantity_disagreement` it makes up all of ``1 - overall_accuracy``.
+
+    Examples
+    --------
+    >>> too_much = [[6, 4], [0, 2]]  # of the first class
+    >>> allocation_disagreement(too_much), round(quantity_disagreement(too_much), 2)
+    (0.0, 0.33)
     """
     matrix = _checked(matrix)
     correct = _diagonal(matrix)
@@ -209,6 +240,12 @@ def log_loss(
 
     Probabilities below `PROBABILITY_FLOOR` count as that: a forest says 0 where no tree voted for a
     class. Arguments and errors as for `checked_probabilities`.
+
+    Examples
+    --------
+    >>> sure, unsure = [[0.9, 0.1]], [[0.6, 0.4]]
+    >>> [round(log_loss([1], one, [0, 1]), 2) for one in (sure, unsure)]  # both wrong
+    [2.3, 0.92]
     """
     probabilities, occurs = checked_probabilities(reference, probabilities, classes)
     floored = np.maximum(probabilities[occurs], PROBABILITY_FLOOR)
@@ -222,6 +259,11 @@ def brier_score(
 
     From 0 to 2 (Brier, 1950): of two classes it is twice the score that some give. NaN without
     samples. Arguments and errors as for `checked_probabilities`.
+
+    Examples
+    --------
+    >>> [round(brier_score([1], [one], [0, 1]), 2) for one in ([0.9, 0.1], [0.5, 0.5], [0, 1])]
+    [1.62, 0.5, 0.0]
     """
     probabilities, occurs = checked_probabilities(reference, probabilities, classes)
     return ratio(((probabilities - occurs) ** 2).sum(), len(probabilities))
@@ -370,6 +412,13 @@ def interval(values: npt.ArrayLike, probability: float, block: npt.ArrayLike) ->
     Hesterberg, T. (2015). What teachers should know about the bootstrap. The American Statistician
     69, 371-386. https://doi.org/10.1080/00031305.2015.1089789
     Kish, L. (1965). Survey Sampling. Wiley.
+
+    Examples
+    --------
+    >>> values = np.linspace(0, 1, 101)  # as if drawn
+    >>> plain, expanded = (interval(values, 0.9, np.arange(n)).round(2) for n in (1000, 5))
+    >>> plain.tolist(), expanded.tolist()
+    ([0.05, 0.95], [0.01, 0.99])
     """
     sizes = np.bincount(np.asarray(block)).astype(float)
     blocks = max(sizes.sum() ** 2 / (sizes**2).sum(), 1 + 1e-9)
@@ -430,7 +479,13 @@ def _checked(matrix: npt.ArrayLike) -> np.ndarray:
 
 
 def ratio(part: npt.ArrayLike, whole: npt.ArrayLike) -> Any:
-    """Return part / whole, NaN where whole is 0; a float for scalars."""
+    """Return part / whole, NaN where whole is 0; a float for scalars.
+
+    Examples
+    --------
+    >>> ratio([1, 0], [4, 0]).tolist()
+    [0.25, nan]
+    """
     part, whole = np.broadcast_arrays(np.asarray(part, float), np.asarray(whole, float))
     quotient = np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole != 0)
     return quotient if quotient.ndim else float(quotient)

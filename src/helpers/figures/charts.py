@@ -42,9 +42,11 @@ def distances(study: Study) -> Figure:
     first.set_xlim(left=0.5)
     first.set_ylabel("share within the distance")
     first.xaxis.set_major_formatter("{x:g}")
-    look = {"ncols": len(first.lines), "frameon": False, "handlelength": 2.2}
+    rows = 1 + len(first.lines) // 6  # six do not fit side by side
+    look = {"ncols": -(-len(first.lines) // rows), "frameon": False, "handlelength": 2.2}
     figure.legend(*first.get_legend_handles_labels(), loc="upper center", **look)
-    figure.subplots_adjust(14 / WIDTH_MM, 13 / 66, 1 - 3 / WIDTH_MM, 1 - 12 / 66, 0.08)
+    top = 1 - (8 + 4 * rows) / 66
+    figure.subplots_adjust(14 / WIDTH_MM, 13 / 66, 1 - 3 / WIDTH_MM, top, 0.08)
     mark_label(figure, study.label)
     return figure
 

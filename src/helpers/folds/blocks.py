@@ -49,6 +49,12 @@ def blocks(points: npt.ArrayLike, unit: npt.ArrayLike, size: float) -> np.ndarra
     """Return the number of the square block, `size` wide, that holds the middle of each unit.
 
     Points have the shape (n, 2), units and result (n,).
+
+    Examples
+    --------
+    >>> places = [[1, 1], [8, 2], [14, 3], [95, 95]]
+    >>> blocks(places, ["a", "b", "b", "c"], size=10).tolist()  # the middle of b is at 11
+    [0, 1, 1, 2]
     """
     points = check_coordinates(points, "samples")
     unit = np.unique(unit, return_inverse=True)[1]

@@ -40,7 +40,13 @@ def neighbour_distances(points: npt.ArrayLike, label: npt.ArrayLike) -> np.ndarr
 
 
 def prediction_distances(points: npt.ArrayLike, cells: npt.ArrayLike) -> np.ndarray:
-    """Return the distance of each of the map's cells to the nearest point (Gij of kNNDM)."""
+    """Return the distance of each of the map's cells to the nearest point (Gij of kNNDM).
+
+    Examples
+    --------
+    >>> prediction_distances([[0, 0], [10, 0]], [[3, 4], [10, 1]]).tolist()
+    [5.0, 1.0]
+    """
     return cKDTree(np.asarray(points, float)).query(np.asarray(cells, float), workers=-1)[0]
 
 

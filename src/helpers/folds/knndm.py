@@ -168,6 +168,14 @@ def lacking_classes(
     """Return how many classes are in one fold alone, and how often a fold lacks a class.
 
     The former could be in two folds; the latter have as many units as there are folds, or more.
+
+    Examples
+    --------
+    >>> fold, types = np.array([0, 0, 1, 1]), np.array([0, 1, 0, 0])
+    >>> lacking_classes(fold, types, np.arange(4), folds=2)  # class 1 is one sample
+    (0, 0)
+    >>> lacking_classes(fold, np.array([0, 0, 1, 1]), np.arange(4), folds=2)
+    (2, 2)
     """
     classes, kind = np.unique(types, return_inverse=True)
     held = np.zeros((len(classes), folds), bool)

@@ -26,6 +26,13 @@ def deal_units(unit: npt.ArrayLike, types: npt.ArrayLike, folds: int, seed: int)
     """Return the fold of each sample: units are dealt at random, with like shares of every class.
 
     Unit and class (`types`) of each sample have the shape (n,). A unit counts as its highest class.
+
+    Examples
+    --------
+    >>> unit = ["a", "a", "b", "c", "d"]
+    >>> fold = deal_units(unit, types=[0, 0, 0, 1, 1], folds=2, seed=0)
+    >>> bool(fold[0] == fold[1]), np.bincount(fold[1:]).tolist()  # a stays whole; two units each
+    (True, [2, 2])
     """
     names, number = np.unique(np.asarray(unit), return_inverse=True)
     check_enough(len(names), folds, "sites")

@@ -157,6 +157,12 @@ def choose(scored: pd.DataFrame, score: str, one_standard_error: bool = False) -
     ----------
     Breiman, L., Friedman, J., Olshen, R., Stone, C. (1984). Classification and regression trees.
     Section 3.4.3.
+
+    Examples
+    --------
+    >>> scored = {"kappa": [0.50, 0.49, 0.40], "kappa_se": [0.02] * 3, "leaves": [90, 12, 4]}
+    >>> choose(pd.DataFrame(scored), "kappa"), choose(pd.DataFrame(scored), "kappa", True)
+    (0, 1)
     """
     worse = _smaller_is_better(scored, score)
     best = worse.idxmin()

@@ -395,6 +395,13 @@ def permafrost_cut(counts: np.ndarray) -> int:
     ----------
     counts : shape (UNITS + 1,)
         Cells at each step of P. They say as much as single cells: rasters have no more steps.
+
+    Examples
+    --------
+    >>> counts = np.zeros(UNITS + 1)
+    >>> counts[[UNITS // 5, 3 * UNITS // 5]] = 50  # cells with a probability of 0.2 and of 0.6
+    >>> permafrost_cut(counts) / UNITS  # 40 cells are expected: 50 above 0.2 are nearest
+    0.2001
     """
     expected = (counts * np.arange(len(counts))).sum() / UNITS
     above = np.append(np.cumsum(counts[::-1])[::-1], 0)  # cells at a step or above

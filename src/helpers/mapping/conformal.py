@@ -53,6 +53,14 @@ def prediction_sets(probabilities: npt.ArrayLike, limits: npt.ArrayLike) -> np.n
     Limits are those of `set_limits`. The most probable class is always in, so that no set is
     empty. A class without a limit has too few samples to be left out: it is in wherever its
     probability is not 0.
+
+    Examples
+    --------
+    >>> cell = [[0.7, 0.2, 0.1]]
+    >>> prediction_sets(cell, [0.4, 0.3, 0.2]).tolist()
+    [[True, False, False]]
+    >>> prediction_sets(cell, [0.4, 0.3, np.nan]).tolist()  # too few samples of the last class
+    [[True, False, True]]
     """
     probabilities = np.asarray(probabilities)
     limits = np.asarray(limits)

@@ -78,7 +78,13 @@ _WINDOW = 30  # samples whose mean error is taken
 
 
 def undecided(classes: int) -> int:
-    """Return how many of so many classes a prediction set has at least that says nothing."""
+    """Return how many of so many classes a prediction set has at least that says nothing.
+
+    Examples
+    --------
+    >>> [undecided(classes) for classes in (2, 3, 6)]
+    [2, 2, 5]
+    """
     return max(classes - 1, 2)
 
 

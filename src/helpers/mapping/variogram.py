@@ -72,6 +72,14 @@ def fit_variogram(
 
     The correlation must have fallen to 0.05 at the distance `farthest`: what reaches farther is a
     trend, and the resampled sites account for it.
+
+    Examples
+    --------
+    >>> distance = np.linspace(1, 100, 50)
+    >>> covariance = 0.6 * np.exp(-distance / 20)  # 0.4 is nugget
+    >>> found = fit_variogram(distance, covariance, np.ones(50), farthest=100)
+    >>> round(found.nugget, 1), round(found.reach, -1)
+    (0.4, 20.0)
     """
     fits = []
     for reach in np.geomspace(farthest / 60, farthest / 3, 40):
@@ -92,6 +100,12 @@ def block_covariance(
     Covariances are averaged over `parts` points of a square along each side. Lag 0 lies in the
     middle of the result of shape (2 rows - 1, 2 columns - 1). For squares much larger than the
     reach the covariance falls to 0, and for small ones it is that between points.
+
+    Examples
+    --------
+    >>> near = Variogram(nugget=0.0, partial_sill=1.0, reach=10.0)
+    >>> [round(block_covariance(near, (1, 1), side).item(), 2) for side in (1, 10, 100)]
+    [0.95, 0.62, 0.07]
     """
     # The difference of two even spreads over a square is a triangle.
     steps = np.arange(1 - parts, parts)

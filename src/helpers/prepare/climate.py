@@ -58,6 +58,13 @@ def decode_lst(numbers: np.ndarray, qc: np.ndarray, max_error: int = 2) -> np.nd
         for not produced.
     max_error
         Largest accepted error of quality 01 in K.
+
+    Examples
+    --------
+    >>> numbers = np.array([13658, 13658, 0], np.uint16)
+    >>> quality = np.array([0b00000000, 0b11000001, 0b00000010], np.uint8)  # good, 4 K off, none
+    >>> print(decode_lst(numbers, quality).round(1))
+    [ 0. nan nan]
     """
     mandatory = qc & 0b11
     error = (qc >> 6) & 0b11
@@ -120,7 +127,14 @@ def thawing_index(monthly: np.ndarray) -> np.ndarray:
 
 
 def freezing_index(monthly: np.ndarray) -> np.ndarray:
-    """Return the degree-days below 0 degC of a year, as a positive number; see `thawing_index`."""
+    """Return the degree-days below 0 degC of a year, as a positive number; see `thawing_index`.
+
+    Examples
+    --------
+    >>> monthly = np.array([-20.0] * 6 + [10.0] * 6)
+    >>> round(float(freezing_index(monthly))), round(float(thawing_index(monthly)))
+    (3625, 1840)
+    """
     return thawing_index(-monthly)
 
 
@@ -135,6 +149,11 @@ def frost_number(thawing: np.ndarray, freezing: np.ndarray) -> np.ndarray:
     ----------
     Nelson, F. E., Outcalt, S. I. (1987). A computational method for prediction and regionalization
     of permafrost. Arctic and Alpine Research 19, 279-288.
+
+    Examples
+    --------
+    >>> frost_number(np.array([1600.0, 900.0]), np.array([1600.0, 3600.0])).round(2).tolist()
+    [0.5, 0.67]
     """
     thawing, freezing = (
         part.astype(float).filled(np.nan) if isinstance(part, np.ma.MaskedArray) else part

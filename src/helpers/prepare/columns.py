@@ -68,6 +68,12 @@ def column_title(study: Study, column: str) -> str:
 
 
 def places_of(columns: Sequence[str], predictors: Iterable[str]) -> list[int]:
-    """Return the places of the columns that belong to some predictors, or are named themselves."""
+    """Return the places of the columns that belong to some predictors, or are named themselves.
+
+    Examples
+    --------
+    >>> places_of(["slope", "cover=1", "cover=2", "ndvi"], ["cover", "ndvi"])
+    [1, 2, 3]
+    """
     wanted = set(predictors)
     return [k for k, name in enumerate(columns) if {name, predictor_of(name)} & wanted]

@@ -15,7 +15,14 @@ _ENCODINGS = (SOIL_FRACTION, SOIL_FRACTION, SOIL_FRACTION, SOIL_CARBON)
 
 
 def fill_nearest(values: np.ndarray, resolution: float, distance: float) -> np.ndarray:
-    """Fill missing cells from the nearest valid one, if it is within a distance in metres."""
+    """Fill missing cells from the nearest valid one, if it is within a distance in metres.
+
+    Examples
+    --------
+    >>> row = np.array([[20.0, np.nan, np.nan, np.nan]])
+    >>> fill_nearest(row, resolution=1000, distance=2000).tolist()
+    [[20.0, 20.0, 20.0, nan]]
+    """
     missing = np.isnan(values)
     if not missing.any() or missing.all():
         return values

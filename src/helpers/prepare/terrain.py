@@ -78,6 +78,13 @@ def aspect_vector(
     They are cosine and sine of the aspect from true north, both 0 where the slope is less than
     `flat_degrees`. `helpers.core.grid.direction` gives the aspect itself, in degrees, and the
     aspect of a mean vector after both were averaged: 350 and 10 degrees give 0.
+
+    Examples
+    --------
+    >>> # Ground that rises to the south and to the west faces north-east.
+    >>> northness, eastness = aspect_vector(np.array([-0.1]), np.array([-0.1]))
+    >>> northness.round(2).tolist(), eastness.round(2).tolist()
+    ([0.71], [0.71])
     """
     steepness = np.hypot(east, north)
     flat = steepness < math.tan(math.radians(flat_degrees))
@@ -104,6 +111,13 @@ def topographic_position(
     References
     ----------
     Weiss, A. D. (2001). Topographic position and landforms analysis. ESRI User Conference.
+
+    Examples
+    --------
+    >>> ridge = np.zeros((7, 7), np.float32)
+    >>> ridge[3] = 10
+    >>> print(topographic_position(ridge, 100, 300, inner_share=0)[3, 3].round(1))
+    7.9
     """
     if radius < resolution:
         raise ValueError(f"a radius of {radius:g} m is shorter than a cell of {resolution:g} m")
@@ -137,6 +151,14 @@ def relief_amplitude(
 
     The square has this area in km2, but its side is rounded so that as many fine cells stand out on
     either side of the reference cell of `divisor` fine cells: it is centred on that.
+
+    Examples
+    --------
+    >>> slope = np.arange(16.0).reshape(4, 4)
+    >>> relief_amplitude(slope, 1000, area=4, divisor=2).tolist()  # each square is its cell
+    [[5.0, 5.0], [5.0, 5.0]]
+    >>> relief_amplitude(slope, 1000, area=16, divisor=2).tolist()  # a cell more on each side
+    [[10.0, 10.0], [10.0, 10.0]]
     """
     overhang = max(0, round((math.sqrt(area) * 1000 / resolution - divisor) / 2))
     padded = np.pad(elevation, overhang, constant_values=np.nan)
@@ -229,6 +251,12 @@ def wetness_index(
     ----------
     Beven, K. J., Kirkby, M. J. (1979). A physically based, variable contributing area model of
     basin hydrology. Hydrological Sciences Bulletin 24, 43-69.
+
+    Examples
+    --------
+    >>> upstream, flat = np.array([1.0, 1000.0]), np.array([0.0, 0.0])
+    >>> wetness_index(upstream, 100, np.array([0.5, 0.0]), flat).round(1).tolist()  # crest, valley
+    [5.3, 18.4]
     """
     steepness = np.maximum(np.hypot(east, north), np.float32(slope_floor))
     return np.log(upstream * np.float32(resolution) / steepness)

@@ -41,13 +41,26 @@ _MOST_VALUES = 100_000_000  # of all indices and dates that are in memory at onc
 
 
 def clear_pixels(qa: np.ndarray, masked: Iterable[str]) -> np.ndarray:
-    """Return which QA_PIXEL values, uint16, have none of the bits named; ``fill`` is always one."""
+    """Return which QA_PIXEL values, uint16, have none of the bits named; ``fill`` is always one.
+
+    Examples
+    --------
+    >>> quality = np.array([1 << 6, 1 << 3, 1 << 4], np.uint16)  # clear, cloud, shadow
+    >>> clear_pixels(quality, ["cloud"]).tolist()
+    [True, False, True]
+    """
     bits = sum(1 << products.QA_BITS[name] for name in {"fill", *masked})
     return (qa & np.uint16(bits)) == 0
 
 
 def normalised_difference(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Return (first - second) / (first + second), NaN where the sum is not positive."""
+    """Return (first - second) / (first + second), NaN where the sum is not positive.
+
+    Examples
+    --------
+    >>> normalised_difference(np.array([0.4, 0.0]), np.array([0.1, 0.0])).round(2).tolist()
+    [0.6, nan]
+    """
     total = first + second
     return np.divide(first - second, total, out=np.full_like(total, np.nan), where=total > 0)
 
@@ -83,6 +96,12 @@ def median_over_dates(values: Sequence[np.ndarray]) -> np.ndarray:
     """Return the median of float32 arrays, one a date, passing over NaN; NaN where all are.
 
     `numpy.nanmedian` gives the same, two to five times slower.
+
+    Examples
+    --------
+    >>> dates = np.array([[0.2, np.nan], [0.9, np.nan], [0.3, np.nan]], np.float32)
+    >>> print(median_over_dates(dates))
+    [0.3 nan]
     """
     ranked = np.stack(values, axis=-1)
     ranked.sort(axis=-1)  # missing values come last

@@ -203,7 +203,13 @@ def class_code(study: Study, text: str) -> float:
 
 
 def ice_type_code(text: str) -> float:
-    """Return an ice type's number (0-5) from its number, English or Chinese name; NaN otherwise."""
+    """Return an ice type's number (0-5) from its number, English or Chinese name; NaN otherwise.
+
+    Examples
+    --------
+    >>> [ice_type_code(text) for text in ("富冰冻土", "icy frozen soil", "2", "clay")]
+    [3, 2, 2, nan]
+    """
     return _ICE_TYPE_CODES.get(text.lower().removesuffix(".0"), np.nan)
 
 

@@ -62,6 +62,12 @@ def gcj02_to_wgs84(longitude: npt.ArrayLike, latitude: npt.ArrayLike) -> Degrees
     The widely copied one-step inverse ``p = q - shift(q)`` is wrong by up to several metres.
     Within 0.01 degrees of the box's edge, where shifted and unshifted points mix, the inverse isn't
     unique.
+
+    Examples
+    --------
+    >>> shifted = wgs84_to_gcj02(121.5, 50.8)
+    >>> [round(float(one), 9) for one in gcj02_to_wgs84(*shifted)]
+    [121.5, 50.8]
     """
     return _inverse(_gcj02_shift, longitude, latitude)
 

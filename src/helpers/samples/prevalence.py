@@ -184,6 +184,11 @@ def shifted(probability: npt.ArrayLike, shift: npt.ArrayLike) -> np.ndarray:
     """Return probabilities whose log-odds are shifted; 0, 1 and NaN stay, and so does their order.
 
     Shapes are broadcast. Single precision stays single with a plain number as the shift.
+
+    Examples
+    --------
+    >>> shifted([0.1, 0.5, 1], np.log(4)).round(2).tolist()  # odds are four times as large
+    [0.31, 0.8, 1.0]
     """
     return expit(logit(probability) + shift)
 

@@ -31,7 +31,13 @@ def units(points: npt.ArrayLike, group: npt.ArrayLike, distance: float) -> np.nd
 
 
 def components(count: int, *labels: npt.ArrayLike, pairs: npt.ArrayLike = ()) -> np.ndarray:
-    """Return each sample's connected component; equal labels connect samples, and so do pairs."""
+    """Return each sample's connected component; equal labels connect samples, and so do pairs.
+
+    Examples
+    --------
+    >>> components(4, ["a", "b", "b", "c"], pairs=[(2, 3)]).tolist()
+    [0, 1, 1, 1]
+    """
     links = [np.reshape(pairs, (-1, 2)).astype(int)]
     for label in labels:
         _, first, number = np.unique(label, return_index=True, return_inverse=True)
