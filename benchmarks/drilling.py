@@ -58,8 +58,8 @@ class World:
         truth = true_rasters(study, self.ground, truth_rng)
         values, cells = read_predictors(study, forest_columns(study))
         inside = domain_of_cells(study).ravel()[cells]
-        self.values = values[inside]
-        self.true = {name: raster.ravel()[cells[inside]] for name, raster in truth.items()}
+        self.values, self.cells = values[inside], cells[inside]
+        self.true = {name: raster.ravel()[self.cells] for name, raster in truth.items()}
 
     def campaign(self):
         """Return the cells of the sites, and of thirty more of the same campaign in the domain."""
@@ -96,6 +96,7 @@ class World:
         study = self.study
         table, _ = group_cells(study, pd.concat(parts, ignore_index=True))
         table = table.assign(in_domain=in_domain(study, table), split="train")
+        table["sample"] = np.arange(len(table))
         rng = np.random.default_rng(study.uncertainty.seed)
         drawn = redraw(study, table, rng)
         names = [layer_name(layer) for layer in study.layers]

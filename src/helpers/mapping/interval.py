@@ -9,7 +9,8 @@ A total errs for three reasons, and each is sampled:
 3. *Residual field.* Covariates explain only a part of the ice. What is left is correlated over some
    distance, and its mean over the map is not zero. The variogram of out-of-fold residuals parts
    the correlated part from the nugget (measurement, variation within a cell), which averages out
-   over a map and is left out.
+   over a map and is left out. Folds are those of kNNDM, as far from each other as the map is from
+   its samples: along roads near ones see hardly any of it.
 
 The layers are drawn jointly: with the same blocks, and with one residual field whose correlation
 between layers is that of the residuals. Draws are taken on a systematic sample of cells, around the
@@ -101,11 +102,7 @@ def draw_storage(
             ((chance, content),) = layer.redrawn(study, drawn, cells)
             sites += layer.volume(chance * content, cells)
             contents += layer.volume(chance.mean(axis=0) * content, cells)
-        variogram, between = residual_field(study, layers)
-        loads = _loads(study, layers, cells)
-        lags = block_covariance(variogram, loads.shape[2:], cells.side)
-        covariance = field_covariance(loads, between, lags)
-        covariance = (covariance + covariance.T) / 2
+        covariance, variogram = field_of_totals(study, layers, cells)
         zeros = np.zeros(shape[1])
         field = rng.multivariate_normal(zeros, covariance, settings.draws, method="eigh")
     return Draws(
@@ -138,6 +135,17 @@ def residual_field(study: Study, layers: Sequence[LayerModels]) -> tuple[Variogr
         spread.append(layer.at_samples.ice_sd[inside])
     variogram = fit_variogram(*covariogram(points, residuals, spread, farthest), farthest)
     return variogram, _between(layers, residuals)
+
+
+def field_of_totals(
+    study: Study, layers: Sequence[LayerModels], cells: Cells
+) -> tuple[np.ndarray, Variogram]:
+    """Return the covariance of the regions' totals by the residual field, and its variogram."""
+    variogram, between = residual_field(study, layers)
+    loads = _loads(study, layers, cells)
+    lags = block_covariance(variogram, loads.shape[2:], cells.side)
+    covariance = field_covariance(loads, between, lags)
+    return (covariance + covariance.T) / 2, variogram
 
 
 def _loads(study: Study, layers: Sequence[LayerModels], cells: Cells) -> np.ndarray:

@@ -15,7 +15,7 @@ from sklearn.ensemble import RandomForestClassifier
 from helpers.core.classes import layer_name
 from helpers.core.study import Study
 from helpers.folds.blocks import study_blocks
-from helpers.folds.kinds import sample_folds
+from helpers.folds.kinds import far_folds
 from helpers.forest.cards import load_hurdle
 from helpers.forest.hurdle import PULL, Hurdle, Prediction, joined, learning_rows, predict_held_out
 from helpers.forest.paths import model_path
@@ -74,7 +74,9 @@ class LayerModels:
     learnt
         Those that the hurdle model has learned from.
     at_samples
-        What is expected of the samples, out of fold.
+        What is expected of the samples by models without their fold, of folds that are as far
+        from each other as the cells are from the samples: near ones would hide what the models do
+        not know where there is no sample.
     depths
         Top and bottom of the layer, m.
     """
@@ -204,7 +206,7 @@ def layer_models(
         paths = [model_path(study, layer_name(layer), kind="ice") for layer in study.depths]
         hurdles = [load_hurdle(path, study.target)[0] for path in paths]
     jobs = [
-        (part, sample_folds(study, part), hurdle.strata)
+        (part, far_folds(study, part), hurdle.strata)
         for part, hurdle in zip(rows, hurdles, strict=True)
     ]
     layers = []

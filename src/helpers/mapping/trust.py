@@ -25,7 +25,7 @@ from helpers.core.plot import colour_map
 from helpers.core.rasters import BLOCK, open_raster
 from helpers.core.settings import Trust
 from helpers.core.study import Study
-from helpers.folds.kinds import sample_folds
+from helpers.folds.kinds import far_folds, sample_folds
 from helpers.forest import out_of_fold
 from helpers.forest.cards import card_params, read_card
 from helpers.forest.hurdle import PROBABILITY_SCALE, predict_held_out
@@ -46,7 +46,6 @@ from helpers.prepare.domain import in_domain_at
 from helpers.prepare.registry import covariate_files
 from helpers.samples.rows import layer_rows, predictor_values
 from helpers.samples.store import read_samples
-from helpers.samples.together import FoldError
 
 OUTSIDE = 5
 """The code of ground outside of the potential-permafrost domain."""
@@ -140,7 +139,7 @@ def fit_trust(study: Study, table: pd.DataFrame) -> list[LayerTrust]:
         rows = rows[rows["in_domain"]].reset_index(drop=True)
         jobs.append((rows, sample_folds(study, rows), card_params(card)))
     importances = out_of_fold.out_of_fold_importance(study, jobs)
-    kinds = [fold for _, fold, _ in jobs], [_far_folds(study, rows) for rows, *_ in jobs]
+    kinds = [fold for _, fold, _ in jobs], [far_folds(study, rows) for rows, *_ in jobs]
     held_out = [
         predict_held_out(
             study, [(job[0], *one) for job, *one in zip(jobs, folds, strata, strict=True)]
@@ -191,14 +190,6 @@ def layer_space(study: Study, layer: str) -> tuple[pd.DataFrame, list[str], Appl
     # Which folds there are changes the threshold only, and that is the record's.
     space = fit(predictor_values(rows, names), names, weights, np.arange(len(rows)) % 2)
     return rows, names, replace(space, threshold=record["threshold"])
-
-
-def _far_folds(study: Study, rows: pd.DataFrame) -> np.ndarray:
-    """Return kNNDM folds, or the study's own where these are not possible."""
-    try:
-        return sample_folds(study, rows, "knndm")
-    except FoldError:
-        return sample_folds(study, rows)
 
 
 def error_profile(types: np.ndarray, parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
