@@ -7,7 +7,9 @@ from typing import Any
 
 from docutils.nodes import SkipNode
 from docutils.utils.math.latex2mathml import tex2mathml
+from numpy.typing import ArrayLike
 from sphinx.application import Sphinx
+from sphinx.util.typing import stringify_annotation
 
 sys.path.insert(0, str(Path(__file__).parent))
 from pages import write_pages
@@ -35,6 +37,12 @@ html_theme_options = {"page_width": "1100px", "sidebar_width": "230px", "fixed_s
 html_sidebars = {"**": ["about.html", "searchfield.html", "navigation.html"]}
 html_math_renderer = "mathml"
 html_copy_source = False
+html_show_copyright = False
+html_static_path = ["static"]
+html_css_files = ["site.css"]
+
+
+ARRAY_LIKE = stringify_annotation(ArrayLike, "smart")
 
 
 def _visit_math(translator: Any, node: Any) -> None:
@@ -51,8 +59,14 @@ def _link_out(app: Sphinx, page: str, source: list[str]) -> None:
         source[0] = re.sub(r"\]\(\.\./([^)#]+\.md)(#[^)]*)?\)", r"](path:../\1)", source[0])
 
 
+def _short_types(app: Sphinx, what: str, name: str, thing: Any, options: Any, *texts: Any) -> Any:
+    """Give numpy's type of what an array can be made of its name, which is three lines else."""
+    return tuple(text and text.replace(ARRAY_LIKE, "ArrayLike") for text in texts)
+
+
 def setup(app: Sphinx) -> None:
     """Write the pages that are made of the code, and register formulas in MathML."""
     write_pages(Path(app.srcdir) / "generated")
     app.connect("source-read", _link_out)
+    app.connect("autodoc-process-signature", _short_types)
     app.add_html_math_renderer("mathml", (_visit_math, None), (_visit_math, None))

@@ -175,7 +175,7 @@ _COMMANDS: dict[str, tuple[str, Callable[..., int | None] | str, list[Argument]]
         [_STUDY],
     ),
     "readme": (
-        "write the numbers of a study's last run into the README",
+        "write the numbers of a study's last run into README and docs",
         "launcher.readme:write_readme",
         [_STUDY],
     ),

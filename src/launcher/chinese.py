@@ -5,10 +5,7 @@ import re
 from launcher.stages import RunError
 
 _PHRASES = {
-    # Tables of a run
-    "notebook": "笔记本",
-    "seconds on 2 cores": "2 核用时（秒）",
-    "all": "合计",
+    # Layers
     "layer": "深度层",
     "map": "地图",
     "map of the reference's method": "参考数据集方法的图",
@@ -28,28 +25,12 @@ _PHRASES = {
     "random folds": "随机折",
     "spatial blocks": "空间分块",
     "random folds of single cells": "单像元随机折",
-    # Hidden worlds
-    "sites": "布点方式",
-    "worlds": "世界数",
-    "accuracy by mapped area, less true": "面积加权精度减真值",
-    "its 90 % intervals that hold": "其 90 % 区间的覆盖率",
-    "bias of the total": "总储量偏差",
-    "the total's 90 % intervals that hold": "总储量 90 % 区间的覆盖率",
-    "those of regions above 5 km3": "储量大于 5 km3 的区域",
-    "ice where there is no permafrost": "落在无多年冻土处的冰",
-    "error of a cell, m of ice": "像元误差（米冰）",
-    "worlds that err more where never sampled": "在从未抽样的环境中误差更大的世界",
-    "random": "随机",
-    "clustered": "成簇",
-    "roadside": "沿路",
-    "ice_seeking": "寻冰（ice_seeking）",
-    "ice_seeking, surveyed": "寻冰，并已知多年冻土比例",
 }
 """Cells of tables."""
 
 _SENTENCES = {
-    r"(\d+) predictors with ([\d,]+) to ([\d,]+) valid cells of (\d+) m\.": (
-        r"\1 个预测因子，\4 m 网格，有效像元 \2 至 \3 个。"
+    r"`make map` takes (\d+) min on 2 cores once its environment is there\.": (
+        r"环境建好之后，`make map` 在 2 核上用时 \1 分钟。"
     ),
     r"Target: (\w+)\.": r"制图对象：\1。",
     r"Ground ice of the layers: (\d+) km3 of ice \((\d+) km3 of water\), (\d+) % interval (\d+) to "
@@ -66,9 +47,6 @@ _SENTENCES = {
     r"All notebooks together take (\d+) s on 2 cores\.": (
         r"测试样本和随机折都以整个多边形为单位。单像元折把多边形拆开，kappa 因此偏高 \1："
         r"同一多边形内的相邻像元不是独立的证据。全部笔记本在 2 核上共用 \2 秒。"
-    ),
-    r"Estimated against true over hidden worlds drawn anew, on the coarse grid \((.+)\):": (
-        r"多个重新抽取的隐藏世界中估计值与真值的对照，粗网格（\1）："
     ),
 }
 """Patterns of whole lines that are no tables, and what stands for them."""

@@ -1,4 +1,4 @@
-"""What a run leaves behind for people: the numbers of the README, read from the run's own files."""
+"""What a run leaves behind for people: the numbers of README and docs, from the run's files."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,49 +19,67 @@ from launcher.walk import blocks_of_walk
 
 
 def write_readme(path: str | Path) -> None:
-    """Replace a study's results in the README, English and Chinese, by those of its last run.
+    """Replace a study's results in README and docs by those of its last run.
 
-    They stand between two lines with its name, and are the headline numbers of the run, which are
-    copied to the study's figures. Those of the last coverage study are replaced, too, if there is
-    one. RunError if a stage has not run, a file of the run is damaged, or the README has no such
-    lines.
+    They stand between two lines with its name. The README, English and Chinese, has the headline
+    numbers, which are copied to the study's figures; `docs/results.md` has the rest, and those of
+    the last coverage study, if there is one; and a study of polygons may have a page of its own.
+    RunError if a stage has not run, a file of the run is damaged, or a page has no such lines.
     """
     study = Study.open(path)
     require_whole(study)
     numbers = read_headline(study)
-    walk = blocks_of_walk(study, numbers) if study.samples.areas else {}
-    blocks = {study.name: walk[study.name] if walk else _results(study, numbers)}
+    others: dict[str, dict[str, str]] = {"results.md": {}}
+    if study.samples.areas:
+        lesson = blocks_of_walk(study, numbers)
+        front = {study.name: lesson[study.name]}
+        if (ROOT / "docs" / f"{study.name}.md").is_file():
+            others[f"{study.name}.md"] = lesson
+    else:
+        seconds = _seconds(study)
+        front = {study.name: _results(study, numbers), f"{study.name}-time": _time(seconds)}
+        others["results.md"][f"{study.name}-run"] = _run(seconds, numbers)
     if (coverage := ROOT / "results/batches/replicates/coverage.json").is_file():
-        blocks["replicates"] = _coverage(read_json(coverage))
+        others["results.md"]["replicates"] = _coverage(read_json(coverage))
     pages = {
-        ROOT / "README.md": blocks,
-        ROOT / "README.zh-CN.md": {name: in_chinese(block) for name, block in blocks.items()},
+        ROOT / "README.md": front,
+        ROOT / "README.zh-CN.md": {name: in_chinese(block) for name, block in front.items()},
+        **{ROOT / "docs" / name: blocks for name, blocks in others.items() if blocks},
     }
-    if walk and (lesson := ROOT / "docs" / f"{study.name}.md").is_file():
-        pages[lesson] = walk
     texts = {page: with_blocks(page, its_blocks) for page, its_blocks in pages.items()}
     write_json(ROOT / "figures" / study.name / "headline.json", numbers)
     for page, text in texts.items():
         write_text(page, text)
 
 
+def _seconds(study: Study) -> dict[str, float]:
+    """Return how long each notebook of a study took, s."""
+    return {name: _read(record_path(study, name))["seconds"] for name in stages_of(study)}
+
+
+def _time(seconds: dict[str, float]) -> str:
+    minutes = sum(seconds.values()) / 60
+    return f"`make map` takes {minutes:.0f} min on 2 cores once its environment is there."
+
+
+def _run(seconds: dict[str, float], numbers: dict[str, Any]) -> str:
+    """Return how long the notebooks took, and what predictors there are."""
+    shown = {f"`{name}`": one for name, one in seconds.items()} | {"all": sum(seconds.values())}
+    rows = ({"notebook": name, "seconds on 2 cores": f"{s:.0f}"} for name, s in shown.items())
+    return f"{table(rows)}\n\n{sentences(numbers)[0]}."
+
+
 def _results(study: Study, numbers: dict[str, Any]) -> str:
     tables = study.results_dir / "tables"
-    records = {name: _read(record_path(study, name)) for name in stages_of(study)}
-    seconds = {f"`{name}`": record["seconds"] for name, record in records.items()}
-    seconds["all"] = sum(seconds.values())
     truth, rows = "", list(layer_rows(numbers))
     if (file := tables / "true_storage.json").is_file():
         true = read_json(file)["true_km3"]
         truth = f"; the truth over the same cells is {true:.0f} km3 of ice"
         _add_ceilings(tables, rows)
-    first, last = sentences(numbers)
     parts = [
-        table({"notebook": name, "seconds on 2 cores": f"{s:.0f}"} for name, s in seconds.items()),
-        f"{first}.",
         "" if study.target == "ice_type" else f"Target: {study.target}.",
         table(rows),
-        f"{last}{truth}. Version {numbers['version']}, code {numbers['code']}.",
+        f"{sentences(numbers)[1]}{truth}. Version {numbers['version']}, code {numbers['code']}.",
     ]
     return "\n\n".join(part for part in parts if part)
 

@@ -11,7 +11,7 @@ from launcher.stages import RunError
 ENGLISH, CHINESE = (
     (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README.zh-CN.md")
 )
-BLOCKS = re.findall(r"<!-- (\w+):begin", ENGLISH)
+BLOCKS = re.findall(r"<!-- ([\w-]+):begin", ENGLISH)
 
 
 def block(text, name):
@@ -21,7 +21,7 @@ def block(text, name):
 
 def sections(text):
     """Return the text of each section, without blocks of code and of results."""
-    text = re.sub(r"```.*?```|<!-- (\w+):begin.*?<!-- \1:end -->", "", text, flags=re.DOTALL)
+    text = re.sub(r"```.*?```|<!-- ([\w-]+):begin.*?<!-- \1:end -->", "", text, flags=re.DOTALL)
     return re.split(r"^#+ .*$", text, flags=re.MULTILINE)
 
 

@@ -15,8 +15,18 @@ from helpers.core.files import read_json
 from launcher import readme, walk
 from launcher.stages import RunError
 
-BLOCKS = "a\n<!-- quick:begin x -->\nold\n<!-- quick:end -->\nb\n<!-- replicates:begin -->\nolder\n"
-BLOCKS += "<!-- replicates:end -->\nc\n"
+FRONT = "<!-- quick-time:begin x -->\nold\n<!-- quick-time:end -->\n"
+FRONT += "a\n<!-- quick:begin x -->\nold\n<!-- quick:end -->\nb\n"
+REST = "<!-- quick-run:begin x -->\nold\n<!-- quick-run:end -->\n"
+REST += "<!-- replicates:begin -->\nolder\n<!-- replicates:end -->\nc\n"
+
+
+def write_pages(folder):
+    """Write the pages with their places for results, as the project has them."""
+    (folder / "README.md").write_text(FRONT)
+    (folder / "README.zh-CN.md").write_text(FRONT)
+    (folder / "docs").mkdir(exist_ok=True)
+    (folder / "docs/results.md").write_text(REST)
 
 
 @pytest.fixture
@@ -24,17 +34,23 @@ def page(tmp_path, monkeypatch):
     monkeypatch.setattr(readme, "ROOT", tmp_path)
     monkeypatch.setattr(readme, "_results", lambda study, numbers: "| layer |")
     monkeypatch.setattr(readme, "read_headline", lambda study: {"study": study.name})
-    path = tmp_path / "README.md"
-    path.write_text(BLOCKS)
-    (tmp_path / "README.zh-CN.md").write_text(BLOCKS)
-    return path
+    monkeypatch.setattr(readme, "_seconds", lambda study: {"01-prepare-data": 90, "02": 30})
+    monkeypatch.setattr(readme, "sentences", lambda numbers: ("22 predictors", ""))
+    write_pages(tmp_path)
+    return tmp_path / "README.md"
 
 
 def test_without_a_coverage_study_its_table_stays(page):
     readme.write_readme("config/quick.yaml")
-    assert page.read_text() == BLOCKS.replace("old\n", "| layer |\n", 1)
+    time = "`make map` takes 2 min on 2 cores once its environment is there.\n"
+    english = FRONT.replace("old\n", time, 1).replace("old\n", "| layer |\n", 1)
+    assert page.read_text() == english
     chinese = page.with_name("README.zh-CN.md").read_text()
-    assert chinese == BLOCKS.replace("old\n", "| 深度层 |\n", 1)
+    assert "用时 2 分钟" in chinese
+    assert "| 深度层 |" in chinese
+    rest = (page.parent / "docs/results.md").read_text()
+    rows = "| `01-prepare-data` | 90 |\n| `02` | 30 |\n| all | 120 |\n\n22 predictors.\n"
+    assert rest == REST.replace("old\n", f"| notebook | seconds on 2 cores |\n|---|---|\n{rows}", 1)
     copied = read_json(page.parent / "figures/quick/headline.json")
     assert copied == {"study": "quick"}
 
@@ -50,7 +66,9 @@ def test_the_readme_has_the_headline_numbers_of_the_committed_studies(path):
     if numbers["total"] is None:
         rows, texts = walk.polygon_rows(numbers), []
     else:
-        rows, texts = readme.layer_rows(numbers), [*readme.sentences(numbers)]
+        predictors, total = readme.sentences(numbers)
+        assert predictors in (ROOT / "docs/results.md").read_text(encoding="utf-8")
+        rows, texts = readme.layer_rows(numbers), [total]
         texts.append(f"Version {numbers['version']}, code {numbers['code']}.")
     for line in (*texts, *(f"| {' | '.join(row.values())} |" for row in rows)):
         assert line.removesuffix(" |") in block
@@ -58,8 +76,7 @@ def test_the_readme_has_the_headline_numbers_of_the_committed_studies(path):
 
 def test_the_readme_of_a_run_has_its_headline_numbers(copy):
     """Its own total, area and scores, and those of the truth beside them."""
-    for name in ("README.md", "README.zh-CN.md"):
-        (copy / name).write_text(BLOCKS)
+    write_pages(copy)
     command = [sys.executable, "-m", "launcher", "readme", "config/quick.yaml"]
     subprocess.run(command, cwd=copy, env=environment(copy), check=True)
     text = (copy / "README.md").read_text()
@@ -113,7 +130,7 @@ def test_a_coverage_study_replaces_its_table(page, tmp_path):
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps(record))
     readme.write_readme("config/quick.yaml")
-    text = page.read_text()
+    text = (page.parent / "docs/results.md").read_text()
     row = "| roadside | 71 | +0.006 | 90 % | +2.7 % | 80 % | 75-95 % | 5.5 % | 0.51 | 96 % |"
     assert row in text
     assert "older" not in text

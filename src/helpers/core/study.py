@@ -69,7 +69,7 @@ class StudyError(CompendiumError):
 
 
 class Study(Section):
-    """All settings of one study, validated, and the paths that follow; :meth:`open` reads one."""
+    """All settings of one study, validated, and the paths that follow; `open` reads one."""
 
     renamed: ClassVar[dict[str, str]] = {
         "forest.folds": "folds.number",
