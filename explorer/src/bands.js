@@ -16,6 +16,11 @@ async function inflate(bytes) {
   return new Response(stream).arrayBuffer();
 }
 
+// Return what a text holds that `pack` of helpers/explorer/points.py made.
+export async function unpack(text) {
+  return JSON.parse(new TextDecoder().decode(await inflate(bytesOf(text))));
+}
+
 export class Bands {
   // `about` says what there is; `textOf` gives the text of a band by its name, or a promise of it.
   constructor(about, textOf) {

@@ -1,7 +1,15 @@
 // Elements of the page, made from a name, attributes and children; texts are never read as HTML.
 
 export function make(tag, attributes = {}, ...children) {
-  const element = document.createElement(tag);
+  return filled(document.createElement(tag), attributes, children);
+}
+
+// Return an element of a drawing.
+export function drawn(tag, attributes = {}, ...children) {
+  return filled(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes, children);
+}
+
+function filled(element, attributes, children) {
   for (const [name, value] of Object.entries(attributes)) {
     if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
     else if (name === "style") element.style.cssText = value;
@@ -53,6 +61,13 @@ export function range(low, high, mark, most) {
 export function radio(group, value, text, checked, chosen) {
   const attributes = { type: "radio", name: `explorer-${group}`, value, checked, onchange: chosen };
   return make("label", { class: "choice" }, make("input", attributes), text);
+}
+
+// Return a box to tick; `ticked` is called with whether it is.
+export function checkbox(name, text, checked, ticked) {
+  const onchange = ({ target }) => ticked(target.checked);
+  const input = make("input", { type: "checkbox", name: `explorer-${name}`, checked, onchange });
+  return make("label", { class: "choice" }, input, text);
 }
 
 // Return a slider from 0 to 1; `moved` is called with its number.

@@ -3,11 +3,13 @@
 
 import { areaAnswer, cellAnswer, hoverLines, readCell } from "./answers.js";
 import { Bands } from "./bands.js";
-import { make, radio, slider } from "./elements.js";
-import { legendOf } from "./legend.js";
+import { checkbox, make, radio, slider } from "./elements.js";
+import { areaTools, placeForm, pointChoice } from "./forms.js";
+import { legendOf, pointLegend } from "./legend.js";
 import { corners, numbers } from "./link.js";
 import { MapView } from "./map.js";
 import { paint, valueOf } from "./paint.js";
+import { LARGEST, PointLayer, findPoint, readPoints } from "./points.js";
 import { totalsOf } from "./totals.js";
 import { Speech } from "./words.js";
 
@@ -32,6 +34,8 @@ class Explorer {
     this.opacity = 1;
     this.divider = 0.5;
     this.place = null;
+    this.point = null; // [list, point]
+    this.hidden = new Set((state.hide ?? "").split(",").filter(Boolean)); // ids of lists of points
     this.rings = null;
     this.first = state;
     this.pictures = 0;
@@ -42,23 +46,28 @@ class Explorer {
 
   async start() {
     this.root.classList.add("explorer");
+    this.lists = await readPoints(this.about);
     this.#build();
     this.map = new MapView(this.parts.map, this.about, this.bands.extent, {
-      pick: (place) => this.ask(place),
+      pick: (place, point) => this.ask(place, point),
       hover: (place, pixel) => this.#hover(place, pixel),
       moved: () => this.#link(),
       drawn: (rings) => this.total(rings),
     });
+    for (const list of this.lists) this.map.addPoints(new PointLayer(list, this.bands.extent));
     this.#speak();
+    this.#points();
     this.map.fit();
-    const { view, cell, area } = this.first;
+    const { view, cell, area, point } = this.first;
     const [longitude, latitude, zoom] = numbers(view, 3) ?? [];
     if (zoom !== undefined) {
       this.map.view.setCenter(this.map.fromDegrees([longitude, latitude]));
       this.map.view.setZoom(zoom);
     }
     await this.#paint();
-    if (numbers(cell, 2)) await this.ask(this.map.fromDegrees(numbers(cell, 2)));
+    const asked = findPoint(this.lists, point);
+    if (asked) await this.ask(asked[1].place, asked);
+    else if (numbers(cell, 2)) await this.ask(this.map.fromDegrees(numbers(cell, 2)));
     if (corners(area)) await this.total([corners(area)]);
     this.root.dataset.ready = "yes";
     this.#link();
@@ -99,7 +108,7 @@ class Explorer {
     );
     map.setAttribute("aria-label", speech.say("map"));
     if (label) label.textContent = speech.say(about.label);
-    here.replaceChildren(make("h2", {}, speech.say("here")), this.#form(), answer);
+    here.replaceChildren(make("h2", {}, speech.say("here")), this.#form(), ...this.#choices(), answer);
     if (!answer.childNodes.length || !this.place) answer.textContent = speech.say("hint");
     area.replaceChildren(make("h2", {}, speech.say("area")), this.#tools(), sum);
     foot.replaceChildren(...this.#foot());
@@ -123,9 +132,14 @@ class Explorer {
   setLanguage(language) {
     this.speech = new Speech(language);
     this.#speak();
-    if (this.place) this.ask(this.place);
-    if (this.rings) this.total(this.rings);
+    this.#again();
     this.#link();
+  }
+
+  // Answer once more what was asked, in another language or at another depth.
+  #again() {
+    if (this.place) this.ask(this.place, this.point);
+    if (this.rings) this.total(this.rings);
   }
 
   // Layers, depth, opacity and legend.
@@ -142,6 +156,15 @@ class Explorer {
       radio("depth", depth.name, speech.depth(depth), index === this.depth, () => {
         this.depth = index;
         this.#show();
+      }),
+    );
+    const boxes = this.lists.map(({ id }) =>
+      checkbox(id, speech.say(`points_${id}`), !this.hidden.has(id), (shown) => {
+        if (shown) this.hidden.delete(id);
+        else this.hidden.add(id);
+        this.#points();
+        this.#legend();
+        this.#link();
       }),
     );
     const options = about.layers.map((layer) =>
@@ -173,6 +196,8 @@ class Explorer {
       }),
       make("label", { class: "row" }, speech.say("compare"), make("select", { name: "compare", onchange: choose }, empty, options)),
       this.parts.divider,
+      ...(boxes.length ? [fieldset("points", boxes)] : []),
+      about.hides_sites ? make("p", { class: "note" }, speech.say("hides_sites")) : null,
     );
     this.parts.layers.replaceChildren(list, this.parts.legend);
     this.#legend();
@@ -182,6 +207,10 @@ class Explorer {
     const { speech, about } = this;
     const shown = this.other ? [this.layer, this.other] : [this.layer];
     const parts = shown.map((layer) => legendOf(layer, about, speech, this.depth));
+    const coloured = shown.some(({ classes }) => classes === "classes");
+    for (const list of this.lists.filter(({ id }) => !this.hidden.has(id))) {
+      parts.push(pointLegend(list, about, speech, this.depth, coloured));
+    }
     this.parts.legend.replaceChildren(...parts);
     this.parts.divider.hidden = this.parts.line.hidden = !this.other;
     this.parts.line.style.left = `${100 * this.divider}%`;
@@ -190,10 +219,18 @@ class Explorer {
   #show() {
     this.parts.tip.hidden = true;
     this.#legend();
+    this.#points();
     this.#paint();
-    if (this.place) this.ask(this.place);
-    if (this.rings) this.total(this.rings);
+    this.#again();
     this.#link();
+  }
+
+  // Points follow the depth, and whether their list is switched on.
+  #points() {
+    for (const one of this.map.points) {
+      one.layer.setVisible(!this.hidden.has(one.list.id));
+      one.setDepth(this.about, this.depth);
+    }
   }
 
   async #paint() {
@@ -220,6 +257,8 @@ class Explorer {
   async #hover(place, pixel) {
     const { tip } = this.parts;
     this.pointer = place;
+    const near = place && this.map.pointAt(place, LARGEST);
+    this.parts.map.style.cursor = near ? "pointer" : "";
     const cell = place && this.bands.cellAt(place);
     if (!cell) {
       tip.hidden = true;
@@ -235,6 +274,7 @@ class Explorer {
     ]);
     if (place !== this.pointer) return;
     const lines = hoverLines(about, speech, layer, { region: number, code, value, where: this.#where(place) });
+    if (near) lines.unshift(near[0].kind.line(near[1], about, speech, this.depth));
     tip.replaceChildren(...lines.map((line) => make("div", {}, line)));
     tip.hidden = false;
     const left = Math.min(pixel[0] + 14, this.parts.map.clientWidth - tip.offsetWidth - 4);
@@ -242,21 +282,27 @@ class Explorer {
     tip.style.transform = `translate(${Math.max(left, 4)}px, ${top}px)`;
   }
 
-  // Answer what is in the cell at a place of the grid's projection.
-  async ask(place) {
+  // Answer what is in the cell at a place of the grid's projection; with a point, [list, point], what
+  // is known of it, too, at its own place.
+  async ask(asked, point = null) {
+    const place = point ? point[1].place : asked;
     const cell = this.bands.cellAt(place);
-    this.place = place;
+    Object.assign(this, { place, point });
+    for (const choice of this.root.querySelectorAll("select[data-points]")) {
+      choice.value = point?.[0].id === choice.dataset.points ? point[1].name : "";
+    }
     this.map.mark(place);
     this.#link();
     const { speech, about, depth } = this;
-    if (!cell) {
-      this.parts.answer.textContent = speech.say("outside");
-      return null;
-    }
-    const values = await readCell(about, this.bands, cell);
+    const values = cell && (await readCell(about, this.bands, cell));
     if (place !== this.place || speech !== this.speech) return null;
-    this.parts.answer.replaceChildren(...cellAnswer(about, speech, values, this.#where(place), depth));
-    this.onCell(place);
+    const mapped = values
+      ? cellAnswer(about, speech, values, this.#where(place), depth)
+      : [make("p", {}, speech.say("outside"))];
+    const known = point ? point[0].kind.answer(point[1], about, speech, values) : [];
+    const heading = point ? [make("h3", {}, speech.say("map_there"))] : [];
+    this.parts.answer.replaceChildren(...known, ...heading, ...mapped);
+    if (values) this.onCell(place);
     return values;
   }
 
@@ -273,31 +319,25 @@ class Explorer {
   }
 
   #form() {
-    const field = (name, most) =>
-      make("input", { type: "number", name, required: true, min: -most, max: most, step: "any" });
-    const submitted = (event) => {
-      event.preventDefault();
-      const { longitude, latitude } = event.target.elements;
-      const place = this.map.fromDegrees([Number(longitude.value), Number(latitude.value)]);
+    return placeForm(this.speech, (degrees) => {
+      const place = this.map.fromDegrees(degrees);
       this.ask(place);
       if (this.bands.cellAt(place)) this.map.view.setCenter(place);
+    });
+  }
+
+  #choices() {
+    const chosen = (point) => {
+      this.ask(point[1].place, point);
+      this.map.view.setCenter(point[1].place);
     };
-    const { speech } = this;
-    return make(
-      "form",
-      { onsubmit: submitted },
-      make("label", {}, speech.say("longitude"), field("longitude", 180)),
-      make("label", {}, speech.say("latitude"), field("latitude", 90)),
-      make("button", {}, speech.say("go")),
-    );
+    return this.lists.map((list) => pointChoice(list, this.speech, chosen));
   }
 
   #tools() {
-    const { speech } = this;
-    const tool = (key, onclick) => make("button", { type: "button", onclick, "data-tool": key }, speech.say(key));
     const draw = (rectangle) => () => {
       this.map.draw(rectangle);
-      this.parts.sum.textContent = speech.say(rectangle ? "draw_rectangle" : "draw_polygon");
+      this.parts.sum.textContent = this.speech.say(rectangle ? "draw_rectangle" : "draw_polygon");
     };
     const clear = () => {
       this.map.stopDrawing();
@@ -306,19 +346,13 @@ class Explorer {
       this.parts.sum.textContent = "";
       this.#link();
     };
-    return make(
-      "div",
-      { class: "tools" },
-      tool("rectangle", draw(true)),
-      tool("polygon", draw(false)),
-      tool("view", () => this.total(this.map.inView)),
-      tool("clear", clear),
-    );
+    const view = () => this.total(this.map.inView);
+    return areaTools(this.speech, { rectangle: draw(true), polygon: draw(false), view, clear });
   }
 
   #link() {
     if (!this.root.dataset.ready) return; // what the address asks for is not shown yet
-    const { map, place, rings, about } = this;
+    const { map, place, point, rings, about, hidden } = this;
     const text = (point, digits) => point.map((value) => Number(value.toFixed(digits))).join(",");
     this.onState({
       lang: this.speech.language,
@@ -326,7 +360,9 @@ class Explorer {
       compare: this.other?.id ?? null,
       depth: about.depths[this.depth].name,
       view: `${text(map.toDegrees(map.view.getCenter()), 3)},${map.view.getZoom().toFixed(2)}`,
-      cell: place && text(map.toDegrees(place), 5),
+      hide: [...hidden].join(","),
+      cell: place && !point ? text(map.toDegrees(place), 5) : null,
+      point: point && `${point[0].id}:${point[1].name}`,
       area: rings && rings[0].map((point) => text(point, 0)).join(";"),
     });
   }

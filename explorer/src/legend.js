@@ -1,6 +1,17 @@
 // Legends: classes with their colours, or a ramp with three values.
 
 import { make, swatch } from "./elements.js";
+import { shapeMark } from "./points.js";
+
+// Return the legend of a list of points; `coloured` says whether the classes' colours stand above.
+export function pointLegend({ id, kind }, about, speech, depth, coloured) {
+  const several = kind.byDepth && about.depths.length > 1 ? `, ${speech.depth(about.depths[depth])}` : "";
+  const rows = kind
+    .legend(about, speech, coloured)
+    .map(([shape, colour, text]) => make("li", {}, shapeMark(shape, colour), text));
+  const title = make("h3", {}, speech.say(`points_${id}`), several);
+  return make("div", {}, title, make("ul", {}, rows), kind.byDepth && coloured ? make("p", { class: "note" }, speech.say("same_colours")) : null);
+}
 
 // Return the legend of a layer; `depth` is the index of the chosen depth layer.
 export function legendOf(layer, about, speech, depth) {

@@ -19,6 +19,6 @@ export function corners(text) {
 export function writeLink(state) {
   const kept = Object.entries(state).filter(([, value]) => value !== null && value !== "");
   // These characters may stand in an address, and are easier to read as they are.
-  const text = new URLSearchParams(kept).toString().replaceAll("%2C", ",").replaceAll("%3B", ";");
+  const text = new URLSearchParams(kept).toString().replaceAll("%2C", ",").replaceAll("%3B", ";").replaceAll("%3A", ":");
   history.replaceState(null, "", `#${text}`);
 }

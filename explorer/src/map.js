@@ -36,6 +36,9 @@ function source(canvas, extent) {
   return new ImageCanvas({ canvasFunction, projection: OWN, ratio: 1 });
 }
 
+// How far from a point a click, or a finger, is meant for it, in pixels.
+const NEAR_CLICK = 10;
+
 const CELL = new Style({
   image: new Circle({ radius: 7, stroke: new Stroke({ color: "#b2182b", width: 3 }) }),
 });
@@ -45,7 +48,8 @@ const AREA = new Style({
 });
 
 export class MapView {
-  // `calls` are functions: `pick` and `hover` of a place, `moved`, `drawn` of rings.
+  // `calls` are functions: `pick` of a place with the point there, if any, as [list, point]; `hover`
+  // of a place; `moved`; `drawn` of rings.
   constructor(target, about, extent, calls) {
     this.about = about;
     this.extent = extent;
@@ -74,13 +78,15 @@ export class MapView {
       ],
       view: this.view,
     });
-    this.map.on("singleclick", ({ coordinate }) => this.drawing || calls.pick(coordinate));
+    this.points = [];
+    const pick = (place) => calls.pick(place, this.pointAt(place, NEAR_CLICK));
+    this.map.on("singleclick", ({ coordinate }) => this.drawing || pick(coordinate));
     this.map.on("pointermove", ({ coordinate, pixel, dragging }) => calls.hover(dragging ? null : coordinate, pixel));
     this.map.on("moveend", calls.moved);
     this.drawn = calls.drawn;
     target.addEventListener("pointerleave", () => calls.hover(null));
     target.addEventListener("keydown", (event) => {
-      if (event.key === "Enter" && event.target === target) calls.pick(this.view.getCenter());
+      if (event.key === "Enter" && event.target === target) pick(this.view.getCenter());
       if (event.key === "Escape") this.stopDrawing();
     });
   }
@@ -154,6 +160,20 @@ export class MapView {
     };
     clip(this.main, "left");
     clip(this.other, "right");
+  }
+
+  // Show the points of a layer, below what is asked for.
+  addPoints(pointLayer) {
+    this.points.push(pointLayer);
+    this.map.getLayers().insertAt(this.map.getLayers().getLength() - 2, pointLayer.layer);
+  }
+
+  // Return the point that is shown nearest to a place, as [list, point]; null beyond some pixels.
+  pointAt(place, pixels) {
+    const near = this.points.map((one) => ({ list: one.list, ...one.nearest(place) }));
+    const [first] = near.filter(({ point }) => point).sort((a, b) => a.distance - b.distance);
+    if (!first || first.distance > pixels * this.view.getResolution()) return null;
+    return [first.list, first.point];
   }
 
   mark(place) {

@@ -1,6 +1,6 @@
 // Layers as pictures: a canvas with a pixel for each cell.
 
-function rgb(colour) {
+export function rgb(colour) {
   const value = parseInt(colour.slice(1), 16);
   return [(value >> 16) & 255, (value >> 8) & 255, value & 255];
 }

@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pkgutil import resolve_name
-from typing import Any
+from typing import Any, Literal
 
 from helpers.core.errors import CompendiumError, system_remedy
 from helpers.core.study import Study, relative_path
@@ -38,6 +38,24 @@ def _explore(path: str) -> None:
     truth = truth_files(study) if STAGES["testbed/2-boreholes"].applies(study) else {}
     page = write_explorer(study, truth)
     print(f"{relative_path(page)}: {page.stat().st_size / 1e6:.1f} MB; open it in a browser")
+
+
+def _drill(
+    path: str, holes: int, goal: Literal["total", "dissimilarity"] | None, **where: Any
+) -> None:
+    """Write where to drill next, and say what it would bring."""
+    from helpers.mapping.drilling import Question, advise, write_advice
+    from launcher.records import require_whole
+
+    study = Study.open(path)
+    require_whole(study)
+    goal = goal or ("total" if study.has_storage else "dissimilarity")
+    advice = advise(study, Question(holes=holes, goal=goal, **where))
+    files = write_advice(study, advice)
+    left = advice.holes["left"].iloc[-1]
+    what = "standard error of the total by sites, km3" if goal == "total" else "dissimilarity index"
+    print(f"{what}: {advice.now:.3g} now, {advice.now * left:.3g} expected after {holes} holes")
+    print("\n".join(relative_path(file) for file in files.values()))
 
 
 def _figures(path: str, only: Sequence[str], language: str | None) -> None:
@@ -117,6 +135,30 @@ _COMMANDS: dict[str, tuple[str, Callable[..., int | None] | str, list[Argument]]
         "write the page that shows a finished map and answers questions on it",
         _explore,
         [_STUDY],
+    ),
+    "drill": (
+        "say where to drill next: a table, a GeoPackage and GPX waypoints",
+        _drill,
+        [
+            _STUDY,
+            ("--holes", {"type": int, "default": 30, "help": "how many (default: %(default)s)"}),
+            (
+                "--goal",
+                {
+                    "choices": ("total", "dissimilarity"),
+                    "help": "lower the error of the total ice (default), or the dissimilarity",
+                },
+            ),
+            ("--near", {"metavar": "FILE", "default": "", "help": "only near features: roads"}),
+            (
+                "--within-km",
+                {"type": float, "default": 5.0, "help": "how near (default: %(default)s)"},
+            ),
+            (
+                "--outside",
+                {"metavar": "FILE", "default": "", "help": "never in polygons: nature reserves"},
+            ),
+        ],
     ),
     "figures": (
         "draw the figures of a finished run again, all or some, in English or Chinese",

@@ -28,7 +28,23 @@ def sample_boreholes(study: VirtualStudy, ground: Ground, rng: np.random.Generat
     The tables have the columns of those in `data/samples/`; some sites are entered twice.
     """
     place_rng, drill_rng = rng.spawn(2)
-    cells = _site_cells(study, ground, place_rng)
+    cells = site_cells(study, ground, place_rng)
+    sites, intervals = drill(study, ground, cells, (place_rng, drill_rng))
+    return _with_double_entries(study, sites, intervals, drill_rng)
+
+
+def drill(
+    study: VirtualStudy,
+    ground: Ground,
+    cells: np.ndarray,
+    rngs: tuple[np.random.Generator, np.random.Generator],
+) -> Tables:
+    """Return what boreholes and pits in some cells of the fine grid find.
+
+    Cells are flat indices, shape (n,). The first generator is for places within the cells, the
+    other for what is found there.
+    """
+    place_rng, drill_rng = rngs
     fine = fine_grid(study)
     row, column = np.divmod(cells, fine.shape[1])
     column = column + place_rng.random(cells.size)
@@ -48,7 +64,7 @@ def sample_boreholes(study: VirtualStudy, ground: Ground, rng: np.random.Generat
         sites.append(site)
         intervals += cores
     sites = pd.DataFrame(sites, columns=[column.name for column in COLUMNS["sites"]])
-    return _with_double_entries(study, sites, pd.DataFrame(intervals), drill_rng)
+    return sites, pd.DataFrame(intervals)
 
 
 def add_typing_mistakes(
@@ -93,7 +109,7 @@ def _with_double_entries(
 # Where people drill -------------------------------------------------------------------------------
 
 
-def _site_cells(study: VirtualStudy, ground: Ground, rng: np.random.Generator) -> np.ndarray:
+def site_cells(study: VirtualStudy, ground: Ground, rng: np.random.Generator) -> np.ndarray:
     """Return flat fine-grid indices of the sites by the sampling design."""
     plan = study.campaign.boreholes
     fine = fine_grid(study)

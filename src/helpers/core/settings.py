@@ -508,7 +508,7 @@ class Uncertainty(Section):
     interval: Probability = 0.9  # share of draws between its ends
     draws: Annotated[Repeats, Field(ge=20)] = 400  # of the total
     cells: Annotated[Count, Field(ge=100)] = 3000  # of a systematic sample, for the draws
-    block_km: Positive = 50  # side of the blocks of sites that are resampled
+    block_km: Positive = 100  # side of the blocks of sites that are resampled
     # By how much deviations by resampled sites are multiplied. With all models refitted they are
     # 1.0 to 1.2 times as large (benchmarks/storage_interval.py); the rest is such that nine in ten
     # intervals hold the total of hidden worlds (config/sweeps/replicates.yaml).
@@ -638,7 +638,8 @@ class Record(Section):
     funding: list[Funding] = []  # what paid for it
     publisher: str = "National Cryosphere Desert Data Center"  # data centre
     doi: Annotated[str, Field(pattern=r"^$|^10\.\d{4,9}/\S+$")] = ""  # once there is one
-    # Of boreholes and other samples: as they are, to a tenth of a degree, or not at all.
+    # Of boreholes and other samples: as they are, to a tenth of a degree, or not at all. The page
+    # of the map, `explorer.html`, shows sites only where they are exact.
     publish_coordinates: Literal["exact", "rounded", "none"] = "none"
 
     @model_validator(mode="after")

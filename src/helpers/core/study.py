@@ -322,6 +322,11 @@ class Study(Section):
         return bool(samples.sites or samples.intervals) or not (samples.points or samples.areas)
 
     @property
+    def publishes_sites(self) -> bool:
+        """Whether positions of samples are published as they are."""
+        return self.record.publish_coordinates == "exact"
+
+    @property
     def permafrost_types(self) -> np.ndarray:
         """Which types of samples are permafrost, shape (types,)."""
         return np.array([kind.permafrost for kind in self.sample_types])

@@ -9,19 +9,14 @@ import pandas as pd
 from helpers.accuracy.importance import shapley_explainer
 from helpers.core.classes import layer_title
 from helpers.core.errors import listed
-from helpers.core.files import read_json
 from helpers.core.points import values_at
 from helpers.core.study import Study
-from helpers.explorer.bands import finished
 from helpers.forest.cards import load_model
 from helpers.forest.paths import model_path
-from helpers.mapping.applicability import fit
 from helpers.mapping.files import trust_files
-from helpers.mapping.trust import MEANINGS, OUTSIDE
+from helpers.mapping.trust import MEANINGS, OUTSIDE, layer_space
 from helpers.prepare.columns import column_title, column_values, predictor_of, predictors_of
 from helpers.prepare.registry import covariate_files, covariates
-from helpers.samples.rows import layer_rows, predictor_values
-from helpers.samples.store import read_samples
 
 SHOWN = 5
 """Samples that are told as nearest."""
@@ -58,15 +53,7 @@ class Explainer:
     def __init__(self, study: Study, layer: str) -> None:
         self.study, self.layer = study, layer
         self.forest, self.card = load_model(model_path(study, layer), study.target)
-        record = read_json(finished(study.results_dir / "tables" / "applicability.json"))
-        self.record = record["layers"][layer]
-        rows = layer_rows(read_samples(study), layer, self.card["fit"], study.target_classes)
-        self.rows = rows[rows["in_domain"]].reset_index(drop=True)
-        self.columns = self.card["predictors"]
-        self.values = predictor_values(self.rows, self.columns)
-        weights = [self.record["weights"][name] for name in self.columns]
-        # Which folds there are changes the threshold only, and that is the record's.
-        self.space = fit(self.values, self.columns, weights, np.arange(len(self.rows)) % 2)
+        self.rows, self.columns, self.space = layer_space(study, layer)
         self.explainer = shapley_explainer(self.forest)
 
     def at(self, easting: float, northing: float) -> Explanation:
@@ -101,7 +88,7 @@ class Explainer:
         )
         (level,) = values_at(trust_files(self.study)["trust"], [easting], [northing])
         rule = f"{MEANINGS[OUTSIDE]} The forest itself: " if level == OUTSIDE else ""
-        limit = self.record["threshold"]
+        limit = self.space.threshold
         like = "like" if distance[nearest] <= limit else "unlike"
         summary = (
             f"{title}: {rule}{100 * votes:.0f} % of the votes are for permafrost, "

@@ -19,6 +19,7 @@ from helpers.core.plot import colour_map
 from helpers.core.rasters import read_band
 from helpers.core.study import Study
 from helpers.explorer.bands import FINE_STEP, STEP, Band, finished, read_bands
+from helpers.mapping.applicability import hide_samples
 from helpers.mapping.cells import study_ground
 from helpers.mapping.files import interval_files, layer_files, map_files, trust_files
 from helpers.mapping.trust import LEVELS, MEANINGS
@@ -27,8 +28,8 @@ _COLOURS = 33  # of a ramp; between them the page interpolates
 _QUANTILES = ("p10", "p50", "p90")
 
 
-def bands(study: Study, truth: dict[str, Path]) -> Iterator[tuple[str, Band]]:
-    """Give all bands of a page by name, one after the other.
+def bands(study: Study, truth: dict[str, Path], *, sites: bool) -> Iterator[tuple[str, Band]]:
+    """Give all bands of a page by name, one after the other; `sites` as of `study_bands`.
 
     Names of those by depth end with the layer's: ``type_2-3m``, ``chance_0_2-3m`` of class 0,
     ``ice_2-3m``, ``p10_2-3m``. ``held_<layer>`` is what a whole cell holds, where land cover or
@@ -49,7 +50,8 @@ def bands(study: Study, truth: dict[str, Path]) -> Iterator[tuple[str, Band]]:
         chances = tuple(f"chance_{code}_{name}" for code in study.target_classes.codes)
         yield from read_bands(files[f"class_probability_{name}"], chances, STEP)
         dissimilarity = f"dissimilarity_index_{name}"
-        yield from read_bands(files[dissimilarity], (f"dissimilarity_{name}",), STEP)
+        for index, band in read_bands(files[dissimilarity], (f"dissimilarity_{name}",), STEP):
+            yield index, band if sites else Band(hide_samples(band.values), STEP)
         if ground is not None and not isinstance(layer, str):
             quantiles = tuple(f"{quantile}_{name}" for quantile in _QUANTILES)
             yield from read_bands(files[f"ice_content_range_{name}"], quantiles, STEP)
@@ -111,6 +113,7 @@ def describe(study: Study, names: list[str]) -> dict[str, Any]:
             {
                 "name": layer_name(layer),
                 "title": layer_title(layer_name(layer)),
+                "top": None if isinstance(layer, str) else layer[0],
                 "thickness": None if isinstance(layer, str) else layer[1] - layer[0],
             }
             for layer in study.layers

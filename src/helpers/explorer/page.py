@@ -10,6 +10,7 @@ from helpers.core.grid import reference_grid
 from helpers.core.study import Study
 from helpers.explorer.bands import ExplorerError, pack
 from helpers.explorer.layers import bands, describe
+from helpers.explorer.points import point_lists
 
 MOST_CELLS = 8_000_000
 """Of the grid: a page of more would be too large to open on a phone."""
@@ -20,6 +21,8 @@ BUNDLE = Path(__file__).with_name("bundle")
 
 def write_explorer(study: Study, truth: dict[str, Path] | None = None) -> Path:
     """Write ``explorer.html`` beside a finished run's results; return its path.
+
+    The page is made to be passed on: it tells where samples lie only if the study publishes that.
 
     Parameters
     ----------
@@ -32,7 +35,7 @@ def write_explorer(study: Study, truth: dict[str, Path] | None = None) -> Path:
     ExplorerError
         If a map is missing, or the grid has more than `MOST_CELLS` cells.
     """
-    about, texts = study_bands(study, truth)
+    about, texts = study_bands(study, truth, sites=study.publishes_sites)
     path = study.results_dir / "explorer.html"
     with write_aside(path) as part:
         part.write_text(_page(about, texts), "utf-8")
@@ -40,11 +43,17 @@ def write_explorer(study: Study, truth: dict[str, Path] | None = None) -> Path:
 
 
 def study_bands(
-    study: Study, truth: dict[str, Path] | None = None
+    study: Study, truth: dict[str, Path] | None = None, *, sites: bool = True
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Return what a view has to know of a finished map, and its bands as text by name.
 
-    Arguments and errors are those of `write_explorer`.
+    Other arguments and errors are those of `write_explorer`.
+
+    Parameters
+    ----------
+    sites
+        Whether the view may tell where samples lie. If not, it has no sites, and dissimilarity
+        indices do not mark the samples' cells.
     """
     rows, columns = reference_grid(study).shape
     if rows * columns > MOST_CELLS:
@@ -53,8 +62,10 @@ def study_bands(
             f"{MOST_CELLS / 1e6:g} million.",
             "make the map of a smaller area, or of larger cells",
         )
-    packed = {name: pack(band) for name, band in bands(study, truth or {})}
+    packed = {name: pack(band) for name, band in bands(study, truth or {}, sites=sites)}
     about = describe(study, list(packed))
+    about["points"] = point_lists(study, sites=sites)
+    about["hides_sites"] = not sites
     about["bands"] = {name: described for name, (described, _) in packed.items()}
     return about, {name: text for name, (_, text) in packed.items()}
 

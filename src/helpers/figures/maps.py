@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 from helpers.core.classes import layer_name, layer_title
 from helpers.core.files import read_json
@@ -13,9 +14,11 @@ from helpers.core.rasters import read_band
 from helpers.core.study import Study
 from helpers.forest.hurdle import PROBABILITY_SCALE
 from helpers.mapping import trust
+from helpers.mapping.drilling import Advice
 from helpers.mapping.files import MISSING, interval_files, map_files, trust_files
 from helpers.prepare.predictor_maps import covariate_panels
 from helpers.prepare.registry import read_covariates, used_predictors
+from helpers.samples.store import read_samples
 
 _CONTENT = {"cmap": "devon_r", "vmin": 0.0, "vmax": 60.0}
 
@@ -48,6 +51,33 @@ def permafrost_probability(study: Study) -> Figure:
         look = {"cmap": "vik_r", "vmin": 0.0, "vmax": 1.0}
         maps.append(_panel(layer_title(layer), chance, "Probability of permafrost", **look))
     return _maps(study, maps)
+
+
+def next_holes(study: Study, advice: Advice) -> Figure:
+    """Draw where to drill next over the probability of permafrost, and the samples that there are.
+
+    It is that of the deepest layer. The first ten holes have their numbers.
+    """
+    layer = layer_name(study.layers[-1])
+    chance = _scaled(study, f"permafrost_probability_{layer}")
+    look: dict[str, Any] = {"cmap": "oslo_r", "vmin": 0.0, "vmax": 1.0}
+    title = f"Where to drill next, {layer_title(layer)}"
+    figure = _maps(study, [_panel(title, chance, "Probability of permafrost", **look)], ncols=1)
+    axes = figure.axes[0]
+    sites = read_samples(study).drop_duplicates("site_id")
+    look = {"s": 3, "color": "0.45", "linewidths": 0, "zorder": 5}
+    axes.scatter(sites["easting"], sites["northing"], label="samples", **look)
+    holes = advice.holes
+    look = {"s": 16, "color": "#d55e00", "marker": "^", "edgecolors": "white", "linewidths": 0.4}
+    axes.scatter(holes["easting"], holes["northing"], label="new holes", zorder=6, **look)
+    halo = [withStroke(linewidth=1.5, foreground="white")]
+    for hole in holes.head(10).itertuples():
+        place = {"xytext": (3, 1), "textcoords": "offset points", "size": 7, "zorder": 7}
+        where = hole.easting, hole.northing
+        axes.annotate(str(hole.hole), where, path_effects=halo, **place)
+    below = {"loc": "lower center", "bbox_to_anchor": (0.55, 0), "borderaxespad": 0.1, "ncols": 2}
+    figure.legend(*axes.get_legend_handles_labels(), handletextpad=0.1, frameon=False, **below)
+    return figure
 
 
 def ice_content(study: Study) -> Figure:

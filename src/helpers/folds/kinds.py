@@ -14,7 +14,13 @@ from helpers.folds.blocks import blocks
 from helpers.folds.distances import MapCells, map_cells
 from helpers.folds.knndm import CANDIDATES, SamplePoints, knndm, lacking_classes
 from helpers.folds.units import check_enough, deal_units
-from helpers.samples.together import column_values, components, coordinates, sample_units
+from helpers.samples.together import (
+    FoldError,
+    column_values,
+    components,
+    coordinates,
+    sample_units,
+)
 
 
 def sample_folds(
@@ -57,6 +63,17 @@ def sample_folds(
     else:
         group = column_values(rows, settings.column or "group").astype(str)
     return group_folds(group, types, settings.number, np.random.default_rng(settings.seed), unit)
+
+
+def far_folds(study: Study, rows: pd.DataFrame) -> np.ndarray:
+    """Return folds as far from each other as the map's cells are from the samples: those of kNNDM.
+
+    Where these are not possible, they are the study's own.
+    """
+    try:
+        return sample_folds(study, rows, "knndm")
+    except FoldError:
+        return sample_folds(study, rows)
 
 
 def group_folds(

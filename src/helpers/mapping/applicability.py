@@ -20,6 +20,12 @@ from helpers.prepare.columns import places_of, predictor_of, predictors_of
 _RELATIVE_SLACK = 1e-4
 _ABSOLUTE_SLACK = 1e-6
 
+_FLOOR = 0.1
+"""Share of cells that a published dissimilarity index gives the same lowest value.
+
+It is 0 in the cells of the samples and nowhere else.
+"""
+
 
 @dataclass(frozen=True, eq=False)
 class Applicability:
@@ -68,6 +74,12 @@ class Applicability:
         missing = np.isnan(values).any(axis=1)
         dissimilarity[missing], density[missing] = np.nan, 0
         return dissimilarity, density
+
+
+def hide_samples(index: np.ndarray) -> np.ndarray:
+    """Return dissimilarity indices, (..., y, x), whose lowest values do not mark the samples."""
+    floor = np.nanquantile(index, _FLOOR, axis=(-2, -1), keepdims=True)
+    return np.where(np.isnan(index), np.nan, np.maximum(index, floor)).astype(index.dtype)
 
 
 def fit(

@@ -1,6 +1,7 @@
 """Cells of the map: the regions they lie in, and a systematic sample of them."""
 
-from dataclasses import dataclass
+import itertools
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -100,31 +101,56 @@ class Cells:
 
 def sample_cells(study: Study, wanted: int) -> Cells:
     """Return a systematic sample of about so many cells; only their rows are read."""
-    predictors = forest_columns(study)
     geobox = reference_grid(study)
-    files = covariate_files(study)
-    names, shapes = study_regions(study, geobox)
-    area = np.sum([shape.area for shape, _ in shapes])
+    area = np.sum([shape.area for shape, _ in study_regions(study, geobox)[1]])
     step = max(1, round(np.sqrt(area / study.grid.resolution**2 / wanted)))
     rows, columns = (np.arange(step // 2, size, step) for size in geobox.shape)
-    easting, northing = cell_centres(geobox)
-    easting, northing = np.meshgrid(easting[columns], northing[rows])
-    region = np.full(easting.shape, -1)
-    for shape, number in shapes:
-        region[shapely.contains_xy(shape, easting, northing)] = number - 1
-    values = np.empty((len(predictors), *region.shape), np.float32)
-    for layer, name in zip(values, predictors, strict=True):
-        with reading(files[predictor_of(name)]) as source:
-            for line, row in zip(layer, rows, strict=True):
-                part = source.read(1, window=((row, row + 1), (0, geobox.shape[1])))
-                line[:] = column_values(name, part[0, columns])
-    row, column = np.nonzero((region >= 0) & np.isfinite(values).all(axis=0))
-    if not row.size:
+    place = np.indices((rows.size, columns.size)).reshape(2, -1)
+    cells = cells_at(study, rows[place[0]], columns[place[1]], place)
+    if not cells.row.size:
         raise MapError("No cell of the sample has all predictors.", "set more `uncertainty.cells`")
-    values = np.ascontiguousarray(values[:, row, column].T)
-    side = step * study.grid.resolution
-    ground = study_ground(study)[rows[row], columns[column]]
-    in_domain = domain_of_cells(study)[rows[row], columns[column]]
-    points = np.stack([easting[row, column], northing[row, column]], axis=1)
-    region = region[row, column]
-    return Cells(values, row, column, region, ground, points, in_domain, names, side)
+    return replace(cells, side=step * study.grid.resolution)
+
+
+def cells_at(
+    study: Study, rows: np.ndarray, columns: np.ndarray, place: np.ndarray | None = None
+) -> Cells:
+    """Return those of some cells that lie in a region and have all predictors.
+
+    Parameters
+    ----------
+    rows, columns : shape (n,)
+        Of the reference grid; rows never fall, so that each is read once.
+    place : shape (2, n)
+        Rows and columns in a lattice of their own; by default those of the grid.
+    """
+    geobox = reference_grid(study)
+    predictors, files = forest_columns(study), covariate_files(study)
+    easting, northing = cell_centres(geobox)
+    points = np.stack([easting[columns], northing[rows]], axis=1)
+    names, shapes = study_regions(study, geobox)
+    region = np.full(len(rows), -1)
+    for shape, number in shapes:
+        region[shapely.contains_xy(shape, *points.T)] = number - 1
+    values = np.empty((len(rows), len(predictors)), np.float32)
+    lines = np.flatnonzero(np.diff(rows, prepend=-1))
+    for name, one in zip(predictors, values.T, strict=True):
+        with reading(files[predictor_of(name)]) as source:
+            for start, end in itertools.pairwise([*lines, len(rows)]):
+                row = int(rows[start])
+                part = source.read(1, window=((row, row + 1), (0, geobox.shape[1])))
+                one[start:end] = column_values(name, part[0, columns[start:end]])
+    kept = (region >= 0) & np.isfinite(values).all(axis=1)
+    row, column = (part[kept] for part in (np.stack([rows, columns]) if place is None else place))
+    at = rows[kept], columns[kept]
+    return Cells(
+        values=values[kept],
+        row=row,
+        column=column,
+        region=region[kept],
+        ground=study_ground(study)[at],
+        points=points[kept],
+        in_domain=domain_of_cells(study)[at],
+        names=names,
+        side=study.grid.resolution,
+    )

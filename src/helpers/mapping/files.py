@@ -66,6 +66,13 @@ def interval_files(study: Study) -> dict[str, Path]:
     return {"table": folder / "storage_interval.csv", "record": folder / "storage_interval.json"}
 
 
+def drilling_files(study: Study) -> dict[str, Path]:
+    """Return the files of advice on drilling by name: `table`, `layer`, `waypoints`, `record`."""
+    folder = study.results_dir / "drilling"
+    endings = {"table": "csv", "layer": "gpkg", "waypoints": "gpx", "record": "json"}
+    return {name: folder / f"holes.{ending}" for name, ending in endings.items()}
+
+
 def grid_windows(geobox: GeoBox, block: tuple[int, int] = (1024, 1024)) -> list[Part]:
     """Return the windows of a grid, row by row; `block` is their rows and columns of cells."""
     height, width = geobox.shape

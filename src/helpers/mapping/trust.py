@@ -8,7 +8,7 @@ levels.
 import contextlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,12 +19,13 @@ from sklearn.isotonic import IsotonicRegression
 
 from helpers.core import qgis
 from helpers.core.classes import layer_name
+from helpers.core.files import read_json
 from helpers.core.grid import reference_grid
 from helpers.core.plot import colour_map
 from helpers.core.rasters import BLOCK, open_raster
 from helpers.core.settings import Trust
 from helpers.core.study import Study
-from helpers.folds.kinds import sample_folds
+from helpers.folds.kinds import far_folds, sample_folds
 from helpers.forest import out_of_fold
 from helpers.forest.cards import card_params, read_card
 from helpers.forest.hurdle import PROBABILITY_SCALE, predict_held_out
@@ -33,6 +34,7 @@ from helpers.mapping import conformal
 from helpers.mapping.applicability import Applicability, fit, importance_weights
 from helpers.mapping.files import (
     MISSING,
+    MapError,
     Part,
     grid_windows,
     layer_files,
@@ -43,7 +45,7 @@ from helpers.prepare.columns import column_values, predictor_of, predictors_of
 from helpers.prepare.domain import in_domain_at
 from helpers.prepare.registry import covariate_files
 from helpers.samples.rows import layer_rows, predictor_values
-from helpers.samples.together import FoldError
+from helpers.samples.store import read_samples
 
 OUTSIDE = 5
 """The code of ground outside of the potential-permafrost domain."""
@@ -137,7 +139,7 @@ def fit_trust(study: Study, table: pd.DataFrame) -> list[LayerTrust]:
         rows = rows[rows["in_domain"]].reset_index(drop=True)
         jobs.append((rows, sample_folds(study, rows), card_params(card)))
     importances = out_of_fold.out_of_fold_importance(study, jobs)
-    kinds = [fold for _, fold, _ in jobs], [_far_folds(study, rows) for rows, *_ in jobs]
+    kinds = [fold for _, fold, _ in jobs], [far_folds(study, rows) for rows, *_ in jobs]
     held_out = [
         predict_held_out(
             study, [(job[0], *one) for job, *one in zip(jobs, folds, strata, strict=True)]
@@ -171,12 +173,23 @@ def fit_trust(study: Study, table: pd.DataFrame) -> list[LayerTrust]:
     return trust
 
 
-def _far_folds(study: Study, rows: pd.DataFrame) -> np.ndarray:
-    """Return kNNDM folds, or the study's own where these are not possible."""
-    try:
-        return sample_folds(study, rows, "knndm")
-    except FoldError:
-        return sample_folds(study, rows)
+def layer_space(study: Study, layer: str) -> tuple[pd.DataFrame, list[str], Applicability]:
+    """Return a layer's samples in the domain, its predictors, and the space of dissimilarity.
+
+    They are those of a finished map; MapError if its table is missing.
+    """
+    path = study.results_dir / "tables" / "applicability.json"
+    if not path.is_file():
+        raise MapError(f"There is no {path.name} of this run.", "run 05-map-ground-ice")
+    record = read_json(path)["layers"][layer]
+    card = read_card(model_path(study, layer))
+    rows = layer_rows(read_samples(study), layer, card["fit"], study.target_classes)
+    rows = rows[rows["in_domain"]].reset_index(drop=True)
+    names = card["predictors"]
+    weights = [record["weights"][name] for name in names]
+    # Which folds there are changes the threshold only, and that is the record's.
+    space = fit(predictor_values(rows, names), names, weights, np.arange(len(rows)) % 2)
+    return rows, names, replace(space, threshold=record["threshold"])
 
 
 def error_profile(types: np.ndarray, parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:

@@ -15,6 +15,7 @@ from helpers.core.files import short_hash
 from helpers.core.grid import reference_grid
 from helpers.core.rasters import reading, write_raster
 from helpers.core.study import Study
+from helpers.mapping.applicability import hide_samples
 from helpers.mapping.files import trust_files
 from helpers.samples.store import SAMPLE_COLUMNS
 
@@ -23,17 +24,6 @@ DIGITS = 1
 
 _POSITIONS = ["longitude", "latitude"]
 _PLACES = {*_POSITIONS, "easting", "northing"}
-
-_FLOOR = 0.1
-"""Share of cells that a published dissimilarity index gives the same lowest value.
-
-It is 0 in the cells of the samples and nowhere else.
-"""
-
-
-def publishes_sites(study: Study) -> bool:
-    """Return whether positions of samples are published as they are."""
-    return study.record.publish_coordinates == "exact"
 
 
 def published_samples(study: Study) -> dict[str, pd.DataFrame]:
@@ -44,11 +34,11 @@ def published_samples(study: Study) -> dict[str, pd.DataFrame]:
     """
     folder = study.results_dir
     names = {"samples": folder / "samples/samples.csv", "fates": folder / "samples/fates.csv"}
-    if publishes_sites(study):
+    if study.publishes_sites:
         names["residuals"] = folder / "tables/residuals.csv"
     text = {"site_id": str, "group": str}
     tables = {n: pd.read_csv(path, dtype=text) for n, path in names.items() if path.is_file()}
-    if publishes_sites(study):
+    if study.publishes_sites:
         return tables
     sites = pd.concat([table["site_id"] for table in tables.values()]).unique()
     numbers = _numbers(study, sites)
@@ -78,7 +68,7 @@ def _hidden(
     return kept.sort_values(["site_id", *(["layer"] if "layer" in kept else [])])
 
 
-def hide_samples(study: Study, path: Path, target: Path) -> None:
+def copy_hidden(study: Study, path: Path, target: Path) -> None:
     """Write a raster of dissimilarity so that its lowest values no longer mark the samples."""
     with reading(path) as source:
         bands = source.read()
@@ -87,13 +77,9 @@ def hide_samples(study: Study, path: Path, target: Path) -> None:
             "units": source.units,
             "long_names": [source.tags(band)["long_name"] for band in source.indexes],
         }
-    floors = np.nanquantile(bands, _FLOOR, axis=(1, 2), keepdims=True)
     tags = {"lowest_tenth": "set to one value, so that it does not mark the samples"}
-    hidden = np.where(np.isnan(bands), np.nan, np.maximum(bands, floors)).astype(bands.dtype)
-    write_raster(
-        target, hidden, reference_grid(study), study=study, tags=tags, overviews="average",
-        **described,
-    )  # fmt: skip
+    hidden, geobox = hide_samples(bands), reference_grid(study)
+    write_raster(target, hidden, geobox, study=study, tags=tags, overviews="average", **described)
 
 
 def marks_samples(study: Study, path: Path) -> bool:
@@ -101,4 +87,4 @@ def marks_samples(study: Study, path: Path) -> bool:
     dissimilarity = {
         file for name, file in trust_files(study).items() if name.startswith("dissimilarity_index")
     }
-    return not publishes_sites(study) and path in dissimilarity
+    return not study.publishes_sites and path in dissimilarity

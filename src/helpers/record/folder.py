@@ -13,7 +13,7 @@ import pandas as pd
 from helpers.core.files import file_hash, read_json, to_yaml, write_json, write_table, write_text
 from helpers.core.study import Study
 from helpers.figures import SHOW_SITES
-from helpers.record.coordinates import published_samples, publishes_sites
+from helpers.record.coordinates import published_samples
 from helpers.record.crate import Step, write_crate
 from helpers.record.datacite import make_citation, make_datacite
 from helpers.record.dictionary import make_dictionary, published_tables
@@ -81,7 +81,7 @@ def _copy_results(study: Study, folder: Path, steps: Sequence[Step]) -> None:
         totals = read_json(study.results_dir / "tables" / "storage.json")
         write_table(folder / "tables" / "storage.csv", _storage(totals))
     for path in sorted(study.figures_dir.glob("*.p*")):
-        if publishes_sites(study) or not path.stem.startswith(SHOW_SITES):
+        if study.publishes_sites or not path.stem.startswith(SHOW_SITES):
             _copy(path, folder / "figures" / path.name)
     for step in steps:
         _copy(step.notebook, folder / "notebooks" / step.notebook.name)

@@ -19,7 +19,7 @@ from helpers.mapping.files import (
     open_rasters,
     trust_files,
 )
-from helpers.record.coordinates import hide_samples, marks_samples
+from helpers.record.coordinates import copy_hidden, marks_samples
 
 
 def copy_maps(study: Study, folder: Path) -> None:
@@ -28,7 +28,7 @@ def copy_maps(study: Study, folder: Path) -> None:
     made = {**map_files(study), **trust_files(study), **difference_files(study)}
     for path in made.values():
         if marks_samples(study, path):
-            hide_samples(study, path, folder / path.name)
+            copy_hidden(study, path, folder / path.name)
         else:
             shutil.copyfile(path, folder / path.name)
         for beside in (path.with_suffix(".qml"), path.with_name(f"{path.name}.aux.xml")):

@@ -57,9 +57,7 @@ def read_labels(study: Study) -> pd.DataFrame:
         raise SampleError(f"This run has no {path.name}.", "run 02-boreholes for this study")
     text = dict.fromkeys(("site_id", "layer", "reason", *study.samples.more_columns), str)
     missing = dict.fromkeys(text, ()) | dict.fromkeys(set(LABEL_COLUMNS) - set(text), "")
-    return pd.read_csv(
-        path, dtype=text, keep_default_na=False, na_values=missing, float_precision="round_trip"
-    )
+    return pd.read_csv(path, dtype=text, keep_default_na=False, na_values=missing)
 
 
 def split_labels(pairs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:

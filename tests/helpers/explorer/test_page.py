@@ -8,14 +8,17 @@ import urllib.parse
 import numpy as np
 import pytest
 import rasterio
-from hand_made import settings, write_maps
+from hand_made import places_of_sites, settings, write_maps, write_sites
 from rasterio.warp import transform
 
 from helpers.core.classes import layer_name
 from helpers.core.grid import cell_areas, cell_centres, reference_grid
+from helpers.core.points import values_at
 from helpers.core.study import Study
 from helpers.explorer.bands import ExplorerError, unpack
 from helpers.explorer.page import write_explorer
+from helpers.explorer.points import site_points
+from helpers.explorer.points import unpack as unpack_points
 from helpers.mapping.cells import study_ground
 from helpers.mapping.files import layer_files, map_files
 
@@ -33,6 +36,8 @@ def finished(request, tmp_path_factory):
         names = ["ice_type_2-3m", "ice_fraction_2-3m"] if study.has_storage else []
         truth = {name: folder / f"truth/{name}.tif" for name in names}
         write_maps(study, truth)
+        if study.has_storage:
+            write_sites(study)
         yield study, truth
 
 
@@ -103,6 +108,39 @@ def test_the_page_asks_nothing_of_the_network(page):
     assert "default-src 'none'" in text
     assert not re.search(r'<(script|link|img)[^>]+(src|href)="(?!data:)', text)
     assert "Tiny <b>" not in text
+
+
+def test_the_page_has_the_sites_of_a_study_that_publishes_them(finished, page):
+    study, _ = finished
+    about = read_page(page)[0]
+    packed = {one["id"]: unpack_points(one["packed"]) for one in about["points"]}
+    assert packed == ({"sites": site_points(study)} if study.has_storage else {})
+    assert about["hides_sites"] != bool(packed)
+
+
+@pytest.mark.parametrize("kind", ["rounded", "none"])
+def test_a_page_tells_no_position_that_the_study_does_not_publish(finished, kind):
+    study, truth = finished
+    path = study.results_dir / "explorer.html"
+    kept = path.read_bytes() if path.is_file() else b""
+    hidden = study.changed({"record.publish_coordinates": kind})
+    text = write_explorer(hidden, truth).read_text(encoding="utf-8")
+    about, bands = read_page(path)
+    path.write_bytes(kept)
+    assert about["points"] == []
+    assert about["hides_sites"]
+    places = [number for place in places_of_sites() for number in place]
+    if study.has_storage:
+        places += [number for one in site_points(study) for number in one["place"]]
+        assert not any(one["name"] in text for one in site_points(study))
+    # Also to a tenth of a degree, or to a metre.
+    told = {f"{number:.{digits}f}" for number in places for digits in (5, 3, 2)}
+    told |= {f"{number:.0f}" for number in places if number > 1000}
+    assert not [one for one in told if one in json.dumps(about)]
+    for name, values in bands.items():
+        if name.startswith("dissimilarity"):
+            found = values[np.isfinite(values)]
+            assert (found == found.min()).mean() > 0.09
 
 
 def test_a_missing_map_is_named_and_the_old_page_stays(finished, page):
@@ -212,6 +250,49 @@ def test_a_click_answers_with_the_values_of_the_files(finished, page, browser):
         ice, low, high = re.search(r"([\d.]+)\s+10–90 %: ([\d.]+)–([\d.]+)", said).groups()
         expected = [values("ice_content")[0], *values("ice_content_range")[[0, 2]]]
         np.testing.assert_allclose([float(ice), float(low), float(high)], expected, atol=0.005)
+
+
+@pytest.mark.browser
+def test_a_site_is_shown_beside_the_map(finished, page, browser):
+    from selenium.webdriver import ActionChains
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.common.keys import Keys
+    from selenium.webdriver.support.ui import Select
+
+    study, _ = finished
+    longitude, latitude = places_of_sites()[0]
+    open_page(browser, page, lang="en", view=f"{longitude},{latitude},3")
+    if not study.has_storage:
+        assert not browser.find_elements(By.CSS_SELECTOR, "[data-points]")
+        assert "does not publish" in text_of(browser, ".layers")
+        return
+    chart = browser.find_element(By.CSS_SELECTOR, ".map")
+    ActionChains(browser).move_to_element(chart).click().perform()
+    wait_for(browser, "return document.querySelector('.explorer .profile svg[role=img]')")
+    said = text_of(browser, ".side")
+    assert "Borehole Mohe-1" in said
+    assert "permafrost table 2.5 m" in said
+    hole = site_points(study)[0]
+    path = map_files(study)[f"ice_content_{layer_name(study.layers[0])}"]
+    (expected,) = values_at(path, *([number] for number in hole["place"]))
+    shown = re.search(r"2-3 m\s+ice-saturated.*?([\d.]+)\s+map: ([\d.]+)", said, re.DOTALL)
+    assert [float(number) for number in shown.groups()] == pytest.approx([0.2, expected], abs=6e-4)
+    assert "point=sites:Mohe-1" in browser.execute_script("return location.hash")
+    answered = "return document.querySelector('.side').innerText.includes('{}')"
+    # By its name, and by the keyboard in the middle of the map.
+    Select(browser.find_element(By.CSS_SELECTOR, "[data-points=sites]")).select_by_value("Mohe-2")
+    wait_for(browser, answered.format("Borehole Mohe-2"))
+    Select(browser.find_element(By.CSS_SELECTOR, "[data-points=sites]")).select_by_value("Pit-3")
+    wait_for(browser, answered.format("Test pit Pit-3"))
+    open_page(browser, page, lang="zh", view=f"{longitude},{latitude},3")
+    browser.find_element(By.CSS_SELECTOR, ".map").send_keys(Keys.ENTER)
+    wait_for(browser, answered.format("钻孔 Mohe-1"))
+    # Without its list, a click asks the cell alone.
+    open_page(browser, page, lang="en", hide="sites", view=f"{longitude},{latitude},3")
+    browser.find_element(By.CSS_SELECTOR, ".map").send_keys(Keys.ENTER)
+    wait_for(browser, "return document.querySelector('.explorer .chances')")
+    assert "Borehole" not in text_of(browser, ".side")
+    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
 
 
 @pytest.mark.browser

@@ -10,8 +10,8 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from helpers.forest.hurdle import PULL, fit_hurdle, learning_rows
-from helpers.mapping import interval
-from helpers.mapping.cells import sample_cells
+from helpers.mapping import interval, redraw
+from helpers.mapping.cells import cells_at, sample_cells
 from helpers.mapping.variogram import Variogram
 from helpers.samples.prevalence import strata_at
 from helpers.samples.rows import forest_predictors, layer_rows
@@ -54,7 +54,7 @@ def layer(world):
     table = table.assign(ice_fraction=1 / (1 + np.exp(-table["elevation"])))
     rows = layer_rows(table, "2-3m").assign(block=np.arange(240) % 12)
     hurdle = fit_hurdle(study, rows, trees=10)
-    return interval._Layer(rows, learning_rows(study, rows), hurdle, None, None, (2.0, 3.0))
+    return redraw.LayerModels(rows, learning_rows(study, rows), hurdle, None, (2.0, 3.0))
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def test_leaves_of_samples_that_are_drawn_once_have_their_mean(layer, learnt, ce
     values, frozen = learnt
     target = layer.learnt["ice_fraction"].to_numpy(float)[frozen]
     forest, own = layer.hurdle.forests[1], values[frozen]
-    found = interval._redrawn_leaves(forest, own, target, np.ones((2, len(own))), cells.values)
+    found = redraw._redrawn_leaves(forest, own, target, np.ones((2, len(own))), cells.values)
     wanted = np.zeros(len(cells.values))
     for tree in (grown.tree_ for grown in forest.estimators_):
         leaf = tree.apply(own)
@@ -88,7 +88,7 @@ def test_a_leaf_has_the_mean_of_what_is_drawn_and_else_of_all(layer, learnt):
     rng = np.random.default_rng(4)
     target, count = frozen.astype(float), rng.integers(0, 3, (1, len(frozen))).astype(float)
     one = SimpleNamespace(estimators_=layer.hurdle.forests[0].estimators_[:1])
-    found = interval._redrawn_leaves(one, values, target, count, values)[0]
+    found = redraw._redrawn_leaves(one, values, target, count, values)[0]
     leaf = one.estimators_[0].tree_.apply(values)
     for number in np.unique(leaf):
         inside = leaf == number
@@ -121,13 +121,19 @@ def test_every_draw_has_the_known_share_of_its_stratum(world, layer, cells):
     ]
     surveyed = replace(layer, hurdle=replace(layer.hurdle, strata=strata))
     counts = np.random.default_rng(6).multinomial(12, np.full(12, 1 / 12), 3)
-    chance, content = surveyed.redrawn(study, counts, np.array([0, 0.5, 0.75]), cells)
+    drawn = redraw.Redraw(layer.rows, counts, np.array([0, 0.5, 0.75]))
+    other = cells_at(study, *np.array([[3, 3, 8], [2, 9, 4]]))
+    (chance, content), (elsewhere, _) = surveyed.redrawn(study, drawn, cells, other)
     assert chance.shape == content.shape == (3, len(cells.values))
     stratum = np.where(cells.in_domain, strata_at(study, strata, cells.values, cells.points), -1)
     assert set(stratum) == {-1, 0, 1}
     for number, shares in enumerate(([0.3, 0.3, 0.3], [0.6, 0.8, 0.85])):
         means = chance[:, stratum == number].mean(axis=1)
         np.testing.assert_allclose(means, shares, atol=1e-6)
+    # A cell has the same P, whichever others stand beside it.
+    whole = surveyed.redrawn(study, drawn, cells, cells)
+    np.testing.assert_array_equal(whole[1][0], chance)
+    assert elsewhere.shape == (3, len(other.values))
 
 
 def test_the_quick_run_has_intervals_around_its_totals(quick):
