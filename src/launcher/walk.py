@@ -12,12 +12,12 @@ from helpers.core.files import read_json
 from helpers.core.study import Study
 from helpers.forest.cards import card_params, read_card
 from helpers.forest.paths import model_path
+from helpers.mapping.trust import undecided
 from helpers.samples.store import read_samples
 from launcher.markdown import table
 from launcher.stages import record_path, stages_of
 
 _SHOWN = ("test", "random", "blocks", "cells")
-_LARGEST_SURE = 2  # classes of a prediction set that decides something
 
 
 def blocks_of_walk(study: Study, numbers: dict[str, Any]) -> dict[str, str]:
@@ -158,12 +158,13 @@ def trust_block(study: Study) -> str:
         if one["by"] == "trust"
     ]
     sizes = pd.read_csv(tables / "prediction_set_sizes.csv")
+    least = undecided(len(study.target_classes.names))
     one = sizes.loc[sizes["classes"] == 1, "share"].sum()
-    many = sizes.loc[sizes["classes"] > _LARGEST_SURE, "share"].sum()
+    many = sizes.loc[sizes["classes"] >= least, "share"].sum()
     return (
         f"{table(rows)}\n\nA set of classes that holds the true one with a probability of "
         f"{100 * study.trust.coverage:.0f} % has a single class in {100 * one:.0f} % of the map, "
-        f"and {_LARGEST_SURE + 1} or more in {100 * many:.0f} %."
+        f"and {least} or more, which says nothing, in {100 * many:.0f} %."
     )
 
 

@@ -56,10 +56,11 @@ def test_classes_have_their_accuracy_beside_their_area(study):
 
 
 def test_trust_has_its_levels_alone_and_counts_sets_of_three_and_more(study):
+    study.target_classes.names = ["Dry", "Poor", "Rich", "Icy"]
     text = walk.trust_block(study)
     assert "| unlike | 25 % | 0.60 |\n| sure | 75 % | 0.20 |" in text
     assert "| all |" not in text
-    assert "a single class in 40 % of the map, and 3 or more in 30 %" in text
+    assert "in 40 % of the map, and 3 or more, which says nothing, in 30 %" in text
 
 
 def test_distances_are_those_of_folds_as_far_as_the_map(study):
