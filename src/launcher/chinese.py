@@ -16,7 +16,7 @@ _PHRASES = {
     "kappa": "kappa",
     "kappa (90 % interval)": "kappa（90 % 区间）",
     "accuracy by mapped area (90 % interval)": "按成图面积加权的精度（90 % 区间）",
-    "by area, a forest shown the true cells": "同左，用真值像元训练的森林（上限）",
+    "by area, best case: a random forest of true cells": "同左，上限：用真值像元训练的随机森林",
     # Polygons
     "accuracy on": "精度来源",
     "polygons": "多边形",
@@ -42,8 +42,8 @@ _SENTENCES = {
     r"(\d+)\. Version (\S+), code (\S+)\.": (
         r"各层地下冰合计 \1 km3 冰（\2 km3 水当量），\3 % 区间 \4 至 \5。版本 \6，代码 \7。"
     ),
-    r"Test samples and random folds are whole polygons\. Folds of single cells part them, which "
-    r"makes kappa (\S+) higher: neighbouring cells of one polygon are no independent evidence\. "
+    r"Test samples and random folds are whole polygons\. Folds of single cells split them, which "
+    r"makes kappa (\S+) higher: neighbouring cells of one polygon are not independent evidence\. "
     r"All notebooks together take (\d+) s on 2 cores\.": (
         r"测试样本和随机折都以整个多边形为单位。单像元折把多边形拆开，kappa 因此偏高 \1："
         r"同一多边形内的相邻像元不是独立的证据。全部笔记本在 2 核上共用 \2 秒。"

@@ -56,8 +56,8 @@ def accuracy_block(study: Study, numbers: dict[str, Any]) -> str:
     more = accuracy["cells"]["kappa"] - accuracy["random"]["kappa"]
     seconds = sum(read_json(record_path(study, name))["seconds"] for name in stages_of(study))
     note = (
-        "Test samples and random folds are whole polygons. Folds of single cells part them, which "
-        f"makes kappa {more:.2f} higher: neighbouring cells of one polygon are no independent "
+        "Test samples and random folds are whole polygons. Folds of single cells split them, which "
+        f"makes kappa {more:.2f} higher: neighbouring cells of one polygon are not independent "
         f"evidence. All notebooks together take {seconds:.0f} s on 2 cores."
     )
     return f"{table(polygon_rows(numbers))}\n\n{note}"

@@ -508,7 +508,7 @@ class Uncertainty(Section):
     interval: Probability = 0.9  # share of draws between its ends
     draws: Annotated[Repeats, Field(ge=20)] = 400  # of the total
     cells: Annotated[Count, Field(ge=100)] = 3000  # of a systematic sample, for the draws
-    block_km: Positive = 100  # side of the blocks of sites that are resampled
+    block_km: Positive = 50  # side of the blocks of sites that are resampled
     # By how much deviations by resampled sites are multiplied. With all models refitted they are
     # 1.0 to 1.2 times as large (benchmarks/storage_interval.py); the rest is such that nine in ten
     # intervals hold the total of hidden worlds (config/sweeps/replicates.yaml).
