@@ -40,21 +40,19 @@ def _explore(path: str) -> None:
     print(f"{relative_path(page)}: {page.stat().st_size / 1e6:.1f} MB; open it in a browser")
 
 
-def _drill(
-    path: str, holes: int, goal: Literal["total", "dissimilarity"] | None, **where: Any
-) -> None:
+def _drill(path: str, holes: int, goal: Literal["dissimilarity", "total"], **where: Any) -> None:
     """Write where to drill next, and say what it would bring."""
     from helpers.mapping.drilling import Question, advise, write_advice
     from launcher.records import require_whole
 
     study = Study.open(path)
     require_whole(study)
-    goal = goal or ("total" if study.has_storage else "dissimilarity")
     advice = advise(study, Question(holes=holes, goal=goal, **where))
     files = write_advice(study, advice)
     left = advice.holes["left"].iloc[-1]
     what = "standard error of the total by sites, km3" if goal == "total" else "dissimilarity index"
-    print(f"{what}: {advice.now:.3g} now, {advice.now * left:.3g} expected after {holes} holes")
+    least = "at best " if goal == "total" else ""
+    print(f"{what}: {advice.now:.3g} now, {least}{advice.now * left:.3g} after {holes} holes")
     print("\n".join(relative_path(file) for file in files.values()))
 
 
@@ -145,8 +143,9 @@ _COMMANDS: dict[str, tuple[str, Callable[..., int | None] | str, list[Argument]]
             (
                 "--goal",
                 {
-                    "choices": ("total", "dissimilarity"),
-                    "help": "lower the error of the total ice (default), or the dissimilarity",
+                    "choices": ("dissimilarity", "total"),
+                    "default": "dissimilarity",
+                    "help": "lower the dissimilarity (default), or the error of the total ice",
                 },
             ),
             ("--near", {"metavar": "FILE", "default": "", "help": "only near features: roads"}),
