@@ -11,7 +11,7 @@ KINDS = ["settings", "yaml", "tables", "rasters", "models"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("examples", [40, pytest.param(10_000, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("examples", [15, pytest.param(10_000, marks=pytest.mark.soak)])
 def test_nothing_but_our_own_errors(kind, examples):
     done = subprocess.run(
         [sys.executable, SCRIPT, kind, str(examples)], capture_output=True, text=True
