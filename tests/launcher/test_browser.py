@@ -173,9 +173,10 @@ def run_all(browser, address, path):
         time.sleep(2)
         with contextlib.suppress(WebDriverException):  # the page was drawn anew meanwhile
             browser.find_element(By.TAG_NAME, "body").send_keys(Keys.CONTROL, "s")
-        cells = [c for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
+        with contextlib.suppress(nbformat.reader.NotJSONError):  # JupyterLab is writing it
+            cells = [c for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
         errors = [o for c in cells for o in c.outputs if o.output_type == "error"]
-        if errors or all(cell.execution_count for cell in cells):
+        if errors or (cells and all(cell.execution_count for cell in cells)):
             return cells, errors
     browser.save_screenshot(str(path.with_suffix(".png")))
     return None
