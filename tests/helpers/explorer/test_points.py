@@ -41,7 +41,7 @@ def test_advised_holes_are_points_of_the_page(study):
     table = pd.DataFrame({"hole": [1, 2], "easting": 5.0, "northing": [6.0, 7.0], "left": 0.5})
     write_advice(study, Advice(Question(holes=2), table.assign(longitude=1.0, latitude=2.0), 9.0))
     first, second = advised_holes(study)
-    assert first == {"name": "1", "place": [5.0, 6.0], "goal": "total", "left": 0.5}
+    assert first == {"name": "1", "place": [5.0, 6.0], "goal": "dissimilarity", "left": 0.5}
     assert second["place"] == [5.0, 7.0]
     assert [one["id"] for one in point_lists(study, sites=False)] == ["holes"]
 
