@@ -17,9 +17,9 @@ from helpers.core.classes import layer_name
 from helpers.core.files import read_json
 from helpers.core.grid import named_crs
 from helpers.core.points import projected
-from helpers.core.study import Study
-from helpers.explorer.bands import finished
-from helpers.mapping.files import drilling_files
+from helpers.core.study import Study, relative_path
+from helpers.explorer.bands import ExplorerError, finished
+from helpers.mapping.files import advised_from, drilling_files
 from helpers.samples.labels import core_ice
 from helpers.samples.store import read_labels, read_samples, samples_path
 from helpers.samples.tables import read_tables, table_paths
@@ -108,11 +108,18 @@ def advised_holes(study: Study) -> list[Point]:
     """Return where to drill next, where the run has such advice.
 
     Each has its number as ``name``, its ``place``, the ``goal``, and what is ``left`` after it.
+    ExplorerError for advice on another map, as after a run of other samples.
     """
     files = drilling_files(study)
     if not files["record"].is_file():
         return []
-    goal = read_json(files["record"])["question"]["goal"]
+    record = read_json(files["record"])
+    if record["of"] != advised_from(study):
+        raise ExplorerError(
+            f"The advice on drilling in {relative_path(files['record'].parent)} is of another map.",
+            "run `python -m launcher drill` again, or delete that folder",
+        )
+    goal = record["question"]["goal"]
     table = pd.read_csv(finished(files["table"]))
     return [
         {

@@ -46,7 +46,13 @@ from helpers.core.points import values_at
 from helpers.core.study import Study
 from helpers.mapping.applicability import Applicability
 from helpers.mapping.cells import Cells, cells_at, sample_cells, study_ground
-from helpers.mapping.files import MapError, drilling_files, map_files, trust_files
+from helpers.mapping.files import (
+    MapError,
+    advised_from,
+    drilling_files,
+    map_files,
+    trust_files,
+)
 from helpers.mapping.interval import residual_field
 from helpers.mapping.redraw import LayerModels, Redraw, layer_models, redraw
 from helpers.mapping.trust import layer_space
@@ -389,6 +395,7 @@ def write_advice(study: Study, advice: Advice) -> dict[str, Path]:
     record = {
         "label": study.label,
         "question": asdict(advice.question),
+        "of": advised_from(study),
         "now": advice.now,
         "unit": "km3 of ice" if advice.question.goal == "total" else "dissimilarity index",
         "left": advice.holes["left"].tolist(),

@@ -9,6 +9,7 @@ from rasterio.io import DatasetReader
 
 from helpers.core import classes
 from helpers.core.errors import CompendiumError
+from helpers.core.files import file_hash, short_hash
 from helpers.core.rasters import reading
 from helpers.core.study import Study
 
@@ -71,6 +72,14 @@ def drilling_files(study: Study) -> dict[str, Path]:
     folder = study.results_dir / "drilling"
     endings = {"table": "csv", "layer": "gpkg", "waypoints": "gpx", "record": "json"}
     return {name: folder / f"holes.{ending}" for name, ending in endings.items()}
+
+
+def advised_from(study: Study) -> str:
+    """Return a short hash of what advice on drilling rests on: samples, weights and interval."""
+    tables = study.results_dir / "tables"
+    names = [study.results_dir / "samples" / "samples.csv", tables / "applicability.json"]
+    files = [*names, interval_files(study)["record"]]
+    return short_hash([file_hash(path) if path.is_file() else "" for path in files])
 
 
 def grid_windows(geobox: GeoBox, block: tuple[int, int] = (1024, 1024)) -> list[Part]:

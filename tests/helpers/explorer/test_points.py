@@ -8,6 +8,7 @@ from rasterio.warp import transform
 
 from helpers.core.grid import reference_grid
 from helpers.core.study import Study
+from helpers.explorer.bands import ExplorerError
 from helpers.explorer.points import advised_holes, pack, point_lists, site_points, unpack
 from helpers.mapping.drilling import Advice, Question, write_advice
 
@@ -44,6 +45,11 @@ def test_advised_holes_are_points_of_the_page(study):
     assert first == {"name": "1", "place": [5.0, 6.0], "goal": "dissimilarity", "left": 0.5}
     assert second["place"] == [5.0, 7.0]
     assert [one["id"] for one in point_lists(study, sites=False)] == ["holes"]
+    with open(study.results_dir / "samples/samples.csv", "a", encoding="utf-8") as samples:
+        samples.write("\n")
+    with pytest.raises(ExplorerError, match="of another map") as raised:
+        advised_holes(study)
+    assert "drill" in raised.value.remedy
 
 
 def test_polygons_and_drawn_absences_are_no_sites(study):
