@@ -114,7 +114,7 @@ def advised_holes(study: Study) -> list[Point]:
     if not files["record"].is_file():
         return []
     record = read_json(files["record"])
-    if record["of"] != advised_from(study):
+    if record.get("of") != advised_from(study):
         raise ExplorerError(
             f"The advice on drilling in {relative_path(files['record'].parent)} is of another map.",
             "run `python -m launcher drill` again, or delete that folder",
