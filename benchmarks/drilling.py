@@ -6,11 +6,12 @@ domain are put aside: these are thirty more holes as people put them. The others
 in the domain, where the advice lowers the error of the total most, and where it lowers the
 dissimilarity most. All find what boreholes there find.
 
-Printed are, by way, mean and standard error over worlds: `km3_off`, how far the total of all layers
-is from the truth, as a share of it (root of the mean square, and its change by the holes); `se`,
-the standard error of the total by sites, and `width`, the width of its interval, as shares of those
-before the holes; `rmse_m`, of a cell's thickness of ice, and `log_loss` of P, less those before;
-`index`, the mean dissimilarity index, as a share of that before.
+Printed are, by way, mean and standard error over worlds: `promised`, what was expected to be left;
+`closer`, how much farther than before the total is from the truth, as a share of it; `se`, the
+standard error of the total by sites, `width`, that of its interval, and `index`, the mean
+dissimilarity index, as shares of those before the holes; `rmse_m`, of a cell's thickness of ice,
+and `log_loss` of P, less those before; and `rms_off`, the root of the mean square of the total's
+error.
 
 ``python benchmarks/drilling.py [config/quick.yaml] [worlds] [sites] [design]``
 """

@@ -38,7 +38,7 @@ def redrawn_total(study, table, cells, count):
         hurdle = agree_with_shares(study, fit_hurdle(study, rows, TREES), name)
         shift = shift_at(study, hurdle.strata, cells.values, cells.points)
         ice = hurdle.predict(cells.values, cells.in_domain, shift).ice
-        total += (ice * cells.ground).sum() * (layer[1] - layer[0]) * cells.side**2 / 1e9
+        total += cells.ground.holds(ice, layer).sum() * (layer[1] - layer[0]) * cells.side**2 / 1e9
     return total
 
 
