@@ -33,7 +33,7 @@ figures: $(READY)  ## draw the figures of a finished run again (STUDY=..., ONLY=
 	@$(BIN)/python -m launcher figures $(STUDY) $(if $(ONLY),--only $(ONLY)) $(if $(LANGUAGE),--language $(LANGUAGE))
 
 docs: $(READY)  ## build the documentation site, docs/_build/html/index.html, without a network
-	@$(BIN)/sphinx-build -q docs docs/_build/html
+	@$(BIN)/python -m sphinx -q docs docs/_build/html
 	@echo "docs/_build/html/index.html: open it in a browser"
 
 test: $(READY)  ## run the tests

@@ -1,7 +1,9 @@
 """Pages of the site that are made of the code, so that they cannot go stale."""
 
+import ast
 import inspect
 import shutil
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -143,7 +145,9 @@ def notebooks(folder: Path) -> str:
             executed = record_path(quick, stage).with_suffix(".ipynb")
         page = stage.replace("/", "-")
         notebook = nbformat.read(executed if executed.is_file() else path, as_version=4)
-        # Papermill's own cell has a path of this machine.
+        # Papermill's own cell has a path of this machine; links are as from `notebooks/`.
+        for cell in notebook.cells:
+            cell.source = cell.source.replace("](../docs/", "](../../")
         notebook.cells = [
             one
             for one in notebook.cells
@@ -160,13 +164,14 @@ def notebooks(folder: Path) -> str:
 
 
 def api() -> str:
-    """Return the page of all modules, by their docstrings."""
+    """Return the page of all modules, by their docstrings and by the notebooks that call them."""
     parts = [
         "# Functions and classes\n\nFunctions that take values, arrays or small tables have an "
-        "example, unless their first sentence says it all; tests run every one. These have none: "
-        "functions that take a `study`, a finished run's files or a grown forest, which the "
-        "[notebooks](notebooks/index.md) show at work, and those that read rasters or draw."
+        "example, unless their first sentence says it all; tests run every one. Functions that "
+        "take a `study`, a finished run's files or a grown forest are at work in the notebooks, "
+        "with what they give; below each module stands which notebook calls what."
     ]
+    calls = calls_by_module(sorted((ROOT / "notebooks").rglob("*.ipynb")))
     for package in PACKAGES:
         parts.append(f"## {package}")
         for path in sorted((ROOT / "src" / package).rglob("*.py")):
@@ -175,7 +180,40 @@ def api() -> str:
                 name = name.removesuffix(".__init__")
                 lines = [f".. automodule:: {name}", "   :members:"]
                 parts.append(f"### {name}\n\n```{{eval-rst}}\n" + "\n".join(lines) + "\n```")
+                shown = [
+                    f"`{function}` in " + ", ".join(f"[{one}](notebooks/{one}.ipynb)" for one in at)
+                    for function, at in sorted(calls[name].items())
+                ]
+                if shown:
+                    parts.append("*At work:* " + "; ".join(shown) + ".")
     return "\n\n".join(parts) + "\n"
+
+
+def calls_by_module(paths: Iterable[Path]) -> dict[str, dict[str, list[str]]]:
+    """Return by module, and by what notebooks use of it, the pages of these notebooks."""
+    calls: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for path in (path for path in paths if ".ipynb_checkpoints" not in path.parts):
+        cells = nbformat.read(path, as_version=4).cells
+        code = "\n".join(one.source for one in cells if one.cell_type == "code")
+        nodes = list(ast.walk(ast.parse(code)))
+        imported = {
+            alias.asname or alias.name: (node.module, alias.name)
+            for node in nodes
+            if isinstance(node, ast.ImportFrom) and node.module
+            for alias in node.names
+        }
+        used = {
+            (".".join(imported[node.value.id]), node.attr)
+            for node in nodes
+            if isinstance(node, ast.Attribute)
+            and isinstance(node.value, ast.Name)
+            and node.value.id in imported
+        }
+        modules = {module for module, _ in used}
+        for module, name in {*imported.values(), *used}:
+            if f"{module}.{name}" not in modules:
+                calls[module][name].append(_stage(path).replace("/", "-"))
+    return calls
 
 
 def _stage(path: Path) -> str:
