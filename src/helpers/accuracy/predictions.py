@@ -14,7 +14,7 @@ from sklearn.base import ClassifierMixin
 
 from helpers.core.classes import layer_name
 from helpers.core.files import write_aside
-from helpers.core.grid import cell_areas, reference_grid
+from helpers.core.grid import cell_areas, grid_step, reference_grid
 from helpers.core.scores import AccuracyError
 from helpers.core.study import DOMAINS, Study
 from helpers.folds import distances
@@ -290,7 +290,8 @@ def mapped_areas(
 
 def _areas(study: Study, map_cells: distances.MapCells) -> dict[str, float]:
     geobox = reference_grid(study)
+    step = grid_step(study)
     centres, in_domain = map_cells
     column, row = ~geobox.transform * tuple(centres.T)
-    areas = cell_areas(geobox)[row.astype(int), column.astype(int)]
+    areas = step**2 * cell_areas(geobox)[row.astype(int), column.astype(int)]
     return {name: float(areas[inside].sum()) for name, inside in by_domain(study, in_domain)}

@@ -8,7 +8,7 @@ north.
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +38,12 @@ _LATTICE_CELLS = 32  # spacing of the lattice on which projection factors are co
 _EARTH_RADIUS = 6_371_000.0  # m
 
 _MOST_CELLS = 2e9  # of a grid; no machine that maps has the memory for more
+
+MOST_CELLS = 4_000_000
+"""Cells of a grid up to which tables and figures look at every one: see `grid_step`."""
+
+Part = tuple[slice, slice]
+"""Rows and columns of a grid."""
 
 _BESIDE_USE = 6.0  # degrees that a study area's middle may lie outside of what a CRS is made for
 
@@ -227,6 +233,15 @@ def geographic_grid(bounds: Sequence[float], arcsec: float) -> GeoBox:
     return GeoBox(grid.shape, Affine(step, 0, left, 0, -step, top), grid.crs)
 
 
+def grid_step(study: Study) -> int:
+    """Return in which steps of rows and columns tables and figures look at the grid.
+
+    It is 1, every cell, up to `MOST_CELLS`. What samples, forests and maps are made of never
+    depends on it.
+    """
+    return math.ceil(math.sqrt(math.prod(reference_grid(study).shape) / MOST_CELLS))
+
+
 def area_mask(study: Study, geobox: GeoBox) -> np.ndarray:
     """Return which cells of a grid in any CRS have their centre inside the study area."""
     outline = study_area(study, crs_wkt(geobox))
@@ -292,17 +307,22 @@ def direction(north: np.ndarray, east: np.ndarray, least: float = 1e-6) -> np.nd
     return np.where(long_enough, degrees, np.float32(np.nan)).astype(np.float32)
 
 
-def cell_areas(geobox: GeoBox) -> np.ndarray:
+def cell_areas(geobox: GeoBox, part: Part | None = None) -> np.ndarray:
     """Return the area of each cell of a projected grid on the ellipsoid, km2, shape (y, x).
+
+    With a `part`, rows and columns, of its cells alone.
 
     On an equal-area projection all cells are alike; elsewhere, as in UTM, the grid's own areas are
     off by up to some tenths of a percent.
     """
     flat = abs(geobox.transform.a * geobox.transform.e) / 1e6
-    (scale,) = _on_cells(geobox, lambda exact: [exact.areal_scale])
-    if np.abs(scale - 1).max() < _EQUAL_AREA:
-        return np.broadcast_to(flat, scale.shape)
-    return flat / scale
+
+    def scales(exact: Any) -> list[np.ndarray]:
+        scale = np.asarray(exact.areal_scale)
+        return [np.ones_like(scale) if np.abs(scale - 1).max() < _EQUAL_AREA else scale]
+
+    (scale,) = _on_cells(geobox, scales, part)
+    return np.broadcast_to(flat, scale.shape) if (scale == 1).all() else flat / scale
 
 
 @dataclass(frozen=True)
@@ -342,8 +362,19 @@ def local_factors(geobox: GeoBox) -> LocalFactors:
     return LocalFactors(*_on_cells(geobox, factors))
 
 
-def _on_cells(geobox: GeoBox, factors: Callable[[Any], list[np.ndarray]]) -> Iterator[np.ndarray]:
+def _on_cells(
+    geobox: GeoBox, factors: Callable[[Any], list[np.ndarray]], part: Part | None = None
+) -> Iterator[np.ndarray]:
     """Yield projection factors at all cells, from exact ones on a lattice of every 32nd cell."""
+    exact, places = _lattice(geobox)
+    places = [place[one] for place, one in zip(places, part or [slice(None)] * 2, strict=True)]
+    for values in factors(exact):
+        yield bilinear(np.asarray(values, np.float32), *places)
+
+
+@lru_cache(maxsize=2)  # areas are asked for window by window
+def _lattice(geobox: GeoBox) -> tuple[Any, list[np.ndarray]]:
+    """Return exact factors on the lattice; places of rows and columns, counted in its knots."""
     crs = pyproj.CRS.from_wkt(crs_wkt(geobox))
     if not crs.is_projected:
         raise ValueError("projection factors belong to a projected grid; this one is geographic")
@@ -359,13 +390,11 @@ def _on_cells(geobox: GeoBox, factors: Callable[[Any], list[np.ndarray]]) -> Ite
     )
     project = pyproj.Proj(crs)
     exact = project.get_factors(*project(easting, northing, inverse=True))
-    # Places of the cells, counted in knots of the lattice.
     places = [
         np.interp(np.arange(size), knots, np.arange(knots.size)).astype(np.float32)
         for size, knots in zip(geobox.shape, lattice, strict=True)
     ]
-    for values in factors(exact):
-        yield bilinear(np.asarray(values, np.float32), *places)
+    return exact, places
 
 
 def bilinear(values: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:

@@ -1,9 +1,11 @@
 """Work side by side, on the cores of one machine or on a dask cluster, with progress."""
 
 import sys
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 from joblib import cpu_count
 from tqdm import tqdm
@@ -28,15 +30,28 @@ def in_parallel(
     """Yield what a function makes of each job, side by side and in their order.
 
     The setting ``compute.scheduler`` decides: threads of this process, by default as many as cores,
-    or a dask cluster, for which function and jobs must be picklable.
+    or a dask cluster, for which function and jobs must be picklable. Results that wait to be taken
+    are those of a few jobs a core, however many jobs there are. A job whose worker died is done by
+    another one.
     """
     if study.compute.scheduler:
         from distributed import Client
 
         with Client(study.compute.scheduler) as client:
-            futures = client.map(work, jobs, pure=False)
-            while futures:
-                yield futures.pop(0).result()
+            cores = sum(client.nthreads().values())
+            yield from _in_order(partial(client.submit, work, pure=False), jobs, 4 * max(cores, 2))
         return
-    with ThreadPoolExecutor(threads or cpu_count()) as pool:
-        yield from pool.map(work, jobs)
+    threads = threads or cpu_count()
+    with ThreadPoolExecutor(threads) as pool:
+        yield from _in_order(partial(pool.submit, work), jobs, 2 * threads)
+
+
+def _in_order(submit: Callable[[Job], Any], jobs: Sequence[Job], most: int) -> Iterator[Any]:
+    """Yield the results of jobs, of which at most so many have been submitted and not taken."""
+    waiting = deque()
+    for job in jobs:
+        if len(waiting) == most:
+            yield waiting.popleft().result()
+        waiting.append(submit(job))
+    while waiting:
+        yield waiting.popleft().result()

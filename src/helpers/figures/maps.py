@@ -1,5 +1,6 @@
 """Maps for print, drawn from the rasters of a run."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ from matplotlib.patheffects import withStroke
 
 from helpers.core.classes import layer_name, layer_title
 from helpers.core.files import read_json
-from helpers.core.grid import area_mask, reference_grid
+from helpers.core.grid import area_mask, grid_step, reference_grid
 from helpers.core.plot import COLUMN_MM, NO_DATA, WIDTH_MM, colour_map, map_panels
 from helpers.core.rasters import read_band
 from helpers.core.study import Study
@@ -25,7 +26,9 @@ _CONTENT = {"cmap": "devon_r", "vmin": 0.0, "vmax": 60.0}
 
 def predictors(study: Study) -> Figure:
     """Draw the predictors of the forests."""
-    panels = covariate_panels(study, read_covariates(study, used_predictors(study)))
+    panels = covariate_panels(
+        study, read_covariates(study, used_predictors(study), grid_step(study))
+    )
     return _maps(study, panels, ncols=5 if len(panels) > 9 else 3)
 
 
@@ -35,7 +38,7 @@ def type_maps(study: Study) -> Figure:
     layers = [layer_name(layer) for layer in study.layers]
     kinds = {"": "area as expected", "_reference": "method of the reference"}
     maps = [
-        (f"{layer_title(layer)} ({which})", read_band(files[f"{target.file_name}{end}_{layer}"]))
+        (f"{layer_title(layer)} ({which})", _read(study, files[f"{target.file_name}{end}_{layer}"]))
         for end, which in kinds.items()
         for layer in layers
     ]
@@ -85,7 +88,7 @@ def ice_content(study: Study) -> Figure:
     maps = []
     for layer in map(layer_name, study.layers):
         title = layer_title(layer)
-        mean = 100 * read_band(map_files(study)[f"ice_content_{layer}"])
+        mean = 100 * _read(study, map_files(study)[f"ice_content_{layer}"])
         bands = {"10th percentile": 1, "90th percentile": 3}
         parts = {
             name: 100 * _scaled(study, f"ice_content_range_{layer}", band)
@@ -99,7 +102,7 @@ def ice_content(study: Study) -> Figure:
 
 def storage(study: Study) -> Figure:
     """Draw the thickness of ice in all layers; the key has the total and its interval."""
-    values = read_band(map_files(study)["ice_storage"])
+    values = _read(study, map_files(study)["ice_storage"])
     depth = layer_title(layer_name((study.depths[0][0], study.depths[-1][1])))
     record = read_json(interval_files(study)["record"])
     whole, share = record["regions"]["all"], 100 * record["probability"]
@@ -117,9 +120,9 @@ def trust_maps(study: Study) -> Figure:
     layer, depth = layer_name(study.layers[0]), layer_title(layer_name(study.layers[0]))
     record = read_json(study.results_dir / "tables" / "applicability.json")
     limit = record["layers"][layer]["threshold"]
-    unlike = read_band(files[f"dissimilarity_index_{layer}"])
-    error = read_band(files[f"expected_error_{layer}"])
-    sizes = read_band(files[f"prediction_set_{layer}"])
+    unlike = _read(study, files[f"dissimilarity_index_{layer}"])
+    error = _read(study, files[f"expected_error_{layer}"])
+    sizes = _read(study, files[f"prediction_set_{layer}"])
     unit = f"largest within the area of applicability: {limit:.2f}"
     number = len(study.target_classes.codes)
     colours = colour_map("lajolla_r")(np.linspace(0.05, 0.8, number))
@@ -131,7 +134,7 @@ def trust_maps(study: Study) -> Figure:
     }
     percent = 100 * study.trust.coverage
     levels = {code: level[:2] for code, level in reversed(trust.LEVELS.items())}
-    level = read_band(files["trust"])
+    level = _read(study, files["trust"])
     outside, colour = trust.LEVELS[trust.OUTSIDE]
     beyond = {"marks": {outside: (level == trust.OUTSIDE, colour)}}
     if not study.domain.covariate:
@@ -148,8 +151,12 @@ def trust_maps(study: Study) -> Figure:
     return _maps(study, maps, ncols=2)
 
 
+def _read(study: Study, path: Path) -> np.ndarray:
+    return read_band(path, step=grid_step(study))
+
+
 def _scaled(study: Study, name: str, band: int = 1) -> np.ndarray:
-    values = read_band(map_files(study)[name], band)
+    values = read_band(map_files(study)[name], band, grid_step(study))
     return np.where(values == MISSING, np.nan, values * PROBABILITY_SCALE)
 
 
@@ -159,8 +166,9 @@ def _panel(title: str, values: np.ndarray, unit: str = "", **look: Any) -> dict[
 
 def _maps(study: Study, maps: list[dict[str, Any]], **look: int) -> Figure:
     """Draw panels; cells of the study area that have no value are grey."""
-    geobox = reference_grid(study)
-    inside = area_mask(study, geobox)
+    geobox, step = reference_grid(study), grid_step(study)
+    inside = area_mask(study, geobox)[::step, ::step]
+    geobox = geobox.zoom_out(step)
     for panel in maps:
         values, kinds = panel["values"], panel.get("categories")
         known = np.isin(values, list(kinds)) if kinds else np.isfinite(values)

@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial import cKDTree
 
-from helpers.core.grid import area_mask, cell_centres, reference_grid
+from helpers.core.grid import area_mask, cell_centres, grid_step, reference_grid
 from helpers.core.study import Study
 from helpers.prepare.domain import cells_in_and_out
 
@@ -81,10 +81,12 @@ class Distribution:
 def map_cells(study: Study) -> MapCells:
     """Return easting and northing of the map's cells, m, shape (m, 2), and which are in the domain.
 
-    The domain, shape (m,), is that of potential permafrost.
+    The domain, shape (m,), is that of potential permafrost. Of a large grid these are cells in
+    regular steps (`helpers.core.grid.grid_step`).
     """
     geobox = reference_grid(study)
-    inside, outside = cells_in_and_out(study)
-    row, column = np.nonzero(area_mask(study, geobox) & (inside | outside))
-    easting, northing = cell_centres(geobox)
+    step = grid_step(study)
+    inside, outside = (cells[::step, ::step] for cells in cells_in_and_out(study))
+    row, column = np.nonzero(area_mask(study, geobox)[::step, ::step] & (inside | outside))
+    easting, northing = (centres[::step] for centres in cell_centres(geobox))
     return np.stack([easting[column], northing[row]], axis=1), inside[row, column]

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import shapely
 
-from helpers.core.grid import cell_centres, reference_grid, study_regions
-from helpers.core.rasters import read_band, reading
+from helpers.core.grid import Part, cell_centres, reference_grid, study_regions
+from helpers.core.rasters import reading
 from helpers.core.settings import METRES
 from helpers.core.study import Study
 from helpers.mapping.files import MapError
@@ -48,20 +48,26 @@ class Ground:
         return self.share * (soil * fraction + (1 - soil) * np.minimum(fraction, self.rock))
 
 
-def study_ground(study: Study) -> Ground:
-    """Return what of the reference grid's cells may hold ice, float32 (y, x).
+def study_ground(study: Study, part: Part | None = None) -> Ground:
+    """Return what of the cells of the grid, or of a part of it, may hold ice, float32 (y, x).
 
     All of all may where neither land cover nor the depth to bedrock is known.
     """
     files = covariate_files(study)
-    shape = reference_grid(study).shape
+    place = part or tuple(slice(0, size) for size in reference_grid(study).shape)
+
+    def read(name: str) -> np.ndarray:
+        with reading(files[name]) as source:
+            return source.read(1, window=place)
+
+    shape = [one.stop - one.start for one in place]
     share = np.broadcast_to(np.float32(1), shape)
     bedrock = np.broadcast_to(np.float32(np.inf), shape)
     if GROUND_SHARE in files:
-        share = np.nan_to_num(read_band(files[GROUND_SHARE]), nan=1)
+        share = np.nan_to_num(read(GROUND_SHARE), nan=1)
     for one in study.own_predictors:
         if one.bedrock:
-            depth = read_band(files[one.name]) * np.float32(METRES[one.unit])
+            depth = read(one.name) * np.float32(METRES[one.unit])
             bedrock = np.nan_to_num(depth, nan=np.inf)
     return Ground(share, bedrock, study.ice.rock)
 

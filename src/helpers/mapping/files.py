@@ -10,14 +10,12 @@ from rasterio.io import DatasetReader
 from helpers.core import classes
 from helpers.core.errors import CompendiumError
 from helpers.core.files import file_hash, short_hash
+from helpers.core.grid import Part
 from helpers.core.rasters import reading
 from helpers.core.study import Study
 
 MISSING = 65535
 """No probability, in rasters and chunks of them."""
-
-Part = tuple[slice, slice]
-"""Rows and columns of a window."""
 
 
 class MapError(CompendiumError):

@@ -52,7 +52,6 @@ def map_storage(study: Study) -> Path | None:
     """
     if not study.has_storage:
         return None
-    ground = study_ground(study)
     geobox = reference_grid(study)
     path = map_files(study)["ice_storage"]
     top, bottom = study.depths[0][0], study.depths[-1][1]
@@ -70,8 +69,9 @@ def map_storage(study: Study) -> Path | None:
         open_raster(path, geobox, 3, "float32", study=study, **described) as target,
     ):
         for part in grid_windows(geobox):
+            ground = study_ground(study, part)
             fractions = [
-                ground[part].holds(content.read(1, window=part), layer)
+                ground.holds(content.read(1, window=part), layer)
                 for content, layer in zip(contents, study.depths, strict=True)
             ]
             thickness = ice.thickness(fractions, study.depths)
@@ -106,8 +106,6 @@ def storage_totals(study: Study) -> dict[str, pd.DataFrame]:
     """
     geobox = reference_grid(study)
     target = study.target_classes
-    areas = cell_areas(geobox)
-    ground = study_ground(study)
     regions, shapes = study_regions(study, geobox)
     width = study.maps.elevation_band
     layers = [layer_name(layer) for layer in study.layers]
@@ -132,7 +130,8 @@ def storage_totals(study: Study) -> dict[str, pd.DataFrame]:
                 continue
             ices = [content.read(1, window=part)[inside] for content in contents]
             mapped = np.isfinite(ices[0])
-            area, held = areas[part][inside], ground[part][inside]
+            area = cell_areas(geobox, part)[inside]
+            held = study_ground(study, part)[inside]
             volumes = [
                 area
                 * held.holds(np.where(mapped, fraction, 0).astype(float), layer)

@@ -7,20 +7,20 @@ levels.
 
 import contextlib
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from joblib import cpu_count
 from sklearn.isotonic import IsotonicRegression
 
 from helpers.core import qgis
 from helpers.core.classes import layer_name
 from helpers.core.files import read_json
-from helpers.core.grid import reference_grid
+from helpers.core.grid import Part, reference_grid
+from helpers.core.parallel import in_parallel
 from helpers.core.plot import colour_map
 from helpers.core.rasters import BLOCK, open_raster
 from helpers.core.settings import Trust
@@ -35,7 +35,6 @@ from helpers.mapping.applicability import Applicability, fit, importance_weights
 from helpers.mapping.files import (
     MISSING,
     MapError,
-    Part,
     grid_windows,
     layer_files,
     open_rasters,
@@ -259,27 +258,24 @@ def level_of(
 def map_trust(study: Study, trust: Sequence[LayerTrust]) -> None:
     """Write the rasters of `trust_files`, in one pass over the map, and their styles.
 
-    Covariates and class probabilities must be there. Windows are computed side by side and written
-    in their order: memory does not grow with the map, and the result does not depend on the number
-    of cores.
+    Covariates and class probabilities must be there. Windows are computed side by side, on a dask
+    cluster with ``compute.scheduler``, and written in their order: memory does not grow with the
+    map, and the result does not depend on the number of cores.
     """
     geobox = reference_grid(study)
-    threads = cpu_count()
     parts = grid_windows(geobox, BLOCK)
     kinds = _raster_kinds(study)
-    with contextlib.ExitStack() as stack, ThreadPoolExecutor(threads) as pool:
+    with contextlib.ExitStack() as stack:
         targets = {}
         for name, path in trust_files(study).items():
             count, dtype, described = kinds[name.rsplit("_", 1)[0]]
             described = {"study": study, "names": name, "units": "1"} | described
             target = open_raster(path, geobox, count, dtype, **described)
             targets[name] = stack.enter_context(target)
-        for first in range(0, len(parts), 2 * threads):
-            some = parts[first : first + 2 * threads]
-            computed = pool.map(lambda part: _part_rasters(study, trust, part), some)
-            for part, rasters in zip(some, computed, strict=True):
-                for name, data in rasters.items():
-                    targets[name].write(data, window=part)
+        computed = in_parallel(study, partial(_part_rasters, study, trust), parts)
+        for part, rasters in zip(parts, computed, strict=True):
+            for name, data in rasters.items():
+                targets[name].write(data, window=part)
     _write_styles(study, trust)
 
 

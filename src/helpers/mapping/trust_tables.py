@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from helpers.core.files import write_json, write_table
+from helpers.core.grid import grid_step, reference_grid
 from helpers.core.rasters import read_band
 from helpers.core.study import Study
 from helpers.forest.hurdle import PROBABILITY_SCALE
@@ -32,7 +33,8 @@ def write_trust_tables(
     cells
         One row a layer and group of cells: by area of applicability, tenth of the dissimilarity
         index, local point density or level of trust; with `cells`, their `share` of the domain, and
-        ``expected``, the error of the mapped class that is expected.
+        ``expected``, the error of the mapped class that is expected. Of a large grid these are
+        cells in regular steps (`helpers.core.grid.grid_step`).
     sets
         One row a layer and class: the calibration samples, the `limit` of the class's probability,
         and coverage and mean size of the prediction sets of the samples, by other folds.
@@ -65,6 +67,8 @@ def write_trust_tables(
 def layer_cells(study: Study, layer: str) -> tuple[pd.DataFrame, np.ndarray]:
     """Return what the rasters say of a layer's mapped cells in the domain.
 
+    Of a large grid they say it of cells in regular steps (`helpers.core.grid.grid_step`).
+
     Returns
     -------
     cells
@@ -76,19 +80,22 @@ def layer_cells(study: Study, layer: str) -> tuple[pd.DataFrame, np.ndarray]:
     files = trust_files(study)
     maps = map_files(study)
     target = study.target_classes
-    dissimilarity = read_band(files[f"dissimilarity_index_{layer}"]).ravel()
-    mapped = np.flatnonzero(np.isfinite(dissimilarity))
+    geobox = reference_grid(study)
+    step = grid_step(study)
+    dissimilarity = read_band(files[f"dissimilarity_index_{layer}"], step=step)
+    rows, columns = np.nonzero(np.isfinite(dissimilarity))
+    mapped = np.ravel_multi_index((rows, columns), dissimilarity.shape)
 
     def values(path: Path, band: int = 1) -> np.ndarray:
-        return read_band(path, band).ravel()[mapped]
+        return read_band(path, band, step).ravel()[mapped]
 
     chance = values(maps[f"permafrost_probability_{layer}"]) * PROBABILITY_SCALE
     density = values(files[f"point_density_{layer}"])
     bits = values(files[f"prediction_set_{layer}"], 2)
     members = ((bits[:, np.newaxis] >> np.arange(len(target.codes))) & 1).astype(bool)
     cells = {
-        "cell": mapped,
-        "dissimilarity": dissimilarity[mapped],
+        "cell": step * (rows * geobox.shape[1] + columns),
+        "dissimilarity": dissimilarity[rows, columns],
         "density": density,
         "level": level_of(density, chance, np.ones(len(mapped), bool), study.trust),
         "classes": members.sum(axis=1, dtype=np.uint8),
@@ -178,6 +185,7 @@ def _record(study: Study, trust: Sequence[LayerTrust], cells: pd.DataFrame) -> d
         "label": study.label,
         "coverage": study.trust.coverage,
         "similar_samples": study.trust.similar_samples,
+        "every": grid_step(study),
         "levels": {LEVELS[code][0]: meaning for code, meaning in MEANINGS.items()},
         "layers": layers,
     }

@@ -1,12 +1,15 @@
 """Makes the covariates of a study, family by family, and says whether they are plausible."""
 
+import itertools
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
+from helpers.core.rasters import THREADS
 from helpers.core.settings import Area
 from helpers.core.study import Study
 from helpers.prepare import climate, own, soil, terrain, vegetation
@@ -20,7 +23,6 @@ _MAKERS: dict[str, Callable[[Study], dict[str, np.ndarray]]] = {
     "vegetation": vegetation.make,
     "climate": climate.make,
     "soil": soil.make,
-    "own": own.make,
 }
 
 LEAST_SHARE = 0.97
@@ -28,11 +30,20 @@ LEAST_SHARE = 0.97
 
 
 def make_covariates(study: Study) -> Iterator[tuple[str, list[Path]]]:
-    """Make and write the covariates; yield each family that the study has, and its files."""
+    """Make and write the covariates; yield each family that the study has, and its files.
+
+    The user's own ones are in memory in twos, whatever their number.
+    """
     families = {layer.family for layer in covariates(study).values()}
     for family, make in _MAKERS.items():
         if family in families:
             yield family, write_covariates(study, make(study))
+    if study.own_predictors:
+        with ThreadPoolExecutor(THREADS) as pool:  # while one is read, another is written
+            files = pool.map(
+                lambda one: write_covariates(study, own.make(study, one)), study.own_predictors
+            )
+            yield "own", list(itertools.chain(*files))
 
 
 def plausibility(study: Study, data: "xarray.Dataset", coverage: pd.DataFrame) -> pd.DataFrame:

@@ -1,7 +1,6 @@
 """The user's own rasters as predictors: numbers, categories, and degrees of a circle."""
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -11,7 +10,7 @@ from odc.geo.geobox import GeoBox
 
 from helpers.core.grid import reference_grid
 from helpers.core.mosaic import describe_mosaic, mosaic_at, read_mosaic
-from helpers.core.rasters import THREADS, RasterError
+from helpers.core.rasters import RasterError
 from helpers.core.settings import OwnPredictor
 from helpers.core.study import Study
 from helpers.core.user_rasters import Reading
@@ -23,16 +22,12 @@ MOST_CATEGORIES = 255
 _LARGEST_CODE = 2**24  # above, float32 has not every whole number
 
 
-def make(study: Study) -> dict[str, np.ndarray]:
-    """Make the covariates of all the user's own predictors, float32 on the reference grid."""
+def make(study: Study, predictor: OwnPredictor) -> dict[str, np.ndarray]:
+    """Make the covariates of one of the user's own predictors, float32 on the reference grid."""
     geobox = reference_grid(study)
-    layers: dict[str, np.ndarray] = {}
-    for one in study.own_predictors:
-        if one.no_ice:
-            layers[GROUND_SHARE] = ground_share(study, one, geobox)
-    with ThreadPoolExecutor(THREADS) as pool:  # while one is read, another is resampled
-        for made in pool.map(lambda one: read_own(study, one, geobox), study.own_predictors):
-            layers |= made
+    layers = read_own(study, predictor, geobox)
+    if predictor.no_ice:
+        layers[GROUND_SHARE] = ground_share(study, predictor, geobox)
     return layers
 
 

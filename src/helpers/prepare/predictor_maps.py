@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from helpers.core.grid import reference_grid
+from helpers.core.grid import grid_step, reference_grid
 from helpers.core.study import Study
 from helpers.prepare.registry import covariates, numeric, read_covariates
 
@@ -41,6 +41,7 @@ _LIMITS = {
 def covariate_panels(study: Study, data: "xarray.Dataset") -> list[dict[str, Any]]:
     """Return a panel for `map_panels` of each covariate that `read_covariates` gave."""
     geobox = reference_grid(study)
+    geobox = geobox.zoom_out(-(-geobox.shape.y // data.sizes["y"]))
     layers = covariates(study)
     panels = []
     for name in data.data_vars:
@@ -71,4 +72,5 @@ def background_panel(study: Study) -> dict[str, Any]:
     """Return a panel that samples can be drawn over: elevation, or else the first predictor."""
     numbers = [name for name in covariates(study) if numeric(study, name)]
     name = "elevation" if "elevation" in numbers else (numbers or list(covariates(study)))[0]
-    return covariate_panels(study, read_covariates(study, [name]))[0]
+    step = grid_step(study)
+    return covariate_panels(study, read_covariates(study, [name], step))[0]

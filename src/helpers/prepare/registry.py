@@ -338,10 +338,13 @@ def write_covariates(study: Study, arrays: Mapping[str, np.ndarray]) -> list[Pat
         return list(pool.map(write, arrays))
 
 
-def read_covariates(study: Study, names: Iterable[str] | None = None) -> "xarray.Dataset":
+def read_covariates(
+    study: Study, names: Iterable[str] | None = None, step: int = 1
+) -> "xarray.Dataset":
     """Open layers, by default all, as one data set; values are read when they are used.
 
-    It has one float32 variable a layer on dimensions (y, x), with `units` and `long_name`.
+    It has one float32 variable a layer on dimensions (y, x), with `units` and `long_name`: every
+    `step`-th cell of every so many-th row.
     """
     import rioxarray
     import xarray
@@ -363,17 +366,20 @@ def read_covariates(study: Study, names: Iterable[str] | None = None) -> "xarray
         array = rioxarray.open_rasterio(files[name]).squeeze("band", drop=True)
         array.attrs |= {"units": layers[name].unit, "long_name": layers[name].long_name}
         arrays[name] = array
-    return xarray.Dataset(arrays)
+    return xarray.Dataset(arrays).isel(y=slice(None, None, step), x=slice(None, None, step))
 
 
 def coverage_table(study: Study, data: "xarray.Dataset") -> pd.DataFrame:
     """Return how much of the study area each layer covers, and its distribution there.
 
     From `data` of `read_covariates`; index `name`, columns long_name, unit, role, valid_cells,
-    share_of_area, and minimum, p05, median, p95 and maximum.
+    share_of_area, and minimum, p05, median, p95 and maximum. Where the data have every so many-th
+    cell, each counts for as many.
     """
     layers = covariates(study)
     inside = area_mask(study, reference_grid(study))
+    step = -(-len(inside) // data.sizes["y"])
+    inside = inside[::step, ::step]
 
     def row(name: str) -> dict[str, object]:
         layer = layers[name]
@@ -386,7 +392,7 @@ def coverage_table(study: Study, data: "xarray.Dataset") -> pd.DataFrame:
             "long_name": layer.long_name,
             "unit": layer.unit,
             "role": layer.role,
-            "valid_cells": values.size,
+            "valid_cells": values.size * step**2,
             "share_of_area": values.size / inside.sum(),
             **dict(zip(("minimum", "p05", "median", "p95", "maximum"), numbers, strict=True)),
         }

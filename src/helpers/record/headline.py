@@ -14,9 +14,8 @@ from helpers.core.errors import CompendiumError
 from helpers.core.files import read_json, write_json
 from helpers.core.grid import area_mask, cell_areas, reference_grid
 from helpers.core.ice import ICE_DENSITY, WATER_DENSITY
-from helpers.core.rasters import read_band
 from helpers.core.study import Study
-from helpers.mapping.files import interval_files, map_files
+from helpers.mapping.files import grid_windows, interval_files, map_files, open_rasters
 from helpers.samples.store import read_samples
 
 ESTIMATES = ("test", "random", "random_adjusted", "blocks", "cells")
@@ -94,19 +93,20 @@ def _read(path: Path) -> Any:
 def _areas(study: Study) -> tuple[dict[str, float], dict[str, float]]:
     """Return the permafrost of each raster of classes, km2 by file name; and the study area."""
     geobox = reference_grid(study)
-    areas = cell_areas(geobox)
     inside = area_mask(study, geobox)
-    complete = inside.copy()
-    permafrost = {}
-    files = map_files(study)
-    for kind in _KINDS.values():
-        for layer in map(layer_name, study.layers):
-            name = f"{study.target_classes.file_name}{kind}_{layer}"
-            codes = read_band(files[name])
-            complete &= codes != NO_TYPE
-            frozen = ~np.isin(codes, [*study.target_classes.free, NO_TYPE])
-            permafrost[name] = float(areas[frozen].sum())
-    whole, mapped = float(areas[inside].sum()), float(areas[complete].sum())
+    target = study.target_classes
+    layers = map(layer_name, study.layers)
+    names = [f"{target.file_name}{kind}_{one}" for one in layers for kind in _KINDS.values()]
+    sums = np.zeros(2 + len(names))  # of the study area, of what is mapped, of permafrost
+    with open_rasters([map_files(study)[name] for name in names]) as maps:
+        for part in grid_windows(geobox):
+            area = cell_areas(geobox, part)
+            codes = [source.read(1, window=part) for source in maps]
+            complete = inside[part] & np.all([code != NO_TYPE for code in codes], axis=0)
+            frozen = [~np.isin(code, [*target.free, NO_TYPE]) for code in codes]
+            sums += [area[cells].sum() for cells in (inside[part], complete, *frozen)]
+    whole, mapped, *frozen = sums.tolist()
+    permafrost = dict(zip(names, frozen, strict=True))
     area = {"km2": whole, "no_data_km2": whole - mapped, "no_data_share": 1 - mapped / whole}
     return permafrost, area
 

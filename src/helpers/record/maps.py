@@ -8,7 +8,7 @@ import numpy as np
 from helpers.core import ice, qgis
 from helpers.core.classes import layer_name
 from helpers.core.grid import reference_grid
-from helpers.core.rasters import open_raster, read_band
+from helpers.core.rasters import open_raster
 from helpers.core.study import Study
 from helpers.mapping.cells import study_ground
 from helpers.mapping.files import (
@@ -43,7 +43,7 @@ def _write_layers(study: Study, folder: Path) -> None:
 
     Together they are the first band of ``ice_storage.tif``.
     """
-    ground, geobox = study_ground(study), reference_grid(study)
+    geobox = reference_grid(study)
     for layer, content in zip(study.depths, layer_files(study, "ice_content"), strict=True):
         path = folder / f"ground_ice_{layer_name(layer)}.tif"
         described = {
@@ -53,12 +53,14 @@ def _write_layers(study: Study, folder: Path) -> None:
             "the surface",
             "overviews": "average",
         }
+        highest = 0.0
         with (
             open_rasters([content]) as (source,),
             open_raster(path, geobox, 1, "float32", study=study, **described) as target,
         ):
             for part in grid_windows(geobox):
-                fraction = ground[part].holds(source.read(1, window=part), layer)
+                fraction = study_ground(study, part).holds(source.read(1, window=part), layer)
                 thickness = ice.thickness([fraction], [layer])
+                highest = np.nanmax(thickness, initial=highest)
                 target.write(thickness.astype(np.float32), 1, window=part)
-        qgis.write_ramp_style(path, float(np.nanmax(read_band(path))) or 1.0, "m")
+        qgis.write_ramp_style(path, float(highest) or 1.0, "m")

@@ -292,7 +292,11 @@ def _permafrost_free(study: Study, geobox: GeoBox) -> np.ndarray:
         )
     with open_source(path, Reading()) as source:
         crs = source_crs(source).to_wkt()
-    easting, northing = (values.ravel() for values in np.meshgrid(*cell_centres(geobox)))
+    easting, northings = cell_centres(geobox)
     step = pyproj.Transformer.from_crs(crs_wkt(geobox), crs, always_xy=True)
-    # Outside of the mask, and where it has no data, permafrost is possible.
-    return (values_at(path, *step.transform(easting, northing)) == 0).reshape(geobox.shape)
+    free = np.empty(geobox.shape, bool)
+    for row, northing in zip(free, northings, strict=True):
+        place = step.transform(easting, np.full_like(easting, northing))
+        # Outside of the mask, and where it has no data, permafrost is possible.
+        row[:] = values_at(path, *place) == 0
+    return free

@@ -100,7 +100,7 @@ def test_totals_of_three_cells_by_hand(tiny, monkeypatch):
     share.ravel()[cells[:2]] = 0.5, np.nan
     deep = np.full(geobox.shape, np.inf, np.float32)
     ground = Ground(np.nan_to_num(share, nan=1), deep, 0.03)
-    monkeypatch.setattr(storage, "study_ground", lambda study: ground)
+    monkeypatch.setattr(storage, "study_ground", lambda study, part: ground[part])
     monkeypatch.setattr(storage, "GROUND_SHARE", "elevation")  # a covariate that the study has
     row = storage_totals(study)["regions"].loc["all"]
     assert row["ice_km3"] == pytest.approx(0.64 - 0.18)
