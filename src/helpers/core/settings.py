@@ -654,4 +654,7 @@ class Compute(Section):
 
     # Address of a dask.distributed scheduler, such as tcp://10.0.0.5:8786; empty: this machine.
     scheduler: Annotated[str, Field(pattern=r"^$|://.|:\d+$")] = ""
+    # What the map's forests predict with: nvforest (`pip install .[gpu]`) where it finds a GPU, and
+    # scikit-learn on the cores elsewhere; or always one of both.
+    engine: Literal["auto", "scikit-learn", "nvforest"] = "auto"
     bandwidth: Positive = 20  # Mbit/s, to tell how long open data take

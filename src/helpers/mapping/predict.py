@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 from odc.geo.geobox import GeoBox
-from sklearn.ensemble import RandomForestClassifier
 
 from helpers.core import qgis
 from helpers.core.classes import NO_TYPE, Layer, layer_name
@@ -40,8 +39,9 @@ from helpers.forest.hurdle import (
     permafrost_cut,
     steps,
 )
-from helpers.forest.models import class_probabilities
+from helpers.forest.models import Grown, class_probabilities
 from helpers.forest.paths import model_path
+from helpers.mapping.engine import engine, on_engine
 from helpers.mapping.files import MISSING, MapError, grid_windows, map_files
 from helpers.prepare.columns import forest_columns
 from helpers.prepare.domain import domain_covariates, in_domain_at
@@ -92,7 +92,8 @@ def map_layer(
     summary
         `cells` of each class by its code, in both maps: `reference` and `expected`; the probability
         from which permafrost is mapped, `cut`; the number of `chunks`, and how many of them were
-        `kept` from an earlier run.
+        `kept` from an earlier run; and the `engine` that predicted the rest
+        (`helpers.mapping.engine`).
 
     Raises
     ------
@@ -117,7 +118,8 @@ def map_layer(
         which: {code: int(number[code]) for code in np.flatnonzero(number).tolist()}
         for which, number in both.items()
     }
-    return {"cells": cells, "cut": cut * PROBABILITY_SCALE, "chunks": len(parts), "kept": kept}
+    summary = {"cells": cells, "cut": cut * PROBABILITY_SCALE, "chunks": len(parts), "kept": kept}
+    return summary | {"engine": engine(study.compute.engine)}
 
 
 def _raster_kinds(study: Study) -> dict[str, tuple[int, str, dict[str, Any]]]:
@@ -159,11 +161,14 @@ def _write_layer(plan: _Plan, parts: list[Part], cut: int) -> np.ndarray:
     files = map_files(study)
     paths = {kind: files[f"{kind}_{plan.layer}"] for kind in kinds}
     geobox = reference_grid(study)
+    tags = {"engine": engine(study.compute.engine)}
     highest = 0.0
     counts = np.zeros(NO_TYPE + 1, int)
     with contextlib.ExitStack() as stack:
         targets = [
-            stack.enter_context(open_raster(paths[kind], geobox, count, dtype, study=study, **more))
+            stack.enter_context(
+                open_raster(paths[kind], geobox, count, dtype, study=study, tags=tags, **more)
+            )
             for kind, (count, dtype, more) in kinds.items()
         ]
         for part in parts:
@@ -203,7 +208,7 @@ def _plan(study: Study, layer: str, geobox: GeoBox, block: tuple[int, int]) -> _
         _check_card(study, path, card)
     # Known shares of permafrost are on the card alone, which has the SHA-256 of its model, too.
     first, second = ((path, file_hash(path.with_suffix(".json"))) for path in paths)
-    _load_both(first, second, study.target)
+    _load_both(first, second, study.target, study.compute.engine)
     files = covariate_files(study)
     states = []
     units = _units(cards[0])
@@ -248,11 +253,11 @@ def _units(card: dict[str, Any]) -> dict[str, str]:
 
 @lru_cache(maxsize=2)
 def _load_both(
-    first: tuple[Path, str], second: tuple[Path, str], target: str
-) -> tuple[RandomForestClassifier, Hurdle, dict[str, Any]]:
+    first: tuple[Path, str], second: tuple[Path, str], target: str, wanted: str
+) -> tuple[Grown, Hurdle, dict[str, Any]]:
     """Return the models of a layer, for threads that predict side by side, and a card."""
     forest, card = load_model(first[0], target)
-    return forest, load_hurdle(second[0], target)[0], card
+    return *on_engine(wanted, forest, load_hurdle(second[0], target)[0]), card
 
 
 def _chunks_dir(study: Study) -> Path:
@@ -295,7 +300,7 @@ def _predict_chunk(plan: _Plan, part: Part) -> np.ndarray:
     predicted.
     """
     study = plan.study
-    forest, hurdle, card = _load_both(*plan.models, study.target)
+    forest, hurdle, card = _load_both(*plan.models, study.target, study.compute.engine)
     target = study.target_classes
     values, cells = read_predictors(study, card["predictors"], part, _units(card))
     inside, known = in_domain_at(study, part, cells)
