@@ -1,5 +1,6 @@
 """Samples from places and polygons with a known class, and from cells without permafrost."""
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -8,6 +9,7 @@ import pandas as pd
 import pyproj
 from odc.geo.geobox import GeoBox
 from rasterio.features import rasterize
+from shapely.geometry.base import BaseGeometry
 
 from helpers.core.classes import layer_name
 from helpers.core.errors import listed
@@ -68,8 +70,9 @@ def label_features(study: Study, rng: np.random.Generator) -> pd.DataFrame:
             features = _read_features(study, study.path(path), kind)
             cells = _cells_by_feature(study, features, study.path(path).name, kind)
             draw = pd.Series(rng.random(len(cells)), cells.index)
-            rank = draw.groupby([cells["group"], cells["layer"]]).rank(method="first")
-            chosen = cells[rank <= study.samples.cells_per_area]
+            each = draw.groupby([cells["number"], cells["layer"]], observed=True)
+            chosen = cells[each.rank(method="first") <= study.samples.cells_per_area]
+            chosen = _named(chosen, kind)
             labels = _as_labels(study, chosen, reference_grid(study), f"known {kind}")
             yielded = chosen["yields"].to_numpy(bool)
             labels.loc[yielded, "reason"] = YIELDED
@@ -182,46 +185,72 @@ def _table_points(study: Study, path: Path) -> "geopandas.GeoDataFrame":
 def _cells_by_feature(
     study: Study, features: "geopandas.GeoDataFrame", file: str, kind: str
 ) -> pd.DataFrame:
-    """Return a row for each feature, layer and cell: group, site_id, layer, cell and ice_type.
+    """Return a row for each feature, layer and cell: number, layer, cell and ice_type.
 
-    A polygon has the cells whose centre it holds, a tiny one the cell that it lies in; `yields`
-    says where another polygon has that cell.
+    The number is that of the feature, from 1. A polygon has the cells whose centre it holds, a tiny
+    one the cell that it lies in; `yields` says where another polygon has that cell.
     """
     geobox = reference_grid(study)
     inside = area_mask(study, geobox).ravel()
     layers = [layer_name(layer) for layer in study.layers]
-    shape = {"out_shape": geobox.shape, "transform": geobox.transform, "dtype": "uint8"}
     rows, outside = [], []
     for number, feature in enumerate(features.itertuples(), start=1):
-        cells = np.flatnonzero(rasterize([feature.geometry], **shape))
+        cells = _cells_in(geobox, feature.geometry)
         tiny = kind == "area" and not cells.size
         if tiny:
-            cells = np.flatnonzero(rasterize([feature.geometry.representative_point()], **shape))
+            cells = _cells_in(geobox, feature.geometry.representative_point())
         cells = cells[inside[cells]]
         if not cells.size:
             outside.append(number)
-        part = pd.DataFrame({"cell": cells, "ice_type": feature.code, "tiny": tiny})
-        part["number"], part["group"] = number, f"{kind}-{number}"
-        part["site_id"] = part["group"]
-        if kind == "area":
-            part["site_id"] += "-" + part["cell"].astype(str)
-        rows += [part.assign(layer=one) for one in ([feature.layer] if feature.layer else layers)]
+        part = pd.DataFrame({"cell": cells, "ice_type": np.int16(feature.code), "tiny": tiny})
+        part["number"] = np.int32(number)
+        own = [feature.layer] if feature.layer else layers
+        rows += [part.assign(layer=pd.Categorical([one] * len(part), layers)) for one in own]
     if outside:
         message = f"{file}, features {listed(outside)}: they lie outside of the study area."
         raise SampleError(message, "leave them out, or correct the file's CRS")
-    table = pd.concat(rows, ignore_index=True)
+    table = pd.concat(rows, ignore_index=True).assign(yields=False)
     if kind == "area":
-        large = table[~table["tiny"]]
-        types = large.groupby(["cell", "layer"])["ice_type"]
-        twice = large[types.transform("min") < types.transform("max")]
-        if len(twice):
-            message = f"Features {listed(twice['number'].unique())} of {file} overlap, "
-            raise SampleError(f"{message}and are of different classes.", "let polygons not overlap")
         # The larger ones first: of what shares a cell the first one has it.
-        table = table.sort_values("tiny", kind="stable")
-        taken = table.duplicated(["cell", "layer"])
-        table = table.assign(yields=taken & table["tiny"])[~taken | table["tiny"]]
-    return table.assign(yields=table.get("yields", False)).sort_index()
+        table = table.sort_values(["layer", "cell", "tiny"], kind="stable")
+        again = table.duplicated(["layer", "cell"])
+        large = table[~table["tiny"]]
+        same = large.duplicated(["layer", "cell"]).to_numpy()
+        other = same & (large["ice_type"].diff() != 0).to_numpy()
+        if other.any():
+            both = large["number"].to_numpy()[other | np.append(other[1:], False)]
+            message = f"Features {listed(np.unique(both))} of {file} overlap, "
+            raise SampleError(f"{message}and are of different classes.", "let polygons not overlap")
+        table["yields"] = again & table["tiny"]
+        table = table[~again | table["tiny"]].sort_index()
+    return table
+
+
+def _named(cells: pd.DataFrame, kind: str) -> pd.DataFrame:
+    """Add the names of group and site, and the layer as text."""
+    group = kind + "-" + cells["number"].astype(str)
+    site = group + "-" + cells["cell"].astype(str) if kind == "area" else group
+    return cells.assign(group=group, site_id=site, layer=cells["layer"].astype(str))
+
+
+def _cells_in(geobox: GeoBox, shape: BaseGeometry) -> np.ndarray:
+    """Return the flat indices of the cells of a grid that have their centre in a shape, or hold it.
+
+    Only the part of the grid around it is drawn, so that many small shapes on a large grid are
+    quick.
+    """
+    left, low, right, high = shape.bounds
+    columns, rows = ~geobox.transform * (np.array([left, right]), np.array([high, low]))
+    place = []
+    for ends, size in ((rows, geobox.shape.y), (columns, geobox.shape.x)):
+        first, last = np.clip([np.floor(ends.min()) - 1, np.ceil(ends.max()) + 1], 0, size)
+        place.append(slice(int(first), int(last)))
+    part = geobox[tuple(place)]
+    if not math.prod(part.shape):
+        return np.empty(0, int)
+    burnt = rasterize([shape], part.shape, transform=part.transform, dtype="uint8")
+    row, column = np.nonzero(burnt)
+    return (row + place[0].start) * geobox.shape.x + column + place[1].start
 
 
 def _as_labels(study: Study, table: pd.DataFrame, geobox: GeoBox, reason: str) -> pd.DataFrame:
