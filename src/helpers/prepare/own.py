@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from odc.geo.geobox import GeoBox
 
 from helpers.core.grid import reference_grid
@@ -128,7 +129,8 @@ def _sine_and_cosine(degrees: np.ndarray) -> np.ndarray:
 
 
 def _check_codes(predictor: OwnPredictor, codes: np.ndarray) -> None:
-    found = np.unique(codes[np.isfinite(codes)])
+    found = np.sort(pd.unique(codes.ravel()))
+    found = found[np.isfinite(found)]
     where = f"Predictor {predictor.name}: {predictor.file}"
     wrong = found[(found != np.rint(found)) | (np.abs(found) > _LARGEST_CODE)]
     if wrong.size:

@@ -323,14 +323,15 @@ def write_covariates(study: Study, arrays: Mapping[str, np.ndarray]) -> list[Pat
     inside = area_mask(study, geobox)
 
     def write(name: str) -> Path:
-        values = np.where(inside, arrays[name], np.float32(np.nan)).astype(np.float32)
+        values = np.where(inside, np.asarray(arrays[name], np.float32), np.float32(np.nan))
         layer = layers[name]
         described = {"names": name, "units": layer.unit, "long_names": layer.long_name}
         tags = {key: getattr(layer, key) for key in ("family", "role", "aggregation", "source")}
-        tags["valid_share"] = f"{np.isfinite(values[inside]).mean():.4f}"
+        tags["valid_share"] = f"{np.isfinite(values).sum() / inside.sum():.4f}"
         tags |= provenance(study, setting_of(study, layer))
         if not numeric(study, name):
-            codes = np.unique(values[np.isfinite(values)])
+            codes = np.sort(pd.unique(values.ravel()))  # of millions of cells; NaN comes last
+            codes = codes[np.isfinite(codes)]
             tags["categories"] = " ".join(f"{code:g}" for code in codes)
         return write_raster(files[name], values, geobox, study=study, tags=tags, **described)
 
