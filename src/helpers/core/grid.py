@@ -237,7 +237,7 @@ def grid_step(study: Study) -> int:
     """Return in which steps of rows and columns tables and figures look at the grid.
 
     It is 1, every cell, up to `MOST_CELLS`. What samples, forests and maps are made of never
-    depends on it.
+    depends on it, unless the folds are kNNDM's, which look to these cells.
     """
     return math.ceil(math.sqrt(math.prod(reference_grid(study).shape) / MOST_CELLS))
 

@@ -246,21 +246,6 @@ def test_no_result_depends_on_chunks_or_threads(mapped, threads, block):
     assert_equal_maps(maps, read_all(study))
 
 
-def test_a_dask_cluster_makes_the_same_map(mapped, tmp_path):
-    from distributed import LocalCluster
-
-    study, summary, maps = mapped
-    with LocalCluster(
-        n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None
-    ) as cluster:
-        scheduled = study.model_copy(
-            update={"compute": type(study.compute)(scheduler=cluster.scheduler_address)}
-        )
-        assert predict.map_layer(scheduled, LAYER, block=BLOCK)["cells"] == summary["cells"]
-    predict.remove_chunks(study)
-    assert_equal_maps(maps, read_all(study))
-
-
 def test_finished_chunks_are_not_predicted_again(mapped, monkeypatch):
     study, _, maps = mapped
     summary = predict.map_layer(study, LAYER, block=BLOCK)
