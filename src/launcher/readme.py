@@ -14,6 +14,7 @@ from helpers.record.headline import read_headline
 from launcher.chinese import in_chinese
 from launcher.markdown import table, with_blocks
 from launcher.records import require_whole
+from launcher.region import paper_estimate
 from launcher.stages import RunError, record_path, stages_of
 from launcher.walk import blocks_of_walk
 
@@ -39,6 +40,9 @@ def write_readme(path: str | Path) -> None:
         seconds = _seconds(study)
         front = {study.name: _results(study, numbers), f"{study.name}-time": _time(seconds)}
         others["results.md"][f"{study.name}-run"] = _run(seconds, numbers)
+        scale, place = ROOT / "docs" / "scale.md", f"{study.name}-region"
+        if scale.is_file() and place in scale.read_text(encoding="utf-8"):
+            others["scale.md"] = {place: paper_estimate(study)}
     if (coverage := ROOT / "results/batches/replicates/coverage.json").is_file():
         others["results.md"]["replicates"] = _coverage(read_json(coverage))
     pages = {

@@ -79,6 +79,8 @@ def test_the_readme_has_the_headline_numbers_of_the_committed_studies(path):
 def test_the_readme_of_a_run_has_its_headline_numbers(copy):
     """Its own total, area and scores, and those of the truth beside them."""
     write_pages(copy)
+    scale = copy / "docs/scale.md"
+    scale.write_text("<!-- quick-region:begin -->\n<!-- quick-region:end -->\n")
     command = [sys.executable, "-m", "launcher", "readme", "config/quick.yaml"]
     subprocess.run(command, cwd=copy, env=environment(copy), check=True)
     text = (copy / "README.md").read_text()
@@ -99,6 +101,15 @@ def test_the_readme_of_a_run_has_its_headline_numbers(copy):
             frozen = (~np.isin(source.read(1), [0, 255])).sum() * 36.0
         assert parts["maps"]["expected"]["permafrost_km2"] == frozen
         assert f"| {layer} | map of the expected area | {frozen / 1000:.0f} |" in text
+    record = read_json(next(copy.glob("data/processed/quick-*/01-prepare-data.json")))
+    hours = record["seconds"] / numbers["predictors"]["most_valid_cells"] * 1.6e9 / 3600
+    rows = scale.read_text().splitlines()
+    assert f"| {hours:.0f} | the same |" in rows[3]
+    assert [row.split("(")[0] for row in rows[4:7]] == [
+        "| storage and its totals ",
+        "| predicting all layers ",
+        "| trust ",
+    ]
 
 
 def test_a_coverage_study_replaces_its_table(page, tmp_path):
