@@ -59,8 +59,10 @@ def engine(wanted: str) -> str:
 
 def _gpu() -> str:
     """Return the name of the first GPU, or nothing if there is none that works."""
-    from cupy.cuda import runtime  # comes with nvForest
-
+    try:
+        from cupy.cuda import runtime  # comes with nvForest
+    except ImportError:  # a library of CUDA is missing
+        return ""
     try:
         return runtime.getDeviceProperties(0)["name"].decode()
     except runtime.CUDARuntimeError:  # no GPU, no driver, or one that is too old

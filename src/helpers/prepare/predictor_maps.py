@@ -40,8 +40,7 @@ _LIMITS = {
 
 def covariate_panels(study: Study, data: "xarray.Dataset") -> list[dict[str, Any]]:
     """Return a panel for `map_panels` of each covariate that `read_covariates` gave."""
-    geobox = reference_grid(study)
-    geobox = geobox.zoom_out(-(-geobox.shape.y // data.sizes["y"]))
+    geobox = reference_grid(study).zoom_out(data.attrs["step"])
     layers = covariates(study)
     panels = []
     for name in data.data_vars:

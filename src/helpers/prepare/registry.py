@@ -345,7 +345,7 @@ def read_covariates(
     """Open layers, by default all, as one data set; values are read when they are used.
 
     It has one float32 variable a layer on dimensions (y, x), with `units` and `long_name`: every
-    `step`-th cell of every so many-th row.
+    `step`-th cell of every so many-th row. Its attribute `step` says so.
     """
     import rioxarray
     import xarray
@@ -367,7 +367,8 @@ def read_covariates(
         array = rioxarray.open_rasterio(files[name]).squeeze("band", drop=True)
         array.attrs |= {"units": layers[name].unit, "long_name": layers[name].long_name}
         arrays[name] = array
-    return xarray.Dataset(arrays).isel(y=slice(None, None, step), x=slice(None, None, step))
+    data = xarray.Dataset(arrays, attrs={"step": step})
+    return data.isel(y=slice(None, None, step), x=slice(None, None, step))
 
 
 def coverage_table(study: Study, data: "xarray.Dataset") -> pd.DataFrame:
@@ -379,7 +380,7 @@ def coverage_table(study: Study, data: "xarray.Dataset") -> pd.DataFrame:
     """
     layers = covariates(study)
     inside = area_mask(study, reference_grid(study))
-    step = -(-len(inside) // data.sizes["y"])
+    step = data.attrs["step"]
     inside = inside[::step, ::step]
 
     def row(name: str) -> dict[str, object]:
