@@ -2,15 +2,16 @@
 
 import itertools
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
+from helpers.core.parallel import in_parallel
 from helpers.core.rasters import THREADS
-from helpers.core.settings import Area
+from helpers.core.settings import Area, OwnPredictor
 from helpers.core.study import Study
 from helpers.prepare import climate, own, soil, terrain, vegetation
 from helpers.prepare.registry import covariates, write_covariates
@@ -32,18 +33,21 @@ LEAST_SHARE = 0.97
 def make_covariates(study: Study) -> Iterator[tuple[str, list[Path]]]:
     """Make and write the covariates; yield each family that the study has, and its files.
 
-    The user's own ones are in memory in twos, whatever their number.
+    The user's own ones are made side by side, two at a time or on a cluster
+    (`helpers.core.parallel`), so that memory does not grow with their number.
     """
     families = {layer.family for layer in covariates(study).values()}
     for family, make in _MAKERS.items():
         if family in families:
             yield family, write_covariates(study, make(study))
     if study.own_predictors:
-        with ThreadPoolExecutor(THREADS) as pool:  # while one is read, another is written
-            files = pool.map(
-                lambda one: write_covariates(study, own.make(study, one)), study.own_predictors
-            )
-            yield "own", list(itertools.chain(*files))
+        # While one is read, another is written.
+        files = in_parallel(study, partial(_make_own, study), study.own_predictors, THREADS)
+        yield "own", list(itertools.chain(*files))
+
+
+def _make_own(study: Study, predictor: OwnPredictor) -> list[Path]:
+    return write_covariates(study, own.make(study, predictor))
 
 
 def plausibility(study: Study, data: "xarray.Dataset", coverage: pd.DataFrame) -> pd.DataFrame:
