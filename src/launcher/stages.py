@@ -436,7 +436,7 @@ def impossible(study: Study, names: Iterable[str]) -> RunError | None:
             message = f"The path {path} has braces, which Snakemake takes for wildcards."
             return RunError(message, "rename the folder or file, with other brackets")
     needed = ("core.grid:reference_grid", "prepare.registry:used_predictors")
-    for one in (*needed, "prepare.domain:domain_covariates"):
+    for one in (*needed, "prepare.domain:domain_covariates", "prepare.registry:check_terrain"):
         try:
             resolve_name(f"helpers.{one}")(study)
         except CompendiumError as error:

@@ -86,6 +86,16 @@ SETTINGS = {
     ),
     "mistyped predictor": ({"predictors": ["elevatoin"]}, "did you mean `elevation`"),
     "mistyped left_out": ({"left_out": ["elevatoin"]}, "left_out", "`elevation`"),
+    "relief of one cell": (
+        {"grid": {"fine_resolution": 1000}},
+        "`covariates.terrain.relief_window_km2`",
+        "relief would be 0 everywhere",
+    ),
+    "radius within a cell": (
+        {"covariates": {"terrain": {"tpi_radii": [5000, 300]}}},
+        "`covariates.terrain.tpi_radii`: 300 m",
+        "500 m",
+    ),
     "mistyped domain": ({"domain": {"covariate": "frost"}}, "`domain.covariate`", "frost"),
 }
 

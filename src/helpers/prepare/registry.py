@@ -1,6 +1,7 @@
 """The registry of covariates: what each layer is, and how all of them are written and read."""
 
 import difflib
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -182,6 +183,27 @@ def _built_in(study: Study) -> Iterator[Covariate]:
                 long_name = f"Topographic position index, radius {length}"
                 name, title = tpi_name(radius), f"TPI {length}"
                 yield Covariate(name, title, long_name, "m", family, _MEAN, source)
+
+
+def check_terrain(study: Study) -> None:
+    """Raise StudyError for a radius or window of terrain that holds one cell of the fine grid."""
+    if not has_raw(study, "dem"):
+        return
+    terrain, cell = study.covariates.terrain, study.grid.fine_resolution
+    remedy = "set a larger one, or a finer `grid.fine_resolution`"
+    if short := [f"{radius:g}" for radius in terrain.tpi_radii if radius < cell]:
+        raise StudyError(
+            f"`covariates.terrain.tpi_radii`: {listed(short)} m is less than a cell of {cell:g} m, "
+            "which `grid.fine_resolution` has.",
+            remedy,
+        )
+    # A reference cell of several fine ones has relief of its own.
+    if study.grid.resolution == cell and 1000 * math.sqrt(terrain.relief_window_km2) <= 2 * cell:
+        raise StudyError(
+            f"`covariates.terrain.relief_window_km2`: {terrain.relief_window_km2:g} km2 about a "
+            f"cell of {cell:g} m holds that cell alone, so that relief would be 0 everywhere.",
+            remedy,
+        )
 
 
 def own_names(predictor: OwnPredictor) -> list[str]:
