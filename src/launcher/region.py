@@ -12,11 +12,6 @@ from launcher.stages import executed_path, record_path, stage_outputs
 CELLS = 1.6e9
 """Northeast China at 30 m."""
 
-MANY = 64
-"""Cores of a cluster."""
-
-_CORES = 2  # of the machine whose seconds the records have
-
 _MAP = "05-map-ground-ice"
 
 
@@ -29,12 +24,10 @@ def paper_estimate(study: Study) -> str:
     """
     cells = read_headline(study)["predictors"]["most_valid_cells"]
     rows = []
-    for part, seconds, spread in _parts(study):
-        hours = seconds / cells * CELLS / 3600
-        row = {"part": part, "microseconds a cell": f"{1e6 * seconds / cells:.0f}"}
-        row[f"hours on {_CORES} cores"] = f"{hours:.0f}"
-        row[f"hours on {MANY}"] = f"{hours * _CORES / MANY:.1f}" if spread else "the same"
-        rows.append(row)
+    for part, seconds in _parts(study):
+        each = seconds / cells
+        row = {"part": part, "microseconds a cell": f"{1e6 * each:.0f}"}
+        rows.append(row | {"hours": f"{each * CELLS / 3600:.0f}"})
     sizes = [
         f"{sum(_size(path) for path in stage_outputs(study, stage)) / cells * CELLS / 1e9:.0f} GB"
         for stage in ("01-prepare-data", _MAP)
@@ -42,21 +35,18 @@ def paper_estimate(study: Study) -> str:
     return f"{table(rows)}\n\nDisk: predictors {sizes[0]}, maps {sizes[1]}."
 
 
-def _parts(study: Study) -> Iterator[tuple[str, float, bool]]:
-    """Give what grows with the map: its name, its seconds, and whether a cluster shares it."""
-    whole = {
-        "deriving predictors (01)": ("01-prepare-data", False),
-        "storage and its totals (05)": ("05-storage", False),
-    }
-    for name, (stage, spread) in whole.items():
-        yield name, read_json(record_path(study, stage))["seconds"], spread
+def _parts(study: Study) -> Iterator[tuple[str, float]]:
+    """Give what grows with the map, and its seconds."""
+    whole = {"deriving predictors": "01-prepare-data", "totals and interval": "05-storage"}
+    for name, stage in whole.items():
+        yield name, read_json(record_path(study, stage))["seconds"]
     for cell in read_json(executed_path(study, _MAP))["cells"]:
         for call, name in (
-            ("predict.map_layer(", "predicting all layers (05)"),
-            ("trust.map_trust(", "trust (05)"),
+            ("predict.map_layer(", "predicting and writing all layers, storage"),
+            ("trust.map_trust(", "trust and its tables"),
         ):
             if cell["cell_type"] == "code" and call in "".join(cell["source"]):
-                yield name, cell["metadata"]["papermill"]["duration"], True
+                yield name, cell["metadata"]["papermill"]["duration"]
 
 
 def _size(path: Path) -> int:

@@ -293,5 +293,7 @@ def _areas(study: Study, map_cells: distances.MapCells) -> dict[str, float]:
     step = grid_step(study)
     centres, in_domain = map_cells
     column, row = ~geobox.transform * tuple(centres.T)
-    areas = step**2 * cell_areas(geobox)[row.astype(int), column.astype(int)]
+    every = slice(None, None, step)
+    stepped = cell_areas(geobox, (every, every))
+    areas = step**2 * stepped[row.astype(int) // step, column.astype(int) // step]
     return {name: float(areas[inside].sum()) for name, inside in by_domain(study, in_domain)}

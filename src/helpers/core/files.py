@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import os
+import platform
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -39,7 +40,8 @@ def write_aside(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
+    # On a cluster two machines may do the same job, if one of them had lost touch.
+    part = path.with_name(f".{path.name}.{platform.node()}-{os.getpid()}.part")
     try:
         yield part
         _write_through(part)

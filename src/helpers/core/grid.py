@@ -236,8 +236,9 @@ def geographic_grid(bounds: Sequence[float], arcsec: float) -> GeoBox:
 def grid_step(study: Study) -> int:
     """Return in which steps of rows and columns tables and figures look at the grid.
 
-    It is 1, every cell, up to `MOST_CELLS`. What samples, forests and maps are made of never
-    depends on it, unless the folds are kNNDM's, which look to these cells.
+    It is 1, every cell, up to `MOST_CELLS`. Samples, forests, classes and the ice of a map never
+    depend on it. kNNDM folds do, which are dealt by the distances of these cells, and with them the
+    error profile and the width of the total's interval.
     """
     return math.ceil(math.sqrt(math.prod(reference_grid(study).shape) / MOST_CELLS))
 

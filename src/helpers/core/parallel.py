@@ -38,19 +38,28 @@ def in_parallel(
         from distributed import Client
 
         with Client(study.compute.scheduler) as client:
-            cores = sum(client.nthreads().values())
-            yield from _in_order(partial(client.submit, work, pure=False), jobs, 4 * max(cores, 2))
+            client.wait_for_workers(1)
+            # Each worker gets the function once: it may hold all samples.
+            (shared,) = client.scatter([work], broadcast=True, hash=False)
+            submit = partial(client.submit, _apply, shared, pure=False)
+            yield from _in_order(submit, jobs, lambda: 4 * max(sum(client.nthreads().values()), 2))
         return
     threads = threads or cpu_count()
     with ThreadPoolExecutor(threads) as pool:
-        yield from _in_order(partial(pool.submit, work), jobs, 2 * threads)
+        yield from _in_order(partial(pool.submit, work), jobs, lambda: 2 * threads)
 
 
-def _in_order(submit: Callable[[Job], Any], jobs: Sequence[Job], most: int) -> Iterator[Any]:
+def _apply(work: Callable[[Job], Result], job: Job) -> Result:
+    return work(job)
+
+
+def _in_order(
+    submit: Callable[[Job], Any], jobs: Sequence[Job], most: Callable[[], int]
+) -> Iterator[Any]:
     """Yield the results of jobs, of which at most so many have been submitted and not taken."""
     waiting = deque()
     for job in jobs:
-        if len(waiting) == most:
+        if len(waiting) >= most():
             yield waiting.popleft().result()
         waiting.append(submit(job))
     while waiting:

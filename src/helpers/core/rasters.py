@@ -112,7 +112,7 @@ def read_band(path: Path, band: int = 1, step: int = 1) -> np.ndarray:
         ends = [*stripes[1:], source.height]
         return np.concatenate(
             [
-                source.read(band, window=((top, end), (0, source.width)))[::step, ::step]
+                source.read(band, window=((top, end), (0, source.width)))[::step, ::step].copy()
                 for top, end in zip(stripes, ends, strict=True)
             ]
         )

@@ -1,10 +1,12 @@
 """Cells of the map: the regions they lie in, and a systematic sample of them."""
 
 import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import shapely
 
 from helpers.core.grid import Part, cell_centres, reference_grid, study_regions
@@ -13,7 +15,7 @@ from helpers.core.settings import METRES
 from helpers.core.study import Study
 from helpers.mapping.files import MapError
 from helpers.prepare.columns import column_values, forest_columns, predictor_of
-from helpers.prepare.domain import domain_of_cells
+from helpers.prepare.domain import domain_covariates, in_domain
 from helpers.prepare.registry import GROUND_SHARE, covariate_files
 
 
@@ -53,17 +55,20 @@ def study_ground(study: Study, part: Part | None = None) -> Ground:
 
     All of all may where neither land cover nor the depth to bedrock is known.
     """
-    files = covariate_files(study)
     place = part or tuple(slice(0, size) for size in reference_grid(study).shape)
 
     def read(name: str) -> np.ndarray:
-        with reading(files[name]) as source:
+        with reading(covariate_files(study)[name]) as source:
             return source.read(1, window=place)
 
-    shape = [one.stop - one.start for one in place]
+    return _ground(study, read, [one.stop - one.start for one in place])
+
+
+def _ground(study: Study, read: Callable[[str], np.ndarray], shape: Sequence[int]) -> Ground:
+    """Return what of cells may hold ice, by a function that gives a covariate's values of them."""
     share = np.broadcast_to(np.float32(1), shape)
     bedrock = np.broadcast_to(np.float32(np.inf), shape)
-    if GROUND_SHARE in files:
+    if GROUND_SHARE in covariate_files(study):
         share = np.nan_to_num(read(GROUND_SHARE), nan=1)
     for one in study.own_predictors:
         if one.bedrock:
@@ -140,23 +145,29 @@ def cells_at(
         region[shapely.contains_xy(shape, *points.T)] = number - 1
     values = np.empty((len(rows), len(predictors)), np.float32)
     lines = np.flatnonzero(np.diff(rows, prepend=-1))
-    for name, one in zip(predictors, values.T, strict=True):
-        with reading(files[predictor_of(name)]) as source:
+
+    def read(name: str) -> np.ndarray:
+        found = np.empty(len(rows), np.float32)
+        with reading(files[name]) as source:
             for start, end in itertools.pairwise([*lines, len(rows)]):
                 row = int(rows[start])
                 part = source.read(1, window=((row, row + 1), (0, geobox.shape[1])))
-                one[start:end] = column_values(name, part[0, columns[start:end]])
+                found[start:end] = part[0, columns[start:end]]
+        return found
+
+    for name, one in zip(predictors, values.T, strict=True):
+        one[:] = column_values(name, read(predictor_of(name)))
+    rule = pd.DataFrame({name: read(name) for name in domain_covariates(study)}, range(len(rows)))
     kept = (region >= 0) & np.isfinite(values).all(axis=1)
     row, column = (part[kept] for part in (np.stack([rows, columns]) if place is None else place))
-    at = rows[kept], columns[kept]
     return Cells(
         values=values[kept],
         row=row,
         column=column,
         region=region[kept],
-        ground=study_ground(study)[at],
+        ground=_ground(study, read, [len(rows)])[kept],
         points=points[kept],
-        in_domain=domain_of_cells(study)[at],
+        in_domain=in_domain(study, rule).to_numpy()[kept],
         names=names,
         side=study.grid.resolution,
     )

@@ -36,7 +36,7 @@ def engine(wanted: str) -> str:
     """Return what forests predict with on this machine: the engine's name, version and device.
 
     `wanted` is ``compute.engine``: ``auto`` is nvForest where it is installed and finds a GPU. On
-    cores it takes twice the time of scikit-learn.
+    cores it is slower than scikit-learn.
 
     Raises
     ------

@@ -103,23 +103,26 @@ def map_layer(
     geobox = reference_grid(study)
     plan = _plan(study, layer_name(layer), geobox, block)
     parts = grid_windows(geobox, block)
-    kept = 0
+    engines: list[str] = []
     counts = np.zeros(UNITS + 1, int)
     reference = np.zeros(NO_TYPE, int)
     finished = in_parallel(study, partial(_finish_chunk, plan), parts, threads)
-    for before, chances, classes in finished:
-        kept += before
+    for by, chances, classes in finished:
+        engines.append(by)
         counts += chances
         reference += classes
     cut = permafrost_cut(counts)
-    expected = _write_layer(plan, parts, cut)
+    kept = engines.count("")
+    # Machines of a cluster may differ. Of chunks of an earlier run nobody knows.
+    by = ", ".join(sorted({*engines} - {""})) or engine(study.compute.engine)
+    expected = _write_layer(plan, parts, cut, by)
     both = {"reference": reference, "expected": expected}
     cells = {
         which: {code: int(number[code]) for code in np.flatnonzero(number).tolist()}
         for which, number in both.items()
     }
     summary = {"cells": cells, "cut": cut * PROBABILITY_SCALE, "chunks": len(parts), "kept": kept}
-    return summary | {"engine": engine(study.compute.engine)}
+    return summary | {"engine": by}
 
 
 def _raster_kinds(study: Study) -> dict[str, tuple[int, str, dict[str, Any]]]:
@@ -153,7 +156,7 @@ def _raster_kinds(study: Study) -> dict[str, tuple[int, str, dict[str, Any]]]:
     return kinds
 
 
-def _write_layer(plan: _Plan, parts: list[Part], cut: int) -> np.ndarray:
+def _write_layer(plan: _Plan, parts: list[Part], cut: int, by: str) -> np.ndarray:
     """Write rasters and styles of a layer from its finished chunks; return cells of each class."""
     study = plan.study
     target = study.target_classes
@@ -161,13 +164,14 @@ def _write_layer(plan: _Plan, parts: list[Part], cut: int) -> np.ndarray:
     files = map_files(study)
     paths = {kind: files[f"{kind}_{plan.layer}"] for kind in kinds}
     geobox = reference_grid(study)
-    tags = {"engine": engine(study.compute.engine)}
     highest = 0.0
     counts = np.zeros(NO_TYPE + 1, int)
     with contextlib.ExitStack() as stack:
         targets = [
             stack.enter_context(
-                open_raster(paths[kind], geobox, count, dtype, study=study, tags=tags, **more)
+                open_raster(
+                    paths[kind], geobox, count, dtype, study=study, tags={"engine": by}, **more
+                )
             )
             for kind, (count, dtype, more) in kinds.items()
         ]
@@ -273,11 +277,12 @@ def _chunk_file(plan: _Plan, part: Part) -> Path:
     return plan.folder / f"{part[0].start:06d}-{part[1].start:06d}.npy"
 
 
-def _finish_chunk(plan: _Plan, part: Part) -> tuple[bool, np.ndarray, np.ndarray]:
+def _finish_chunk(plan: _Plan, part: Part) -> tuple[str, np.ndarray, np.ndarray]:
     """Predict a window, unless that is done.
 
-    Returned are whether it was done; the number of cells at each step of the probability of
-    permafrost; and the number of cells of each class of the reference's map.
+    Returned are the engine that predicted it, or nothing if it was done; the number of cells at
+    each step of the probability of permafrost; and the number of cells of each class of the
+    reference's map.
     """
     path, kept = _chunk_file(plan, part), False
     # One that is damaged is predicted again.
@@ -288,7 +293,8 @@ def _finish_chunk(plan: _Plan, part: Part) -> tuple[bool, np.ndarray, np.ndarray
         with write_aside(path) as draft, open(draft, "wb") as stream:
             np.save(stream, numbers)
     types, chance = numbers[:2, numbers[0] != NO_TYPE]
-    return kept, np.bincount(chance, minlength=UNITS + 1), np.bincount(types, minlength=NO_TYPE)
+    by = "" if kept else engine(plan.study.compute.engine)
+    return by, np.bincount(chance, minlength=UNITS + 1), np.bincount(types, minlength=NO_TYPE)
 
 
 def _predict_chunk(plan: _Plan, part: Part) -> np.ndarray:

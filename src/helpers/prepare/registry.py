@@ -14,7 +14,7 @@ import pandas as pd
 
 from helpers.core.errors import CompendiumError, listed
 from helpers.core.grid import area_mask, reference_grid
-from helpers.core.rasters import THREADS, RasterError, write_raster
+from helpers.core.rasters import THREADS, RasterError, read_band, write_raster
 from helpers.core.settings import OwnPredictor
 from helpers.core.study import Study, StudyError
 from helpers.core.user_rasters import Reading, open_source, tiles
@@ -366,8 +366,9 @@ def read_covariates(
 ) -> "xarray.Dataset":
     """Open layers, by default all, as one data set; values are read when they are used.
 
-    It has one float32 variable a layer on dimensions (y, x), with `units` and `long_name`: every
-    `step`-th cell of every so many-th row. Its attribute `step` says so.
+    It has one float32 variable a layer on dimensions (y, x), with `units` and `long_name`. With a
+    `step`, which is also its attribute, it has every so many-th cell of every so many-th row, and
+    they are read at once.
     """
     import rioxarray
     import xarray
@@ -387,10 +388,13 @@ def read_covariates(
     arrays = {}
     for name in names:
         array = rioxarray.open_rasterio(files[name]).squeeze("band", drop=True)
+        if step > 1:
+            # What is read through rioxarray would hold the whole band in memory.
+            array = array.isel(y=slice(None, None, step), x=slice(None, None, step))
+            array = array.copy(data=read_band(files[name], step=step))
         array.attrs |= {"units": layers[name].unit, "long_name": layers[name].long_name}
         arrays[name] = array
-    data = xarray.Dataset(arrays, attrs={"step": step})
-    return data.isel(y=slice(None, None, step), x=slice(None, None, step))
+    return xarray.Dataset(arrays, attrs={"step": step})
 
 
 def coverage_table(study: Study, data: "xarray.Dataset") -> pd.DataFrame:

@@ -23,6 +23,7 @@ from helpers.core.grid import (
     reprojected,
 )
 from helpers.core.points import values_at
+from helpers.core.rasters import BLOCK
 from helpers.core.study import Study
 from helpers.core.user_rasters import Reading, open_source, source_crs
 from helpers.prepare.domain import cells_in_and_out
@@ -205,7 +206,9 @@ def _cells_by_feature(
         part = pd.DataFrame({"cell": cells, "ice_type": np.int16(feature.code), "tiny": tiny})
         part["number"] = np.int32(number)
         own = [feature.layer] if feature.layer else layers
-        rows += [part.assign(layer=pd.Categorical([one] * len(part), layers)) for one in own]
+        for one in own:
+            code = np.full(len(part), layers.index(one), np.int8)
+            rows.append(part.assign(layer=pd.Categorical.from_codes(code, layers)))
     if outside:
         message = f"{file}, features {listed(outside)}: they lie outside of the study area."
         raise SampleError(message, "leave them out, or correct the file's CRS")
@@ -249,7 +252,7 @@ def _cells_in(geobox: GeoBox, shape: BaseGeometry) -> np.ndarray:
     if not math.prod(part.shape):
         return np.empty(0, int)
     burnt = rasterize([shape], part.shape, transform=part.transform, dtype="uint8")
-    row, column = np.nonzero(burnt)
+    row, column = np.divmod(np.flatnonzero(burnt), part.shape.x)
     return (row + place[0].start) * geobox.shape.x + column + place[1].start
 
 
@@ -324,8 +327,9 @@ def _permafrost_free(study: Study, geobox: GeoBox) -> np.ndarray:
     easting, northings = cell_centres(geobox)
     step = pyproj.Transformer.from_crs(crs_wkt(geobox), crs, always_xy=True)
     free = np.empty(geobox.shape, bool)
-    for row, northing in zip(free, northings, strict=True):
-        place = step.transform(easting, np.full_like(easting, northing))
+    for top in range(0, len(northings), BLOCK[0]):
+        rows = slice(top, top + BLOCK[0])
+        place = (values.ravel() for values in np.meshgrid(easting, northings[rows]))
         # Outside of the mask, and where it has no data, permafrost is possible.
-        row[:] = values_at(path, *place) == 0
+        free[rows].flat = values_at(path, *step.transform(*place)) == 0
     return free

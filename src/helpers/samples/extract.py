@@ -53,13 +53,10 @@ def read_predictors(
     for number, column in enumerate(predictors):
         if (name := predictor_of(column)) != read:
             with open_predictor(files, name, geobox, (units or {}).get(name)) as source:
-                band, read = source.read(1, window=part).ravel(), name
+                band, read = source.read(1, window=part)[::step, ::step].ravel(), name
         if number == 0:
             # Covariates have no values outside of the study area.
             cells = np.flatnonzero(np.isfinite(band))
-            if step > 1:
-                down, right = np.divmod(cells, part[1].stop - part[1].start)
-                cells = cells[(down % step == 0) & (right % step == 0)]
             values = np.empty((len(predictors), len(cells)), np.float32)
             if not values.size:
                 break
@@ -67,6 +64,10 @@ def read_predictors(
     complete = np.isfinite(values).all(axis=0)
     if not complete.all():
         values, cells = values[:, complete], cells[complete]
+    if step > 1:
+        width = part[1].stop - part[1].start
+        row, column = np.divmod(cells, -(-width // step))
+        cells = step * (row * width + column)
     return np.ascontiguousarray(values.T), cells
 
 

@@ -7,8 +7,10 @@ from affine import Affine
 from conftest import SOURCE
 
 from helpers.core import grid
+from helpers.core.rasters import read_band
 from helpers.core.settings import Source
 from helpers.core.study import Study, StudyError
+from helpers.folds.distances import map_cells
 from helpers.prepare import registry
 
 
@@ -30,6 +32,37 @@ def test_layers_come_back_inside_the_area_only(study):
         assert source.units == ("%",)
         assert source.tags()["role"] == "predictor"
         assert source.tags()["LABEL"] == "TRIAL"
+
+
+@pytest.mark.parametrize("most", [10_000, 300, 40])
+def test_of_a_large_grid_every_so_many_th_cell_is_read(study, monkeypatch, most):
+    """The same cells by the registry, by a raster, and of the map; none of the rest is kept."""
+    geobox = grid.reference_grid(study)
+    monkeypatch.setattr(grid, "MOST_CELLS", most)
+    step = grid.grid_step(study)
+    assert (step == 1) == (most > np.prod(geobox.shape))
+    assert (-(-np.array(geobox.shape) // step)).prod() <= most * (1 + 2 / np.sqrt(most)) ** 2
+    values = np.random.default_rng(0).normal(size=geobox.shape).astype(np.float32)
+    registry.write_covariates(study, {"sand": values})
+    data = registry.read_covariates(study, ["sand"], step)
+    inside = grid.area_mask(study, geobox)
+    whole = np.where(inside, values, np.float32(np.nan))
+    found = data["sand"].to_numpy()
+    np.testing.assert_array_equal(found, whole[::step, ::step])
+    assert step == 1 or found.base is None or found.base.size == found.size
+    path = registry.covariate_files(study)["sand"]
+    np.testing.assert_array_equal(read_band(path, step=step), found)
+    table = registry.coverage_table(study, data)
+    assert table.loc["sand", "valid_cells"] == step**2 * np.isfinite(found).sum()
+    assert table.loc["sand", "share_of_area"] == 1
+    assert geobox.zoom_out(step).shape == found.shape
+    places, in_domain = map_cells(study.changed({"domain.covariate": ""}))
+    assert in_domain.all()
+    row, column = (~geobox.transform * tuple(places.T))[::-1]
+    cells = np.zeros_like(inside)
+    cells[row.astype(int), column.astype(int)] = True
+    np.testing.assert_array_equal(cells[::step, ::step], inside[::step, ::step])
+    assert cells.sum() == inside[::step, ::step].sum()
 
 
 def test_unknown_names_and_shapes_are_refused_before_anything_is_written(study):
