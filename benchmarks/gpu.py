@@ -21,7 +21,7 @@ from helpers.core.rasters import BLOCK
 from helpers.forest.models import leaf_means
 from helpers.mapping.engine import converted, engine
 
-SAMPLES, PREDICTORS, CLASSES = 700, 22, 6
+SAMPLES, PREDICTORS = 700, 22
 TURNS = 3
 
 
