@@ -1,8 +1,8 @@
 """What forests of a map predict with: scikit-learn on the cores, or nvForest on a GPU.
 
-A GPU takes a hundredth of the time. nvForest is an optional extra (``pip install .[gpu]``) that
-knows forests of scikit-learn, in double precision; no class of a map depends on which of both it
-is. This module is the only one that knows of it.
+An H200 takes a hundredth of the time of 16 cores. nvForest is an optional extra (``pip install
+.[gpu]``) that knows forests of scikit-learn, in double precision; no class of a map depends on
+which of both it is. This module is the only one that knows of it.
 """
 
 from dataclasses import dataclass, field, replace
