@@ -18,7 +18,7 @@ from joblib import cpu_count
 from sklearn.ensemble import RandomForestClassifier
 
 from helpers.core.rasters import BLOCK
-from helpers.forest.models import leaf_means
+from helpers.forest.leaves import leaf_means
 from helpers.mapping.engine import converted, engine
 
 SAMPLES, PREDICTORS = 700, 22

@@ -22,7 +22,8 @@ from helpers.core.classes import layer_name
 from helpers.core.scores import log_loss
 from helpers.core.study import Study
 from helpers.forest.hurdle import TREES, fit_hurdle, learning_rows, permafrost_cut, steps
-from helpers.forest.models import class_probabilities, leaf_means
+from helpers.forest.leaves import leaf_means
+from helpers.forest.models import class_probabilities
 from helpers.prepare.columns import forest_columns
 from helpers.prepare.domain import domain_of_cells
 from helpers.samples.extract import read_predictors

@@ -111,6 +111,9 @@ def _depth(left: np.ndarray, right: np.ndarray) -> int:
             return -1
         if left[node] == -1 and right[node] == -1:
             continue
+        # The left child is the next node: trees are walked that way (`helpers.forest.leaves`).
+        if left[node] != node + 1:
+            return -1
         for child in (left[node], right[node]):
             # After its parent and in the same tree, with no other parent: no circles.
             if child <= node or child >= len(left) or level[child] >= 0:

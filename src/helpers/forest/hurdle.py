@@ -30,7 +30,7 @@ from threadpoolctl import threadpool_limits
 
 from helpers.core.scores import PROBABILITY_FLOOR
 from helpers.core.study import Study
-from helpers.forest.models import Grown, leaf_means
+from helpers.forest.leaves import Grown, leaf_means
 from helpers.forest.trees import grow, with_leaves
 from helpers.samples.extract import cell_points, evaluation_cells
 from helpers.samples.prevalence import Strata, fit_shifts, read_prevalence, shift_at, shifted

@@ -6,13 +6,14 @@ sample.
 """
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from sklearn.ensemble import RandomForestClassifier
 
 from helpers.core.study import Study
+from helpers.forest.leaves import Grown, leaf_means
 from helpers.forest.trees import grow
 from helpers.samples.rows import CLASSES, ForestError, layer_rows, training_arrays
 
@@ -20,19 +21,6 @@ from helpers.samples.rows import CLASSES, ForestError, layer_rows, training_arra
 CHECKED_INPUT = {"assume_finite": True, "skip_parameter_validation": True}
 
 PREDICTION_BATCH = 100_000  # rows of one prediction: about the fastest size
-
-_ROWS = 32_000  # rows that go down a tree together: the cache keeps them from one tree to the next
-
-
-class Grown(Protocol):
-    """A grown forest: scikit-learn's, or the same one in what else predicts with it."""
-
-    classes_: np.ndarray
-    n_classes_: int
-
-    def predict_proba(self, values: np.ndarray) -> np.ndarray:
-        """Return probabilities, shape (n, k), with columns in the order of `classes_`."""
-        ...
 
 
 def classifier(study: Study, **params: Any) -> RandomForestClassifier:
@@ -66,24 +54,6 @@ def class_probabilities(
     if len(values):
         probabilities[:, model.classes_] = leaf_means(model, values)
     return probabilities
-
-
-def leaf_means(model: Grown, values: np.ndarray) -> np.ndarray:
-    """Return what `predict_proba` does in one thread, a tenth faster, equal to the last bit.
-
-    Columns are `model.classes_`. A forest that is not scikit-learn's predicts by itself.
-    """
-    values = np.ascontiguousarray(values, np.float32)
-    if not isinstance(model, RandomForestClassifier):
-        return model.predict_proba(values)
-    total = np.zeros((len(values), model.n_classes_))
-    trees = [grown.tree_ for grown in model.estimators_]
-    for start in range(0, len(values), _ROWS):
-        rows = slice(start, start + _ROWS)
-        for tree in trees:
-            total[rows] += tree.predict(values[rows])
-    total /= len(trees)
-    return total
 
 
 def check_classes(study: Study, rows: pd.DataFrame, layer: str) -> None:

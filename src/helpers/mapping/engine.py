@@ -14,7 +14,7 @@ import numpy as np
 import sklearn
 
 from helpers.forest.hurdle import Hurdle
-from helpers.forest.models import Grown
+from helpers.forest.leaves import Grown
 from helpers.mapping.files import MapError
 
 

@@ -39,7 +39,7 @@ from helpers.forest.hurdle import (
     permafrost_cut,
     steps,
 )
-from helpers.forest.models import Grown, class_probabilities
+from helpers.forest.leaves import Grown, most_probable
 from helpers.forest.paths import model_path
 from helpers.mapping.engine import engine, on_engine
 from helpers.mapping.files import MISSING, MapError, grid_windows, map_files
@@ -320,7 +320,7 @@ def _predict_chunk(plan: _Plan, part: Part) -> np.ndarray:
     places = (row + part[0].start) * reference_grid(study).shape[1] + column + part[1].start
     shift = shift_at(study, hurdle.strata, values, cell_points(study, places))
     prediction = hurdle.predict(values, inside, shift)
-    bands = [class_probabilities(forest, values, target.codes).argmax(axis=1)]
+    bands = [most_probable(forest, values)]
     bands += _shares(prediction, target.permafrost)
     if study.has_storage:
         quantiles = [hurdle.quantile(prediction, level) for level in QUANTILES.values()]

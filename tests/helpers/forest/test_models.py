@@ -25,7 +25,6 @@ from helpers.core.scores import confusion_matrix, kappa
 from helpers.core.settings import Samples
 from helpers.core.study import Study
 from helpers.folds.units import deal_units
-from helpers.forest import models as models_module
 from helpers.forest.cards import ModelError, load_hurdle, load_model, save_forests, save_model
 from helpers.forest.file import forest_bytes
 from helpers.forest.grid_search import SEARCH_SCORES, SEARCHED, search
@@ -285,17 +284,6 @@ def test_a_grid_that_asks_for_more_predictors_than_there_are_is_refused(project,
 
 
 # What a forest tells
-
-
-def test_probabilities_are_those_of_scikit_learn_to_the_last_bit(monkeypatch):
-    rng = np.random.default_rng(3)
-    values, types = rng.normal(size=(90, 4)).astype(np.float32), rng.choice([0, 1, 3], 90)
-    cells = rng.normal(size=(1000, 4)).astype(np.float32)
-    model = RandomForestClassifier(31, random_state=1, n_jobs=1).fit(values, types)
-    monkeypatch.setattr(models_module, "_ROWS", 300)
-    found = class_probabilities(model, cells)
-    assert np.array_equal(found[:, [0, 1, 3]], model.predict_proba(cells))
-    assert not found[:, [2, 4, 5]].any()
 
 
 def test_importance_finds_the_predictor_that_matters_and_equals_one_by_one(project, table):
@@ -575,7 +563,7 @@ def test_a_forged_forest_is_refused_and_cannot_crash_the_process(saved, tmp_path
     whole, card = load_model(model_path(saved[0], "2-3m"))
     for how in [*FORGED, "unchanged"]:
         save_model(tmp_path / f"{how}.npz", forged(forest_bytes(whole), how), card)
-    environment = {**os.environ, "PYTHONPATH": str(Path(models_module.__file__).parents[2])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(core_study.__file__).parents[2])}
     loading = subprocess.run(
         [sys.executable, "-c", LOAD, tmp_path],
         capture_output=True,
