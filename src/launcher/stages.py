@@ -274,6 +274,7 @@ _STAGES = (
         memory_mb=(700, 500),
         settings=("folds", "accuracy", "samples", "domain", "target"),
         in_process=True,
+        cores=1,
     ),
     Stage(
         "05-map-ground-ice",
@@ -302,6 +303,7 @@ _STAGES = (
         memory_mb=(700, 700),
         settings=("target", "classes", "maps", "uncertainty"),
         in_process=True,
+        cores=1,
         applies=lambda study: study.has_storage,
     ),
     Stage(

@@ -15,6 +15,7 @@ from helpers.core.plot import mark_label, panels
 from helpers.core.scores import bootstrap_matrices, confusion_matrix, interval, kappa
 from helpers.core.study import Study
 from helpers.folds import blocks
+from helpers.forest.leaves import most_probable
 from helpers.forest.models import PREDICTION_BATCH
 from helpers.prepare.columns import column_title, places_of, predictors_of
 from helpers.samples.rows import predictor_values
@@ -174,9 +175,9 @@ def importance(
     for first in range(0, len(parts), together):
         some = parts[first : first + together]
         copies = [_shuffled(values, part, card["seed"], REPEATS) for part in some]
-        mapped.append(model.predict(np.concatenate(copies)))
+        mapped.append(most_probable(model, np.concatenate(copies)))
     mapped = np.concatenate(mapped).reshape(len(parts), REPEATS, len(types))
-    whole = model.predict(values)
+    whole = most_probable(model, values)
     block, counts = blocks.bootstrap(study, rows)
     types_again, draws_again = np.tile(types, REPEATS), (np.tile(block, REPEATS), counts)
     score, *drawn = kappa(bootstrap_matrices(types, whole, size, (block, counts)))

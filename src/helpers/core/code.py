@@ -65,10 +65,20 @@ def imported_modules(code: CodeType) -> set[str]:
 
 
 @cache
-def _parsed(path: Path) -> tuple[str, frozenset[str]]:
-    """Return the digest of a module, and the modules that it imports."""
-    code = _compiled(path.read_text(encoding="utf-8"))
-    return short_hash(_form(code), 64), frozenset(imported_modules(code))
+def _module(path: Path) -> CodeType:
+    return _compiled(path.read_text(encoding="utf-8"))
+
+
+@cache
+def _digest(path: Path) -> str:
+    return short_hash(_form(_module(path)), 64)
+
+
+@cache
+def _imports(path: Path) -> frozenset[str]:
+    # Apart from the digest: it takes twice as long, and a process that only names its code, as each
+    # kernel does, has no use for it.
+    return frozenset(imported_modules(_module(path)))
 
 
 @cache
@@ -91,8 +101,8 @@ def stage_digest(notebook: Path) -> str:
         name = todo.pop()
         path = _module_path(name)
         if name not in modules and path:
-            modules[name], imports = _parsed(path)
-            todo |= imports
+            modules[name] = _digest(path)
+            todo |= _imports(path)
     return hashlib.sha256(json.dumps([cells, sorted(modules.items())]).encode()).hexdigest()
 
 
@@ -100,5 +110,5 @@ def stage_digest(notebook: Path) -> str:
 def package_digest() -> str:
     """Return the first 12 digits of the digest of all packages, which every result has."""
     files = [p for name in PACKAGES for p in sorted((SOURCES / name).rglob("*.py"))]
-    parts = [(str(p.relative_to(SOURCES)), _parsed(p)[0]) for p in files]
+    parts = [(str(p.relative_to(SOURCES)), _digest(p)) for p in files]
     return short_hash(parts, 12)

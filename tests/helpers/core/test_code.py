@@ -37,12 +37,12 @@ def package(tmp_path, monkeypatch):
     def stage(edits=()):
         for name, text in edits:
             (folder / name).write_text(text)
-        code._parsed.cache_clear()
+        code._module.cache_clear()
         code.stage_digest.cache_clear()
         return code.stage_digest(tmp_path / "n.ipynb")
 
     yield stage
-    code._parsed.cache_clear()
+    code._module.cache_clear()
     code.stage_digest.cache_clear()
 
 
