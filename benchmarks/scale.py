@@ -2,12 +2,12 @@
 
 Central Yukon (``config/yukon.yaml``) on finer grids than its own: elevation is interpolated to
 smaller cells in a raster that ``grid.like`` names, the other rasters are as they are, and notebook
-01 brings them onto the grid. Each size is a ``make map`` from the first notebook to the last. Of
-the largest one the map is then made again, killed by SIGKILL when half of a layer's chunks are
-done, and continued; these seconds are a line of their own, and in no other number. Printed for each
-notebook are seconds, peak memory and microseconds a cell, and beside them those of the first size,
-which is the peer: 1 is linear; and the power of cells by which seconds grow between the two largest
-sizes. The last line is JSON.
+01 brings them onto the grid. Each size is a ``make map`` from the first notebook to the last. That
+of the largest one is killed by SIGKILL when half of a layer's chunks are done, and continued: the
+seconds of the notebook that was killed are those of both parts. Printed for each notebook are
+seconds, peak memory and microseconds a cell, and beside them those of the first size, which is the
+peer: 1 is linear; and the power of cells by which seconds grow between the two largest sizes. The
+last line is JSON.
 
 ``python benchmarks/scale.py [millions of cells ...]``, by default 1.4 6 25 100. What the runs made
 is deleted at the end.
@@ -71,30 +71,43 @@ def write_study(folder, millions):
     return path
 
 
-def run(path, kill_at=None):
-    """Make the map of a study; return seconds. With `kill_at`, kill it after so many chunks."""
-    study = Study.open(str(path))
+def run(path):
+    """Make the map of a study; return seconds."""
     since = time.perf_counter()
-    process = subprocess.Popen([sys.executable, "-m", "launcher", "map", str(path)])
-    chunks = study.results_dir / "maps" / ".chunks"
-    while kill_at and process.poll() is None and len(list(chunks.glob("*/*.npy"))) < kill_at:
-        time.sleep(0.5)
-    if kill_at:
-        os.kill(process.pid, signal.SIGKILL)
-    if process.wait() and not kill_at:
+    if subprocess.run([sys.executable, "-m", "launcher", "map", str(path)], check=False).returncode:
         raise SystemExit("the run failed")
     return time.perf_counter() - since
 
 
-def notebooks(study, cells):
-    """Return what each notebook's record says."""
+def run_and_kill(path, chunks):
+    """Begin the map of a study, and kill it after so many chunks.
+
+    Returned are its seconds, and those of the notebook that was under way.
+    """
+    study = Study.open(str(path))
+    since = time.time()
+    process = subprocess.Popen([sys.executable, "-m", "launcher", "map", str(path)])
+    folder = study.results_dir / "maps" / ".chunks"
+    while process.poll() is None and len(list(folder.glob("*/*.npy"))) < chunks:
+        time.sleep(0.5)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    records = [record_path(study, stage) for stage in stages_of(study)]
+    begun = max(record.stat().st_mtime for record in records if record.is_file())
+    print(f"killed, with {len(list(folder.glob('*/*.npy')))} chunks of the map done", flush=True)
+    return time.time() - since, time.time() - begun
+
+
+def notebooks(study, cells, before):
+    """Return what each notebook's record says; notebook 05 took some seconds `before` a kill."""
     rows = {}
     for stage in stages_of(study):
         path = record_path(study, stage)
         if path.is_file():
             record = json.loads(path.read_text())
-            each = round(1e6 * record["seconds"] / cells, 3)
-            rows[stage] = [record["seconds"], record["peak_memory_mb"], each]
+            seconds = round(record["seconds"] + before * (stage == "05-map-ground-ice"), 1)
+            each = round(1e6 * seconds / cells, 3)
+            rows[stage] = [seconds, record["peak_memory_mb"], each]
     return rows
 
 
@@ -114,13 +127,11 @@ def main(*sizes):
             study = Study.open(str(path))
             cells = math.prod(reference_grid(study).shape)
             try:
-                spent[size] = round(run(path), 1)
-                rows[size] = notebooks(study, cells)
+                killed = before = 0.0
                 if size == sizes[-1] and cells > 4 * CHUNKS:
-                    shutil.rmtree(study.results_dir / "maps")
-                    killed = run(path, int(cells / CHUNKS / 2))
-                    rest = run(path)
-                    print(f"killed after {killed:.0f} s, continued in {rest:.0f} s", flush=True)
+                    killed, before = run_and_kill(path, int(cells / CHUNKS / 2))
+                spent[size] = round(killed + run(path), 1)
+                rows[size] = notebooks(study, cells, before)
             finally:
                 for made in (study.results_dir.parent, study.processed_dir, study.figures_dir):
                     shutil.rmtree(made, ignore_errors=True)

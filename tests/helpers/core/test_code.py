@@ -34,16 +34,18 @@ def package(tmp_path, monkeypatch):
     nbformat.write(notebook, tmp_path / "n.ipynb")
     monkeypatch.setattr(code, "SOURCES", tmp_path)
 
+    def forget():
+        for one in (code._module, code._digest, code._imports, code.stage_digest):
+            one.cache_clear()
+
     def stage(edits=()):
         for name, text in edits:
             (folder / name).write_text(text)
-        code._module.cache_clear()
-        code.stage_digest.cache_clear()
+        forget()
         return code.stage_digest(tmp_path / "n.ipynb")
 
     yield stage
-    code._module.cache_clear()
-    code.stage_digest.cache_clear()
+    forget()
 
 
 @pytest.mark.parametrize(
