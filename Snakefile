@@ -60,7 +60,9 @@ for name, stage in STAGES.items():
             params:
                 shlex.join([sys.executable, "-m", "launcher", "stage", name, path])
                 + (f" --twin {shlex.quote(twin)}" if twin != path else ""),
-            priority: int(not stage.full)  # the map first
+            # The map first; and what takes all cores before what takes one, so that of the latter
+            # several are left to run side by side.
+            priority: 0 if stage.full else 1 + (stage.cores is None)
             threads: stages.stage_cores(study, name, cores)
             resources:
                 mem_mb=stages.memory_mb(study, name),
