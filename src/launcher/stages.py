@@ -46,6 +46,9 @@ def check_name(name: str, what: str) -> None:
 SMALL_GRID = 0.1
 """Million cells below which every stage runs on one core."""
 
+LARGE_GRID = 4
+"""Million cells beyond which memory no longer grows: `helpers.core.grid.MOST_CELLS`."""
+
 Files = Callable[[Study], Iterable[Path]]
 """Gives files of a study."""
 
@@ -61,6 +64,8 @@ class Stage:
     seconds: int  # that it may take in the default study on 2 cores
     memory_mb: tuple[int, int]  # at most: for itself, and for each million cells of the grid
     fine: bool = False  # whether it works on the fine grid; both numbers are for half the cell size
+    # Whether it takes whole grids, however large; others take windows, or cells in regular steps.
+    whole_grids: Callable[[Study], bool] = lambda study: False
     # Sections of the study, or settings of one, that it reads and no folder's name has.
     settings: tuple[str, ...] = ()
     reads: Files = lambda study: []  # files of the user
@@ -90,6 +95,12 @@ def _is_virtual(study: Study) -> bool:
 
 def _has_truth(study: Study) -> bool:
     return isinstance(study, VirtualStudy) and study.draws_boreholes
+
+
+def _derives(study: Study) -> bool:
+    """Return whether a study derives predictors: the user's own ones are read by blocks."""
+    layers = resolve_name("helpers.prepare.registry:covariates")(study).values()
+    return any(layer.family != "own" for layer in layers)
 
 
 def _files(*parts: str) -> Files:
@@ -182,6 +193,7 @@ _STAGES = (
         outputs=_raw_files,
         seconds=60,
         memory_mb=(600, 1000),
+        whole_grids=_is_virtual,
         folder="raw",
         applies=_is_virtual,
     ),
@@ -196,6 +208,7 @@ _STAGES = (
         seconds=60,
         memory_mb=(1200, 700),
         fine=True,
+        whole_grids=_derives,
         folder="processed",
         beside=lambda study: [study.processed_dir / "summary.json"],
     ),
@@ -206,6 +219,7 @@ _STAGES = (
         outputs=_field_tables,
         seconds=45,
         memory_mb=(600, 1000),
+        whole_grids=_is_virtual,
         settings=("layers", "ice", "campaign", "predictors", "domain"),
         in_process=True,
         applies=_has_truth,
@@ -398,8 +412,10 @@ def stage_outputs(study: Study, name: str) -> list[Path]:
 
 def memory_mb(study: Study, name: str) -> int:
     """Return the memory that a stage may take at most, MB, for batches and clusters."""
-    fixed, each = STAGES[name].memory_mb
-    return round(fixed + each * _million_cells(study) * fine_share(study, name))
+    (fixed, each), cells = STAGES[name].memory_mb, _million_cells(study)
+    if cells > LARGE_GRID and not STAGES[name].whole_grids(study):
+        cells = LARGE_GRID
+    return round(fixed + each * cells * fine_share(study, name))
 
 
 def fine_share(study: Study, name: str) -> float:
