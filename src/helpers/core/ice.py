@@ -208,7 +208,13 @@ def thickness(
 
 
 def mass(ice_thickness: np.ndarray) -> np.ndarray:
-    """Return the mass of ice below a square metre (kg m-2) from its thickness (m)."""
+    """Return the mass of ice below a square metre (kg m-2) from its thickness (m).
+
+    Examples
+    --------
+    >>> print(mass(np.array([1.0])))  # a metre of ice
+    [917.]
+    """
     return ice_thickness * ICE_DENSITY
 
 

@@ -16,7 +16,13 @@ from helpers.core.drivers import open_local
 def projected(
     longitude: npt.ArrayLike, latitude: npt.ArrayLike, crs: Any
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return easting and northing (m) of WGS 84 degrees in a projected CRS; inf if impossible."""
+    """Return easting and northing (m) of WGS 84 degrees in a projected CRS; inf if impossible.
+
+    Examples
+    --------
+    >>> [round(float(one)) for one in projected(123.0, 0.0, "EPSG:32651")]  # middle of its UTM zone
+    [500000, 0]
+    """
     return _projection(str(crs)).transform(np.asarray(longitude), np.asarray(latitude))
 
 

@@ -72,7 +72,13 @@ def _check_labels(labels: Iterable[Hashable], classes: list[Any]) -> None:
 
 
 def overall_accuracy(matrix: npt.ArrayLike) -> Any:
-    """Return the share of samples, or of area, on the diagonal."""
+    """Return the share of samples, or of area, on the diagonal.
+
+    Examples
+    --------
+    >>> overall_accuracy([[40, 10], [5, 45]])  # rows are mapped, columns are true
+    0.85
+    """
     matrix = _checked(matrix)
     return ratio(_diagonal(matrix).sum(axis=-1), matrix.sum(axis=(-2, -1)))
 
@@ -102,7 +108,13 @@ def recall(matrix: npt.ArrayLike) -> np.ndarray:
 
 
 def f1(matrix: npt.ArrayLike) -> np.ndarray:
-    """Return the harmonic mean of precision and recall of each class."""
+    """Return the harmonic mean of precision and recall of each class.
+
+    Examples
+    --------
+    >>> f1([[40, 10], [5, 45]]).round(3).tolist()
+    [0.842, 0.857]
+    """
     matrix = _checked(matrix)
     return ratio(2 * _diagonal(matrix), matrix.sum(axis=-2) + matrix.sum(axis=-1))
 
@@ -129,13 +141,25 @@ def weighted(values: npt.ArrayLike, matrix: npt.ArrayLike) -> Any:
 
     What is undefined counts as 0: scikit-learn's ``average="weighted"`` with ``zero_division=0``.
     Of recall it is the overall accuracy.
+
+    Examples
+    --------
+    >>> matrix = [[40, 10], [5, 45]]
+    >>> round(float(weighted(recall(matrix), matrix)), 3)  # of recall: the overall accuracy
+    0.85
     """
     support = _checked(matrix).sum(axis=-2)
     return ratio((np.nan_to_num(values) * support).sum(axis=-1), support.sum(axis=-1))
 
 
 def balanced_accuracy(matrix: npt.ArrayLike) -> Any:
-    """Return the mean recall of the classes that occur in the reference, as scikit-learn does."""
+    """Return the mean recall of the classes that occur in the reference, as scikit-learn does.
+
+    Examples
+    --------
+    >>> balanced_accuracy([[90, 10], [0, 0]])  # all is mapped as the frequent class
+    0.5
+    """
     occurs = _checked(matrix).sum(axis=-2) > 0
     return ratio(np.nan_to_num(recall(matrix)).sum(axis=-1), occurs.sum(axis=-1))
 
@@ -186,6 +210,12 @@ def kappa_standard_error(matrix: npt.ArrayLike) -> float:
 
     The matrix holds counts, not shares. NaN where kappa is. Samples are taken as independent; for
     sites in clusters the error is too small.
+
+    Examples
+    --------
+    >>> matrix = [[40, 10], [5, 45]]
+    >>> round(float(kappa(matrix)), 3), round(kappa_standard_error(matrix), 3)
+    (0.7, 0.071)
     """
     matrix = _checked(matrix)
     total = matrix.sum()
@@ -299,6 +329,12 @@ def bootstrap_matrices(
     are those of rows and columns. `draws` is from
     `helpers.folds.blocks.sample_blocks`: the number of each sample's block, and how often each draw
     has each block; the first draw is the samples as they are.
+
+    Examples
+    --------
+    >>> block, counts = np.array([0, 0, 1]), np.array([[1, 1], [0, 2]])
+    >>> bootstrap_matrices([0, 1, 1], [0, 1, 0], 2, (block, counts)).tolist()
+    [[[1.0, 1.0], [0.0, 1.0]], [[0.0, 2.0], [0.0, 0.0]]]
     """
     block, counts = draws
     shape = (size, size) if isinstance(size, int) else size
@@ -448,7 +484,14 @@ def wilson(
 
 
 def matrix_scores(matrix: npt.ArrayLike) -> dict[str, Any]:
-    """Return all scores that follow from a confusion matrix, or from a stack of them, by name."""
+    """Return all scores that follow from a confusion matrix, or from a stack of them, by name.
+
+    Examples
+    --------
+    >>> scores = matrix_scores([[40, 10], [5, 45]])
+    >>> {name: round(float(scores[name]), 2) for name in ("overall_accuracy", "kappa", "macro_f1")}
+    {'overall_accuracy': 0.85, 'kappa': 0.7, 'macro_f1': 0.85}
+    """
     by_class = dict(zip(BY_CLASS, (precision(matrix), recall(matrix), f1(matrix)), strict=True))
     return {
         "overall_accuracy": overall_accuracy(matrix),

@@ -23,6 +23,12 @@ def sample_blocks(
         Number of each sample's block, without gaps.
     counts : shape (1 + draws, blocks)
         The first row has each block once: the samples as they are.
+
+    Examples
+    --------
+    >>> number, counts = sample_blocks(["a", "b", "b"], 2, np.random.default_rng(1))
+    >>> number.tolist(), counts[0].tolist(), counts[1:].sum(axis=1).tolist()
+    ([0, 1, 1], [1, 1], [2, 2])
     """
     number = np.unique(block, return_inverse=True)[1]
     blocks = number.max() + 1

@@ -7,7 +7,13 @@ from helpers.samples.together import FoldError
 
 
 def unit_centres(points: np.ndarray, unit: np.ndarray) -> np.ndarray:
-    """Return the middle of each unit's points, shape (units, 2); units are numbers without gaps."""
+    """Return the middle of each unit's points, shape (units, 2); units are numbers without gaps.
+
+    Examples
+    --------
+    >>> unit_centres(np.array([[0.0, 0.0], [2.0, 0.0], [9.0, 9.0]]), np.array([0, 0, 1])).tolist()
+    [[1.0, 0.0], [9.0, 9.0]]
+    """
     sums = np.stack([np.bincount(unit, column) for column in points.T], axis=1)
     return sums / np.bincount(unit)[:, np.newaxis]
 

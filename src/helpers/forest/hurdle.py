@@ -179,6 +179,11 @@ def joined(forest: np.ndarray, score: np.ndarray) -> np.ndarray:
 
     These are averaged. No forest is as sure as its votes: those of 0 or 1 count as a thousandth
     from it.
+
+    Examples
+    --------
+    >>> print(joined(np.array([0.5, 1.0]), np.array([0.0, 0.0])).round(3))  # no vote is sure
+    [0.5   0.969]
     """
     odds = logit(np.clip(forest, PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR))
     return expit((odds + score) / 2)
@@ -272,6 +277,12 @@ def bins_of(fraction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the bin of each ice fraction, shape (n,), and the ends of all bins.
 
     Bins have about the same number of samples; equal fractions are in one.
+
+    Examples
+    --------
+    >>> place, edges = bins_of(np.arange(10) / 10)
+    >>> place.tolist(), edges.round(2).tolist()
+    ([0, 0, 0, 0, 0, 1, 1, 1, 1, 1], [0.0, 0.45, 0.9])
     """
     number = int(np.clip(len(fraction) // _LEAST_IN_BIN, 1, _BINS))
     inner = np.unique(np.quantile(fraction, np.arange(1, number) / number))
@@ -381,7 +392,13 @@ UNITS = round(1 / PROBABILITY_SCALE)
 
 
 def steps(probability: np.ndarray) -> np.ndarray:
-    """Return probabilities in whole steps of the scale, int."""
+    """Return probabilities in whole steps of the scale, int.
+
+    Examples
+    --------
+    >>> steps(np.array([0.0, 0.12344, 1.0])).tolist()
+    [0, 1234, 10000]
+    """
     return np.rint(probability / PROBABILITY_SCALE).astype(int)
 
 
@@ -414,6 +431,12 @@ def mapped_types(classes: np.ndarray, frozen: np.ndarray, permafrost: np.ndarray
 
     Of the permafrost classes, which `permafrost` tells, shape (k,), where a place is `frozen`, and
     of the others elsewhere.
+
+    Examples
+    --------
+    >>> chances = np.array([[0.4, 0.35, 0.25], [0.4, 0.35, 0.25]])  # no permafrost, and two types
+    >>> mapped_types(chances, np.array([False, True]), np.array([False, True, True])).tolist()
+    [0, 1]
     """
     allowed = np.where(permafrost == frozen[:, np.newaxis], classes, -1)
     return allowed.argmax(axis=1).astype(np.uint8)

@@ -52,6 +52,13 @@ def most_probable(model: Grown, values: np.ndarray) -> np.ndarray:
 
     A class that leads by more than the trees that are left could give another one wins, so that
     these are not asked: a third of them in the default study.
+
+    Examples
+    --------
+    >>> values = np.arange(20, dtype=np.float32)[:, np.newaxis]
+    >>> model = RandomForestClassifier(99, random_state=1).fit(values, values[:, 0] > 9)
+    >>> most_probable(model, values[[0, 19]]).tolist(), model.predict(values[[0, 19]]).tolist()
+    ([False, True], [False, True])
     """
     values = np.ascontiguousarray(values, np.float32)
     if not isinstance(model, RandomForestClassifier):

@@ -94,5 +94,12 @@ def held_out_sets(
 
 
 def covered(members: np.ndarray, types: npt.ArrayLike) -> np.ndarray:
-    """Return whether each set holds the sample's or cell's own class, shape (n,)."""
+    """Return whether each set holds the sample's or cell's own class, shape (n,).
+
+    Examples
+    --------
+    >>> sets = np.array([[True, False], [True, True]])
+    >>> covered(sets, [1, 1]).tolist()
+    [False, True]
+    """
     return members[np.arange(len(members)), np.asarray(types, int)]

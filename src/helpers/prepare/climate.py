@@ -112,7 +112,13 @@ def _gap_matrix(have: tuple[bool, ...], harmonics: int) -> np.ndarray:
 
 
 def annual_mean(monthly: np.ndarray) -> np.ndarray:
-    """Return the mean of 12 monthly values along the first axis, weighted by the months' days."""
+    """Return the mean of 12 monthly values along the first axis, weighted by the months' days.
+
+    Examples
+    --------
+    >>> print(annual_mean(np.array([0.0] + [10.0] * 11)).round(2))  # January has 31 days of 365.25
+    9.15
+    """
     # einsum adds up in one order on any processor; a matrix product does not.
     return np.einsum("m,m...->...", (DAYS / DAYS.sum()).astype(monthly.dtype), monthly)
 
@@ -122,6 +128,11 @@ def thawing_index(monthly: np.ndarray) -> np.ndarray:
 
     A month's mean hides days on the other side of 0 degC, so that in months near it both indices
     come out too low (by up to some 50 degC d a year).
+
+    Examples
+    --------
+    >>> print(thawing_index(np.array([-20.0] * 6 + [10.0] * 6)))  # 184 days, July to December
+    1840.0
     """
     return np.einsum("m,m...->...", DAYS.astype(monthly.dtype), np.maximum(monthly, 0))
 

@@ -43,17 +43,35 @@ def _columns_of(study: Study, name: str) -> list[str]:
 
 
 def predictor_of(column: str) -> str:
-    """Return the predictor of a column: of ``vegetation=3`` it is ``vegetation``."""
+    """Return the predictor of a column: of ``vegetation=3`` it is ``vegetation``.
+
+    Examples
+    --------
+    >>> predictor_of("vegetation=3"), predictor_of("slope")
+    ('vegetation', 'slope')
+    """
     return column.partition("=")[0]
 
 
 def predictors_of(columns: Iterable[str]) -> list[str]:
-    """Return the predictors of columns, each once, in their order."""
+    """Return the predictors of columns, each once, in their order.
+
+    Examples
+    --------
+    >>> predictors_of(["slope", "vegetation=1", "vegetation=3"])
+    ['slope', 'vegetation']
+    """
     return list(dict.fromkeys(map(predictor_of, columns)))
 
 
 def column_values(column: str, values: np.ndarray) -> np.ndarray:
-    """Return a column from its predictor's values, NaN where there is none."""
+    """Return a column from its predictor's values, NaN where there is none.
+
+    Examples
+    --------
+    >>> column_values("vegetation=3", np.array([3.0, 1.0, np.nan])).tolist()
+    [1.0, 0.0, nan]
+    """
     code = column.partition("=")[2]
     if not code:
         return values

@@ -317,7 +317,13 @@ def fine_files(study: Study) -> dict[str, Path]:
 
 
 def on_grid(values: np.ndarray, inside: np.ndarray) -> np.ndarray:
-    """Return values of the cells inside a mask as a float32 grid of its shape, NaN outside."""
+    """Return values of the cells inside a mask as a float32 grid of its shape, NaN outside.
+
+    Examples
+    --------
+    >>> on_grid(np.array([7.0]), np.array([[True, False]])).tolist()
+    [[7.0, nan]]
+    """
     grid = np.full(inside.shape, np.nan, np.float32)
     grid[inside] = values
     return grid

@@ -93,7 +93,13 @@ def aspect_vector(
 
 
 def annulus(inner: float, outer: float) -> np.ndarray:
-    """Return the ring of cells whose distance from the middle, in cells, is in [inner, outer]."""
+    """Return the ring of cells whose distance from the middle, in cells, is in [inner, outer].
+
+    Examples
+    --------
+    >>> annulus(1, 1).astype(int).tolist()
+    [[0, 1, 0], [1, 0, 1], [0, 1, 0]]
+    """
     reach = math.floor(outer)
     distance = np.hypot(*np.mgrid[-reach : reach + 1, -reach : reach + 1])
     return (distance >= inner) & (distance <= outer) & (distance > 0)
@@ -191,6 +197,12 @@ def flow_directions(elevation: np.ndarray) -> "FlwdirRaster":
     Wang, L., Liu, H. (2006). An efficient method for identifying and filling surface depressions
     in digital elevation models. International Journal of Geographical Information Science 20,
     193-213.
+
+    Examples
+    --------
+    >>> valley = np.abs(np.arange(5.0) - 2) + np.arange(5.0)[:, np.newaxis]  # falls northwards
+    >>> upstream_cells(flow_directions(valley))[0].tolist()  # all drains through its mouth
+    [1.0, 3.0, 25.0, 3.0, 1.0]
     """
     import pyflwdir
 
@@ -211,7 +223,13 @@ def flow_directions(elevation: np.ndarray) -> "FlwdirRaster":
 
 
 def edge_cells(valid: np.ndarray) -> np.ndarray:
-    """Return the valid cells at the array's edge, or beside one that is not valid."""
+    """Return the valid cells at the array's edge, or beside one that is not valid.
+
+    Examples
+    --------
+    >>> edge_cells(np.ones((3, 3), bool)).astype(int).tolist()
+    [[1, 1, 1], [1, 0, 1], [1, 1, 1]]
+    """
     return valid & ~binary_erosion(valid, np.ones((3, 3), bool), border_value=0)
 
 

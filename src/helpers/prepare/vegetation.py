@@ -81,6 +81,12 @@ def spectral_indices(
     ----------
     Huete et al. (2002), Remote Sensing of Environment 83, 195-213. McFeeters (1996), International
     Journal of Remote Sensing 17, 1425-1432. Gao (1996), Remote Sensing of Environment 58, 257-266.
+
+    Examples
+    --------
+    >>> forest = [np.array([band], np.float32) for band in (0.02, 0.04, 0.03, 0.35, 0.15)]
+    >>> {name: round(float(value[0]), 2) for name, value in spectral_indices(*forest).items()}
+    {'ndvi': 0.84, 'evi': 0.58, 'ndwi': -0.79, 'ndmi': 0.4}
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         evi = np.clip(2.5 * (nir08 - red) / (nir08 + 6 * red - 7.5 * blue + 1), -1, 1)

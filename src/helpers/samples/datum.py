@@ -99,7 +99,14 @@ def bd09_to_gcj02(longitude: npt.ArrayLike, latitude: npt.ArrayLike) -> Degrees:
 
 
 def bd09_to_wgs84(longitude: npt.ArrayLike, latitude: npt.ArrayLike) -> Degrees:
-    """Take both shifts of BD-09 away."""
+    """Take both shifts of BD-09 away.
+
+    Examples
+    --------
+    >>> shifted = gcj02_to_bd09(*wgs84_to_gcj02(121.5, 50.8))
+    >>> [round(float(one), 9) for one in bd09_to_wgs84(*shifted)]
+    [121.5, 50.8]
+    """
     return gcj02_to_wgs84(*bd09_to_gcj02(longitude, latitude))
 
 

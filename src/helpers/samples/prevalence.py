@@ -170,6 +170,12 @@ def stratum_of(rows: pd.DataFrame, region: npt.ArrayLike, elevation: npt.ArrayLi
     -------
     numpy.ndarray, shape (n,)
         Integers. The domain is not looked at: leave out cells beyond it.
+
+    Examples
+    --------
+    >>> rows = {"region": ["North", ""], "from_m": [-np.inf, 800], "to_m": [np.inf, 1e4]}
+    >>> stratum_of(pd.DataFrame(rows), ["North", "South", "South"], [500, 900, 500]).tolist()
+    [0, 1, -1]
     """
     region, elevation = np.asarray(region, object), np.asarray(elevation)
     stratum = np.full(region.shape, -1)

@@ -135,7 +135,13 @@ def _chinese_names(kind: str, name: str) -> list[str]:
 
 
 def nearest(names: Iterable[str], others: list[str], cutoff: float) -> str:
-    """Return the other name that is most like the first of the names that is like any; or none."""
+    """Return the other name that is most like the first of the names that is like any; or none.
+
+    Examples
+    --------
+    >>> nearest(["Longitud", "x"], ["latitude", "longitude"], cutoff=0.6)
+    'longitude'
+    """
     near = (difflib.get_close_matches(name, others, n=1, cutoff=cutoff) for name in names)
     return next((match for matches in near for match in matches), "")
 
