@@ -102,3 +102,9 @@ class TestWriteRaster:
                 names="a",
                 units="1",
             )
+
+
+def test_blocks_that_gdal_keeps_are_no_share_of_the_machines_memory():
+    from rasterio._env import get_gdal_config
+
+    assert get_gdal_config("GDAL_CACHEMAX") == 256 * 2**20
