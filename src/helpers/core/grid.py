@@ -225,11 +225,6 @@ def geographic_grid(bounds: Sequence[float], arcsec: float) -> GeoBox:
     """Return a longitude-latitude grid on WGS 84 of cells of so many seconds of arc.
 
     The bounds (west, south, east, north in degrees) are snapped outwards to whole cells.
-
-    Examples
-    --------
-    >>> tuple(geographic_grid((121, 50, 122, 51), 30).shape)  # rows, columns of half a minute
-    (120, 120)
     """
     west, south, east, north = (3600 * degrees for degrees in bounds)
     box = (west, south, east, north)
