@@ -15,9 +15,7 @@ is deleted at the end.
 
 import json
 import math
-import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -90,7 +88,7 @@ def run_and_kill(path, chunks):
     folder = study.results_dir / "maps" / ".chunks"
     while process.poll() is None and len(list(folder.glob("*/*.npy"))) < chunks:
         time.sleep(0.5)
-    os.kill(process.pid, signal.SIGKILL)
+    process.kill()
     process.wait()
     records = [record_path(study, stage) for stage in stages_of(study)]
     begun = max(record.stat().st_mtime for record in records if record.is_file())

@@ -47,7 +47,10 @@ SMALL_GRID = 0.1
 """Million cells below which every stage runs on one core."""
 
 LARGE_GRID = 4
-"""Million cells beyond which memory no longer grows: `helpers.core.grid.MOST_CELLS`."""
+"""Million cells beyond which memory grows slowly: `helpers.core.grid.MOST_CELLS`."""
+
+_BEYOND = 45
+"""MB for each further million cells: 42 at most in `benchmarks/scale.py`, from 25 to 100 million."""
 
 Files = Callable[[Study], Iterable[Path]]
 """Gives files of a study."""
@@ -72,7 +75,7 @@ class Stage:
     # Runs with the same settings upstream share a folder of raw or of processed data.
     folder: Literal["raw", "processed", "run"] = "run"
     in_process: bool = False  # whether `launcher.notebooks.run_in_process` executes it, too
-    cores: int | None = None  # that it can use; all by default
+    cores: int | None = None  # that it gets at most; all by default
     full: bool = False  # whether only `make full` runs it
     applies: Callable[[Study], bool] = lambda study: True  # whether a study has this stage
     copied: Files | None = None  # what a run copies if another of its batch makes the same
@@ -413,9 +416,10 @@ def stage_outputs(study: Study, name: str) -> list[Path]:
 def memory_mb(study: Study, name: str) -> int:
     """Return the memory that a stage may take at most, MB, for batches and clusters."""
     (fixed, each), cells = STAGES[name].memory_mb, _million_cells(study)
-    if cells > LARGE_GRID and not STAGES[name].whole_grids(study):
-        cells = LARGE_GRID
-    return round(fixed + each * cells * fine_share(study, name))
+    beyond = max(cells - LARGE_GRID, 0)
+    if beyond and STAGES[name].whole_grids(study):
+        beyond = 0
+    return round(fixed + each * (cells - beyond) * fine_share(study, name) + _BEYOND * beyond)
 
 
 def fine_share(study: Study, name: str) -> float:

@@ -1,6 +1,8 @@
 """Files that say what they hold."""
 
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -105,6 +107,9 @@ class TestWriteRaster:
 
 
 def test_blocks_that_gdal_keeps_are_no_share_of_the_machines_memory():
-    from rasterio._env import get_gdal_config
-
-    assert get_gdal_config("GDAL_CACHEMAX") == 256 * 2**20
+    code = "import helpers, rasterio._env as one; print(one.get_gdal_config('GDAL_CACHEMAX'))"
+    own = {name: value for name, value in os.environ.items() if name != "GDAL_CACHEMAX"}
+    for given, expected in (({}, 256), ({"GDAL_CACHEMAX": "64"}, 64)):
+        command = [sys.executable, "-c", code]
+        done = subprocess.run(command, env=own | given, capture_output=True, text=True, check=True)
+        assert int(done.stdout) == expected * 2**20
