@@ -50,7 +50,7 @@ LARGE_GRID = 4
 """Million cells beyond which memory grows slowly: `helpers.core.grid.MOST_CELLS`."""
 
 _BEYOND = 45
-"""MB for each further million cells: at most 42 from 25 to 100 million, by `benchmarks/scale.py`."""
+"""MB for each further million cells: at most 42 by `benchmarks/scale.py`, 25 to 100 million."""
 
 Files = Callable[[Study], Iterable[Path]]
 """Gives files of a study."""
