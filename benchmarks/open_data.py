@@ -22,7 +22,7 @@ from affine import Affine
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 import open_server
 
-from helpers.core.grid import block_mean, fine_grid
+from helpers.core.grid import block_mean, fine_grid, reference_grid
 from helpers.core.study import Study
 from helpers.prepare import fetch, open_data, vegetation
 from helpers.prepare.products import LANDSAT_BANDS, LANDSAT_REFLECTANCE
@@ -80,7 +80,7 @@ def fetched(study):
 
 def composed(study):
     """Make the indices of fetched scenes."""
-    return vegetation.make(study)["ndvi"]
+    return vegetation.make(study, reference_grid(study))["ndvi"]
 
 
 def odc_loop(study):

@@ -131,7 +131,7 @@ def peak_of_indices(folder, queue):
         source={"kind": "files", "landsat": str(folder / "landsat")},
     )
     start = time.perf_counter()
-    layers = vegetation.make(study)
+    layers = vegetation.make(study, reference_grid(study))
     assert np.isfinite(layers["ndvi"]).any()
     # Not `getrusage`, which remembers the process that started this one.
     status = Path("/proc/self/status").read_text(encoding="ascii")
@@ -156,7 +156,13 @@ def main(dates="12"):
         entries = user_files(Path(name))
         study = Study(name="benchmark", source={"kind": "files"}, predictors=entries)
         geobox = reference_grid(study)
-        taken, ours = seconds(lambda: own.make(study))
+        taken, ours = seconds(
+            lambda: dict(
+                layer
+                for one in study.own_predictors
+                for layer in own.make(study, geobox, one).items()
+            )
+        )
         peer_taken, theirs = seconds(lambda: plain_loop(study, geobox))
         for layer, values in ours.items():
             both = np.isfinite(values) & np.isfinite(theirs[layer])

@@ -100,12 +100,6 @@ def _has_truth(study: Study) -> bool:
     return isinstance(study, VirtualStudy) and study.draws_boreholes
 
 
-def _derives(study: Study) -> bool:
-    """Return whether a study derives predictors: the user's own ones are read by blocks."""
-    layers = resolve_name("helpers.prepare.registry:covariates")(study).values()
-    return any(layer.family != "own" for layer in layers)
-
-
 def _files(*parts: str) -> Files:
     """Join files of a study: of functions such as ``helpers.a.b:files``, and paths in its results.
 
@@ -209,9 +203,8 @@ _STAGES = (
         ),
         reads=_user_rasters,
         seconds=60,
-        memory_mb=(1200, 700),
+        memory_mb=(1300, 700),
         fine=True,
-        whole_grids=_derives,
         folder="processed",
         beside=lambda study: [study.processed_dir / "summary.json"],
     ),

@@ -38,10 +38,17 @@ def test_a_worker_that_dies_loses_nothing(copy, cluster, quick):
     settings = yaml.safe_load(path.read_text(encoding="utf-8"))
     settings["compute"]["scheduler"] = address
     path.write_text(yaml.safe_dump(settings, allow_unicode=True), encoding="utf-8")
+    stage = [sys.executable, "-m", "launcher", "stage"]
+    (processed,) = (copy / "data/processed").glob("quick-*")
+    shutil.rmtree(processed)
+    subprocess.run(
+        [*stage, "01-prepare-data", str(path)], cwd=copy, env=environment(copy), check=True
+    )
+    assert_same_rasters(copy, quick, f"data/processed/{processed.name}")
     maps = copy / "results/quick/main/maps"
     shutil.rmtree(maps)
-    stage = subprocess.Popen(
-        [sys.executable, "-m", "launcher", "stage", "05-map-ground-ice", str(path)],
+    process = subprocess.Popen(
+        [*stage, "05-map-ground-ice", str(path)],
         cwd=copy,
         env=environment(copy),
     )
@@ -50,9 +57,9 @@ def test_a_worker_that_dies_loses_nothing(copy, cluster, quick):
             worker for worker, pid in client.run(os.getpid).items() if pid == workers[0].pid
         )
         while not client.processing()[first]:
-            assert stage.poll() is None
+            assert process.poll() is None
             time.sleep(0.05)
     workers[0].kill()  # with a window in hand
-    assert stage.wait() == 0
+    assert process.wait() == 0
     assert workers[1].poll() is None
     assert_same_rasters(copy, quick, "results/quick/main/maps")

@@ -6,6 +6,7 @@ north.
 """
 
 import math
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -17,6 +18,7 @@ import pyproj
 import shapely
 from affine import Affine
 from odc.geo.geobox import GeoBox
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.features import geometry_mask
 from shapely.geometry.base import BaseGeometry
 
@@ -27,6 +29,11 @@ from helpers.core.study import Study
 
 if TYPE_CHECKING:
     import geopandas
+
+# Rasterio says so of its masks in memory, and of NetCDF files with several variables. It cannot be
+# silenced in one place, since filters are those of all threads. `source_crs` refuses rasters of the
+# user that have no place.
+warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
 
 # Cells; keeps bounds that are whole multiples already from growing by rounding errors.
 _SNAP = 1e-9
@@ -207,17 +214,23 @@ def _refuse_elsewhere(study: Study) -> None:
         )
 
 
-def fine_grid(study: Study, resolution: float | None = None, margin: float = 0.0) -> GeoBox:
+def fine_grid(
+    study: Study,
+    resolution: float | None = None,
+    margin: float = 0.0,
+    part: GeoBox | None = None,
+) -> GeoBox:
     """Return a grid whose cells (m), by default the study's fine ones, divide the reference cells.
 
-    It is enlarged on all sides by the margin in metres, rounded up to whole reference cells.
+    It is enlarged on all sides by the margin in metres, rounded up to whole reference cells. With
+    a `part`, a grid of some of the reference cells, it is that of these.
     """
     resolution = resolution or study.grid.fine_resolution
     coarse = study.grid.resolution
     divisor = coarse / resolution
     if divisor < 1 or abs(divisor - round(divisor)) > _SNAP:
         raise ValueError(f"a cell of {resolution:g} m does not divide one of {coarse:g} m evenly")
-    grid = _coarse_grid(study)
+    grid = part or _coarse_grid(study)
     return grid.pad(math.ceil(margin / coarse - _SNAP)).zoom_out(1 / round(divisor))
 
 
@@ -241,6 +254,45 @@ def grid_step(study: Study) -> int:
     error profile and the width of the total's interval.
     """
     return math.ceil(math.sqrt(math.prod(reference_grid(study).shape) / MOST_CELLS))
+
+
+def thinned_grid(geobox: GeoBox, step: int) -> GeoBox:
+    """Return the grid of large cells about the centres of every so many-th row and column.
+
+    What looks at centres, such as `area_mask`, gives on it every so many-th cell of the whole.
+
+    Examples
+    --------
+    >>> grid = geographic_grid((120, 50, 121, 51), 360)  # ten cells along a side
+    >>> [axis.round(2).tolist() for axis in cell_centres(thinned_grid(grid, 4))]
+    [[120.05, 120.45, 120.85], [50.95, 50.55, 50.15]]
+    """
+    rows, columns = (math.ceil(size / step) for size in geobox.shape)
+    shift = (1 - step) / 2
+    affine = geobox.transform * Affine.translation(shift, shift) * Affine.scale(step)
+    return GeoBox((rows, columns), affine, geobox.crs)
+
+
+def squares(geobox: GeoBox, side: int) -> list[Part]:
+    """Return the parts of a grid that are made one after the other, row by row.
+
+    They are squares of so many cells along a side; one part if the grid has no more cells than a
+    square.
+
+    Examples
+    --------
+    >>> grid = geographic_grid((120, 50, 121, 51), 360)
+    >>> len(squares(grid, 10)), len(squares(grid, 9)), len(squares(grid, 5))
+    (1, 4, 4)
+    """
+    rows, columns = geobox.shape
+    if rows * columns <= side**2:
+        return [(slice(0, rows), slice(0, columns))]
+    return [
+        (slice(top, min(top + side, rows)), slice(left, min(left + side, columns)))
+        for top in range(0, rows, side)
+        for left in range(0, columns, side)
+    ]
 
 
 def area_mask(study: Study, geobox: GeoBox) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 import rasterio
 from odc.geo.geobox import GeoBox
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 from rasterio.warp import transform, transform_bounds
 from rasterio.windows import Window
@@ -30,6 +29,7 @@ MOST_CELLS = 4_000_000
 SAME_PLACE = 1e-3
 """Cells; other software writes coordinates with rounding errors."""
 
+
 Block = tuple[slice, slice, Window]
 """Rows and columns of a grid, and the window of a raster that they need."""
 
@@ -38,6 +38,10 @@ _SPARE_CELLS = 4  # of a file around a block, for resampling
 _FINER = 1.001  # source cells in a cell of the grid; also for rounding errors
 _SIZES = (1e-9, 1e9)  # of cells, in degrees or metres: others are damage
 _METRES_PER_DEGREE = 111_320.0
+
+
+class OutsideError(RasterError):
+    """Rasters of which none overlaps a grid; no error where that is a part of a larger one."""
 
 
 @dataclass(frozen=True)
@@ -88,13 +92,13 @@ def open_source(
     For a grid, the overview is opened that `overview_for` names.
     """
     try:
-        with _quiet_open(path) as source:
+        with open_local(path) as source:
             names = [name.rpartition(":")[2] for name in source.subdatasets]
             if not names and source.count:
                 names = [source.tags(1).get("NETCDF_VARNAME", "")]
             chosen = _variable(path, names, reading.variable)
             address = dict(zip(names, source.subdatasets, strict=False)).get(chosen, "")
-        with _quiet_open(path, address) as source:
+        with open_local(path, address) as source:
             if reading.band > source.count:
                 raise RasterError(
                     f"{path.name} has no band {reading.band}: it has {source.count}.",
@@ -136,15 +140,6 @@ def overview_for(source: DatasetReader, geobox: GeoBox) -> int | None:
     factor = geobox.resolution.x / (math.sqrt(abs(affine.determinant)) * metres) * _FINER
     levels = [level for level, size in enumerate(source.overviews(1)) if size <= factor]
     return levels[-1] if levels else None
-
-
-@contextlib.contextmanager
-def _quiet_open(path: Path, address: str = "") -> Iterator[DatasetReader]:
-    with contextlib.ExitStack() as stack:
-        with warnings.catch_warnings():  # a NetCDF file with several variables has no place itself
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            source = stack.enter_context(open_local(path, address))
-        yield source
 
 
 def _variable(path: Path, names: Sequence[str], wanted: str) -> str:
@@ -328,14 +323,14 @@ def window_of(source: DatasetReader, geobox: GeoBox) -> Window | None:
     return Window(*low.astype(int).tolist(), *(high - low).astype(int).tolist())
 
 
-def outside_error(files: Sequence[Path], geobox: GeoBox, reading: Reading) -> RasterError:
+def outside_error(files: Sequence[Path], geobox: GeoBox, reading: Reading) -> OutsideError:
     """Return the error of rasters of which none overlaps a grid."""
     with open_source(files[0], reading) as source:
         left, bottom, right, top = source.bounds
         bounds = transform_bounds(crs_wkt(geobox), source_crs(source), *geobox.boundingbox.bbox)
     west, south, east, north = bounds
     more = f" (and {len(files) - 1} more files)" if len(files) > 1 else ""
-    return RasterError(
+    return OutsideError(
         f"The raster {files[0].name}{more} lies outside the grid: it covers {left:g} to {right:g}, "
         f"{bottom:g} to {top:g}, the grid {west:g} to {east:g}, {south:g} to {north:g}.",
         "give a file that covers the study area, and check its coordinate reference system",

@@ -9,7 +9,7 @@ from matplotlib.patheffects import withStroke
 
 from helpers.core.classes import layer_name, layer_title
 from helpers.core.files import read_json
-from helpers.core.grid import area_mask, grid_step, reference_grid
+from helpers.core.grid import area_mask, grid_step, reference_grid, thinned_grid
 from helpers.core.plot import COLUMN_MM, NO_DATA, WIDTH_MM, colour_map, map_panels
 from helpers.core.rasters import read_band
 from helpers.core.study import Study
@@ -167,7 +167,7 @@ def _panel(title: str, values: np.ndarray, unit: str = "", **look: Any) -> dict[
 def _maps(study: Study, maps: list[dict[str, Any]], **look: int) -> Figure:
     """Draw panels; cells of the study area that have no value are grey."""
     geobox, step = reference_grid(study), grid_step(study)
-    inside = area_mask(study, geobox)[::step, ::step]
+    inside = area_mask(study, thinned_grid(geobox, step))
     geobox = geobox.zoom_out(step)
     for panel in maps:
         values, kinds = panel["values"], panel.get("categories")

@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial import cKDTree
 
-from helpers.core.grid import area_mask, cell_centres, grid_step, reference_grid
+from helpers.core.grid import area_mask, cell_centres, grid_step, reference_grid, thinned_grid
 from helpers.core.study import Study
 from helpers.prepare.domain import cells_in_and_out
 
@@ -86,7 +86,7 @@ def map_cells(study: Study) -> MapCells:
     """
     geobox = reference_grid(study)
     step = grid_step(study)
-    inside, outside = (cells[::step, ::step] for cells in cells_in_and_out(study))
-    row, column = np.nonzero(area_mask(study, geobox)[::step, ::step] & (inside | outside))
+    inside, outside = cells_in_and_out(study, step)
+    row, column = np.nonzero(area_mask(study, thinned_grid(geobox, step)) & (inside | outside))
     easting, northing = (centres[::step] for centres in cell_centres(geobox))
     return np.stack([easting[column], northing[row]], axis=1), inside[row, column]

@@ -18,7 +18,7 @@ import shapely
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
-from helpers.core.grid import area_mask, reference_grid, study_area
+from helpers.core.grid import area_mask, study_area
 from helpers.core.rasters import THREADS
 from helpers.core.study import Study
 from helpers.core.user_rasters import (
@@ -191,43 +191,47 @@ def frost_area(study: Study) -> float:
     return float(areas[cold].sum() / 1e4)
 
 
-def make(study: Study) -> dict[str, np.ndarray]:
-    """Make the climate covariates, float32 on the reference grid, NaN outside of the study area.
+def make_surface(study: Study, geobox: GeoBox) -> dict[str, np.ndarray]:
+    """Make what land surface temperature gives, float32 on a part of the reference grid.
 
-    Only those whose raw rasters the study has.
+    NaN outside of the study area; so are the covariates of the air's temperature.
     """
-    inside = area_mask(study, reference_grid(study))
-    layers = {}
-    if products.has_raw(study, "lst"):
-        lst, valid_share = _land_surface_temperature(study, inside)
-        layers["lst_mean"] = annual_mean(lst)
-        layers["thawing_index"] = thawing_index(lst)
-        layers["freezing_index"] = freezing_index(lst)
-        layers["lst_valid_share"] = valid_share
-        del lst
-    if products.has_raw(study, "air_temperature"):
-        air = _monthly(study, "air_temperature", products.MONTHLY_TEMPERATURE)[:, inside]
-        layers["mean_annual_air_temperature"] = annual_mean(air)
-        layers["air_frost_number"] = frost_number(thawing_index(air), freezing_index(air))
-    layers = {name: on_grid(values, inside) for name, values in layers.items()}
-    if products.has_raw(study, "precipitation"):
-        path = products.raw_files(study)["precipitation"]
-        decode = _decoder(path, products.MONTHLY_PRECIPITATION)
-        layers["precipitation"] = warp(
-            path,
-            reference_grid(study),
-            "bilinear",
-            decode=lambda numbers: decode(numbers).sum(axis=0),
-        )
-    return layers
+    inside = area_mask(study, geobox)
+    lst, valid_share = _land_surface_temperature(study, geobox, inside)
+    layers = {
+        "lst_mean": annual_mean(lst),
+        "thawing_index": thawing_index(lst),
+        "freezing_index": freezing_index(lst),
+        "lst_valid_share": valid_share,
+    }
+    return {name: on_grid(values, inside) for name, values in layers.items()}
 
 
-def _monthly(study: Study, name: str, encoding: products.Encoding | None = None) -> np.ndarray:
-    """Return 12 bands on the reference grid: digital numbers, or decoded and interpolated."""
+def make_air(study: Study, geobox: GeoBox) -> dict[str, np.ndarray]:
+    """Make what the air's temperature gives, as `make_surface`."""
+    inside = area_mask(study, geobox)
+    air = _monthly(study, geobox, "air_temperature", products.MONTHLY_TEMPERATURE)[:, inside]
+    frost = frost_number(thawing_index(air), freezing_index(air))
+    layers = {"mean_annual_air_temperature": annual_mean(air), "air_frost_number": frost}
+    return {name: on_grid(values, inside) for name, values in layers.items()}
+
+
+def make_precipitation(study: Study, geobox: GeoBox) -> dict[str, np.ndarray]:
+    """Make annual precipitation, float32 on a part of the reference grid."""
+    path = products.raw_files(study)["precipitation"]
+    decode = _decoder(path, products.MONTHLY_PRECIPITATION)
+    total = warp(path, geobox, "bilinear", decode=lambda numbers: decode(numbers).sum(axis=0))
+    return {"precipitation": total}
+
+
+def _monthly(
+    study: Study, geobox: GeoBox, name: str, encoding: products.Encoding | None = None
+) -> np.ndarray:
+    """Return 12 bands on a grid: digital numbers, or decoded and interpolated."""
     path = products.raw_files(study)[name]
     decode = _decoder(path, encoding)
     how = {"resampling": "bilinear", "decode": decode} if encoding else {}
-    return warp(path, reference_grid(study), **how)
+    return warp(path, geobox, **how)
 
 
 def _decoder(path: Path, encoding: products.Encoding | None) -> Callable[[np.ndarray], np.ndarray]:
@@ -268,7 +272,9 @@ def _decoder(path: Path, encoding: products.Encoding | None) -> Callable[[np.nda
     return decode
 
 
-def _land_surface_temperature(study: Study, inside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _land_surface_temperature(
+    study: Study, geobox: GeoBox, inside: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Return monthly means (12, cell), degC, gaps filled, and the share of valid values before.
 
     Day and night are filled apart: a month that only one of them has is no mean of both.
@@ -276,10 +282,10 @@ def _land_surface_temperature(study: Study, inside: np.ndarray) -> tuple[np.ndar
     settings = study.covariates.climate
     composites = products.lst_composites(study)
     if composites:
-        months = _months_of_composites(study, composites)[:, :, inside]
+        months = _months_of_composites(study, geobox, composites)[:, :, inside]
     else:
         names = ("lst_day", "qc_day", "lst_night", "qc_night")
-        raw = [_monthly(study, name)[:, inside] for name in names]
+        raw = [_monthly(study, geobox, name)[:, inside] for name in names]
     mean = np.empty((12, np.count_nonzero(inside)), np.float32)
     share = np.empty(mean.shape[1], np.float32)
 
@@ -302,13 +308,14 @@ def _land_surface_temperature(study: Study, inside: np.ndarray) -> tuple[np.ndar
     return mean, share
 
 
-def _months_of_composites(study: Study, composites: Sequence[products.Composite]) -> np.ndarray:
-    """Return means of the months of all years from 8-day composites, on the reference grid.
+def _months_of_composites(
+    study: Study, geobox: GeoBox, composites: Sequence[products.Composite]
+) -> np.ndarray:
+    """Return means of the months of all years from 8-day composites, on a grid.
 
     Each composite is decoded and screened by its quality bits on its own cells, and counts in each
     month by its days there. Shape (2, 12, y, x): by day and by night, degC.
     """
-    geobox = reference_grid(study)
     months = np.full((24, *geobox.shape), np.nan, np.float32)
     overlaps = False
     for _, tile in itertools.groupby(composites, key=lambda one: one.tile):

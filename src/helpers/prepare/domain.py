@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from helpers.core.grid import area_mask, reference_grid
+from helpers.core.grid import area_mask, reference_grid, thinned_grid
 from helpers.core.rasters import reading
 from helpers.core.study import Study
 from helpers.prepare.registry import check_predictor, covariate_files, read_covariates
@@ -51,12 +51,15 @@ def in_domain_at(
     return inside, known
 
 
-def cells_in_and_out(study: Study) -> tuple[np.ndarray, np.ndarray]:
-    """Return which cells lie in the domain, and which outside; those without a value in neither."""
+def cells_in_and_out(study: Study, step: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """Return which cells lie in the domain, and which outside; those without a value in neither.
+
+    With a `step`, of every so many-th cell of every so many-th row.
+    """
     for name in domain_covariates(study):
-        values = read_covariates(study, [name])[name].to_numpy()
+        values = read_covariates(study, [name], step)[name].to_numpy()
         return values > study.domain.above, values <= study.domain.above
-    inside = area_mask(study, reference_grid(study))
+    inside = area_mask(study, thinned_grid(reference_grid(study), step))
     return inside, np.zeros_like(inside)
 
 

@@ -8,7 +8,6 @@ tokens that end, requests that are refused when they come too fast, connections 
 import re
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -21,7 +20,7 @@ import numpy as np
 import rasterio
 from odc.geo.geobox import GeoBox
 from rasterio.enums import MaskFlags
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader, DatasetWriter
 from rasterio.windows import Window
 
@@ -163,13 +162,11 @@ def _not_there(
 @contextmanager
 def _pool() -> Iterator[ThreadPoolExecutor]:
     """Give threads that end with the block, without what has not begun."""
-    with warnings.catch_warnings():  # of files that are cut off, which `_open` finds
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        pool = ThreadPoolExecutor(_AT_ONCE)
-        try:
-            yield pool
-        finally:
-            pool.shutdown(cancel_futures=True)
+    pool = ThreadPoolExecutor(_AT_ONCE)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _hashed(study: Study, part: Part) -> Part:

@@ -9,23 +9,25 @@ import numpy as np
 import pandas as pd
 from odc.geo.geobox import GeoBox
 
-from helpers.core.grid import reference_grid
 from helpers.core.mosaic import describe_mosaic, mosaic_at, read_mosaic
 from helpers.core.rasters import RasterError
 from helpers.core.settings import OwnPredictor
 from helpers.core.study import Study
-from helpers.core.user_rasters import Reading
+from helpers.core.user_rasters import OutsideError, Reading
 from helpers.prepare.products import predictor_files
-from helpers.prepare.registry import GROUND_SHARE, CovariateError, own_names
-
-MOST_CATEGORIES = 255
+from helpers.prepare.registry import (
+    GROUND_SHARE,
+    CovariateError,
+    NoValuesError,
+    check_categories,
+    own_names,
+)
 
 _LARGEST_CODE = 2**24  # above, float32 has not every whole number
 
 
-def make(study: Study, predictor: OwnPredictor) -> dict[str, np.ndarray]:
-    """Make the covariates of one of the user's own predictors, float32 on the reference grid."""
-    geobox = reference_grid(study)
+def make(study: Study, geobox: GeoBox, predictor: OwnPredictor) -> dict[str, np.ndarray]:
+    """Make the covariates of one of the user's own predictors, float32 on a grid."""
     layers = read_own(study, predictor, geobox)
     if predictor.no_ice:
         layers[GROUND_SHARE] = ground_share(study, predictor, geobox)
@@ -39,21 +41,22 @@ def read_own(study: Study, predictor: OwnPredictor, geobox: GeoBox) -> dict[str,
     Degrees of a circle become sine and cosine, which are averaged in their place; both are 0 where
     the number is negative, which stands for flat ground.
 
-    CovariateError names predictor and file if a file cannot be read, lies elsewhere or has no
-    value, or if its categories are no whole numbers or more than `MOST_CATEGORIES`.
+    CovariateError names predictor and file if a file cannot be read, or if its categories are no
+    whole numbers or too many; NoValuesError if it lies elsewhere or has no
+    value.
     """
     decode = _sine_and_cosine if predictor.kind == "circular" else None
     with _named(predictor):
         files = predictor_files(study, predictor)
         bands = read_mosaic(files, geobox, _reading(predictor), decode)
     if not np.isfinite(bands).any():
-        raise CovariateError(
+        raise NoValuesError(
             f"Predictor {predictor.name}: {predictor.file} has no value on the grid.",
             "check its nodata value, and `band` and `valid_range` in the study file",
         )
     if predictor.kind == "category":
         bands = np.rint(bands) if predictor.nearest_code else bands
-        _check_codes(predictor, bands)
+        check_codes(predictor, bands)
     return dict(zip(own_names(predictor), bands, strict=True))
 
 
@@ -95,7 +98,7 @@ def own_at(
         files = predictor_files(study, predictor)
         values = mosaic_at(files, geobox, places, _reading(predictor))
     if predictor.kind == "category" and not predictor.nearest_code:
-        _check_codes(predictor, values)
+        check_codes(predictor, values)
     return values
 
 
@@ -106,7 +109,8 @@ def _named(predictor: OwnPredictor) -> Iterator[None]:
         yield
     except RasterError as error:
         message = f"Predictor {predictor.name}: {error.message}"
-        raise CovariateError(message, error.remedy) from None
+        kind = NoValuesError if isinstance(error, OutsideError) else CovariateError
+        raise kind(message, error.remedy) from None
 
 
 def _reading(predictor: OwnPredictor) -> Reading:
@@ -128,7 +132,8 @@ def _sine_and_cosine(degrees: np.ndarray) -> np.ndarray:
     return np.stack([np.where(flat, np.float32(0), wave(angle)) for wave in (np.sin, np.cos)])
 
 
-def _check_codes(predictor: OwnPredictor, codes: np.ndarray) -> None:
+def check_codes(predictor: OwnPredictor, codes: np.ndarray) -> None:
+    """Raise CovariateError if numbers are no codes of categories, or too many different ones."""
     found = np.sort(pd.unique(codes.ravel()))
     found = found[np.isfinite(found)]
     where = f"Predictor {predictor.name}: {predictor.file}"
@@ -141,8 +146,4 @@ def _check_codes(predictor: OwnPredictor, codes: np.ndarray) -> None:
             "give the raster as it was before its codes were averaged, set nearest_code, or use "
             "`kind: number`",
         )
-    if found.size > MOST_CATEGORIES:
-        raise CovariateError(
-            f"{where} has {found.size} categories; {MOST_CATEGORIES} are possible.",
-            "join categories, or use `kind: number`",
-        )
+    check_categories(predictor, found)

@@ -1,20 +1,22 @@
 """The registry of covariates: what each layer is, and how all of them are written and read."""
 
+import contextlib
 import difflib
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
+from rasterio.io import DatasetWriter
 
 from helpers.core.errors import CompendiumError, listed
-from helpers.core.grid import area_mask, reference_grid
-from helpers.core.rasters import THREADS, RasterError, read_band, write_raster
+from helpers.core.grid import Part, area_mask, fine_grid, reference_grid, thinned_grid
+from helpers.core.rasters import THREADS, RasterError, open_raster, read_band
 from helpers.core.settings import OwnPredictor
 from helpers.core.study import Study, StudyError
 from helpers.core.user_rasters import Reading, open_source, tiles
@@ -27,12 +29,19 @@ if TYPE_CHECKING:
 GROUND_SHARE = "ground_share"
 """Covariate: the share of a cell that is no water, built-up land or rock, if a study has it."""
 
+MOST_CATEGORIES = 255
+"""Of a predictor: a forest gets a column for each."""
+
 SOIL_GAP_KM = 20
 """Gaps of soil maps are filled from the nearest valid cell within this distance."""
 
 
 class CovariateError(CompendiumError):
     """A covariate that is unknown or missing, or that cannot be made from the raw rasters."""
+
+
+class NoValuesError(CovariateError):
+    """Raw rasters without a value on a grid; no error where that is a part of a larger one."""
 
 
 @dataclass(frozen=True)
@@ -156,6 +165,12 @@ def covariates(study: Study) -> dict[str, Covariate]:
             "rename your own; or write the name alone, which takes that of `source`",
         )
     return by_name
+
+
+def layers_of(study: Study, field: str) -> list[str]:
+    """Return the names of the built-in layers that are made from a field of the source."""
+    layers = covariates(study).values()
+    return [one.name for one in layers if one.family != "own" and _field(one) == field]
 
 
 def _field(layer: Covariate) -> str:
@@ -286,6 +301,16 @@ def numeric(study: Study, name: str) -> bool:
     return name not in {one.name for one in study.own_predictors if one.kind == "category"}
 
 
+def check_categories(predictor: OwnPredictor, codes: np.ndarray) -> None:
+    """Raise CovariateError if a predictor has more than `MOST_CATEGORIES` different codes."""
+    if codes.size > MOST_CATEGORIES:
+        raise CovariateError(
+            f"Predictor {predictor.name}: {predictor.file} has {codes.size} categories; "
+            f"{MOST_CATEGORIES} are possible.",
+            "join categories, or use `kind: number`",
+        )
+
+
 def check_predictor(study: Study, name: str, setting: str, also: Iterable[str] = ()) -> None:
     """Raise StudyError where a setting names no covariate of the registry, and none of `also`."""
     names = [*covariates(study), *dict.fromkeys(also)]
@@ -313,7 +338,12 @@ def fine_files(study: Study) -> dict[str, Path]:
     """Return the files of the terrain layers on the fine grid; none without an elevation model."""
     if not has_raw(study, "dem"):
         return {}
-    return {name: study.processed_dir / "fine" / f"{name}.tif" for name in FINE_LAYERS}
+    return {name: study.processed_dir / f"{fine_name(name)}.tif" for name in FINE_LAYERS}
+
+
+def fine_name(name: str) -> str:
+    """Return the name of a terrain layer on the fine grid, by which `write_parts` knows it."""
+    return f"fine/{name}"
 
 
 def on_grid(values: np.ndarray, inside: np.ndarray) -> np.ndarray:
@@ -330,41 +360,107 @@ def on_grid(values: np.ndarray, inside: np.ndarray) -> np.ndarray:
 
 
 def write_covariates(study: Study, arrays: Mapping[str, np.ndarray]) -> list[Path]:
-    """Write arrays on the reference grid as float32 GeoTIFFs, NaN outside of the study area.
+    """Write arrays on the whole reference grid, as `write_parts`."""
+    rows, columns = reference_grid(study).shape
+    return write_parts(study, list(arrays), [((slice(0, rows), slice(0, columns)), arrays)])
 
-    Where one has an unknown name or another shape, nothing is written.
+
+def write_parts(
+    study: Study, names: Sequence[str], parts: Iterable[tuple[Part, Mapping[str, np.ndarray]]]
+) -> list[Path]:
+    """Write layers part by part as float32 GeoTIFFs, whole or not at all.
+
+    Parameters
+    ----------
+    names
+        Of covariates; those of `fine_name` are on the fine grid.
+    parts
+        Rows and columns of the reference grid, and arrays there. A layer is NaN in cells that no
+        part has, or whose part lacks the layer, and outside of the study area; layers of the fine
+        grid are kept there.
+
+    Returns
+    -------
+    paths
+        Of the layers on the reference grid.
+
+    Raises
+    ------
+    CovariateError
+        If a name is unknown, or an array has another shape than its part.
     """
-    layers = covariates(study)
-    files = covariate_files(study)
-    geobox = reference_grid(study)
-    if unknown := sorted(set(arrays) - set(layers)):
+    layers, geobox = covariates(study), reference_grid(study)
+    categories = {one.name: one for one in study.own_predictors if one.kind == "category"}
+    plain = [name for name in names if not name.startswith(fine_name(""))]
+    if unknown := sorted(set(plain) - set(layers)):
         raise CovariateError(
             f"There is no covariate {', '.join(unknown)} in the registry.",
             "describe it in src/helpers/prepare/registry.py",
         )
-    for name, values in arrays.items():
-        if values.shape != tuple(geobox.shape):
-            raise CovariateError(
-                f"{name} has {values.shape} cells, the reference grid {tuple(geobox.shape)}.",
-                "make it on the reference grid",
-            )
-    inside = area_mask(study, geobox)
+    valid, codes, cells = dict.fromkeys(names, 0), dict.fromkeys(categories, np.empty(0)), 0
+    with contextlib.ExitStack() as stack:
+        targets = {name: stack.enter_context(_open_layer(study, name)) for name in names}
+        pool = stack.enter_context(ThreadPoolExecutor(THREADS))
+        for place, arrays in parts:
+            inside = area_mask(study, geobox[place])
+            cells += np.count_nonzero(inside)
 
-    def write(name: str) -> Path:
-        values = np.where(inside, np.asarray(arrays[name], np.float32), np.float32(np.nan))
-        layer = layers[name]
-        described = {"names": name, "units": layer.unit, "long_names": layer.long_name}
-        tags = {key: getattr(layer, key) for key in ("family", "role", "aggregation", "source")}
-        tags["valid_share"] = f"{np.isfinite(values).sum() / inside.sum():.4f}"
-        tags |= provenance(study, setting_of(study, layer))
-        if not numeric(study, name):
-            codes = np.sort(pd.unique(values.ravel()))  # of millions of cells; NaN comes last
-            codes = codes[np.isfinite(codes)]
-            tags["categories"] = " ".join(f"{code:g}" for code in codes)
-        return write_raster(files[name], values, geobox, study=study, tags=tags, **described)
+            def write(
+                name: str,
+                place: Part = place,
+                arrays: Mapping[str, np.ndarray] = arrays,
+                inside: np.ndarray = inside,
+            ) -> None:
+                values, window = np.asarray(arrays[name], np.float32), place
+                if name in layers:
+                    _check_shape(name, values, inside)
+                    values = np.where(inside, values, np.float32(np.nan))
+                    valid[name] += np.count_nonzero(np.isfinite(values))
+                else:
+                    window = _fine_part(study, place)
+                targets[name].write(values, 1, window=window)
+                if name in categories:
+                    found = pd.unique(values.ravel())  # of millions of cells
+                    codes[name] = np.union1d(codes[name], found[np.isfinite(found)])
 
-    with ThreadPoolExecutor(THREADS) as pool:
-        return list(pool.map(write, arrays))
+            list(pool.map(write, [name for name in names if name in arrays]))
+        for name in plain:
+            tags = {"valid_share": f"{valid[name] / cells:.4f}"}
+            if name in categories:
+                check_categories(categories[name], codes[name])
+                tags["categories"] = " ".join(f"{code:g}" for code in codes[name])
+            targets[name].update_tags(**tags)
+    return [covariate_files(study)[name] for name in plain]
+
+
+def _open_layer(study: Study, name: str) -> contextlib.AbstractContextManager[DatasetWriter]:
+    """Give a layer to be written, on the fine grid by its `fine_name`."""
+    described: dict[str, Any] = {"study": study, "names": name}
+    layer = covariates(study).get(name)
+    if layer is None:
+        short = name.removeprefix(fine_name(""))
+        described |= {"names": short, "units": FINE_LAYERS[short]}
+        return open_raster(fine_files(study)[short], fine_grid(study), 1, np.float32, **described)
+    tags = {key: getattr(layer, key) for key in ("family", "role", "aggregation", "source")}
+    tags |= provenance(study, setting_of(study, layer))
+    described |= {"units": layer.unit, "long_names": layer.long_name, "tags": tags}
+    path = covariate_files(study)[name]
+    return open_raster(path, reference_grid(study), 1, np.float32, **described)
+
+
+def _check_shape(name: str, values: np.ndarray, inside: np.ndarray) -> None:
+    if values.shape != inside.shape:
+        raise CovariateError(
+            f"{name} has {values.shape} cells, the reference grid {inside.shape}.",
+            "make it on the reference grid",
+        )
+
+
+def _fine_part(study: Study, place: Part) -> Part:
+    """Return the rows and columns of the fine grid of a part of the reference grid."""
+    divisor = round(study.grid.resolution / study.grid.fine_resolution)
+    rows, columns = (slice(axis.start * divisor, axis.stop * divisor) for axis in place)
+    return rows, columns
 
 
 def read_covariates(
@@ -411,9 +507,8 @@ def coverage_table(study: Study, data: "xarray.Dataset") -> pd.DataFrame:
     cell, each counts for as many.
     """
     layers = covariates(study)
-    inside = area_mask(study, reference_grid(study))
     step = data.attrs["step"]
-    inside = inside[::step, ::step]
+    inside = area_mask(study, thinned_grid(reference_grid(study), step))
 
     def row(name: str) -> dict[str, object]:
         layer = layers[name]

@@ -1,6 +1,9 @@
 """Soil covariates: texture and organic carbon of the topsoil, in percent by weight."""
 
+import math
+
 import numpy as np
+from odc.geo.geobox import GeoBox
 from scipy.ndimage import distance_transform_edt
 
 from helpers.core.grid import reference_grid
@@ -30,23 +33,25 @@ def fill_nearest(values: np.ndarray, resolution: float, distance: float) -> np.n
     return np.where(away <= distance, values[tuple(nearest)], np.float32(np.nan))
 
 
-def make(study: Study) -> dict[str, np.ndarray]:
-    """Make all soil covariates: float32 arrays on the reference grid, in percent by weight.
+def make(study: Study, geobox: GeoBox) -> dict[str, np.ndarray]:
+    """Make all soil covariates: float32 on a part of the reference grid, in percent by weight.
 
     Soil maps leave out water, towns and rock; those gaps are filled from the nearest soil within
     `SOIL_GAP_KM`, so that a forest can go by the cell's other covariates. Maps of single depths are
-    averaged by their thickness. None without soil maps.
+    averaged by their thickness.
     """
-    if not products.has_raw(study, "soil"):
-        return {}
     files = products.raw_files(study)
     names = SOIL_LAYERS
     if names[0] not in files:
         names = tuple(f"{layer}_{depth}" for layer in SOIL_LAYERS for depth in SOIL_DEPTHS)
     paths = [files[name] for name in names]
-    values = warp(paths, reference_grid(study), "bilinear", decode=_decode)
+    # Soil beside the part fills its gaps, too, but none beyond the reference grid.
+    reach = math.ceil(SOIL_GAP_KM * 1000 / study.grid.resolution)
+    around = geobox.pad(reach) & reference_grid(study)
+    core = around.overlap_roi(geobox)
+    values = warp(paths, around, "bilinear", decode=_decode)
     return {
-        name: fill_nearest(layer, study.grid.resolution, SOIL_GAP_KM * 1000)
+        name: fill_nearest(layer, study.grid.resolution, SOIL_GAP_KM * 1000)[core]
         for name, layer in zip(_COVARIATES, values, strict=True)
     }
 

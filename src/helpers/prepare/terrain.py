@@ -15,6 +15,7 @@ from functools import reduce
 from typing import TYPE_CHECKING
 
 import numpy as np
+from odc.geo.geobox import GeoBox
 from scipy import fft
 from scipy.ndimage import binary_erosion
 
@@ -27,15 +28,18 @@ from helpers.core.grid import (
     reference_grid,
 )
 from helpers.core.mosaic import warp_tiles
-from helpers.core.rasters import THREADS, write_raster
+from helpers.core.rasters import THREADS
 from helpers.core.study import Study
-from helpers.prepare.products import dem_files, has_raw
-from helpers.prepare.registry import FINE_LAYERS, CovariateError, fine_files, tpi_name
+from helpers.prepare.products import dem_files
+from helpers.prepare.registry import CovariateError, NoValuesError, fine_name, tpi_name
 
 if TYPE_CHECKING:
     from pyflwdir import FlwdirRaster
 
 _NO_ELEVATION = np.float32(-9999)
+
+# Cells of the fine grid that a part of a large grid has around it at least.
+_MARGIN_CELLS = 1000
 
 # Plausible shares of the elevation model for the largest contributing area.
 _LARGEST_SHARE = 0.9
@@ -234,13 +238,18 @@ def edge_cells(valid: np.ndarray) -> np.ndarray:
 
 
 def upstream_cells(flow: "FlwdirRaster") -> np.ndarray:
-    """Return the number of cells that drain through each, itself included; NaN without elevation.
-
-    CovariateError if the largest is implausible: nearly the whole elevation model, or hardly more
-    than a hillside, which is what flats without directions give.
-    """
+    """Return how many cells drain through each, itself included; NaN without elevation."""
     cells = flow.upstream_area("cell").astype(np.float32)
     cells[cells <= 0] = np.nan
+    return cells
+
+
+def check_upstream(cells: np.ndarray) -> None:
+    """Raise CovariateError if the largest contributing area of a whole grid is implausible.
+
+    That is nearly the whole elevation model, or hardly more than a hillside, which is what flats
+    without directions give. A part of a grid may lie in one basin.
+    """
     largest = np.nanmax(cells)
     size = np.isfinite(cells).sum()
     plausible = _SMALLEST_SHARE * size <= largest <= _LARGEST_SHARE * size
@@ -249,7 +258,6 @@ def upstream_cells(flow: "FlwdirRaster") -> np.ndarray:
             f"The largest contributing area is {largest:.0f} of {size} cells.",
             "look for missing tiles, wrong units or a constant in the elevation model",
         )
-    return cells
 
 
 def wetness_index(
@@ -286,25 +294,46 @@ def reached_from_edge(flow: "FlwdirRaster", valid: np.ndarray) -> np.ndarray:
     return flow.accuflux(edge) > 0
 
 
-def make(study: Study) -> dict[str, np.ndarray]:
-    """Make all terrain covariates, float32 on the reference grid; write those of the fine grid.
+def margin_of_parts(study: Study) -> float:
+    """Return the margin of elevation, m, around each part of a grid that is made in several.
 
-    None without an elevation model.
+    At least `grid.margin`, for which a study may have no elevation beyond its grid, and what
+    windows and most hillslopes need.
     """
-    if not has_raw(study, "dem"):
-        return {}
+    terrain = study.covariates.terrain
+    window = math.sqrt(terrain.relief_window_km2) * 1000
+    return max(
+        study.grid.margin, *terrain.tpi_radii, window, _MARGIN_CELLS * study.grid.fine_resolution
+    )
+
+
+def make(study: Study, geobox: GeoBox) -> dict[str, np.ndarray]:
+    """Make all terrain covariates, float32 on a part of the reference grid.
+
+    Those of the fine grid are named by `fine_name`. Each part has a margin of its own, at whose
+    edge contributing areas are cut off: `twi_edge` says where. NoValuesError if the part has no
+    elevation.
+    """
+    whole = geobox.shape == reference_grid(study).shape
+    margin = study.grid.margin if whole else margin_of_parts(study)
     settings = study.covariates.terrain
     resolution = study.grid.fine_resolution
     divisor = round(study.grid.resolution / resolution)
-    buffered = fine_grid(study, margin=study.grid.margin)
-    core = buffered.overlap_roi(fine_grid(study))
+    buffered = fine_grid(study, margin=margin, part=geobox)
+    core = buffered.overlap_roi(fine_grid(study, part=geobox))
     elevation = warp_tiles(dem_files(study), buffered, "bilinear")
+    if not np.isfinite(elevation[core]).any():
+        raise NoValuesError(
+            "The elevation model has no value on the grid.",
+            "give tiles of the study area, and check their nodata value",
+        )
 
     east, north = gradient(elevation, resolution, local_factors(buffered))
-    northness, eastness = aspect_vector(east[core], north[core], settings.flat_slope_degrees)
+    east, north = east[core].copy(), north[core].copy()
+    northness, eastness = aspect_vector(east, north, settings.flat_slope_degrees)
     fine = {
         "elevation": elevation[core],
-        "slope": np.degrees(np.arctan(np.hypot(east[core], north[core]))),
+        "slope": np.degrees(np.arctan(np.hypot(east, north))),
         "northness": northness,
     }
     layers = {name: block_mean(values, divisor) for name, values in fine.items()}
@@ -316,17 +345,17 @@ def make(study: Study) -> dict[str, np.ndarray]:
         layers[tpi_name(radius)] = block_mean(position[core], divisor)
         fine.setdefault("tpi", position[core])
     relief = relief_amplitude(elevation, resolution, settings.relief_window_km2, divisor)
-    coarse = fine_grid(study, study.grid.resolution, study.grid.margin)
-    layers["relief_amplitude"] = relief[coarse.overlap_roi(reference_grid(study))]
+    coarse = fine_grid(study, study.grid.resolution, margin, part=geobox)
+    layers["relief_amplitude"] = relief[coarse.overlap_roi(geobox)]
 
     flow = flow_directions(elevation)
-    upstream = upstream_cells(flow)[core]
-    twi = wetness_index(upstream, resolution, east[core], north[core], settings.slope_floor)
+    upstream = upstream_cells(flow)
+    if whole:
+        check_upstream(upstream)
+    upstream = upstream[core]
+    twi = wetness_index(upstream, resolution, east, north, settings.slope_floor)
     fine["twi"] = twi
     layers["twi"] = block_mean(twi, divisor)
     touched = reached_from_edge(flow, np.isfinite(elevation))[core]
     layers["twi_edge"] = (block_mean(touched, divisor) > 0).astype(np.float32)
-    geobox = fine_grid(study)
-    for name, path in fine_files(study).items():
-        write_raster(path, fine[name], geobox, study=study, names=name, units=FINE_LAYERS[name])
-    return layers
+    return layers | {fine_name(name): np.float32(values) for name, values in fine.items()}

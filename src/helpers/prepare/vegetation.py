@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +18,13 @@ from odc.geo.geobox import GeoBox
 from rasterio.warp import transform_bounds
 
 from helpers.core.errors import listed
-from helpers.core.grid import area_mask, block_mean, crs_wkt, fine_grid, reference_grid
+from helpers.core.grid import area_mask, block_mean, crs_wkt, fine_grid
 from helpers.core.rasters import THREADS
 from helpers.core.study import Study
 from helpers.core.user_rasters import Reading, blocks, halves_of, open_source, source_crs
 from helpers.core.warp import warp
 from helpers.prepare import products
-from helpers.prepare.registry import CovariateError, on_grid
+from helpers.prepare.registry import CovariateError, NoValuesError, on_grid
 
 INDICES = ("ndvi", "evi", "ndwi", "ndmi")
 
@@ -130,13 +131,12 @@ def index_correlation(layers: Mapping[str, npt.ArrayLike]) -> float:
     return float(np.corrcoef(ndwi[both].astype(np.float64), ndvi[both].astype(np.float64))[0, 1])
 
 
-def make(study: Study) -> dict[str, np.ndarray]:
-    """Make the indices and the share of valid pixels, float32, NaN outside of the study area.
+def make(study: Study, geobox: GeoBox) -> dict[str, np.ndarray]:
+    """Make the indices and the share of valid pixels, float32 on a part of the reference grid.
 
-    None without a source of scenes. CovariateError if there is no scene, or none on the grid.
+    NaN outside of the study area. CovariateError if the study has no scene, NoValuesError if the
+    part has none, or no clear pixel.
     """
-    if not products.has_raw(study, "landsat"):
-        return {}
     days = products.landsat_scenes(study)
     if not days:
         raise CovariateError(
@@ -144,24 +144,26 @@ def make(study: Study) -> dict[str, np.ndarray]:
             "put scenes named such as LC08_L2SP_121024_20230618_20230623_02_T1_SR_B4.TIF into the "
             "folder `source.landsat`, or list dates as source.scene_dates",
         )
-    inside = area_mask(study, reference_grid(study))
+    inside = area_mask(study, geobox)
     layers = {name: np.full(inside.shape, np.nan, np.float32) for name in INDICES}
     layers["landsat_valid_share"] = layers["ndvi"].copy()
     found = False
-    for block in _blocks(inside, _scene_boxes(study, days), len(INDICES) * _divisor(study) ** 2):
+    boxes = _scene_boxes(days, geobox)
+    for block in _blocks(inside, boxes, len(INDICES) * _divisor(study) ** 2):
         near = {day: {one: days[day][one] for one in scenes} for day, scenes in block.days.items()}
-        part, any_scene = _compose(study, near, len(days), inside[block.place], block.place)
+        fine = fine_grid(study, part=geobox[block.place])
+        part, any_scene = _compose(study, near, len(days), inside[block.place], fine)
         found |= any_scene
         for name, values in part.items():
             layers[name][block.place] = values
     if not found:
         names = listed([scene for scenes in days.values() for scene in scenes], 3)
-        raise CovariateError(
+        raise NoValuesError(
             f"None of the Landsat scenes overlaps the grid: {names}.",
             "give scenes of the study area",
         )
     if not np.isfinite(layers["ndvi"]).any():
-        raise CovariateError(
+        raise NoValuesError(
             f"No pixel of the Landsat scenes on the grid is clear: {len(days)} dates.",
             "give scenes of other dates, or fewer names in `covariates.vegetation.mask`",
         )
@@ -180,22 +182,26 @@ class _Block:
     days: Mapping[str, Sequence[str]]
 
 
-def _scene_boxes(study: Study, days: Days) -> dict[str, dict[str, np.ndarray]]:
+def _scene_boxes(days: Days, geobox: GeoBox) -> dict[str, dict[str, np.ndarray]]:
     """Return by date and scene the first row and column that it may reach, and the last ones.
 
     So that of many scenes only those are opened again that lie in a block.
     """
-    geobox = reference_grid(study)
     boxes: dict[str, dict[str, np.ndarray]] = {}
     for day, scenes in days.items():
         for scene, files in scenes.items():
-            with open_source(next(iter(files.values())), Reading()) as source:
-                bounds = transform_bounds(source_crs(source), crs_wkt(geobox), *source.bounds)
+            bounds = _bounds(next(iter(files.values())), crs_wkt(geobox))
             corners = [~geobox.transform * corner for corner in (bounds[:2], bounds[2:])]
             low, high = np.sort(corners, axis=0)
             box = np.array([np.floor(low[::-1]) - 1, np.ceil(high[::-1]) + 1])
             boxes.setdefault(day, {})[scene] = box
     return boxes
+
+
+@cache  # the parts of a grid ask for the same scenes
+def _bounds(path: Path, crs: str) -> tuple[float, ...]:
+    with open_source(path, Reading()) as source:
+        return transform_bounds(source_crs(source), crs, *source.bounds)
 
 
 def _blocks(
@@ -230,15 +236,15 @@ def _blocks(
 
 
 def _compose(
-    study: Study, days: Days, number: int, inside: np.ndarray, place: tuple[slice, slice]
+    study: Study, days: Days, number: int, inside: np.ndarray, geobox: GeoBox
 ) -> tuple[dict[str, np.ndarray], bool]:
-    """Return the layers of a part of the reference grid, and whether any scene lies there.
+    """Return the layers of a block of the reference grid, and whether any scene lies there.
 
-    `number` is that of all dates, also of those that have no scene there.
+    `number` is that of all dates, also of those that have no scene there; `geobox` is the fine grid
+    of the block.
     """
     divisor = _divisor(study)
     cells = _fine_cells(inside, divisor)
-    geobox = fine_grid(study)[tuple(slice(s.start * divisor, s.stop * divisor) for s in place)]
     found = [day for scenes in days.values() if (day := _day(study, scenes, geobox, cells))]
     if not found:
         empty = on_grid(np.nan, inside)

@@ -16,7 +16,7 @@ import rasterio
 import yaml
 from affine import Affine
 
-from helpers.core.grid import fine_grid
+from helpers.core.grid import fine_grid, reference_grid
 from helpers.core.rasters import RasterError
 from helpers.core.settings import ROOT
 from helpers.core.study import Study, StudyError
@@ -342,7 +342,7 @@ def test_months_of_composites_by_hand(tmp_path, monkeypatch):
     write("MYD11A2.A2023033.h25v03.061.2023042000000", 99, 4, quality=0b10)  # day: not produced
     composites = products.lst_composites(study)
     assert [one.days for one in composites] == [{1: 7, 2: 1}] * 2 + [{2: 8}] * 2
-    months = climate._months_of_composites(study, composites)[:, :, 5, 5]
+    months = climate._months_of_composites(study, reference_grid(study), composites)[:, :, 5, 5]
     expected = np.full((2, 12), np.nan)
     expected[0, :2] = 4, (0 + 8 + 8 * 16) / 10
     expected[1, :2] = -6, (-10 - 2 + 8 * 4 + 8 * 4) / 18

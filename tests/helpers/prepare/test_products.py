@@ -5,11 +5,11 @@ from datetime import date
 import numpy as np
 import pytest
 
-from helpers.core.grid import geographic_grid
+from helpers.core.grid import geographic_grid, reference_grid
 from helpers.core.rasters import write_raster
 from helpers.core.settings import Source
 from helpers.core.study import Study
-from helpers.prepare import climate, soil, terrain, vegetation
+from helpers.prepare import make
 from helpers.prepare.products import (
     LANDSAT_BANDS,
     LANDSAT_REFLECTANCE,
@@ -99,9 +99,9 @@ def test_virtual_rasters_handed_in_as_files_give_the_same_covariates(tmp_path, m
     source = {"dem": raw / "dem.tif", "landsat": tmp_path / "usgs", "lst": raw, "soil": raw}
     source |= {"air_temperature": raw / "climate", "precipitation": raw / "climate"}
     files = Study(**settings, source={field: str(path) for field, path in source.items()})
-    for family in (terrain, vegetation, climate, soil):
-        expected = family.make(virtual)
-        made = family.make(files)
+    geobox = reference_grid(virtual)
+    for one in (maker for makers in make._MAKERS.values() for maker in makers.values()):
+        expected, made = one(virtual, geobox), one(files, geobox)
         assert list(made) == list(expected)
         for name, values in made.items():
             np.testing.assert_array_equal(values, expected[name], err_msg=name)

@@ -30,7 +30,7 @@ def test_make_decodes_each_product(study):
             units="%",
             nodata=-32768,
         )
-    layers = soil.make(study)
+    layers = soil.make(study, grid.reference_grid(study))
     inside = grid.area_mask(study, grid.reference_grid(study))
     for name, percent in (("sand", 40), ("silt", 35), ("clay", 25), ("organic_carbon", 2.5)):
         np.testing.assert_allclose(layers[name][inside], percent, rtol=1e-5, err_msg=name)
@@ -56,7 +56,7 @@ def test_single_depths_are_averaged_by_their_thickness(tmp_path, monkeypatch):
             )
     assert len(raw_files(study)) == 12
     monkeypatch.setattr(soil, "fill_nearest", lambda values, *_: values)
-    sand = soil.make(study)["sand"]
+    sand = soil.make(study, grid.reference_grid(study))["sand"]
     values = sand[np.isfinite(sand)]
     np.testing.assert_allclose(values, 50, rtol=1e-5)
     assert 0.2 < values.size / sand.size < 0.8

@@ -11,7 +11,7 @@ from helpers.core import grid, rasters
 from helpers.core.settings import ALBERS
 from helpers.core.warp import warp
 from helpers.prepare import terrain
-from helpers.prepare.registry import CovariateError, covariates
+from helpers.prepare.registry import FINE_LAYERS, CovariateError, covariates, fine_name
 
 RESOLUTION = 500
 
@@ -238,12 +238,11 @@ class TestWetness:
         assert not flagged[1:-1, 1:-1].any()
 
     def test_an_implausible_accumulation_is_refused(self):
-        class Flow:
-            def upstream_area(self, unit):
-                return np.ones((200, 200))
-
-        with pytest.raises(CovariateError, match="largest contributing area"):
-            terrain.upstream_cells(Flow())
+        for largest in (1, 39_000):
+            cells = np.ones((200, 200))
+            cells[0, 0] = largest
+            with pytest.raises(CovariateError, match="largest contributing area"):
+                terrain.check_upstream(cells)
 
 
 def test_make_gives_all_terrain_layers_on_the_reference_grid(study, tmp_path):
@@ -253,12 +252,14 @@ def test_make_gives_all_terrain_layers_on_the_reference_grid(study, tmp_path):
     rasters.write_raster(
         tmp_path / "raw" / "dem.tif", elevation, geobox, study=study, names="elevation", units="m"
     )
-    layers = terrain.make(study)
+    layers = terrain.make(study, grid.reference_grid(study))
     inside = grid.area_mask(study, grid.reference_grid(study))
-    assert set(layers) == {
+    fine = set(map(fine_name, FINE_LAYERS))
+    assert set(layers) == fine | {
         name for name, layer in covariates(study).items() if layer.family == "terrain"
     }
-    for name, values in layers.items():
+    for name in set(layers) - fine:
+        values = layers[name]
         assert values.shape == inside.shape, name
         assert values.dtype == np.float32, name
         assert np.isfinite(values[inside]).mean() > 0.99, name

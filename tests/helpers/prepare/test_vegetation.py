@@ -10,8 +10,9 @@ from odc.geo.geobox import GeoBox
 
 from helpers.core import grid, rasters
 from helpers.prepare import vegetation
+from helpers.prepare.make import made_by_parts
 from helpers.prepare.products import LANDSAT_BANDS, LANDSAT_REFLECTANCE
-from helpers.prepare.registry import CovariateError
+from helpers.prepare.registry import CovariateError, layers_of, write_parts
 
 
 def test_indices_of_a_forest_pixel():
@@ -142,7 +143,7 @@ def test_make_masks_scene_by_scene_and_never_averages_numbers(study, tmp_path):
             )
             numbers[:, west & (number == 3)] = 0
             rasters.write_raster(files[asset], numbers, nodata=0, **write)
-    layers = vegetation.make(study)
+    layers = vegetation.make(study, grid.reference_grid(study))
     inside = grid.area_mask(study, grid.reference_grid(study))
     np.testing.assert_allclose(layers["ndvi"][inside], 0.28 / 0.34, atol=2e-4)
     assert np.isnan(layers["ndvi"][~inside]).all()
@@ -151,7 +152,7 @@ def test_make_masks_scene_by_scene_and_never_averages_numbers(study, tmp_path):
 
 def test_a_study_without_scenes_is_refused(study):
     with pytest.raises(CovariateError, match="no Landsat scene"):
-        vegetation.make(study)
+        vegetation.make(study, grid.reference_grid(study))
 
 
 def test_scenes_of_a_date_become_one_in_any_zone_and_any_blocks(study, tmp_path, monkeypatch):
@@ -177,7 +178,7 @@ def test_scenes_of_a_date_become_one_in_any_zone_and_any_blocks(study, tmp_path,
     write("20230618", 52, 0.4, path_row="119025")
     write("20230720", 51, 0.7)
     write("20230720", 11, 0.1, path_row="044025")  # in America
-    made = vegetation.make(study)
+    made = vegetation.make(study, grid.reference_grid(study))
     ndvi, share = made["ndvi"], made["landsat_valid_share"]
     found = ndvi[np.isfinite(ndvi)]
     for expected in (0.6, 0.65, 0.4):
@@ -185,7 +186,10 @@ def test_scenes_of_a_date_become_one_in_any_zone_and_any_blocks(study, tmp_path,
     assert set(np.unique(share[np.isfinite(share)])) >= {0, 0.5, 1}
     monkeypatch.setattr(vegetation, "_MOST_VALUES", 30_000)
     monkeypatch.setattr(vegetation, "_MOST_PIXELS", 4000)
-    for name, values in vegetation.make(study).items():
+    names = layers_of(study, "landsat")
+    files = write_parts(study, names, made_by_parts(study, vegetation.make, names, 32))
+    for name, path in zip(names, files, strict=True):
+        values = rasters.read_band(path)
         same = np.isclose(values, made[name], atol=1e-3, equal_nan=True)
         assert same.mean() > 0.999, name  # a point on the edge of two pixels may fall to the other
 
@@ -204,7 +208,7 @@ def test_scenes_without_a_clear_pixel_are_refused(study, tmp_path, crs, qa, mess
         numbers = np.full(geobox.shape, qa, np.uint16)
         rasters.write_raster(path, numbers, geobox, study=study, names="band", units="1")
     with pytest.raises(CovariateError, match=message):
-        vegetation.make(study)
+        vegetation.make(study, grid.reference_grid(study))
 
 
 def test_averaged_flags_are_refused(tmp_path):
