@@ -1,6 +1,7 @@
 """What a run leaves behind for people: the numbers of README and docs, from the run's files."""
 
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +38,8 @@ def write_readme(path: str | Path) -> None:
         if (ROOT / "docs" / f"{study.name}.md").is_file():
             others[f"{study.name}.md"] = lesson
     else:
-        seconds = _seconds(study)
-        front = {study.name: _results(study, numbers), f"{study.name}-time": _time(seconds)}
-        others["results.md"][f"{study.name}-run"] = _run(seconds, numbers)
+        front = {study.name: _results(study, numbers), f"{study.name}-time": _time(study)}
+        others["results.md"][f"{study.name}-run"] = _run(study, numbers)
         scale, place = ROOT / "docs" / "scale.md", f"{study.name}-region"
         if scale.is_file() and place in scale.read_text(encoding="utf-8"):
             others["scale.md"] = {place: paper_estimate(study)}
@@ -56,19 +56,34 @@ def write_readme(path: str | Path) -> None:
         write_text(page, text)
 
 
-def _seconds(study: Study) -> dict[str, float]:
-    """Return how long each notebook of a study took, s."""
-    return {name: _read(record_path(study, name))["seconds"] for name in stages_of(study)}
+def _seconds(study: Study) -> tuple[dict[str, float], float]:
+    """Return how long each notebook of a study took, s, and all of them by the clock.
+
+    Some run side by side, and some may have run anew on another day.
+    """
+    records = {name: _read(record_path(study, name)) for name in stages_of(study)}
+    seconds = {name: record["seconds"] for name, record in records.items()}
+    ends = {
+        name: datetime.fromisoformat(record["finished"]).timestamp()
+        for name, record in records.items()
+    }
+    total, until = 0.0, 0.0
+    for begin, end in sorted((ends[name] - seconds[name], ends[name]) for name in records):
+        total += max(0.0, end - max(begin, until))
+        until = max(until, end)
+    return seconds, total
 
 
-def _time(seconds: dict[str, float]) -> str:
-    minutes = sum(seconds.values()) / 60
+def _time(study: Study) -> str:
+    minutes = _seconds(study)[1] / 60
     return f"`make map` takes {minutes:.0f} min on 2 cores once its environment is there."
 
 
-def _run(seconds: dict[str, float], numbers: dict[str, Any]) -> str:
+def _run(study: Study, numbers: dict[str, Any]) -> str:
     """Return how long the notebooks took, and what predictors there are."""
-    shown = {f"`{name}`": one for name, one in seconds.items()} | {"all": sum(seconds.values())}
+    seconds, total = _seconds(study)
+    shown = {f"`{name}`": one for name, one in seconds.items()}
+    shown["all, some side by side"] = total
     rows = ({"notebook": name, "seconds on 2 cores": f"{s:.0f}"} for name, s in shown.items())
     return f"{table(rows)}\n\n{sentences(numbers)[0]}."
 

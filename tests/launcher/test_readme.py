@@ -36,7 +36,7 @@ def page(tmp_path, monkeypatch):
     monkeypatch.setattr(readme, "require_whole", lambda study: None)
     monkeypatch.setattr(readme, "_results", lambda study, numbers: "| layer |")
     monkeypatch.setattr(readme, "read_headline", lambda study: {"study": study.name})
-    monkeypatch.setattr(readme, "_seconds", lambda study: {"01-prepare-data": 90, "02": 30})
+    monkeypatch.setattr(readme, "_seconds", lambda study: ({"01-prepare-data": 90, "02": 30}, 100))
     monkeypatch.setattr(readme, "sentences", lambda numbers: ("22 predictors", ""))
     write_pages(tmp_path)
     return tmp_path / "README.md"
@@ -51,10 +51,24 @@ def test_without_a_coverage_study_its_table_stays(page):
     assert "用时 2 分钟" in chinese
     assert "| 深度层 |" in chinese
     rest = (page.parent / "docs/results.md").read_text()
-    rows = "| `01-prepare-data` | 90 |\n| `02` | 30 |\n| all | 120 |\n\n22 predictors.\n"
+    rows = "| `01-prepare-data` | 90 |\n| `02` | 30 |\n| all, some side by side | 100 |\n"
+    rows += "\n22 predictors.\n"
     assert rest == REST.replace("old\n", f"| notebook | seconds on 2 cores |\n|---|---|\n{rows}", 1)
     copied = read_json(page.parent / "figures/quick/headline.json")
     assert copied == {"study": "quick"}
+
+
+def test_notebooks_that_ran_side_by_side_count_once(monkeypatch):
+    """The second ends ten seconds after the first, the third ran again on another day."""
+    records = {
+        "one": {"seconds": 60, "finished": "2026-01-01T00:01:00+00:00"},
+        "two": {"seconds": 30, "finished": "2026-01-01T00:01:10+00:00"},
+        "three": {"seconds": 10, "finished": "2026-01-02T00:00:00+00:00"},
+    }
+    monkeypatch.setattr(readme, "stages_of", lambda study: list(records))
+    monkeypatch.setattr(readme, "record_path", lambda study, name: name)
+    monkeypatch.setattr(readme, "_read", records.get)
+    assert readme._seconds(None) == ({"one": 60, "two": 30, "three": 10}, 80)
 
 
 @pytest.mark.parametrize(
