@@ -5,7 +5,8 @@ frost number above 0.5. It is brought onto the reference grid: the nearest cell 
 metres of ice.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -16,14 +17,16 @@ from helpers.core import qgis, scores
 from helpers.core.classes import NO_TYPE, TARGETS, Target, layer_name
 from helpers.core.features import FeatureError, read_features
 from helpers.core.files import write_json
-from helpers.core.grid import cell_areas, crs_wkt, reference_grid, reprojected
+from helpers.core.grid import Part, cell_areas, crs_wkt, reference_grid, reprojected, squares
 from helpers.core.mosaic import read_mosaic
-from helpers.core.rasters import read_band, write_raster
+from helpers.core.rasters import open_raster, read_band
 from helpers.core.settings import OtherMap
 from helpers.core.study import Study
-from helpers.core.user_rasters import Reading, raster_files
+from helpers.core.user_rasters import OutsideError, Reading, raster_files
 from helpers.mapping.files import MapError, difference_files, map_files
-from helpers.prepare.registry import read_covariates
+from helpers.prepare.registry import covariate_files, read_covariates
+
+_SIDE = 2048  # cells along a side of the parts that are compared at once
 
 DIFFERENCE = {
     0: ("both without permafrost", "#e0e0e0"),
@@ -34,59 +37,79 @@ DIFFERENCE = {
 """Difference of two maps of permafrost by code; colours of Okabe and Ito for the colour-blind."""
 
 
-def read_other(study: Study, other: OtherMap) -> np.ndarray:
-    """Return another map on the reference grid, shape (y, x), NaN where it says nothing.
+def read_other(study: Study, other: OtherMap) -> Iterator[tuple[Part, np.ndarray]]:
+    """Give the parts of the reference grid, and another map there, NaN where it says nothing.
 
     Its values are classes of ours (permafrost: 0 and 1), or metres of ice. MapError if there are no
     such values; RasterError or CovariateError if there is no such file or covariate.
     """
     polygons = other.file.lower().endswith((".gpkg", ".shp", ".geojson", ".json", ".fgb"))
     if other.covariate:
-        covariates = read_covariates(study, [other.covariate])
-        values = covariates[other.covariate].to_numpy().astype(float)
+        read = _covariate(study, other)
     elif polygons:
-        values = _polygons(study, other)
+        read = _polygons(study, other)
     else:
-        values = _raster(study, other)
-    if other.above is not None:
-        values = np.where(np.isfinite(values), values > other.above, np.nan)
-    elif other.classes and not polygons:
-        values = _recoded(other, values)
-    if other.compares == "storage" and (impossible := values < 0).any():
-        row, column = np.argwhere(impossible)[0]
-        raise MapError(
-            f"The map {other.name} has less than no ice in {impossible.sum()} cells, such as "
-            f"{values[row, column]:g} m in row {row}, column {column} of the grid.",
-            "write its value for no data into the file's tags: rio edit-info --nodata VALUE",
-        )
-    codes = np.unique(values[np.isfinite(values)])
-    if not codes.size:
-        raise MapError(
+        read = _raster(study, other)
+    found, outside = False, None
+    for part in squares(reference_grid(study), _SIDE):
+        try:
+            values = read(part)
+        except OutsideError as error:
+            shape = tuple(axis.stop - axis.start for axis in part)
+            values, outside = np.full(shape, np.nan), error
+        if other.above is not None:
+            values = np.where(np.isfinite(values), values > other.above, np.nan)
+        elif other.classes and not polygons:
+            values = _recoded(other, values)
+        found |= bool(np.isfinite(values).any())
+        _check_values(study, other, part, values)
+        yield part, values
+    if not found:
+        raise outside or MapError(
             f"The map {other.name} says nothing about the study area: "
             f"none of its values is one of {', '.join(other.classes) or 'its data'}.",
             "check its place, and the values in `classes`",
         )
+
+
+def _check_values(study: Study, other: OtherMap, part: Part, values: np.ndarray) -> None:
+    if other.compares == "storage":
+        if (impossible := values < 0).any():
+            row, column = np.argwhere(impossible)[0]
+            place = f"row {part[0].start + row}, column {part[1].start + column}"
+            raise MapError(
+                f"The map {other.name} has less than no ice in {impossible.sum()} cells, such as "
+                f"{values[row, column]:g} m in {place} of the grid.",
+                "write its value for no data into the file's tags: rio edit-info --nodata VALUE",
+            )
+        return
     allowed = _target(study, other).codes
-    wrong = [f"{code:g}" for code in codes if code not in allowed]
-    if wrong and other.compares != "storage":
+    codes = np.unique(values[np.isfinite(values)])
+    if wrong := [f"{code:g}" for code in codes if code not in allowed]:
         raise MapError(
             f"The map {other.name} has the codes {', '.join(wrong[:5])}; "
             f"ours has {allowed[0]}-{allowed[-1]}.",
             "correct the codes in `classes`",
         )
-    return values
 
 
 def _target(study: Study, other: OtherMap) -> Target:
     return TARGETS["permafrost"] if other.compares == "permafrost" else study.target_classes
 
 
-def _raster(study: Study, other: OtherMap) -> np.ndarray:
-    """Return a raster's values on the reference grid; of classes, the codes as they are stored."""
+def _covariate(study: Study, other: OtherMap) -> Callable[[Part], np.ndarray]:
+    """Return what reads a covariate."""
+    read_covariates(study, [other.covariate])  # says what is missing
+    path = covariate_files(study)[other.covariate]
+    return lambda part: read_band(path, part=part).astype(float)
+
+
+def _raster(study: Study, other: OtherMap) -> Callable[[Part], np.ndarray]:
+    """Return what reads a raster's values; of classes, the codes as they are stored."""
     rule = "average" if other.compares == "storage" else "nearest"
     reading = Reading(scaled=not other.classes, finer=rule, coarser=rule)
-    files = raster_files(study.path(other.file))
-    return read_mosaic(files, reference_grid(study), reading)[0].astype(float)
+    files, geobox = raster_files(study.path(other.file)), reference_grid(study)
+    return lambda part: read_mosaic(files, geobox[part], reading)[0].astype(float)
 
 
 def _recoded(other: OtherMap, values: np.ndarray) -> np.ndarray:
@@ -104,8 +127,8 @@ def _recoded(other: OtherMap, values: np.ndarray) -> np.ndarray:
     return codes
 
 
-def _polygons(study: Study, other: OtherMap) -> np.ndarray:
-    """Return our codes by `classes` at the cells' centres, or else the numbers of the column."""
+def _polygons(study: Study, other: OtherMap) -> Callable[[Part], np.ndarray]:
+    """Return what gives our codes by `classes` at the cells' centres, or the column's numbers."""
     path = study.path(other.file)
     try:
         table = read_features(path, other.layer)
@@ -138,14 +161,19 @@ def _polygons(study: Study, other: OtherMap) -> np.ndarray:
     geobox = reference_grid(study)
     geometry = reprojected(table.geometry[kept], crs_wkt(geobox), study.grid.resolution)
     shapes = list(zip(geometry, codes[kept].astype(float), strict=True))
-    return rasterize(shapes, geobox.shape, fill=np.nan, transform=geobox.transform, dtype="float64")
+
+    def read(part: Part) -> np.ndarray:
+        grid = geobox[part]
+        return rasterize(shapes, grid.shape, np.nan, transform=grid.transform, dtype="float64")
+
+    return read
 
 
-def read_ours(study: Study, other: OtherMap) -> np.ndarray:
-    """Return of our map what another one is compared with, as `read_other` returns theirs."""
+def read_ours(study: Study, other: OtherMap, part: Part) -> np.ndarray:
+    """Return of a part of our map what another one is compared with, as `read_other` theirs."""
     files = map_files(study)
     if other.compares == "storage":
-        return read_band(files["ice_storage"]).astype(float)
+        return read_band(files["ice_storage"], part=part).astype(float)
     layers = [other.depth] if other.compares == "class" else study.layers
     if not set(layers) <= set(study.layers):
         names = ", ".join(map(layer_name, study.layers))
@@ -155,32 +183,27 @@ def read_ours(study: Study, other: OtherMap) -> np.ndarray:
         )
     target = study.target_classes
     kind = target.file_name
-    types = np.stack([read_band(files[f"{kind}_{layer_name(layer)}"]) for layer in layers])
+    paths = [files[f"{kind}_{layer_name(layer)}"] for layer in layers]
+    types = np.stack([read_band(path, part=part) for path in paths])
     # Permafrost in any layer is permafrost.
     frozen = np.isin(types, np.flatnonzero(target.permafrost))
     codes = types[0] if other.compares == "class" else frozen.any(axis=0)
     return np.where((types != NO_TYPE).all(axis=0), codes, np.nan)
 
 
-def compare(
-    ours: np.ndarray, theirs: np.ndarray, codes: Sequence[int], cells_km2: np.ndarray
-) -> dict[str, Any]:
-    """Compare two maps of classes, shape (y, x), where both have a code, not NaN.
+def compare(count: np.ndarray, matrix: np.ndarray) -> dict[str, Any]:
+    """Compare two maps of classes by their confusion matrices, in cells and in km2.
 
-    `cells_km2` are the areas of the cells.
+    Rows are our classes, columns theirs.
 
     Returns
     -------
     record
-        ``km2`` of the common area; for each of all `codes` its area on our map (``ours_km2``), on
+        ``km2`` of the common area; for each class its area on our map (``ours_km2``), on
         theirs (``theirs_km2``), and the ``overlap`` (the area that has it on both, as a share of
         that which has it on either); ``confusion_km2`` (rows ours, columns theirs), ``agreement``,
         ``kappa``, and quantity and allocation disagreement.
     """
-    both = np.isfinite(ours) & np.isfinite(theirs)
-    pair = theirs[both].astype(int), ours[both].astype(int)
-    count = scores.confusion_matrix(*pair, codes)
-    matrix = scores.confusion_matrix(*pair, codes, cells_km2[both])
     shared = np.diag(count)
     either = count.sum(axis=0) + count.sum(axis=1) - shared
     return {
@@ -206,50 +229,64 @@ def compare_all(study: Study) -> dict[str, dict[str, Any]]:
         storage, the common area, both totals in km3 of ice, and of the difference in m of ice
         (ours minus theirs) the mean and the root mean square.
     """
-    record = {}
-    areas = cell_areas(reference_grid(study))
-    for other in study.compare_with:
-        ours = read_ours(study, other)
-        theirs = read_other(study, other)
-        if other.compares == "storage":
-            both = np.isfinite(ours) & np.isfinite(theirs)
-            change = ours[both] - theirs[both]
-            area = areas[both]
-            record[other.name] = {
-                "km2": area.sum(),
-                "ours_km3": (ours[both] * area).sum() / 1000,
-                "theirs_km3": (theirs[both] * area).sum() / 1000,
-                "mean_difference_m": change.mean(),
-                "rms_difference_m": np.sqrt((change**2).mean()),
-            }
-        else:
-            target = _target(study, other)
-            names = [kind.name for kind in target.classes]
-            record[other.name] = {"classes": names} | compare(ours, theirs, target.codes, areas)
-        _write_difference(study, other, ours, theirs)
+    record = {other.name: _compare(study, other) for other in study.compare_with}
     write_json(study.results_dir / "tables" / "other_maps.json", record)
     return record
 
 
-def _write_difference(study: Study, other: OtherMap, ours: np.ndarray, theirs: np.ndarray) -> None:
-    """Write a raster of where two maps differ, and its style."""
-    path = difference_files(study)[other.name]
-    geobox = reference_grid(study)
-    described = {"study": study, "names": f"difference from {other.name}", "units": "1"}
+def _compare(study: Study, other: OtherMap) -> dict[str, Any]:
+    """Compare our map with another one, part by part; write where they differ, and its style."""
+    geobox, target = reference_grid(study), _target(study, other)
+    path, storage = difference_files(study)[other.name], other.compares == "storage"
+    dtype = np.uint8 if other.compares == "permafrost" else np.float32
+    sums, matrices, top = np.zeros(6), np.zeros((2, len(target.codes), len(target.codes))), 0.0
+    with open_raster(path, geobox, 1, dtype, **_described(study, other)) as raster:
+        for part, theirs in read_other(study, other):
+            ours = read_ours(study, other, part)
+            both = np.isfinite(ours) & np.isfinite(theirs)
+            area, one, two = cell_areas(geobox, part)[both], ours[both], theirs[both]
+            if storage:
+                change = one - two
+                amounts = [np.ones_like(area), area, one * area, two * area, change, change**2]
+                sums += [amount.sum() for amount in amounts]
+            else:
+                pair = two.astype(int), one.astype(int)
+                for matrix, weights in zip(matrices, (None, area), strict=True):
+                    matrix += scores.confusion_matrix(*pair, target.codes, weights)
+            if other.compares == "permafrost":
+                codes = ours + 2 * theirs
+                change = np.where(np.isfinite(codes), codes, NO_TYPE)
+            else:
+                change = ours - theirs
+                top = max(top, np.nanmax(np.abs(change), initial=0))
+            raster.write(change.astype(dtype), 1, window=part)
     if other.compares == "permafrost":
-        codes = ours + 2 * theirs
-        change = np.where(np.isfinite(codes), codes, NO_TYPE).astype(np.uint8)
-        described |= {"legend": DIFFERENCE, "overviews": "mode"}
-        write_raster(path, change, geobox, nodata=NO_TYPE, **described)
         qgis.write_class_style(path, DIFFERENCE)
-        return
-    described["long_names"] = "code of our class minus code of theirs"
+    else:
+        unit = "m" if storage else ""
+        qgis.write_ramp_style(path, top or 1.0, unit, "vik", bottom=-(top or 1.0))
+    if not storage:
+        return {"classes": [kind.name for kind in target.classes]} | compare(*matrices)
+    cells, km2, ours, theirs, change, squared = sums
+    return {
+        "km2": km2,
+        "ours_km3": ours / 1000,
+        "theirs_km3": theirs / 1000,
+        "mean_difference_m": change / cells,
+        "rms_difference_m": math.sqrt(squared / cells),
+    }
+
+
+def _described(study: Study, other: OtherMap) -> dict[str, Any]:
+    """Return what the raster of differences says of itself."""
+    described: dict[str, Any] = {"study": study, "names": f"difference from {other.name}"}
+    if other.compares == "permafrost":
+        classes = {"legend": DIFFERENCE, "overviews": "mode", "nodata": NO_TYPE}
+        return described | classes | {"units": "1"}
+    long_name, unit = "code of our class minus code of theirs", "1"
     if other.compares == "storage":
-        described |= {"units": "m", "long_names": "thickness of ice, ours minus theirs"}
-    change = (ours - theirs).astype(np.float32)
-    write_raster(path, change, geobox, overviews="average", **described)
-    top = np.nanmax(np.abs(change), initial=0) or 1.0
-    qgis.write_ramp_style(path, top, described["units"].strip("1"), "vik", bottom=-top)
+        long_name, unit = "thickness of ice, ours minus theirs", "m"
+    return described | {"long_names": long_name, "units": unit, "overviews": "average"}
 
 
 def summary(record: dict[str, dict[str, Any]]) -> pd.DataFrame:

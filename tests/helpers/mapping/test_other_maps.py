@@ -12,7 +12,8 @@ from shapely.geometry import box
 
 from helpers.core.errors import CompendiumError
 from helpers.core.grid import cell_centres, reference_grid
-from helpers.core.rasters import write_raster
+from helpers.core.rasters import read_band, write_raster
+from helpers.core.scores import confusion_matrix
 from helpers.core.settings import OtherMap
 from helpers.core.study import Study, StudyError
 from helpers.mapping import other_maps
@@ -38,11 +39,19 @@ def with_map(study, **settings):
     return study.model_copy(update={"compare_with": [OtherMap(name="theirs", **settings)]})
 
 
+def whole(study, other):
+    """Return another map on the grid, which is one part."""
+    ((_, values),) = other_maps.read_other(study, other)
+    return values
+
+
 def test_two_by_two_by_hand():
     """Of 10 cells 9 have codes on both: 4 and 3 agree, one is permafrost on each map alone."""
     ours = np.array([[1, 1, 1, 1, 1, 0, 0, 0, 0, 0]], float)
     theirs = np.array([[1, 1, 1, 1, 0, 1, 0, 0, 0, np.nan]], float)
-    record = other_maps.compare(ours, theirs, [0, 1], np.full(ours.shape, 2.0))
+    both = np.isfinite(theirs)
+    count = confusion_matrix(theirs[both].astype(int), ours[both].astype(int), [0, 1])
+    record = other_maps.compare(count, 2.0 * count)
     assert record["km2"] == 18
     np.testing.assert_array_equal(record["ours_km2"], [8, 10])
     np.testing.assert_array_equal(record["theirs_km2"], [8, 10])
@@ -128,6 +137,30 @@ def test_metres_of_ice_are_compared_as_numbers(project):
     assert record["rms_difference_m"] == pytest.approx(np.sqrt(share * 0.25 + (1 - share) * 2.25))
 
 
+@pytest.mark.parametrize("compares", ["permafrost", "class", "storage"])
+def test_parts_of_a_large_grid_add_up(project, monkeypatch, compares):
+    """Their raster, 0 in the west and 3 in the east, covers the middle of the grid alone."""
+    study, geobox, _, folder = project
+    rows, columns = geobox.shape
+    theirs = np.zeros((rows - 8, columns - 10), np.uint8)
+    theirs[:, columns // 3 :] = 3
+    grid = geobox[4 : rows - 4, 5 : columns - 5]
+    path = folder / "theirs.tif"
+    write_raster(path, theirs, grid, study=study, names="theirs", units="1")
+    codes = {0: 0, 3: 1 if compares == "permafrost" else 3}
+    how = {"compares": compares} | ({} if compares == "storage" else {"classes": codes})
+    how |= {"depth": (2, 3)} if compares == "class" else {}
+    study = with_map(study, file=str(path), **how)
+    expected = other_maps.compare_all(study)["theirs"]
+    before = read_band(difference_files(study)["theirs"])
+    monkeypatch.setattr(other_maps, "_SIDE", 7)
+    for name, value in other_maps.compare_all(study)["theirs"].items():
+        if name != "classes":
+            np.testing.assert_allclose(value, expected[name], rtol=1e-12, err_msg=name)
+    np.testing.assert_array_equal(read_band(difference_files(study)["theirs"]), before)
+    assert np.isfinite(expected["km2"])
+
+
 def test_bad_maps_are_refused_by_name(project):
     study, geobox, half, folder = project
     path = folder / "zones.gpkg"
@@ -200,7 +233,7 @@ def test_scale_mask_and_rotation_of_a_users_map_are_respected(project):
         target.write(np.full((rows, columns), 1500, np.int16), 1)
         target.scales = (0.001,)
     storage = with_map(study, file=str(folder / "scaled.tif"), compares="storage")
-    assert np.unique(other_maps.read_other(storage, storage.compare_with[0])) == [1.5]
+    assert np.unique(whole(storage, storage.compare_with[0])) == [1.5]
 
     with (
         rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
@@ -212,7 +245,7 @@ def test_scale_mask_and_rotation_of_a_users_map_are_respected(project):
         known[:, : columns // 3] = False
         target.write_mask(known)
     masked = with_map(study, file=str(folder / "masked.tif"), above=0.5)
-    theirs = other_maps.read_other(masked, masked.compare_with[0])
+    theirs = whole(masked, masked.compare_with[0])
     np.testing.assert_array_equal(np.isnan(theirs), ~known)
     assert not theirs[known].any()
 
@@ -222,7 +255,7 @@ def test_scale_mask_and_rotation_of_a_users_map_are_respected(project):
     ) as target:
         target.write(np.tile(np.arange(columns, dtype=np.float32), (rows, 1)), 1)
     rotated = with_map(study, file=str(folder / "turned.tif"), above=columns / 2)
-    theirs = other_maps.read_other(rotated, rotated.compare_with[0])
+    theirs = whole(rotated, rotated.compare_with[0])
     place = ~turned * (geobox.transform * (columns * 0.5 + 10.5, rows * 0.25 + 0.5))
     assert theirs[rows // 4, columns // 2 + 10] == (int(place[0]) > columns / 2)
     middle = ~turned * (geobox.transform * (columns * 0.5 + 0.5, 0.5))
@@ -241,7 +274,7 @@ def test_metres_of_ice_below_zero_are_refused(project):
     with pytest.raises(
         CompendiumError, match="less than no ice in 7 cells, such as -9999 m in row 3"
     ):
-        other_maps.read_other(storage, storage.compare_with[0])
+        whole(storage, storage.compare_with[0])
 
 
 def test_yes_and_no_are_words_and_truth_values_of_a_column(project):
@@ -267,7 +300,7 @@ def test_a_long_edge_of_a_map_follows_its_parallel(project):
     table = geopandas.GeoDataFrame({"zone": ["a"]}, geometry=[box(105, 50, 145, 60)], crs=4326)
     table.to_file(folder / "zones.gpkg")
     named = {"file": str(folder / "zones.gpkg"), "column": "zone", "classes": {"a": 1}}
-    theirs = other_maps.read_other(study, with_map(study, **named).compare_with[0])
+    theirs = whole(study, with_map(study, **named).compare_with[0])
     back = pyproj.Transformer.from_crs(geobox.crs.to_wkt(), 4326, always_xy=True)
     latitude = back.transform(*np.meshgrid(*cell_centres(geobox)))[1]
     wrong = np.isfinite(theirs) != (latitude > 50)
