@@ -68,7 +68,7 @@ class Stage:
     memory_mb: tuple[int, int]  # at most: for itself, and for each million cells of the grid
     fine: bool = False  # whether it works on the fine grid; both numbers are for half the cell size
     # Whether it takes whole grids, however large; others take windows, or cells in regular steps.
-    whole_grids: Callable[[Study], bool] = lambda study: False
+    whole_grids: bool = False
     # Sections of the study, or settings of one, that it reads and no folder's name has.
     settings: tuple[str, ...] = ()
     reads: Files = lambda study: []  # files of the user
@@ -190,7 +190,7 @@ _STAGES = (
         outputs=_raw_files,
         seconds=60,
         memory_mb=(600, 1000),
-        whole_grids=_is_virtual,
+        whole_grids=True,
         folder="raw",
         applies=_is_virtual,
     ),
@@ -215,7 +215,7 @@ _STAGES = (
         outputs=_field_tables,
         seconds=45,
         memory_mb=(600, 1000),
-        whole_grids=_is_virtual,
+        whole_grids=True,
         settings=("layers", "ice", "campaign", "predictors", "domain"),
         in_process=True,
         applies=_has_truth,
@@ -409,10 +409,11 @@ def stage_outputs(study: Study, name: str) -> list[Path]:
 def memory_mb(study: Study, name: str) -> int:
     """Return the memory that a stage may take at most, MB, for batches and clusters."""
     (fixed, each), cells = STAGES[name].memory_mb, _million_cells(study)
-    beyond = max(cells - LARGE_GRID, 0)
-    if beyond and STAGES[name].whole_grids(study):
-        beyond = 0
-    return round(fixed + each * (cells - beyond) * fine_share(study, name) + _BEYOND * beyond)
+    beyond = 0 if STAGES[name].whole_grids else max(cells - LARGE_GRID, 0)
+    work = (cells - beyond) * fine_share(study, name)
+    if STAGES[name].fine and cells * fine_share(study, name) > LARGE_GRID:
+        work = resolve_name("helpers.prepare.make:most_fine_cells")(study) / 4
+    return round(fixed + each * work + _BEYOND * beyond)
 
 
 def fine_share(study: Study, name: str) -> float:

@@ -57,7 +57,7 @@ def test_a_study_without_problems(stages, capsys):
     assert classes[1] == "samples.areas upper-metres Ice-poor: 19 units 264 samples"
     assert len(classes) == 4
     assert "samples: 1335 of 1335 places have a value of all own predictors" in out
-    assert out[-1].startswith("run: about 1 min on 2 cores, at most 1,209 MB of memory, about ")
+    assert out[-1].startswith("run: about 1 min on 2 cores, at most 1,309 MB of memory, about ")
 
 
 def test_one_problem_hides_no_other(stages, changed, capsys):

@@ -1,8 +1,8 @@
 """Grids: the study area, the reference grid and its finer companion, and values on them.
 
-Every raw raster is warped once, onto a grid that divides the reference grid evenly; from there
-values only get averaged in blocks. Arrays are ``(y, x)`` or ``(band, y, x)``, the first row in the
-north.
+Every raw raster is warped once, part by part, onto a grid that divides the reference grid evenly;
+from there values only get averaged in blocks. Arrays are ``(y, x)`` or ``(band, y, x)``, the first
+row in the north.
 """
 
 import math
@@ -263,9 +263,9 @@ def thinned_grid(geobox: GeoBox, step: int) -> GeoBox:
 
     Examples
     --------
-    >>> grid = geographic_grid((120, 50, 121, 51), 360)  # ten cells along a side
-    >>> [axis.round(2).tolist() for axis in cell_centres(thinned_grid(grid, 4))]
-    [[120.05, 120.45, 120.85], [50.95, 50.55, 50.15]]
+    >>> grid = GeoBox((10, 10), Affine(100, 0, 0, 0, -100, 1000), "EPSG:32651")
+    >>> [axis.tolist() for axis in cell_centres(thinned_grid(grid, 4))]
+    [[50.0, 450.0, 850.0], [950.0, 550.0, 150.0]]
     """
     rows, columns = (math.ceil(size / step) for size in geobox.shape)
     shift = (1 - step) / 2
@@ -276,18 +276,15 @@ def thinned_grid(geobox: GeoBox, step: int) -> GeoBox:
 def squares(geobox: GeoBox, side: int) -> list[Part]:
     """Return the parts of a grid that are made one after the other, row by row.
 
-    They are squares of so many cells along a side; one part if the grid has no more cells than a
-    square.
+    They are squares of so many cells along a side, and what is left of such at the edges.
 
     Examples
     --------
-    >>> grid = geographic_grid((120, 50, 121, 51), 360)
-    >>> len(squares(grid, 10)), len(squares(grid, 9)), len(squares(grid, 5))
-    (1, 4, 4)
+    >>> grid = GeoBox((10, 30), Affine(100, 0, 0, 0, -100, 1000), "EPSG:32651")
+    >>> len(squares(grid, 30)), len(squares(grid, 10)), len(squares(grid, 9))
+    (1, 3, 8)
     """
     rows, columns = geobox.shape
-    if rows * columns <= side**2:
-        return [(slice(0, rows), slice(0, columns))]
     return [
         (slice(top, min(top + side, rows)), slice(left, min(left + side, columns)))
         for top in range(0, rows, side)

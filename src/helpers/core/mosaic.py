@@ -37,7 +37,11 @@ _LATTICE = 200  # cells along a side, at most, to estimate shares and ranges
 
 
 def read_mosaic(
-    files: Sequence[Path], geobox: GeoBox, reading: Reading, decode: Decode | None = None
+    files: Sequence[Path],
+    geobox: GeoBox,
+    reading: Reading,
+    decode: Decode | None = None,
+    whole: GeoBox | None = None,
 ) -> np.ndarray:
     """Read rasters onto a grid; where several have a value, the first one's is taken.
 
@@ -49,6 +53,8 @@ def read_mosaic(
     decode
         Turns values, (y, x), into one or more bands, (band, y, x), before they are resampled. A
         cell lacks all bands or none.
+    whole
+        The grid of which this is a part: its cells say how files are resampled.
 
     Returns
     -------
@@ -62,6 +68,8 @@ def read_mosaic(
     for group in joined(files, reading):
         with open_joined(group, reading) as (source, one):
             how = resampling_of(source, geobox, one)
+            if how != "none" and whole is not None:
+                how = resampling_of(source, whole, one)
             if how == "none":
                 parts = shared_cells(source, geobox)
             else:

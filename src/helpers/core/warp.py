@@ -1,7 +1,8 @@
 """Rasters onto a grid in one step: streamed by GDAL, or decoded and then resampled."""
 
+import contextlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from helpers.core.errors import listed
 from helpers.core.grid import crs_wkt
 from helpers.core.rasters import THREADS, RasterError
 from helpers.core.user_rasters import (
+    OutsideError,
     Reading,
     kernel,
     open_source,
@@ -72,7 +74,9 @@ def warp(
                     raise outside_error(paths, geobox, Reading())
                 values = stream(source, geobox, resampling, _band_numbers(source, bands))
         else:
-            parts = [read_part(p, geobox, bands) for p in paths]
+            parts = [read_part(paths[0], geobox, bands)]
+            with all_or_none():
+                parts += [read_part(p, geobox, bands) for p in paths[1:]]
             grids = [(part.numbers.shape[1:], part.transform, part.crs) for part in parts]
             others = [p.name for p, grid in zip(paths, grids, strict=True) if grid != grids[0]]
             if others:
@@ -135,6 +139,15 @@ def read_part(path: Path, geobox: GeoBox, bands: Bands = None) -> Part:
         numbers = source.read(_band_numbers(source, bands), window=window)
         place = source.window_transform(window)
         return Part(numbers, place, source_crs(source), source.nodata)
+
+
+@contextlib.contextmanager
+def all_or_none() -> Iterator[None]:
+    """Make it an error on every grid that one file of several lies outside of it."""
+    try:
+        yield
+    except OutsideError as error:
+        raise RasterError(error.message, error.remedy) from None
 
 
 def _warp_parts(

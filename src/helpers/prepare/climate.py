@@ -18,7 +18,7 @@ import shapely
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
-from helpers.core.grid import area_mask, study_area
+from helpers.core.grid import area_mask, reference_grid, study_area
 from helpers.core.rasters import THREADS
 from helpers.core.study import Study
 from helpers.core.user_rasters import (
@@ -29,7 +29,7 @@ from helpers.core.user_rasters import (
     outside_error,
     resampling_of,
 )
-from helpers.core.warp import read_part, resample, warp
+from helpers.core.warp import all_or_none, read_part, resample, warp
 from helpers.prepare import products
 from helpers.prepare.registry import CovariateError, on_grid
 
@@ -321,7 +321,8 @@ def _months_of_composites(
     for _, tile in itertools.groupby(composites, key=lambda one: one.tile):
         with_grid = list(tile)
         with open_source(with_grid[0].files[0], Reading(), geobox) as source:
-            how = resampling_of(source, geobox, Reading(finer="nearest")).replace("none", "nearest")
+            whole = reference_grid(study)
+            how = resampling_of(source, whole, Reading(finer="nearest")).replace("none", "nearest")
             parts = list(blocks(source, geobox, MOST_CELLS / 4, math.inf))
         for rows, columns, _ in parts:
             overlaps = True
@@ -340,7 +341,8 @@ def _mean_months(
     """Return means of months on a tile's own cells, (24, y, x), and their transform and CRS."""
     total = count = place = None
     for one in composites:
-        parts = [read_part(path, geobox) for path in one.files]
+        with all_or_none():  # the tile overlaps the grid
+            parts = [read_part(path, geobox) for path in one.files]
         places = [(part.transform, part.crs, part.numbers.shape) for part in parts]
         place = place or places[0]
         if other := [p.name for p, own in zip(one.files, places, strict=True) if own != place]:

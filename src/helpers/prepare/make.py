@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 from odc.geo.geobox import GeoBox
+from rasterio.errors import RasterioError
 
 from helpers.core.errors import CompendiumError
 from helpers.core.grid import Part, area_mask, fine_grid, reference_grid, squares
 from helpers.core.parallel import in_parallel, show_progress
-from helpers.core.rasters import THREADS
+from helpers.core.rasters import BLOCK, THREADS, RasterError
 from helpers.core.settings import Area, OwnPredictor
 from helpers.core.study import Study
 from helpers.core.user_rasters import OutsideError
@@ -22,6 +23,7 @@ from helpers.prepare.registry import (
     FINE_LAYERS,
     GROUND_SHARE,
     CovariateError,
+    ElsewhereError,
     NoValuesError,
     covariates,
     fine_name,
@@ -54,7 +56,7 @@ SIDE = 2048
 FINE_SIDE = 4500
 """Fine cells along such a side for terrain, with the margin on both sides."""
 
-_BLOCK = 256
+_BLOCK = BLOCK[0]
 
 Made = dict[str, np.ndarray] | OutsideError | NoValuesError
 
@@ -100,14 +102,29 @@ def _make_own(study: Study, predictor: OwnPredictor) -> list[Path]:
 
 
 def _terrain_side(study: Study) -> int:
-    """Return the side of parts for terrain, in reference cells: no shorter than their margin."""
+    """Return the side of parts for terrain, in reference cells; not much less than a margin."""
     whole = fine_grid(study, margin=study.grid.margin).shape
     if whole[0] * whole[1] <= FINE_SIDE**2:
         return max(reference_grid(study).shape)
-    cell = study.grid.fine_resolution
-    margin = terrain.margin_of_parts(study) / cell
+    margin = terrain.margin_of_parts(study) / study.grid.fine_resolution
     fine = max(FINE_SIDE - 2 * margin, margin)
-    return max(1, int(fine * cell / study.grid.resolution / _BLOCK)) * _BLOCK
+    side = max(1, int(fine / _divisor(study)))
+    # A power of two lies in one block, or is several.
+    return side // _BLOCK * _BLOCK or 1 << (side.bit_length() - 1)
+
+
+def most_fine_cells(study: Study) -> float:
+    """Return how many million fine cells, with their margin, a part of terrain has at most."""
+    side = _terrain_side(study)
+    rows, columns = (min(side, size) for size in reference_grid(study).shape)
+    whole = (rows, columns) == tuple(reference_grid(study).shape)
+    margin = study.grid.margin if whole else terrain.margin_of_parts(study)
+    both = 2 * margin / study.grid.fine_resolution
+    return (rows * _divisor(study) + both) * (columns * _divisor(study) + both) / 1e6
+
+
+def _divisor(study: Study) -> int:
+    return round(study.grid.resolution / study.grid.fine_resolution)
 
 
 def made_by_parts(
@@ -120,7 +137,7 @@ def made_by_parts(
     """Make layers in squares of so many cells along a side; give each part, and the layers there.
 
     Where the raw rasters of one part have no value, layers of quality are 0 there, and others are
-    left out. If none has a value, the error is that of the last one. Parts without a cell of the
+    left out. If none has a value, the error is that of one of them. Parts without a cell of the
     study area are passed over. `share` has a function applied to each part.
     """
     geobox = reference_grid(study)
@@ -133,7 +150,8 @@ def made_by_parts(
     made = share(partial(_made, study, make), [part for _, part in parts])
     for (place, part), arrays in zip(parts, made, strict=True):
         if isinstance(arrays, CompendiumError):
-            problem = arrays
+            if problem is None or isinstance(problem, (OutsideError, ElsewhereError)):
+                problem = arrays
             arrays = dict.fromkeys(quality, np.zeros(part.shape, np.float32))
         else:
             found = True
@@ -141,7 +159,7 @@ def made_by_parts(
     if problem and not found:
         if len(parts) == 1:
             raise problem
-        message = f"No part of the grid has values; of the last one: {problem.message}"
+        message = f"No part of the grid has values; of one of them: {problem.message}"
         raise CovariateError(message, problem.remedy)
 
 
@@ -150,6 +168,9 @@ def _made(study: Study, make: Make, part: GeoBox) -> Made:
         return make(study, part)
     except (OutsideError, NoValuesError) as error:
         return error
+    except RasterioError as error:  # else it would be taken for one of the file that is written
+        message = f"Raw rasters cannot be brought onto the grid: {error.__cause__ or error}"
+        raise RasterError(message, "make or download them again") from error
 
 
 def plausibility(study: Study, data: "xarray.Dataset", coverage: pd.DataFrame) -> pd.DataFrame:

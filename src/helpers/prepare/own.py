@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from odc.geo.geobox import GeoBox
 
+from helpers.core.grid import reference_grid
 from helpers.core.mosaic import describe_mosaic, mosaic_at, read_mosaic
 from helpers.core.rasters import RasterError
 from helpers.core.settings import OwnPredictor
@@ -18,6 +19,7 @@ from helpers.prepare.products import predictor_files
 from helpers.prepare.registry import (
     GROUND_SHARE,
     CovariateError,
+    ElsewhereError,
     NoValuesError,
     check_categories,
     own_names,
@@ -27,28 +29,31 @@ _LARGEST_CODE = 2**24  # above, float32 has not every whole number
 
 
 def make(study: Study, geobox: GeoBox, predictor: OwnPredictor) -> dict[str, np.ndarray]:
-    """Make the covariates of one of the user's own predictors, float32 on a grid."""
-    layers = read_own(study, predictor, geobox)
+    """Make the covariates of one of the user's own predictors, float32 on a part of the grid."""
+    whole = reference_grid(study)
+    layers = read_own(study, predictor, geobox, whole)
     if predictor.no_ice:
-        layers[GROUND_SHARE] = ground_share(study, predictor, geobox)
+        layers[GROUND_SHARE] = ground_share(study, predictor, geobox, whole)
     return layers
 
 
-def read_own(study: Study, predictor: OwnPredictor, geobox: GeoBox) -> dict[str, np.ndarray]:
+def read_own(
+    study: Study, predictor: OwnPredictor, geobox: GeoBox, whole: GeoBox | None = None
+) -> dict[str, np.ndarray]:
     """Return a predictor's covariates, float32 on a grid, NaN where there is no value.
 
+    `whole` is the grid of which this is a part, as for `helpers.core.mosaic.read_mosaic`.
     Numbers are scaled by the file's tags. Categories are whole numbers: the codes of the file.
     Degrees of a circle become sine and cosine, which are averaged in their place; both are 0 where
     the number is negative, which stands for flat ground.
 
     CovariateError names predictor and file if a file cannot be read, or if its categories are no
-    whole numbers or too many; NoValuesError if it lies elsewhere or has no
-    value.
+    whole numbers or too many; it is a NoValuesError if the file has no value here.
     """
     decode = _sine_and_cosine if predictor.kind == "circular" else None
     with _named(predictor):
         files = predictor_files(study, predictor)
-        bands = read_mosaic(files, geobox, _reading(predictor), decode)
+        bands = read_mosaic(files, geobox, _reading(predictor), decode, whole)
     if not np.isfinite(bands).any():
         raise NoValuesError(
             f"Predictor {predictor.name}: {predictor.file} has no value on the grid.",
@@ -56,14 +61,16 @@ def read_own(study: Study, predictor: OwnPredictor, geobox: GeoBox) -> dict[str,
         )
     if predictor.kind == "category":
         bands = np.rint(bands) if predictor.nearest_code else bands
-        check_codes(predictor, bands)
+        _check_codes(predictor, bands)
     return dict(zip(own_names(predictor), bands, strict=True))
 
 
-def ground_share(study: Study, predictor: OwnPredictor, geobox: GeoBox) -> np.ndarray:
+def ground_share(
+    study: Study, predictor: OwnPredictor, geobox: GeoBox, whole: GeoBox | None = None
+) -> np.ndarray:
     """Return the share of cells of a category's rasters that may hold ice, float32 on a grid.
 
-    Errors as from `read_own`.
+    Errors and `whole` as those of `read_own`.
     """
 
     def holds_ice(codes: np.ndarray) -> np.ndarray:
@@ -73,7 +80,8 @@ def ground_share(study: Study, predictor: OwnPredictor, geobox: GeoBox) -> np.nd
 
     reading = replace(_reading(predictor), finer="average", coarser="nearest")
     with _named(predictor):
-        return read_mosaic(predictor_files(study, predictor), geobox, reading, holds_ice)[0]
+        files = predictor_files(study, predictor)
+        return read_mosaic(files, geobox, reading, holds_ice, whole)[0]
 
 
 def describe_own(study: Study, predictor: OwnPredictor, geobox: GeoBox) -> dict[str, Any]:
@@ -98,7 +106,7 @@ def own_at(
         files = predictor_files(study, predictor)
         values = mosaic_at(files, geobox, places, _reading(predictor))
     if predictor.kind == "category" and not predictor.nearest_code:
-        check_codes(predictor, values)
+        _check_codes(predictor, values)
     return values
 
 
@@ -109,7 +117,7 @@ def _named(predictor: OwnPredictor) -> Iterator[None]:
         yield
     except RasterError as error:
         message = f"Predictor {predictor.name}: {error.message}"
-        kind = NoValuesError if isinstance(error, OutsideError) else CovariateError
+        kind = ElsewhereError if isinstance(error, OutsideError) else CovariateError
         raise kind(message, error.remedy) from None
 
 
@@ -132,8 +140,7 @@ def _sine_and_cosine(degrees: np.ndarray) -> np.ndarray:
     return np.stack([np.where(flat, np.float32(0), wave(angle)) for wave in (np.sin, np.cos)])
 
 
-def check_codes(predictor: OwnPredictor, codes: np.ndarray) -> None:
-    """Raise CovariateError if numbers are no codes of categories, or too many different ones."""
+def _check_codes(predictor: OwnPredictor, codes: np.ndarray) -> None:
     found = np.sort(pd.unique(codes.ravel()))
     found = found[np.isfinite(found)]
     where = f"Predictor {predictor.name}: {predictor.file}"

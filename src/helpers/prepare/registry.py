@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -42,6 +42,10 @@ class CovariateError(CompendiumError):
 
 class NoValuesError(CovariateError):
     """Raw rasters without a value on a grid; no error where that is a part of a larger one."""
+
+
+class ElsewhereError(NoValuesError):
+    """Raw rasters that do not overlap a grid."""
 
 
 @dataclass(frozen=True)
@@ -404,28 +408,15 @@ def write_parts(
         for place, arrays in parts:
             inside = area_mask(study, geobox[place])
             cells += np.count_nonzero(inside)
-
-            def write(
-                name: str,
-                place: Part = place,
-                arrays: Mapping[str, np.ndarray] = arrays,
-                inside: np.ndarray = inside,
-            ) -> None:
-                values, window = np.asarray(arrays[name], np.float32), place
-                if name in layers:
-                    _check_shape(name, values, inside)
-                    values = np.where(inside, values, np.float32(np.nan))
-                    valid[name] += np.count_nonzero(np.isfinite(values))
-                else:
-                    window = _fine_part(study, place)
-                targets[name].write(values, 1, window=window)
+            here = [name for name in names if name in arrays]
+            write = partial(_write_part, study, targets, place, inside, arrays)
+            for name, values in zip(here, pool.map(write, here), strict=True):
+                valid[name] += np.count_nonzero(np.isfinite(values))
                 if name in categories:
                     found = pd.unique(values.ravel())  # of millions of cells
                     codes[name] = np.union1d(codes[name], found[np.isfinite(found)])
-
-            list(pool.map(write, [name for name in names if name in arrays]))
         for name in plain:
-            tags = {"valid_share": f"{valid[name] / cells:.4f}"}
+            tags = {"valid_share": f"{valid[name] / max(cells, 1):.4f}"}
             if name in categories:
                 check_categories(categories[name], codes[name])
                 tags["categories"] = " ".join(f"{code:g}" for code in codes[name])
@@ -448,19 +439,30 @@ def _open_layer(study: Study, name: str) -> contextlib.AbstractContextManager[Da
     return open_raster(path, reference_grid(study), 1, np.float32, **described)
 
 
-def _check_shape(name: str, values: np.ndarray, inside: np.ndarray) -> None:
-    if values.shape != inside.shape:
+def _write_part(
+    study: Study,
+    targets: Mapping[str, DatasetWriter],
+    place: Part,
+    inside: np.ndarray,
+    arrays: Mapping[str, np.ndarray],
+    name: str,
+) -> np.ndarray:
+    """Write a part of a layer; return what was written. Fine layers are kept outside, too."""
+    values, divisor = np.asarray(arrays[name], np.float32), 1
+    fine = name.startswith(fine_name(""))
+    if fine:
+        divisor = round(study.grid.resolution / study.grid.fine_resolution)
+    shape = tuple(divisor * size for size in inside.shape)
+    if values.shape != shape:
         raise CovariateError(
-            f"{name} has {values.shape} cells, the reference grid {inside.shape}.",
-            "make it on the reference grid",
+            f"{name} has {values.shape} cells, its part of the grid {shape}.",
+            "make it on that part of the reference grid",
         )
-
-
-def _fine_part(study: Study, place: Part) -> Part:
-    """Return the rows and columns of the fine grid of a part of the reference grid."""
-    divisor = round(study.grid.resolution / study.grid.fine_resolution)
-    rows, columns = (slice(axis.start * divisor, axis.stop * divisor) for axis in place)
-    return rows, columns
+    if not fine:
+        values = np.where(inside, values, np.float32(np.nan))
+    window = tuple(slice(divisor * axis.start, divisor * axis.stop) for axis in place)
+    targets[name].write(values, 1, window=window)
+    return values
 
 
 def read_covariates(

@@ -1,6 +1,7 @@
 """Soil covariates: texture and organic carbon of the topsoil, in percent by weight."""
 
 import math
+from contextlib import suppress
 
 import numpy as np
 from odc.geo.geobox import GeoBox
@@ -8,6 +9,7 @@ from scipy.ndimage import distance_transform_edt
 
 from helpers.core.grid import reference_grid
 from helpers.core.study import Study
+from helpers.core.user_rasters import OutsideError
 from helpers.core.warp import warp
 from helpers.prepare import products
 from helpers.prepare.products import SOIL_CARBON, SOIL_DEPTHS, SOIL_FRACTION, SOIL_LAYERS
@@ -49,6 +51,11 @@ def make(study: Study, geobox: GeoBox) -> dict[str, np.ndarray]:
     reach = math.ceil(SOIL_GAP_KM * 1000 / study.grid.resolution)
     around = geobox.pad(reach) & reference_grid(study)
     core = around.overlap_roi(geobox)
+    if around.shape != geobox.shape:
+        with suppress(OutsideError):
+            values = warp(paths, geobox, "bilinear", decode=_decode)
+            if not np.isnan(values).any():
+                return dict(zip(_COVARIATES, values, strict=True))
     values = warp(paths, around, "bilinear", decode=_decode)
     return {
         name: fill_nearest(layer, study.grid.resolution, SOIL_GAP_KM * 1000)[core]

@@ -1,8 +1,9 @@
 """Terrain covariates: computed in metres on the fine grid, then brought onto the reference grid.
 
-The elevation model is warped once, onto the fine grid with a margin, so that windows and
-contributing areas do not end at the study area's bounds. Directions are from true north. Window
-radii are lengths on the grid; its scale differs from the ground's by a few percent at most.
+The elevation model is warped once, onto the fine grid or a part of it, with a margin, so that
+windows and contributing areas do not end at the study area's bounds. Directions are from true
+north. Window radii are lengths on the grid; its scale differs from the ground's by a few percent at
+most.
 
 Arrays have the shape (y, x). `elevation` is in metres, float32, NaN where there is none, and
 `resolution` the side of its cells in metres. The gradient `east`, `north` is the rise in metres for
@@ -244,15 +245,15 @@ def upstream_cells(flow: "FlwdirRaster") -> np.ndarray:
     return cells
 
 
-def check_upstream(cells: np.ndarray) -> None:
-    """Raise CovariateError if the largest contributing area of a whole grid is implausible.
+def check_upstream(cells: np.ndarray, whole: bool) -> None:
+    """Raise CovariateError if the largest contributing area is implausible.
 
-    That is nearly the whole elevation model, or hardly more than a hillside, which is what flats
-    without directions give. A part of a grid may lie in one basin.
+    That is hardly more than a hillside, which is what flats without directions give, or nearly the
+    `whole` elevation model; a part of it may lie in one basin.
     """
     largest = np.nanmax(cells)
     size = np.isfinite(cells).sum()
-    plausible = _SMALLEST_SHARE * size <= largest <= _LARGEST_SHARE * size
+    plausible = _SMALLEST_SHARE * size <= largest <= (_LARGEST_SHARE if whole else 1) * size
     if size > 1 / _SMALLEST_SHARE and not plausible:
         raise CovariateError(
             f"The largest contributing area is {largest:.0f} of {size} cells.",
@@ -350,12 +351,11 @@ def make(study: Study, geobox: GeoBox) -> dict[str, np.ndarray]:
 
     flow = flow_directions(elevation)
     upstream = upstream_cells(flow)
-    if whole:
-        check_upstream(upstream)
+    check_upstream(upstream, whole)
     upstream = upstream[core]
     twi = wetness_index(upstream, resolution, east, north, settings.slope_floor)
     fine["twi"] = twi
     layers["twi"] = block_mean(twi, divisor)
     touched = reached_from_edge(flow, np.isfinite(elevation))[core]
     layers["twi_edge"] = (block_mean(touched, divisor) > 0).astype(np.float32)
-    return layers | {fine_name(name): np.float32(values) for name, values in fine.items()}
+    return layers | {fine_name(name): np.array(values, np.float32) for name, values in fine.items()}

@@ -18,13 +18,13 @@ from odc.geo.geobox import GeoBox
 from rasterio.warp import transform_bounds
 
 from helpers.core.errors import listed
-from helpers.core.grid import area_mask, block_mean, crs_wkt, fine_grid
+from helpers.core.grid import Part, area_mask, block_mean, crs_wkt, fine_grid
 from helpers.core.rasters import THREADS
 from helpers.core.study import Study
 from helpers.core.user_rasters import Reading, blocks, halves_of, open_source, source_crs
 from helpers.core.warp import warp
 from helpers.prepare import products
-from helpers.prepare.registry import CovariateError, NoValuesError, on_grid
+from helpers.prepare.registry import CovariateError, ElsewhereError, NoValuesError, on_grid
 
 INDICES = ("ndvi", "evi", "ndwi", "ndmi")
 
@@ -158,11 +158,11 @@ def make(study: Study, geobox: GeoBox) -> dict[str, np.ndarray]:
             layers[name][block.place] = values
     if not found:
         names = listed([scene for scenes in days.values() for scene in scenes], 3)
-        raise NoValuesError(
+        raise ElsewhereError(
             f"None of the Landsat scenes overlaps the grid: {names}.",
             "give scenes of the study area",
         )
-    if not np.isfinite(layers["ndvi"]).any():
+    if not (layers["landsat_valid_share"] > 0).any():
         raise NoValuesError(
             f"No pixel of the Landsat scenes on the grid is clear: {len(days)} dates.",
             "give scenes of other dates, or fewer names in `covariates.vegetation.mask`",
@@ -178,7 +178,7 @@ def _divisor(study: Study) -> int:
 class _Block:
     """A part of the reference grid, and by date the scenes that may lie there."""
 
-    place: tuple[slice, slice]
+    place: Part
     days: Mapping[str, Sequence[str]]
 
 
@@ -190,7 +190,9 @@ def _scene_boxes(days: Days, geobox: GeoBox) -> dict[str, dict[str, np.ndarray]]
     boxes: dict[str, dict[str, np.ndarray]] = {}
     for day, scenes in days.items():
         for scene, files in scenes.items():
-            bounds = _bounds(next(iter(files.values())), crs_wkt(geobox))
+            path = next(iter(files.values()))
+            modified = path.stat().st_mtime_ns if path.is_file() else None
+            bounds = _bounds(path, crs_wkt(geobox), modified)
             corners = [~geobox.transform * corner for corner in (bounds[:2], bounds[2:])]
             low, high = np.sort(corners, axis=0)
             box = np.array([np.floor(low[::-1]) - 1, np.ceil(high[::-1]) + 1])
@@ -199,7 +201,7 @@ def _scene_boxes(days: Days, geobox: GeoBox) -> dict[str, dict[str, np.ndarray]]
 
 
 @cache  # the parts of a grid ask for the same scenes
-def _bounds(path: Path, crs: str) -> tuple[float, ...]:
+def _bounds(path: Path, crs: str, _modified: int | None) -> tuple[float, ...]:
     with open_source(path, Reading()) as source:
         return transform_bounds(source_crs(source), crs, *source.bounds)
 
@@ -208,7 +210,7 @@ def _blocks(
     inside: np.ndarray,
     boxes: Mapping[str, Mapping[str, np.ndarray]],
     values_each: int,
-    place: tuple[slice, slice] | None = None,
+    place: Part | None = None,
 ) -> Iterator[_Block]:
     """Give blocks whose cells in the study area have no more values than fit in memory.
 
@@ -224,10 +226,12 @@ def _blocks(
     }
     days = {day: scenes for day, scenes in days.items() if scenes}
     cells = np.count_nonzero(inside[rows, columns])
-    if cells * len(days) * values_each <= _MOST_VALUES or cells == 1:
+    height, width = end - first
+    small = cells * len(days) * values_each <= _MOST_VALUES
+    small &= height * width * values_each <= _MOST_VALUES * 4  # numbers of all cells of the box
+    if small or not days or height * width == 1:
         yield _Block((rows, columns), days)
         return
-    height, width = end - first
     halves = [(half, columns) for half in halves_of(rows)]
     if width > height:
         halves = [(rows, half) for half in halves_of(columns)]
@@ -243,9 +247,10 @@ def _compose(
     `number` is that of all dates, also of those that have no scene there; `geobox` is the fine grid
     of the block.
     """
-    divisor = _divisor(study)
-    cells = _fine_cells(inside, divisor)
-    found = [day for scenes in days.values() if (day := _day(study, scenes, geobox, cells))]
+    divisor, found = _divisor(study), []
+    if days:
+        cells = _fine_cells(inside, divisor)
+        found = [day for scenes in days.values() if (day := _day(study, scenes, geobox, cells))]
     if not found:
         empty = on_grid(np.nan, inside)
         return {**dict.fromkeys(INDICES, empty), "landsat_valid_share": on_grid(0, inside)}, False

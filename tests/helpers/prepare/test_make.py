@@ -3,12 +3,20 @@
 import numpy as np
 import pytest
 import rasterio
+from affine import Affine
+from odc.geo.geobox import GeoBox
 
 from helpers.core import grid, rasters
 from helpers.core.study import Study
 from helpers.prepare import make, terrain
 from helpers.prepare.products import MONTHLY_PRECIPITATION, SOIL_FRACTION, raw_files
-from helpers.prepare.registry import CovariateError, covariate_files, fine_files
+from helpers.prepare.registry import (
+    CovariateError,
+    ElsewhereError,
+    NoValuesError,
+    covariate_files,
+    fine_files,
+)
 
 BOUNDS = (108, 36, 139, 56)
 
@@ -117,3 +125,42 @@ def test_too_many_categories_are_found_over_all_parts(raw, tmp_path, monkeypatch
     in_small_parts(monkeypatch)
     with pytest.raises(CovariateError, match=r"cover\.tif has \d+ categories; 255 are possible"):
         made(raw, tmp_path / "parts", monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "resolution", "fine", "margin"),
+    [
+        (1655, 1716, 1000, 500, 40_000),  # the default study is one part
+        (100, 32_000, 30, 30, 40_000),
+        (40_000, 40_000, 30, 30, 40_000),
+        (3000, 3000, 1000, 20, 40_000),
+        (9000, 9000, 5, 5, 0),
+    ],
+)
+def test_no_part_of_terrain_is_larger_than_memory(
+    rows, columns, resolution, fine, margin, monkeypatch
+):
+    whole = GeoBox((rows, columns), Affine(resolution, 0, 0, 0, -resolution, 0), "EPSG:32651")
+    monkeypatch.setattr(grid, "_coarse_grid", lambda study: whole)
+    study = Study(
+        name="large", grid={"resolution": resolution, "fine_resolution": fine, "margin": margin}
+    )
+    side = make._terrain_side(study)
+    if (rows, columns) == (1655, 1716):
+        assert len(grid.squares(whole, side)) == 1
+    assert side % 256 == 0 or 256 % side == 0 or side >= max(rows, columns)
+    limit = max(make.FINE_SIDE, 3 * margin / fine + 2) ** 2
+    assert make.most_fine_cells(study) * 1e6 <= limit
+
+
+def test_of_two_problems_the_nearer_one_is_told(study, monkeypatch):
+    """In one part there are scenes, but none is clear; in the others there are none."""
+
+    def no_scene(study, part):
+        clouds = part.boundingbox.left < grid.reference_grid(study).boundingbox.left + 1
+        raise (NoValuesError if clouds else ElsewhereError)("clouds" if clouds else "none", "")
+
+    parts = make.made_by_parts(study, no_scene, ["landsat_valid_share"], 16)
+    with pytest.raises(CovariateError, match=r"No part of the grid .*clouds"):
+        for _, arrays in parts:
+            assert not arrays["landsat_valid_share"].any()
