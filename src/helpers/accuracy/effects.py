@@ -57,6 +57,15 @@ def local_effects(
     ----------
     Apley, D., Zhu, J. (2020). Visualizing the effects of predictor variables in black box
     supervised learning models. J. R. Stat. Soc. B 82, 1059-1086. https://doi.org/10.1111/rssb.12377
+
+    Examples
+    --------
+    >>> values = np.array([[0.0, 9.0], [1.0, 5.0], [2.0, 7.0], [2.0, 6.0]])
+    >>> draws = np.arange(4), np.ones((1, 4), int)  # each sample is a block, drawn once
+    >>> # Each unit of the first predictor adds 0.2, whatever the second is.
+    >>> edges, effects = local_effects(lambda x: x @ [[0.2], [0.05]], values, 0, draws)
+    >>> edges.tolist(), effects[0, :, 0].round(2).tolist()
+    ([0.0, 1.0, 2.0], [-0.2, 0.0, 0.2])
     """
     own = values[:, column]
     edges = np.unique(np.quantile(own, np.linspace(0, 1, INTERVALS + 1), method="inverted_cdf"))

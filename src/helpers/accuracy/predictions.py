@@ -181,13 +181,27 @@ class KnownGround:
 
         They are permafrost, permafrost elsewhere and none. Columns are the k classes, and once more
         those of samples with permafrost elsewhere.
+
+        Examples
+        --------
+        >>> known = KnownGround(np.zeros(3), np.zeros(3), np.array([False]))
+        >>> known.groups(np.array([False, True])).astype(int).tolist()  # two classes, and once more
+        [[0, 1, 0, 1], [0, 0, 1, 0], [1, 0, 0, 0]]
         """
         first = np.repeat([True, False], len(permafrost))
         frozen = np.tile(permafrost, 2)
         return np.stack([frozen, ~frozen & ~first, ~frozen & first])
 
     def shares(self, place: npt.ArrayLike) -> np.ndarray:
-        """Return the shares of the groups at places, 0 to 1, in their ranges: shape (..., 3)."""
+        """Return the shares of the groups at places, 0 to 1, in their ranges: shape (..., 3).
+
+        Examples
+        --------
+        >>> layer, any_layer = np.array([0.2, 0.3, 0.5]), np.array([0.4, 0.5, 0.7])
+        >>> known = KnownGround(layer, any_layer, elsewhere=np.array([False]))
+        >>> known.shares([0, 0.5, 1]).round(2).tolist()  # in the layer, elsewhere alone, nowhere
+        [[0.2, 0.2, 0.6], [0.3, 0.2, 0.5], [0.5, 0.2, 0.3]]
+        """
         frozen, anywhere = (
             np.interp(place, [0, 0.5, 1], known) for known in (self.permafrost, self.anywhere)
         )

@@ -74,6 +74,14 @@ def calibration_error(
     Kull, M., et al. (2019). Beyond temperature scaling: obtaining well-calibrated multi-class
     probabilities with Dirichlet calibration. NeurIPS 32. Broecker, J., Smith, L. (2007). Increasing
     the reliability of reliability diagrams. Weather and Forecasting 22, 651-661.
+
+    Examples
+    --------
+    >>> chance = [[0.8, 0.2]] * 10  # class 1 occurs in 4 of 10, and 2 were said
+    >>> rng = np.random.default_rng(0)
+    >>> table = calibration_error([1] * 4 + [0] * 6, chance, [0, 1], rng)
+    >>> table[["ece", "ece_perfect", "ece_perfect_95"]].round(1).values.tolist()[1]
+    [0.2, 0.1, 0.2]
     """
     probabilities, occurs = checked_probabilities(reference, probabilities, classes)
     table = pd.DataFrame({"class": list(classes), "n": occurs.sum(axis=0)})

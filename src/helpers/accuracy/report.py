@@ -50,6 +50,14 @@ def accuracy_report(
     `helpers.core.scores.matrix_scores`, ``support`` (reference samples by class), and the two ends
     of each score's interval in ``intervals``, of which ``kappa_large_sample`` takes samples for
     independent. Undefined values are None; without samples all scores are.
+
+    Examples
+    --------
+    >>> report = accuracy_report([0, 0, 0, 0, 1], [0, 0, 0, 1, 1], [0, 1])
+    >>> report["confusion_matrix"], report["overall_accuracy"]  # rows are mapped, columns are true
+    ([[3, 0], [1, 1]], 0.8)
+    >>> report["recall"], report["support"]
+    ([0.75, 1.0], [4, 1])
     """
     classes = list(classes)
     matrix = confusion_matrix(reference, predicted, classes)
@@ -134,6 +142,12 @@ def class_table(report: dict[str, Any]) -> pd.DataFrame:
 
     ``mapped_as_<code>`` are the samples of the class that are mapped as another. Where there are
     mapped areas, ``adjusted_<score>`` are precision and recall by them, with standard errors.
+
+    Examples
+    --------
+    >>> report = accuracy_report([0, 0, 0, 0, 1], [0, 0, 0, 1, 1], [0, 1])
+    >>> class_table(report).loc[0, ["recall", "support", "mapped_as_0", "mapped_as_1"]].tolist()
+    [0.75, 4.0, 3.0, 1.0]
     """
     classes = report["classes"]
     columns = {key: report[key] for key in (*BY_CLASS, "support")}

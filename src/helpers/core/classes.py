@@ -51,6 +51,14 @@ class Target:
         Class of each type that samples have: of `ICE_TYPES`, or of the study's own classes.
     ordered
         Whether classes go from little to much ice, so that it is worse to confuse distant ones.
+
+    Examples
+    --------
+    >>> level = TARGETS["ice_level"]
+    >>> level.names, level.free
+    (['no permafrost', 'low ice content', 'high ice content'], [0])
+    >>> level.of_type  # of the six ice types, from none to most ice
+    (0, 1, 1, 2, 2, 2)
     """
 
     name: str

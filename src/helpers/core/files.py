@@ -96,7 +96,14 @@ def read_yaml(path: str | Path) -> Any:
 
 
 def to_yaml(value: Any) -> str:
-    """Return plain values as the text of a YAML file that `read_yaml` reads as they were."""
+    """Return plain values as the text of a YAML file that `read_yaml` reads as they were.
+
+    Examples
+    --------
+    >>> print(to_yaml({"title": "on", "cells": 500}), end="")  # a bare on is true in YAML 1.1
+    title: 'on'
+    cells: 500
+    """
     return yaml.dump(value, Dumper=_YamlText, sort_keys=False, allow_unicode=True)
 
 
@@ -150,7 +157,13 @@ def write_tables(path: str | Path, table: "pd.DataFrame", keys: Sequence[str]) -
 
 
 def to_json_value(value: Any) -> Any:
-    """Return a value of plain Python types, with None for what is not finite."""
+    """Return a value of plain Python types, with None for what is not finite.
+
+    Examples
+    --------
+    >>> to_json_value({1: np.array([0.5, np.nan]), "n": np.int64(3)})
+    {'1': [0.5, None], 'n': 3}
+    """
     if isinstance(value, dict):
         return {str(key): to_json_value(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple | np.ndarray):
@@ -161,7 +174,15 @@ def to_json_value(value: Any) -> Any:
 
 
 def short_hash(value: Any, length: int = 10) -> str:
-    """Return the first hexadecimal digits of the SHA-256 of any JSON-serialisable value."""
+    """Return the first hexadecimal digits of the SHA-256 of any JSON-serialisable value.
+
+    Examples
+    --------
+    >>> short_hash(1), short_hash(1, length=4)
+    ('6b86b273ff', '6b86')
+    >>> short_hash({"a": 1, "b": 2}) == short_hash({"b": 2, "a": 1})  # keys have no order
+    True
+    """
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:length]
 

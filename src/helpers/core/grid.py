@@ -63,6 +63,13 @@ def named_crs(crs: Any) -> pyproj.CRS:
     """Return a pyproj CRS; one without a name, such as a PROJ string, is named by its projection.
 
     GeoTIFF readers show that name instead of "unknown".
+
+    Examples
+    --------
+    >>> named_crs("+proj=aea +lat_1=25 +lat_2=47 +lon_0=105 +datum=WGS84").name
+    'WGS 84 / Albers Equal Area 105'
+    >>> named_crs("EPSG:32651").name
+    'WGS 84 / UTM zone 51N'
     """
     crs = pyproj.CRS.from_user_input(crs)
     datum, projection = crs.datum, crs.coordinate_operation
@@ -268,9 +275,11 @@ def thinned_grid(geobox: GeoBox, step: int) -> GeoBox:
     [[50.0, 450.0, 850.0], [950.0, 550.0, 150.0]]
     """
     rows, columns = (math.ceil(size / step) for size in geobox.shape)
-    shift = (1 - step) / 2
-    affine = geobox.transform * Affine.translation(shift, shift) * Affine.scale(step)
-    return GeoBox((rows, columns), affine, geobox.crs)
+    affine = geobox.transform
+    across, down = np.array([affine.a, affine.d]), np.array([affine.b, affine.e])
+    corner = np.array([affine.c, affine.f]) + (1 - step) / 2 * (across + down)
+    numbers = np.stack([step * across, step * down, corner], axis=1)
+    return GeoBox((rows, columns), Affine(*numbers.ravel().tolist()), geobox.crs)
 
 
 def squares(geobox: GeoBox, side: int) -> list[Part]:

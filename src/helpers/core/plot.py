@@ -291,7 +291,13 @@ def _extent(geobox: GeoBox) -> tuple[float, float, float, float]:
 
 
 def colour_map(name: str | Colormap) -> Colormap:
-    """Return a colour map by its name in cmcrameri or else in matplotlib."""
+    """Return a colour map by its name in cmcrameri or else in matplotlib.
+
+    Examples
+    --------
+    >>> colour_map("gray")([0.0, 1.0]).tolist()  # of matplotlib; batlow is one of cmcrameri
+    [[0.0, 0.0, 0.0, 1.0], [1.0, 1.0, 1.0, 1.0]]
+    """
     if isinstance(name, Colormap):
         return name
     return getattr(cm, name, None) or mpl.colormaps[name]

@@ -305,6 +305,12 @@ def checked_probabilities(
     """Return probabilities, and whether each class is the sample's true one: both of shape (n, k).
 
     AccuracyError if they do not fit the n true labels and k classes, or a label is none of these.
+
+    Examples
+    --------
+    >>> _, occurs = checked_probabilities([1, 0], [[0.2, 0.8], [0.6, 0.4]], [0, 1])
+    >>> occurs.tolist()
+    [[False, True], [True, False]]
     """
     probabilities, reference = np.asarray(probabilities, float), np.ravel(reference)
     if probabilities.shape != (len(reference), len(classes)):

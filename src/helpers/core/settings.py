@@ -185,7 +185,14 @@ class Source(Section):
 
     @property
     def open_data(self) -> dict[str, OpenData]:
-        """The fields that are open data."""
+        """The fields that are open data.
+
+        Examples
+        --------
+        >>> dem = OpenData(collection="cop-dem-glo-30", licence="free")
+        >>> list(Source(kind="stac", dem=dem, landsat="data/scenes").open_data)
+        ['dem']
+        """
         fields = ((name, getattr(self, name)) for name in type(self).model_fields)
         return {name: value for name, value in fields if isinstance(value, OpenData)}
 
@@ -265,7 +272,15 @@ class Grid(Section):
 
 
 def refuse_equal(names: Iterable[str], what: str, shared: str = "one name") -> None:
-    """Raise ValueError where two things have a name in common, and with it their files."""
+    """Raise ValueError where two things have a name in common, and with it their files.
+
+    Examples
+    --------
+    >>> refuse_equal(["slope", "ndvi", "ndvi"], "predictors")
+    Traceback (most recent call last):
+        ...
+    ValueError: two predictors have one name, ndvi: leave one out, or change it
+    """
     counts = Counter(names)
     if twice := [name for name, count in counts.items() if count > 1]:
         raise ValueError(f"two {what} have {shared}, {twice[0]}: leave one out, or change it")

@@ -235,7 +235,14 @@ class Study(Section):
         return _validated(_read(path), f"{shown}: ", f"correct {shown} and run again")
 
     def has_setting(self, name: str) -> bool:
-        """Return whether a dotted name is a setting, or a key of a setting with free keys."""
+        """Return whether a dotted name is a setting, or a key of a setting with free keys.
+
+        Examples
+        --------
+        >>> study = Study(name="example")
+        >>> [study.has_setting(name) for name in ("grid.crs", "grid.colour", "campaign.sites")]
+        [True, False, True]
+        """
         names = valid_names(type(self))
         return name in names or names.get(name.rpartition(".")[0], False)
 
@@ -244,6 +251,12 @@ class Study(Section):
 
         The result is checked like a study file: StudyError if a setting is unknown, or a value
         impossible.
+
+        Examples
+        --------
+        >>> study = Study(name="example")
+        >>> study.changed({"grid.resolution": 2000}).grid.resolution, study.grid.resolution
+        (2000.0, 1000.0)
         """
         whole = self.model_dump(mode="json")
         if settings.get("source.kind", self.source.kind) != self.source.kind:
@@ -550,7 +563,14 @@ def _setting(place: tuple[str | int, ...]) -> str:
 
 
 def valid_names(model: type[BaseModel], prefix: str = "") -> dict[str, bool]:
-    """Return the dotted names of all settings of a section, and whether keys below are free."""
+    """Return the dotted names of all settings of a section, and whether keys below are free.
+
+    Examples
+    --------
+    >>> names = valid_names(Study)
+    >>> names["grid.crs"], names["campaign"]  # what a campaign's settings are, its maker says
+    (False, True)
+    """
     names = {}
     for name, field in model.model_fields.items():
         kinds = field.annotation, *get_args(field.annotation)

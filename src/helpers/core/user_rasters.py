@@ -299,7 +299,13 @@ def blocks(
 
 
 def halves_of(whole: slice) -> tuple[slice, slice]:
-    """Return both halves of rows or columns."""
+    """Return both halves of rows or columns.
+
+    Examples
+    --------
+    >>> halves_of(slice(0, 5))
+    (slice(0, 2, None), slice(2, 5, None))
+    """
     middle = (whole.start + whole.stop) // 2
     return slice(whole.start, middle), slice(middle, whole.stop)
 

@@ -76,6 +76,12 @@ def pack(band: Band) -> tuple[dict[str, Any], str]:
     """Return what the page has to know of a band, and its blocks as text.
 
     Blocks are little-endian numbers, compressed by deflate, as base64; commas are between them.
+
+    Examples
+    --------
+    >>> described, _ = pack(Band(np.array([[0.0, 0.5], [np.nan, 1.0]]), step=0.5))
+    >>> described  # 0, 1 and 2 steps fit into a byte
+    {'step': 0.5, 'bytes': 1}
     """
     numbers = quantise(band.values, band.step)
     numbers = numbers.astype(numbers.dtype.newbyteorder("<"))
@@ -86,7 +92,14 @@ def pack(band: Band) -> tuple[dict[str, Any], str]:
 
 
 def unpack(described: dict[str, Any], text: str, width: int) -> np.ndarray:
-    """Return the values of a packed band, (y, x), as the page reads them."""
+    """Return the values of a packed band, (y, x), as the page reads them.
+
+    Examples
+    --------
+    >>> described, text = pack(Band(np.array([[0.0, 0.26], [np.nan, 1.0]]), step=0.1))
+    >>> unpack(described, text, width=2).round(1).tolist()  # whole steps come back
+    [[0.0, 0.3], [nan, 1.0]]
+    """
     dtype = f"<u{described['bytes']}"
     blocks = [zlib.decompress(base64.b64decode(block)) for block in text.split(",")]
     numbers = np.frombuffer(b"".join(blocks), dtype).reshape(-1, width)

@@ -47,13 +47,26 @@ def point_lists(study: Study, *, sites: bool) -> list[dict[str, str]]:
 
 
 def pack(points: list[Point]) -> str:
-    """Return points as JSON, compressed by deflate, as base64."""
+    """Return points as JSON, compressed by deflate, as base64.
+
+    Examples
+    --------
+    >>> text = pack([{"name": "孔 1", "place": [1.5, 2]}])
+    >>> zlib.decompress(base64.b64decode(text)).decode()
+    '[{"name":"孔 1","place":[1.5,2]}]'
+    """
     text = json.dumps(points, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return base64.b64encode(zlib.compress(text.encode(), 9)).decode("ascii")
 
 
 def unpack(text: str) -> list[Point]:
-    """Return the points of a text that `pack` made."""
+    """Return the points of a text that `pack` made.
+
+    Examples
+    --------
+    >>> unpack(pack([{"name": "hole 1", "place": (1.5, 2)}]))  # JSON has no tuples
+    [{'name': 'hole 1', 'place': [1.5, 2]}]
+    """
     return json.loads(zlib.decompress(base64.b64decode(text)))
 
 

@@ -63,5 +63,11 @@ def figure_files(study: Study) -> list[Path]:
 
 
 def ending(language: str) -> str:
-    """Return what follows a figure's name in files of a language; nothing in English."""
+    """Return what follows a figure's name in files of a language; nothing in English.
+
+    Examples
+    --------
+    >>> ending("en"), ending("zh")
+    ('', '-zh')
+    """
     return "" if language == "en" else f"-{language}"

@@ -84,6 +84,13 @@ def group_folds(
     That is the one with the fewest classes left to one fold alone, then the fewest folds that lack
     a class, then the smallest largest fold. Groups that share a unit are joined. Group, class
     (`types`) and unit of each sample, and the result, have the shape (n,).
+
+    Examples
+    --------
+    >>> types, rng = np.array([0, 1, 0, 1]), np.random.default_rng(0)
+    >>> fold = group_folds(["a", "a", "b", "c"], types, 2, rng, unit=np.arange(4))
+    >>> fold.tolist()  # two samples a fold, and both classes in both
+    [1, 1, 0, 0]
     """
     group = components(len(types), group, unit)
     number = int(group.max(initial=-1)) + 1

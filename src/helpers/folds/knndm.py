@@ -74,6 +74,16 @@ def knndm(samples: SamplePoints, cells: npt.ArrayLike, folds: int, seed: int) ->
     Linnenbrink, J., Mila, C., Ludwig, M., Meyer, H. (2024). kNNDM CV: k-fold nearest-neighbour
     distance matching cross-validation for map accuracy estimation. Geosci. Model Dev. 17,
     5897-5912. https://doi.org/10.5194/gmd-17-5897-2024
+
+    Examples
+    --------
+    >>> points = np.array([[x, 0.0] for x in (0, 1, 2, 50, 51, 52)])
+    >>> samples = SamplePoints(points, np.arange(6), np.zeros(6, int), np.ones(6, bool))
+    >>> cells = np.linspace([0, 0], [52, 0], 53)  # most are far from all samples
+    >>> knndm(samples, cells, folds=2, seed=0).fold.tolist()
+    [0, 0, 0, 1, 1, 1]
+    >>> knndm(samples, points + 0.5, folds=2, seed=0).fold.tolist()  # cells are near: at random
+    [0, 1, 1, 0, 1, 0]
     """
     points = check_coordinates(samples.points, "samples")
     cells = check_coordinates(cells, "cells")

@@ -19,7 +19,16 @@ def unit_centres(points: np.ndarray, unit: np.ndarray) -> np.ndarray:
 
 
 def check_enough(number: int, folds: int, what: str) -> None:
-    """Raise FoldError where there are fewer units than folds."""
+    """Raise FoldError where there are fewer units than folds.
+
+    Examples
+    --------
+    >>> check_enough(3, 5, "blocks")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+        ...
+    helpers.samples.together.FoldError: 3 blocks cannot be dealt into 5 folds.
+    Remedy: set fewer folds.number, ...
+    """
     if number < folds:
         raise FoldError(
             f"{number} {what} cannot be dealt into {folds} folds.",

@@ -67,6 +67,14 @@ class Prediction:
     content, square : shape (n,)
         Mean ice fraction where there is permafrost, m3 of ice per m3 of the layer, and of its
         square.
+
+    Examples
+    --------
+    >>> half = np.array([0.5])  # permafrost or none; if any, 40 % of it is ice
+    >>> content = np.array([0.4])
+    >>> place = Prediction(half, np.array([[0.5, 0.5]]), np.array([[1.0]]), content, content**2)
+    >>> place.ice.round(2).tolist(), place.ice_sd.round(2).tolist()  # 0 or 0.4, one as often
+    ([0.2], [0.2])
     """
 
     permafrost: np.ndarray

@@ -34,6 +34,13 @@ def leaf_means(model: Grown, values: np.ndarray) -> np.ndarray:
     """Return what `predict_proba` does in one thread, equal to the last bit, shape (n, k).
 
     Columns are `model.classes_`. A forest that is not scikit-learn's predicts by itself.
+
+    Examples
+    --------
+    >>> values, types = [[0], [0], [0], [0], [1]], [0, 0, 0, 1, 1]
+    >>> tree = RandomForestClassifier(1, bootstrap=False, random_state=0).fit(values, types)
+    >>> leaf_means(tree, [[0], [1]]).tolist()  # a quarter of the samples at 0 is of class 1
+    [[0.75, 0.25], [0.0, 1.0]]
     """
     values = np.ascontiguousarray(values, np.float32)
     if not isinstance(model, RandomForestClassifier):

@@ -49,6 +49,13 @@ def class_probabilities(
     """Return a forest's own probabilities, shape (n, k), with one column for each class.
 
     Its prediction is the most probable class.
+
+    Examples
+    --------
+    >>> values, types = [[0], [0], [0], [0], [1]], [0, 0, 0, 2, 2]
+    >>> tree = RandomForestClassifier(1, bootstrap=False, random_state=0).fit(values, types)
+    >>> class_probabilities(tree, [[0], [1]], classes=[0, 1, 2]).tolist()  # no sample is of class 1
+    [[0.75, 0.0, 0.25], [0.0, 0.0, 1.0]]
     """
     probabilities = np.zeros((len(values), len(classes)))
     if len(values):

@@ -63,6 +63,13 @@ class Applicability:
             Distance to the nearest sample; NaN where a predictor is.
         density : shape (cells,)
             Number of samples nearer than the threshold; 0 where a predictor is NaN.
+
+        Examples
+        --------
+        >>> space = fit([[0], [1], [2], [3]], ["slope"], weights=[1], fold=[0, 1, 0, 1])
+        >>> dissimilarity, density = space.measure([[1.5], [5.0]])  # amid the samples, and beyond
+        >>> dissimilarity.round(2).tolist(), density.tolist()  # the threshold is 0.6
+        ([0.3, 1.2], [2, 0])
         """
         values = np.asarray(values)
         if values.shape[1:] != self.centre.shape:
@@ -106,6 +113,14 @@ def fit(
     Meyer, H., Pebesma, E. (2021). Predicting into unknown space? Estimating the area of
     applicability of spatial prediction models. Methods in Ecology and Evolution 12, 1620-1633.
     https://doi.org/10.1111/2041-210X.13650. The threshold is that of the package CAST 1.1.0.
+
+    Examples
+    --------
+    >>> space = fit([[0], [1], [2], [3]], ["slope"], weights=[1], fold=[0, 1, 0, 1])
+    >>> space.training.round(2).tolist()  # 1 to the next sample; the mean of all is 10 / 6
+    [0.6, 0.6, 0.6, 0.6]
+    >>> round(space.threshold, 2)
+    0.6
     """
     values = np.asarray(values, float)
     weights = np.asarray(weights, float)

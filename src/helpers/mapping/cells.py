@@ -44,6 +44,13 @@ class Ground:
         """Return what whole cells hold of a layer's ice fraction, shape `(..., *cells)`.
 
         The part of the layer below bedrock holds no more than rock does.
+
+        Examples
+        --------
+        >>> ground = Ground(share=np.array([0.5, 1.0]), bedrock=np.array([9.0, 4.0]), rock=0.0)
+        >>> # Half of the first cell is water; the lower half of the second one's layer is rock.
+        >>> ground.holds(np.array([0.4, 0.4]), layer=(3, 5)).tolist()
+        [0.2, 0.2]
         """
         top, bottom = layer
         soil = np.clip((self.bedrock - top) / (bottom - top), 0, 1)

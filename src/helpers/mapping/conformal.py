@@ -82,6 +82,15 @@ def held_out_sets(
         Whether each class is in the set of each sample.
     has_limit : shape (n,)
         Whether the other folds give a limit for the sample's own class.
+
+    Examples
+    --------
+    >>> chances = np.array([[0.6, 0.4], [0.3, 0.7], [0.4, 0.6], [0.6, 0.4]])
+    >>> types, fold = np.array([0, 1, 0, 1]), np.array([0, 0, 1, 1])
+    >>> # Limits are what the other fold gives true classes: 0.4 and 0.4, then 0.6 and 0.7.
+    >>> members, _ = held_out_sets(chances, types, fold, coverage=0.5)
+    >>> members.astype(int).tolist()
+    [[1, 1], [0, 1], [0, 1], [1, 0]]
     """
     members = np.zeros(probabilities.shape, bool)
     has_limit = np.zeros(len(types), bool)

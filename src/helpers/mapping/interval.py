@@ -213,7 +213,14 @@ def _ends(probability: float) -> list[float]:
 def errors_of_ends(
     deviations: np.ndarray, probability: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """Return the standard error of both ends of an interval, from draws of its own draws."""
+    """Return the standard error of both ends of an interval, from draws of its own draws.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)  # a hundred times as many draws: about a tenth of the error
+    >>> [errors_of_ends(rng.normal(size=n), 0.9, rng).round(2).tolist() for n in (100, 10_000)]
+    [[0.13, 0.12], [0.02, 0.02]]
+    """
     again = rng.choice(deviations, (_REPEATS, len(deviations)))
     return np.quantile(again, _ends(probability), axis=1).std(axis=1, ddof=1)
 

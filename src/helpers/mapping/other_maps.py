@@ -203,6 +203,15 @@ def compare(count: np.ndarray, matrix: np.ndarray) -> dict[str, Any]:
         theirs (``theirs_km2``), and the ``overlap`` (the area that has it on both, as a share of
         that which has it on either); ``confusion_km2`` (rows ours, columns theirs), ``agreement``,
         ``kappa``, and quantity and allocation disagreement.
+
+    Examples
+    --------
+    >>> count = np.array([[1, 0], [1, 2]])  # of cells of 2 km2; ours in rows
+    >>> found = compare(count, 2.0 * count)
+    >>> found["km2"].tolist(), found["ours_km2"].tolist(), found["theirs_km2"].tolist()
+    (8.0, [2.0, 6.0], [4.0, 4.0])
+    >>> found["agreement"], found["overlap"].round(2).tolist()  # one cell of four differs
+    (0.75, [0.5, 0.67])
     """
     shared = np.diag(count)
     either = count.sum(axis=0) + count.sum(axis=1) - shared

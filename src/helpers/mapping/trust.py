@@ -214,6 +214,13 @@ def error_profile(types: np.ndarray, parts: Sequence[tuple[np.ndarray, np.ndarra
     References
     ----------
     After the error profiles of the package CAST, which fit the error itself.
+
+    Examples
+    --------
+    >>> chances = np.array([[0.8, 0.2]] * 60)  # 1 in 5 is to be wrong: 6 of 30
+    >>> types = np.repeat([1, 0, 1, 0], [6, 24, 15, 15])  # 6 of 30 near ones are, 15 of 30 far
+    >>> error_profile(types, [(np.repeat([0.0, 1.0], 30), chances)]).round(2).tolist()
+    [[0.0, 1.0], [0.0, 0.3]]
     """
     dissimilarity = np.concatenate([part for part, _ in parts])
     excess = np.concatenate(

@@ -48,6 +48,14 @@ def covariogram(
     -------
     distance, covariance, weight : shape (bins,)
         Bins become wider with distance; empty ones are left out.
+
+    Examples
+    --------
+    >>> points = [np.array([[0, 0], [1, 0], [10, 0]])]  # two near samples and a far one
+    >>> found = covariogram(points, [np.array([1, 1, -1])], [np.ones(3)], farthest=20)
+    >>> distance, covariance, weight = (part.tolist() for part in found)
+    >>> distance, covariance, weight  # the pairs at 9 and 10 are in one bin
+    ([1.0, 9.5], [1.0, -1.0], [1.0, 2.0])
     """
     pairs = [np.triu_indices(len(part), 1) for part in points]
     products, weights = (
@@ -135,6 +143,13 @@ def field_covariance(loads: np.ndarray, between: np.ndarray, covariance: np.ndar
         Correlation of the layers' fields in one place.
     covariance : shape (2 rows - 1, 2 columns - 1)
         From `block_covariance`.
+
+    Examples
+    --------
+    >>> loads = np.array([[[[1, 0]]], [[[0, 2]]]])  # a group in each of two squares, one layer
+    >>> near = np.array([[0.5, 1, 0.5]])  # covariance of neighbours is half of the variance
+    >>> field_covariance(loads, np.ones((1, 1)), near).round(2).tolist()
+    [[1.0, 1.0], [1.0, 4.0]]
     """
     spread = np.stack(
         [[fftconvolve(covariance, load, mode="valid") for load in group] for group in loads]

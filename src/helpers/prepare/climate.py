@@ -74,7 +74,13 @@ def decode_lst(numbers: np.ndarray, qc: np.ndarray, max_error: int = 2) -> np.nd
 
 
 def harmonics_matrix(harmonics: int) -> np.ndarray:
-    """Return mean and harmonics at the middle of each month, shape (12, 1 + 2 harmonics)."""
+    """Return mean and harmonics at the middle of each month, shape (12, 1 + 2 harmonics).
+
+    Examples
+    --------
+    >>> harmonics_matrix(1)[[0, 6]].round(2).tolist()  # mid-January, and half a year later
+    [[1.0, 0.97, 0.26], [1.0, -0.97, -0.26]]
+    """
     phase = 2 * np.pi * (np.arange(12) + 0.5) / 12
     waves = [wave(k * phase) for k in range(1, harmonics + 1) for wave in (np.cos, np.sin)]
     return np.column_stack([np.ones(12), *waves])
@@ -86,6 +92,13 @@ def fill_harmonic(monthly: np.ndarray, harmonics: int = 2, minimum_months: int =
     Valid months are left as they are. A gap of several months in a row is extrapolated, and the
     error of its filling is a few times that of a month. A cell, (12, cell), with fewer valid months
     than the minimum becomes NaN in all.
+
+    Examples
+    --------
+    >>> monthly = harmonics_matrix(1) @ [5, -10, 0]  # a wave of 10 K about 5 degC
+    >>> gap = np.where(np.arange(12) == 6, np.nan, monthly)[:, np.newaxis]  # July is missing
+    >>> round(float(monthly[6]), 2), round(float(fill_harmonic(gap)[6, 0]), 2)
+    (14.66, 14.66)
     """
     valid = np.isfinite(monthly)
     filled = np.array(monthly, np.float32)

@@ -405,14 +405,28 @@ def _host(address: str) -> str:
 
 
 def told(error: BaseException) -> str:
-    """Return what an error says, without queries of addresses: tokens are there."""
+    """Return what an error says, without queries of addresses: tokens are there.
+
+    Examples
+    --------
+    >>> told(OSError("no answer from https://a.org/dem.tif?token=secret"))
+    'no answer from https://a.org/dem.tif'
+    >>> told(TimeoutError())  # it says nothing
+    'TimeoutError'
+    """
     cause = error.__cause__ or error
     status = getattr(error, "status_code", None)
     return without_query(str(cause)) or f"{type(cause).__name__} {status or ''}".strip()
 
 
 def without_query(text: str) -> str:
-    """Return a message without what stands after a question mark in addresses: tokens are there."""
+    """Return a message without what stands after a question mark in addresses: tokens are there.
+
+    Examples
+    --------
+    >>> without_query("403 for https://a.org/dem.tif?token=secret today")
+    '403 for https://a.org/dem.tif today'
+    """
     return re.sub(r"\?\S*", "", text)
 
 

@@ -94,18 +94,36 @@ class Encoding:
     valid_max: int
 
     def decode(self, numbers: npt.ArrayLike) -> np.ndarray:
-        """Return float32 values, NaN where a number is the fill value or out of range."""
+        """Return float32 values, NaN where a number is the fill value or out of range.
+
+        Examples
+        --------
+        >>> MONTHLY_TEMPERATURE.decode([-205, -32768, 2000]).tolist()  # tenths; fill; over 100 degC
+        [-20.5, nan, nan]
+        """
         numbers = np.asarray(numbers)
         values = numbers.astype(np.float32) * np.float32(self.scale) + np.float32(self.offset)
         return np.where(self.is_valid(numbers), values, np.float32(np.nan))
 
     def is_valid(self, numbers: np.ndarray) -> np.ndarray:
-        """Return which numbers are in the valid range and not the fill value."""
+        """Return which numbers are in the valid range and not the fill value.
+
+        Examples
+        --------
+        >>> SOIL_FRACTION.is_valid(np.array([0, 1000, 1001, -32768])).tolist()  # g kg-1
+        [True, True, False, False]
+        """
         inside = (numbers >= self.valid_min) & (numbers <= self.valid_max)
         return inside & (numbers != self.fill)
 
     def encode(self, values: npt.ArrayLike) -> np.ndarray:
-        """Return digital numbers clipped into the valid range, the fill value for NaN."""
+        """Return digital numbers clipped into the valid range, the fill value for NaN.
+
+        Examples
+        --------
+        >>> MONTHLY_TEMPERATURE.encode([-20.5, np.nan, 500]).tolist()  # tenths; 1000 is the most
+        [-205, -32768, 1000]
+        """
         numbers = np.rint((np.asarray(values) - self.offset) / self.scale)
         numbers = np.clip(numbers, self.valid_min, self.valid_max)
         return np.where(np.isnan(numbers), self.fill, numbers).astype(self.dtype)
@@ -185,7 +203,13 @@ def user_files(study: Study) -> dict[str, Path]:
 
 
 def field_of(name: str) -> str:
-    """Return the field of the source that gives a raster, by its name in `raw_files`."""
+    """Return the field of the source that gives a raster, by its name in `raw_files`.
+
+    Examples
+    --------
+    >>> [field_of(name) for name in ("qc_day", "sand_0-5cm", "precipitation", "dem")]
+    ['lst', 'soil', 'precipitation', 'dem']
+    """
     field = name.partition("_")[0]
     return _FILES[name][0] if name in _FILES else "soil" if field in SOIL_LAYERS else field
 
@@ -246,7 +270,15 @@ class Composite:
 
     @property
     def days(self) -> dict[int, int]:
-        """How many of its days each month has, by number from 1; the year ends the last one."""
+        """How many of its days each month has, by number from 1; the year ends the last one.
+
+        Examples
+        --------
+        >>> Composite(date(2023, 1, 25), "h25v03", files=()).days
+        {1: 7, 2: 1}
+        >>> Composite(date(2023, 12, 27), "h25v03", files=()).days  # the year's last one is shorter
+        {12: 5}
+        """
         days = [self.first + timedelta(day) for day in range(COMPOSITE_DAYS)]
         months = [day.month for day in days if day.year == self.first.year]
         return {month: months.count(month) for month in months}

@@ -147,7 +147,13 @@ _ROLES = ("predictor", "auxiliary", "quality")
 
 
 def tpi_name(radius: float) -> str:
-    """Return the name of the TPI of a radius in metres: 1000 gives ``tpi_1km``."""
+    """Return the name of the TPI of a radius in metres: 1000 gives ``tpi_1km``.
+
+    Examples
+    --------
+    >>> tpi_name(500), tpi_name(2000)
+    ('tpi_0.5km', 'tpi_2km')
+    """
     return f"tpi_{radius / 1000:g}km"
 
 
@@ -226,7 +232,13 @@ def check_terrain(study: Study) -> None:
 
 
 def own_names(predictor: OwnPredictor) -> list[str]:
-    """Return the names of a predictor's covariates: sine and cosine of a circular one."""
+    """Return the names of a predictor's covariates: sine and cosine of a circular one.
+
+    Examples
+    --------
+    >>> own_names(OwnPredictor(name="wind", file="wind.tif", kind="circular"))
+    ['wind_sin', 'wind_cos']
+    """
     if predictor.kind == "circular":
         return [f"{predictor.name}_sin", f"{predictor.name}_cos"]
     return [predictor.name]

@@ -59,6 +59,16 @@ def gradient(
     References
     ----------
     Horn, B. K. P. (1981). Hill shading and the reflectance map. Proceedings of the IEEE 69, 14-47.
+
+    Examples
+    --------
+    >>> hillside = np.tile([0, 10, 20], (3, 1))  # rises along its rows, 10 m in 100 m
+    >>> true = LocalFactors(0, 0, 1, 1)  # the grid's north is true north, and a metre a metre
+    >>> [round(float(part[1, 1]), 2) for part in gradient(hillside, 100, true)]
+    [0.1, 0.0]
+    >>> turned = LocalFactors(90, 90, 1, 1)  # the grid's north is true east, its east true south
+    >>> [round(float(part[1, 1]), 2) for part in gradient(hillside, 100, turned)]
+    [0.0, -0.1]
     """
     z = np.asarray(elevation, np.float32)
     run = np.float32(8 * resolution)
@@ -290,7 +300,15 @@ def wetness_index(
 
 
 def reached_from_edge(flow: "FlwdirRaster", valid: np.ndarray) -> np.ndarray:
-    """Return which cells get water from the model's edge: their contributing area is cut off."""
+    """Return which cells get water from the model's edge: their contributing area is cut off.
+
+    Examples
+    --------
+    >>> hill = -np.hypot(*np.mgrid[-2:3, -2:3])  # all water runs outwards
+    >>> valid = np.ones((5, 5), bool)
+    >>> reached_from_edge(flow_directions(hill), valid).astype(int).tolist()
+    [[1, 1, 1, 1, 1], [1, 0, 0, 0, 1], [1, 0, 0, 0, 1], [1, 0, 0, 0, 1], [1, 1, 1, 1, 1]]
+    """
     edge = edge_cells(valid).astype(np.float32)
     return flow.accuflux(edge) > 0
 

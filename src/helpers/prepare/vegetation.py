@@ -125,6 +125,12 @@ def index_correlation(layers: Mapping[str, npt.ArrayLike]) -> float:
 
     Over forest, NDWI of McFeeters is nearly the mirror image of NDVI, for the near infrared
     dominates both.
+
+    Examples
+    --------
+    >>> ndvi, ndwi = [0.2, 0.5, 0.8, np.nan], [-0.1, -0.4, -0.7, 0.9]  # the last cell has no NDVI
+    >>> round(index_correlation({"ndvi": ndvi, "ndwi": ndwi}), 2)
+    -1.0
     """
     ndwi, ndvi = (np.asarray(layers[name]).ravel() for name in ("ndwi", "ndvi"))
     both = np.isfinite(ndwi) & np.isfinite(ndvi)

@@ -151,7 +151,14 @@ def citation(study: Study, title: str, finished: datetime, language: str) -> str
 
 
 def author_name(author: Author, language: str = "en") -> str:
-    """Return an author's name, in English the family name first."""
+    """Return an author's name, in English the family name first.
+
+    Examples
+    --------
+    >>> author = Author(family_name="Wang", given_name="Li", name_zh="王力")
+    >>> author_name(author), author_name(author, "zh")
+    ('Wang, Li', '王力')
+    """
     if language == "zh" and author.name_zh:
         return author.name_zh
     return ", ".join(part for part in (author.family_name, author.given_name) if part)

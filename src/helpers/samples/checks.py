@@ -116,6 +116,14 @@ def datum_shift(crs: Any, longitude: np.ndarray, latitude: np.ndarray) -> str:
     """Return how the datum of a CRS is brought to WGS 84 at some places; "" if it is much the same.
 
     The places are in WGS 84.
+
+    Examples
+    --------
+    >>> longitude, latitude = np.array([121.5]), np.array([50.8])
+    >>> datum_shift("EPSG:4490", longitude, latitude)  # China 2000 is much like WGS 84
+    ''
+    >>> datum_shift("EPSG:4214", longitude, latitude)
+    'Beijing 1954: no shift is known here, and none was made; it may be 100 m'
     """
     crs = pyproj.CRS.from_user_input(crs)
     datum = crs.geodetic_crs.datum.name if crs.geodetic_crs else ""

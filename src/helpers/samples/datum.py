@@ -94,6 +94,12 @@ def bd09_to_gcj02(longitude: npt.ArrayLike, latitude: npt.ArrayLike) -> Degrees:
 
     Iterated like `gcj02_to_wgs84`. The closed formula in common use is an approximation and differs
     from this exact inverse by a few decimetres.
+
+    Examples
+    --------
+    >>> shifted = gcj02_to_bd09(116.404, 39.915)
+    >>> [round(float(one), 9) for one in bd09_to_gcj02(*shifted)]
+    [116.404, 39.915]
     """
     return _inverse(_bd09_shift, longitude, latitude)
 

@@ -124,7 +124,13 @@ class RawTable:
 
 
 def named_column(column: str, header: str) -> str:
-    """Return a column's name, with the file's own header where that is another word."""
+    """Return a column's name, with the file's own header where that is another word.
+
+    Examples
+    --------
+    >>> named_column("longitude", "Longitude"), named_column("longitude", "Lon")
+    ('longitude', "longitude ('Lon')")
+    """
     return column if header.strip().lower() == column.lower() else f"{column} ('{header}')"
 
 

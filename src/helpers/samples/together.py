@@ -69,7 +69,16 @@ def column_values(rows: pd.DataFrame, name: str) -> np.ndarray:
 
 
 def check_coordinates(points: npt.ArrayLike, what: str) -> np.ndarray:
-    """Return coordinates, shape (n, 2); raise FoldError where some are not finite."""
+    """Return coordinates, shape (n, 2); raise FoldError where some are not finite.
+
+    Examples
+    --------
+    >>> check_coordinates([[0, 1], [2, np.nan]], "samples")
+    Traceback (most recent call last):
+        ...
+    helpers.samples.together.FoldError: 1 samples have no finite coordinates.
+    Remedy: drop them, as 02-extract-samples does
+    """
     points = np.asarray(points, float)
     if points.ndim != 2 or points.shape[1:] != (2,) or not len(points):
         raise FoldError(

@@ -162,5 +162,4 @@ def test_of_two_problems_the_nearer_one_is_told(study, monkeypatch):
 
     parts = make.made_by_parts(study, no_scene, ["landsat_valid_share"], 16)
     with pytest.raises(CovariateError, match=r"No part of the grid .*clouds"):
-        for _, arrays in parts:
-            assert not arrays["landsat_valid_share"].any()
+        list(parts)
