@@ -69,6 +69,12 @@ def made(study, folder, monkeypatch):
     return layers, tags
 
 
+def only(study, name):
+    """Return the study with one of the user's rasters as its only predictor."""
+    (one,) = (one for one in study.own_predictors if one.name == name)
+    return study.changed({"source": {"kind": "files"}, "predictors": [one.model_dump()]})
+
+
 def in_small_parts(monkeypatch):
     monkeypatch.setattr(make, "SIDE", 16)
     monkeypatch.setattr(make, "FINE_SIDE", 72)
@@ -113,7 +119,7 @@ def test_rasters_elsewhere_are_refused_and_nothing_is_written(raw, tmp_path, mon
     rasters.write_raster(path, np.ones(elsewhere.shape, np.float32), elsewhere, **write)
     in_small_parts(monkeypatch)
     with pytest.raises(CovariateError, match=r"No part of the grid .* depth: .*lies outside"):
-        made(raw, tmp_path / "parts", monkeypatch)
+        made(only(raw, "depth"), tmp_path / "parts", monkeypatch)
     assert not list((tmp_path / "parts").glob("*depth*"))
 
 
@@ -124,7 +130,7 @@ def test_too_many_categories_are_found_over_all_parts(raw, tmp_path, monkeypatch
     rasters.write_raster(tmp_path / "cover.tif", codes.astype(np.uint16), geobox, **write)
     in_small_parts(monkeypatch)
     with pytest.raises(CovariateError, match=r"cover\.tif has \d+ categories; 255 are possible"):
-        made(raw, tmp_path / "parts", monkeypatch)
+        made(only(raw, "cover"), tmp_path / "parts", monkeypatch)
 
 
 @pytest.mark.parametrize(
