@@ -19,6 +19,8 @@ from launcher.region import paper_estimate
 from launcher.stages import RunError, record_path, stages_of
 from launcher.walk import blocks_of_walk
 
+_BETWEEN = 60  # seconds at most between two notebooks of a run
+
 
 def write_readme(path: str | Path) -> None:
     """Replace a study's results in README and docs by those of its last run.
@@ -59,7 +61,8 @@ def write_readme(path: str | Path) -> None:
 def _seconds(study: Study) -> tuple[dict[str, float], float]:
     """Return how long each notebook of a study took, s, and all of them by the clock.
 
-    Some run side by side, and some may have run anew on another day.
+    Some run side by side, and some may have run anew on another day. What lies between two of a
+    run, such as the start of a process, counts.
     """
     records = {name: _read(record_path(study, name)) for name in stages_of(study)}
     seconds = {name: record["seconds"] for name, record in records.items()}
@@ -69,7 +72,8 @@ def _seconds(study: Study) -> tuple[dict[str, float], float]:
     }
     total, until = 0.0, 0.0
     for begin, end in sorted((ends[name] - seconds[name], ends[name]) for name in records):
-        total += max(0.0, end - max(begin, until))
+        start = until if begin - until < _BETWEEN else begin
+        total += max(0.0, end - start)
         until = max(until, end)
     return seconds, total
 

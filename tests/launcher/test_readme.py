@@ -59,16 +59,17 @@ def test_without_a_coverage_study_its_table_stays(page):
 
 
 def test_notebooks_that_ran_side_by_side_count_once(monkeypatch):
-    """The second ends ten seconds after the first, the third ran again on another day."""
+    """The second ends ten seconds after the first, the others ran again on another day."""
     records = {
         "one": {"seconds": 60, "finished": "2026-01-01T00:01:00+00:00"},
         "two": {"seconds": 30, "finished": "2026-01-01T00:01:10+00:00"},
         "three": {"seconds": 10, "finished": "2026-01-02T00:00:00+00:00"},
+        "four": {"seconds": 10, "finished": "2026-01-02T00:00:15+00:00"},
     }
     monkeypatch.setattr(readme, "stages_of", lambda study: list(records))
     monkeypatch.setattr(readme, "record_path", lambda study, name: name)
     monkeypatch.setattr(readme, "_read", records.get)
-    assert readme._seconds(None) == ({"one": 60, "two": 30, "three": 10}, 80)
+    assert readme._seconds(None) == ({"one": 60, "two": 30, "three": 10, "four": 10}, 95)
 
 
 @pytest.mark.parametrize(
