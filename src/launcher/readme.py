@@ -40,8 +40,9 @@ def write_readme(path: str | Path) -> None:
         if (ROOT / "docs" / f"{study.name}.md").is_file():
             others[f"{study.name}.md"] = lesson
     else:
-        front = {study.name: _results(study, numbers), f"{study.name}-time": _time(study)}
-        others["results.md"][f"{study.name}-run"] = _run(study, numbers)
+        seconds, total = _seconds(study)
+        front = {study.name: _results(study, numbers), f"{study.name}-time": _time(total)}
+        others["results.md"][f"{study.name}-run"] = _run(seconds, total, numbers)
         scale, place = ROOT / "docs" / "scale.md", f"{study.name}-region"
         if scale.is_file() and place in scale.read_text(encoding="utf-8"):
             others["scale.md"] = {place: paper_estimate(study)}
@@ -78,14 +79,12 @@ def _seconds(study: Study) -> tuple[dict[str, float], float]:
     return seconds, total
 
 
-def _time(study: Study) -> str:
-    minutes = _seconds(study)[1] / 60
-    return f"`make map` takes {minutes:.0f} min on 2 cores once its environment is there."
+def _time(total: float) -> str:
+    return f"`make map` takes {total / 60:.0f} min on 2 cores once its environment is there."
 
 
-def _run(study: Study, numbers: dict[str, Any]) -> str:
+def _run(seconds: dict[str, float], total: float, numbers: dict[str, Any]) -> str:
     """Return how long the notebooks took, and what predictors there are."""
-    seconds, total = _seconds(study)
     shown = {f"`{name}`": one for name, one in seconds.items()}
     shown["all, some side by side"] = total
     rows = ({"notebook": name, "seconds on 2 cores": f"{s:.0f}"} for name, s in shown.items())

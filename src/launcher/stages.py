@@ -418,8 +418,7 @@ def memory_mb(study: Study, name: str) -> int:
 
 def fine_share(study: Study, name: str) -> float:
     """Return how many fine cells a stage works on, where a cell with four of them counts as 1."""
-    divisor = study.grid.resolution / study.grid.fine_resolution
-    return (divisor / 2) ** 2 if STAGES[name].fine else 1.0
+    return (study.grid.divisor / 2) ** 2 if STAGES[name].fine else 1.0
 
 
 def _million_cells(study: Study) -> float:

@@ -113,7 +113,7 @@ def site_cells(study: VirtualStudy, ground: Ground, rng: np.random.Generator) ->
     """Return flat fine-grid indices of the sites by the sampling design."""
     plan = study.campaign.boreholes
     fine = fine_grid(study)
-    divisor = round(study.grid.resolution / study.grid.fine_resolution)
+    divisor = study.grid.divisor
     area = area_mask(study, fine)
     valley = on_grid(ground.cells, ground.valley, fine)
     sought = _odds_of_ice(study, ground, fine).ravel()

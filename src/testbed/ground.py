@@ -175,7 +175,7 @@ class _Site:
 
 
 def _observed_fields(study: VirtualStudy, fine: GeoBox) -> _Site:
-    divisor = round(study.grid.resolution / study.grid.fine_resolution)
+    divisor = study.grid.divisor
     names = ["air_frost_number", "ndvi", "organic_carbon", "clay", "silt"]
     covariates = read_covariates(study, names)
     coarse = {name: covariates[name].to_numpy() for name in names}

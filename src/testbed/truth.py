@@ -45,7 +45,7 @@ def true_rasters(study: VirtualStudy, ground: Ground, rng: np.random.Generator) 
     Types are uint8, 255 outside of the area; the others float32, NaN there.
     """
     fine = fine_grid(study)
-    divisor = round(study.grid.resolution / study.grid.fine_resolution)
+    divisor = study.grid.divisor
     inside = area_mask(study, reference_grid(study))
 
     def mean(values: np.ndarray) -> np.ndarray:
@@ -71,7 +71,7 @@ def _borehole_types(study: VirtualStudy, ground: Ground, rng: np.random.Generato
     """Return the type that one borehole in each reference cell finds, by name of its raster."""
     plan = study.campaign.boreholes
     shape = reference_grid(study).shape
-    divisor = round(study.grid.resolution / study.grid.fine_resolution)
+    divisor = study.grid.divisor
     within = rng.integers(divisor, size=(2, *shape))
     row, column = (np.indices(shape) * divisor + within).reshape(2, -1)
     cells = row * fine_grid(study).shape[1] + column

@@ -1,13 +1,14 @@
 """Stages: every notebook is one, one entry adds one, and missing files have names."""
 
 import json
+import math
 
 import nbformat
 import pytest
 from conftest import copy_project
 from project import front_door
 
-from helpers.core.grid import MOST_CELLS
+from helpers.core.grid import MOST_CELLS, reference_grid
 from helpers.core.settings import ROOT
 from helpers.core.study import Study
 from launcher import stages
@@ -88,6 +89,13 @@ def test_memory_of_large_grids_grows_slowly_but_for_what_takes_whole_ones():
     assert {name for name, most in memory.items() if most > 20_000} == whole
     further = 144 - stages.LARGE_GRID
     assert memory["05-map-ground-ice"] == pytest.approx(4600 + stages._BEYOND * further, rel=0.01)
+    # This one has the user's own rasters alone.
+    sides = {"grid.like": "", "grid.resolution": 5, "grid.fine_resolution": 5}
+    box = {"area.polygons": "", "area.box": [-139, 63, -138, 64]}
+    finer = Study.open("config/yukon.yaml").changed(sides | box)
+    million = math.prod(reference_grid(finer).shape) / 1e6
+    assert million > 100
+    assert stages.memory_mb(finer, "01-prepare-data") < 2100 + stages._BEYOND * million
 
 
 def test_an_unknown_stage_names_the_nearest():

@@ -282,22 +282,20 @@ def thinned_grid(geobox: GeoBox, step: int) -> GeoBox:
     return GeoBox((rows, columns), Affine(*numbers.ravel().tolist()), geobox.crs)
 
 
-def squares(geobox: GeoBox, side: int) -> list[Part]:
-    """Return the parts of a grid that are made one after the other, row by row.
-
-    They are squares of so many cells along a side, and what is left of such at the edges.
+def grid_windows(geobox: GeoBox, block: tuple[int, int] = (1024, 1024)) -> list[Part]:
+    """Return the windows of a grid, row by row; `block` is their rows and columns of cells.
 
     Examples
     --------
     >>> grid = GeoBox((10, 30), Affine(100, 0, 0, 0, -100, 1000), "EPSG:32651")
-    >>> len(squares(grid, 30)), len(squares(grid, 10)), len(squares(grid, 9))
-    (1, 3, 8)
+    >>> [len(grid_windows(grid, (side, side))) for side in (30, 10, 9)]
+    [1, 3, 8]
     """
-    rows, columns = geobox.shape
+    height, width = geobox.shape
     return [
-        (slice(top, min(top + side, rows)), slice(left, min(left + side, columns)))
-        for top in range(0, rows, side)
-        for left in range(0, columns, side)
+        (slice(row, min(row + block[0], height)), slice(column, min(column + block[1], width)))
+        for row in range(0, height, block[0])
+        for column in range(0, width, block[1])
     ]
 
 

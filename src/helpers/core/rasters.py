@@ -100,17 +100,14 @@ def reading(path: Path) -> Iterator[DatasetReader]:
         source.close()
 
 
-def read_band(
-    path: Path, band: int = 1, step: int = 1, part: tuple[slice, slice] | None = None
-) -> np.ndarray:
+def read_band(path: Path, band: int = 1, step: int = 1) -> np.ndarray:
     """Return a band of a raster, as it is stored; RasterError names one that is damaged.
 
-    With a `part`, it is that of its rows and columns. With a `step` it is every so many-th cell of
-    every so many-th row, and memory is that of these.
+    With a `step` it is every so many-th cell of every so many-th row, and memory is that of these.
     """
     with reading(path) as source:
         if step == 1:
-            return source.read(band, window=part)
+            return source.read(band)
         stripes = range(0, source.height, step * max(1, BLOCK[0] // step))
         ends = [*stripes[1:], source.height]
         return np.concatenate(

@@ -240,6 +240,11 @@ class Grid(Section):
     # around the area, for terrain and catchments
     margin: Annotated[float, Field(ge=0, le=1e6)] = 40_000
 
+    @property
+    def divisor(self) -> int:
+        """Fine cells along a side of a reference cell."""
+        return round(self.resolution / self.fine_resolution)
+
     @model_validator(mode="before")
     @classmethod
     def _as_raster(cls, value: Any) -> Any:

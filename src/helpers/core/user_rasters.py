@@ -29,7 +29,6 @@ MOST_CELLS = 4_000_000
 SAME_PLACE = 1e-3
 """Cells; other software writes coordinates with rounding errors."""
 
-
 Block = tuple[slice, slice, Window]
 """Rows and columns of a grid, and the window of a raster that they need."""
 

@@ -4,13 +4,11 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from odc.geo.geobox import GeoBox
 from rasterio.io import DatasetReader
 
 from helpers.core import classes
 from helpers.core.errors import CompendiumError
 from helpers.core.files import file_hash, short_hash
-from helpers.core.grid import Part
 from helpers.core.rasters import reading
 from helpers.core.study import Study
 
@@ -78,16 +76,6 @@ def advised_from(study: Study) -> str:
     names = [study.results_dir / "samples" / "samples.csv", tables / "applicability.json"]
     files = [*names, interval_files(study)["record"]]
     return short_hash([file_hash(path) if path.is_file() else "" for path in files])
-
-
-def grid_windows(geobox: GeoBox, block: tuple[int, int] = (1024, 1024)) -> list[Part]:
-    """Return the windows of a grid, row by row; `block` is their rows and columns of cells."""
-    height, width = geobox.shape
-    return [
-        (slice(row, min(row + block[0], height)), slice(column, min(column + block[1], width)))
-        for row in range(0, height, block[0])
-        for column in range(0, width, block[1])
-    ]
 
 
 @contextlib.contextmanager

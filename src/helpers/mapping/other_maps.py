@@ -7,6 +7,7 @@ metres of ice.
 
 import math
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,9 @@ from helpers.core import qgis, scores
 from helpers.core.classes import NO_TYPE, TARGETS, Target, layer_name
 from helpers.core.features import FeatureError, read_features
 from helpers.core.files import write_json
-from helpers.core.grid import Part, cell_areas, crs_wkt, reference_grid, reprojected, squares
+from helpers.core.grid import Part, cell_areas, crs_wkt, grid_windows, reference_grid, reprojected
 from helpers.core.mosaic import read_mosaic
-from helpers.core.rasters import open_raster, read_band
+from helpers.core.rasters import open_raster, reading
 from helpers.core.settings import OtherMap
 from helpers.core.study import Study
 from helpers.core.user_rasters import OutsideError, Reading, raster_files
@@ -51,7 +52,7 @@ def read_other(study: Study, other: OtherMap) -> Iterator[tuple[Part, np.ndarray
     else:
         read = _raster(study, other)
     found, outside = False, None
-    for part in squares(reference_grid(study), _SIDE):
+    for part in grid_windows(reference_grid(study), (_SIDE, _SIDE)):
         try:
             values = read(part)
         except OutsideError as error:
@@ -101,15 +102,20 @@ def _covariate(study: Study, other: OtherMap) -> Callable[[Part], np.ndarray]:
     """Return what reads a covariate."""
     read_covariates(study, [other.covariate])  # says what is missing
     path = covariate_files(study)[other.covariate]
-    return lambda part: read_band(path, part=part).astype(float)
+    return lambda part: _window(path, part).astype(float)
+
+
+def _window(path: Path, part: Part) -> np.ndarray:
+    with reading(path) as source:
+        return source.read(1, window=part)
 
 
 def _raster(study: Study, other: OtherMap) -> Callable[[Part], np.ndarray]:
     """Return what reads a raster's values; of classes, the codes as they are stored."""
     rule = "average" if other.compares == "storage" else "nearest"
-    reading = Reading(scaled=not other.classes, finer=rule, coarser=rule)
+    how = Reading(scaled=not other.classes, finer=rule, coarser=rule)
     files, geobox = raster_files(study.path(other.file)), reference_grid(study)
-    return lambda part: read_mosaic(files, geobox[part], reading)[0].astype(float)
+    return lambda part: read_mosaic(files, geobox[part], how)[0].astype(float)
 
 
 def _recoded(other: OtherMap, values: np.ndarray) -> np.ndarray:
@@ -173,7 +179,7 @@ def read_ours(study: Study, other: OtherMap, part: Part) -> np.ndarray:
     """Return of a part of our map what another one is compared with, as `read_other` theirs."""
     files = map_files(study)
     if other.compares == "storage":
-        return read_band(files["ice_storage"], part=part).astype(float)
+        return _window(files["ice_storage"], part).astype(float)
     layers = [other.depth] if other.compares == "class" else study.layers
     if not set(layers) <= set(study.layers):
         names = ", ".join(map(layer_name, study.layers))
@@ -184,7 +190,7 @@ def read_ours(study: Study, other: OtherMap, part: Part) -> np.ndarray:
     target = study.target_classes
     kind = target.file_name
     paths = [files[f"{kind}_{layer_name(layer)}"] for layer in layers]
-    types = np.stack([read_band(path, part=part) for path in paths])
+    types = np.stack([_window(path, part) for path in paths])
     # Permafrost in any layer is permafrost.
     frozen = np.isin(types, np.flatnonzero(target.permafrost))
     codes = types[0] if other.compares == "class" else frozen.any(axis=0)

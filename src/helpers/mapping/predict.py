@@ -25,7 +25,7 @@ from helpers.core import qgis
 from helpers.core.classes import NO_TYPE, Layer, layer_name
 from helpers.core.code import package_digest
 from helpers.core.files import file_hash, short_hash, write_aside
-from helpers.core.grid import Part, reference_grid
+from helpers.core.grid import Part, grid_windows, reference_grid
 from helpers.core.parallel import in_parallel
 from helpers.core.rasters import BLOCK, open_raster
 from helpers.core.study import Study
@@ -42,7 +42,7 @@ from helpers.forest.hurdle import (
 from helpers.forest.leaves import Grown, most_probable
 from helpers.forest.paths import model_path
 from helpers.mapping.engine import engine, on_engine
-from helpers.mapping.files import MISSING, MapError, grid_windows, map_files
+from helpers.mapping.files import MISSING, MapError, map_files
 from helpers.prepare.columns import forest_columns
 from helpers.prepare.domain import domain_covariates, in_domain_at
 from helpers.prepare.registry import covariate_files

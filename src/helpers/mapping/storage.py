@@ -10,13 +10,13 @@ from rasterio.features import rasterize
 from helpers.core import ice, qgis
 from helpers.core.classes import layer_name
 from helpers.core.files import write_json
-from helpers.core.grid import area_mask, cell_areas, reference_grid, study_regions
+from helpers.core.grid import area_mask, cell_areas, grid_windows, reference_grid, study_regions
 from helpers.core.rasters import open_raster
 from helpers.core.study import Study
 from helpers.forest.cards import read_card
 from helpers.forest.paths import model_path
 from helpers.mapping.cells import study_ground
-from helpers.mapping.files import grid_windows, layer_files, map_files, open_rasters
+from helpers.mapping.files import layer_files, map_files, open_rasters
 from helpers.prepare.registry import GROUND_SHARE, covariate_files
 from helpers.samples.prevalence import describe
 

@@ -19,7 +19,7 @@ from sklearn.isotonic import IsotonicRegression
 from helpers.core import qgis
 from helpers.core.classes import layer_name
 from helpers.core.files import read_json
-from helpers.core.grid import Part, reference_grid
+from helpers.core.grid import Part, grid_windows, reference_grid
 from helpers.core.parallel import in_parallel
 from helpers.core.plot import colour_map
 from helpers.core.rasters import BLOCK, open_raster
@@ -35,7 +35,6 @@ from helpers.mapping.applicability import Applicability, fit, importance_weights
 from helpers.mapping.files import (
     MISSING,
     MapError,
-    grid_windows,
     layer_files,
     open_rasters,
     trust_files,

@@ -12,7 +12,7 @@ from odc.geo.geobox import GeoBox
 from rasterio.errors import RasterioError
 
 from helpers.core.errors import CompendiumError
-from helpers.core.grid import Part, area_mask, fine_grid, reference_grid, squares
+from helpers.core.grid import Part, area_mask, fine_grid, grid_windows, reference_grid
 from helpers.core.parallel import in_parallel, show_progress
 from helpers.core.rasters import BLOCK, THREADS, RasterError
 from helpers.core.settings import Area, OwnPredictor
@@ -108,23 +108,21 @@ def _terrain_side(study: Study) -> int:
         return max(reference_grid(study).shape)
     margin = terrain.margin_of_parts(study) / study.grid.fine_resolution
     fine = max(FINE_SIDE - 2 * margin, margin)
-    side = max(1, int(fine / _divisor(study)))
+    side = max(1, int(fine / study.grid.divisor))
     # A power of two lies in one block, or is several.
     return side // _BLOCK * _BLOCK or 1 << (side.bit_length() - 1)
 
 
 def most_fine_cells(study: Study) -> float:
-    """Return how many million fine cells, with their margin, a part of terrain has at most."""
+    """Return how many million fine cells, with their margin, are made at once at most."""
+    if not layers_of(study, "dem"):
+        return min((SIDE * study.grid.divisor) ** 2, FINE_SIDE**2) / 1e6
     side = _terrain_side(study)
     rows, columns = (min(side, size) for size in reference_grid(study).shape)
     whole = (rows, columns) == tuple(reference_grid(study).shape)
     margin = study.grid.margin if whole else terrain.margin_of_parts(study)
     both = 2 * margin / study.grid.fine_resolution
-    return (rows * _divisor(study) + both) * (columns * _divisor(study) + both) / 1e6
-
-
-def _divisor(study: Study) -> int:
-    return round(study.grid.resolution / study.grid.fine_resolution)
+    return (rows * study.grid.divisor + both) * (columns * study.grid.divisor + both) / 1e6
 
 
 def made_by_parts(
@@ -141,7 +139,7 @@ def made_by_parts(
     study area are passed over. `share` has a function applied to each part.
     """
     geobox = reference_grid(study)
-    parts = [(place, geobox[place]) for place in squares(geobox, side)]
+    parts = [(place, geobox[place]) for place in grid_windows(geobox, (side, side))]
     if len(parts) > 1:
         parts = [(place, part) for place, part in parts if area_mask(study, part).any()]
     layers = covariates(study)

@@ -463,7 +463,7 @@ def _write_part(
     values, divisor = np.asarray(arrays[name], np.float32), 1
     fine = name.startswith(fine_name(""))
     if fine:
-        divisor = round(study.grid.resolution / study.grid.fine_resolution)
+        divisor = study.grid.divisor
     shape = tuple(divisor * size for size in inside.shape)
     if values.shape != shape:
         raise CovariateError(

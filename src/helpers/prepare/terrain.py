@@ -337,7 +337,7 @@ def make(study: Study, geobox: GeoBox) -> dict[str, np.ndarray]:
     margin = study.grid.margin if whole else margin_of_parts(study)
     settings = study.covariates.terrain
     resolution = study.grid.fine_resolution
-    divisor = round(study.grid.resolution / resolution)
+    divisor = study.grid.divisor
     buffered = fine_grid(study, margin=margin, part=geobox)
     core = buffered.overlap_roi(fine_grid(study, part=geobox))
     elevation = warp_tiles(dem_files(study), buffered, "bilinear")

@@ -155,7 +155,7 @@ def make(study: Study, geobox: GeoBox) -> dict[str, np.ndarray]:
     layers["landsat_valid_share"] = layers["ndvi"].copy()
     found = False
     boxes = _scene_boxes(days, geobox)
-    for block in _blocks(inside, boxes, len(INDICES) * _divisor(study) ** 2):
+    for block in _blocks(inside, boxes, len(INDICES) * study.grid.divisor**2):
         near = {day: {one: days[day][one] for one in scenes} for day, scenes in block.days.items()}
         fine = fine_grid(study, part=geobox[block.place])
         part, any_scene = _compose(study, near, len(days), inside[block.place], fine)
@@ -168,16 +168,12 @@ def make(study: Study, geobox: GeoBox) -> dict[str, np.ndarray]:
             f"None of the Landsat scenes overlaps the grid: {names}.",
             "give scenes of the study area",
         )
-    if not (layers["landsat_valid_share"] > 0).any():
+    if not np.isfinite(layers["ndvi"]).any():
         raise NoValuesError(
             f"No pixel of the Landsat scenes on the grid is clear: {len(days)} dates.",
             "give scenes of other dates, or fewer names in `covariates.vegetation.mask`",
         )
     return layers
-
-
-def _divisor(study: Study) -> int:
-    return round(study.grid.resolution / study.grid.fine_resolution)
 
 
 @dataclass(frozen=True)
@@ -253,7 +249,7 @@ def _compose(
     `number` is that of all dates, also of those that have no scene there; `geobox` is the fine grid
     of the block.
     """
-    divisor, found = _divisor(study), []
+    divisor, found = study.grid.divisor, []
     if days:
         cells = _fine_cells(inside, divisor)
         found = [day for scenes in days.values() if (day := _day(study, scenes, geobox, cells))]

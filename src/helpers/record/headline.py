@@ -12,10 +12,10 @@ from helpers.core.classes import NO_TYPE, layer_name
 from helpers.core.code import package_digest
 from helpers.core.errors import CompendiumError
 from helpers.core.files import read_json, write_json
-from helpers.core.grid import area_mask, cell_areas, reference_grid
+from helpers.core.grid import area_mask, cell_areas, grid_windows, reference_grid
 from helpers.core.ice import ICE_DENSITY, WATER_DENSITY
 from helpers.core.study import Study
-from helpers.mapping.files import grid_windows, interval_files, map_files, open_rasters
+from helpers.mapping.files import interval_files, map_files, open_rasters
 from helpers.samples.store import read_samples
 
 ESTIMATES = ("test", "random", "random_adjusted", "blocks", "cells")

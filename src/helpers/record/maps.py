@@ -7,13 +7,12 @@ import numpy as np
 
 from helpers.core import ice, qgis
 from helpers.core.classes import layer_name
-from helpers.core.grid import reference_grid
+from helpers.core.grid import grid_windows, reference_grid
 from helpers.core.rasters import open_raster
 from helpers.core.study import Study
 from helpers.mapping.cells import study_ground
 from helpers.mapping.files import (
     difference_files,
-    grid_windows,
     layer_files,
     map_files,
     open_rasters,

@@ -7,12 +7,12 @@ import pytest
 import rasterio
 from conftest import SOURCE
 
-from helpers.core.grid import area_mask, reference_grid, study_regions
+from helpers.core.grid import area_mask, grid_windows, reference_grid, study_regions
 from helpers.core.rasters import write_raster
 from helpers.core.study import Study
 from helpers.mapping import storage
 from helpers.mapping.cells import Ground, study_ground
-from helpers.mapping.files import grid_windows, map_files
+from helpers.mapping.files import map_files
 from helpers.mapping.storage import map_storage, storage_totals
 from helpers.prepare.registry import write_covariates
 

@@ -85,7 +85,7 @@ def in_small_parts(monkeypatch):
 def test_parts_give_what_the_whole_grid_gives(raw, tmp_path, monkeypatch):
     whole, tags = made(raw, tmp_path / "whole", monkeypatch)
     in_small_parts(monkeypatch)
-    assert len(grid.squares(grid.reference_grid(raw), make._terrain_side(raw))) > 9
+    assert len(grid.grid_windows(grid.reference_grid(raw), (make._terrain_side(raw),) * 2)) > 9
     parts, tags_of_parts = made(raw, tmp_path / "parts", monkeypatch)
     inside = grid.area_mask(raw, grid.reference_grid(raw))
     cut = parts["twi_edge"] > 0
@@ -153,13 +153,13 @@ def test_no_part_of_terrain_is_larger_than_memory(
     )
     side = make._terrain_side(study)
     if (rows, columns) == (1655, 1716):
-        assert len(grid.squares(whole, side)) == 1
+        assert len(grid.grid_windows(whole, (side, side))) == 1
     assert side % 256 == 0 or 256 % side == 0 or side >= max(rows, columns)
     limit = max(make.FINE_SIDE, 3 * margin / fine + 2) ** 2
     assert make.most_fine_cells(study) * 1e6 <= limit
 
 
-def test_of_two_problems_the_nearer_one_is_told(study, monkeypatch):
+def test_of_two_problems_the_nearer_one_is_told(study):
     """In one part there are scenes, but none is clear; in the others there are none."""
 
     def no_scene(study, part):
